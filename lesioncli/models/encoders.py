@@ -34,10 +34,11 @@ class SameConv2d(nn.Conv2d):
     """Convolution with TensorFlow's "same" padding: where one side must get more, it is the far one."""
 
     def forward(self, x: Tensor) -> Tensor:
-        height, width = (self._padding(x.shape[axis + 2], axis) for axis in (0, 1))
-        return functional.conv2d(
-            functional.pad(x, (*width, *height)), self.weight, self.bias, self.stride, 0, 1, self.groups
-        )
+        (top, bottom), (left, right) = (self._padding(x.shape[axis + 2], axis) for axis in (0, 1))
+        padding = (top, left)
+        if (top, left) != (bottom, right):  # the convolution itself pads evenly only
+            x, padding = functional.pad(x, (left, right, top, bottom)), (0, 0)
+        return functional.conv2d(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
 
     def _padding(self, size: int, axis: int) -> tuple[int, int]:
         stride, kernel = self.stride[axis], self.kernel_size[axis]
@@ -96,6 +97,7 @@ class EfficientNetLite(nn.Module):
 
     def __init__(self, name: str = "efficientnet_lite0", drop_path: float = 0.0) -> None:
         super().__init__()
+        self.name = name
         width, depth = _LITE[name]
         repeats = [
             n if index in (0, len(_STAGES) - 1) else math.ceil(n * depth) for index, (*_, n) in enumerate(_STAGES)

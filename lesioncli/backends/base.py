@@ -1,0 +1,185 @@
+"""What every engine is, has beside it, and has checked for it.
+
+An engine is a few files and a manifest. The manifest is read and the files' hashes are compared before a vendor library
+sees a byte: an engine can be native code.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lesioncli.errors import EngineError, InputError
+from lesioncli.spec import ModelSpec
+
+UInt8 = NDArray[np.uint8]
+MANIFEST_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The JSON beside an engine. `files` maps each file's name to its sha256."""
+
+    spec: ModelSpec
+    backend: str
+    backend_version: str
+    precision_asked: str
+    precision: str
+    batch: int
+    device: str
+    files: Mapping[str, str]
+    source_sha256: str
+    parity: Mapping[str, float]
+    created: str
+    format: int = MANIFEST_FORMAT
+
+    @property
+    def sha256(self) -> str:
+        """One hash for the whole engine, whatever the number of its files."""
+        return hashlib.sha256("".join(self.files[name] for name in sorted(self.files)).encode()).hexdigest()
+
+    def write(self, path: Path) -> None:
+        aside = path.with_name(path.name + ".part")
+        aside.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n", encoding="utf-8")
+        os.replace(aside, path)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read and check a manifest and the files it names; EngineError says what is wrong and how to rebuild."""
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            if values["format"] != MANIFEST_FORMAT:
+                raise EngineError(f"{path}: manifest format {values['format']}, this version reads {MANIFEST_FORMAT}")
+            values["spec"] = ModelSpec.from_json(json.dumps(values["spec"]), path)
+            manifest = cls(**values)
+            manifest._check_files(path)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, InputError) as error:
+            raise EngineError(f"{path}: not a readable manifest ({error}); run: lesioncli build-engine") from error
+        return manifest
+
+    def _check_files(self, path: Path) -> None:
+        for name, expected in self.files.items():
+            if Path(name).name != name:
+                raise EngineError(f"{path}: names a file outside its folder: {name!r}")
+            if not (path.parent / name).is_file():
+                raise EngineError(f"{path}: {name} is missing; run: lesioncli build-engine")
+            if sha256_of(path.parent / name) != expected:
+                raise EngineError(
+                    f"{path.parent / name}: does not match its manifest's sha256, so it is not loaded;"
+                    " run: lesioncli build-engine"
+                )
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A filled slot: its first `count` rows hold images, the rest is padding."""
+
+    slot: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What came out for one batch; the arrays belong to the caller.
+
+    mask: uint8 (count, H, W), lesion probability in 1/255. scores: float32 (count, K). extra: further outputs of the
+    graph, float32 (count,) each. finite: bool (count,), False where a score or extra is nan or infinite.
+    """
+
+    batch: Batch
+    mask: UInt8
+    scores: NDArray[np.float32]
+    extra: Mapping[str, NDArray[np.float32]]
+    finite: NDArray[np.bool_]
+
+
+class Engine(ABC):
+    """A compiled network with slots of host memory to fill, used as a context manager by one thread.
+
+    `slots` are uint8 (batch, H, W, 3) arrays in memory that the device reads directly. While a batch of slot s is on
+    its way through stream(), s must not be written; it is free again once its Prediction was yielded. stream() has at
+    most `depth` batches on their way, so a caller that fills the slots in turn may fill `ahead` slots beyond the one it
+    hands over.
+    """
+
+    def __init__(self, manifest: Manifest, slots: Sequence[UInt8], depth: int) -> None:
+        self.manifest = manifest
+        self.slots = slots
+        self.depth = depth
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self.manifest.spec
+
+    @property
+    def batch_size(self) -> int:
+        return self.manifest.batch
+
+    @property
+    def ahead(self) -> int:
+        return len(self.slots) - self.depth
+
+    def stream(self, batches: Iterable[Batch]) -> Iterator[Prediction]:
+        """Run filled slots through the network, several in flight; yields in order. EngineError on wrong outputs."""
+        on_the_way: deque[Batch] = deque()
+        for batch in batches:
+            self._start(batch.slot)
+            on_the_way.append(batch)
+            if len(on_the_way) == self.depth:
+                yield self._collect(on_the_way.popleft())
+        while on_the_way:
+            yield self._collect(on_the_way.popleft())
+
+    def _collect(self, batch: Batch) -> Prediction:
+        outputs = self._finish(batch.slot)
+        spec, rows = self.spec, self.batch_size
+        expected: dict[str, tuple[tuple[int, ...], type[np.generic]]] = {
+            name: ((rows,), np.float32) for name in outputs
+        }
+        expected["mask"] = ((rows, spec.height, spec.width), np.uint8)
+        expected["scores"] = ((rows, len(spec.classes)), np.float32)
+        for name, (shape, dtype) in expected.items():
+            found = outputs.get(name)
+            if found is None or found.shape != shape or found.dtype != dtype:
+                got = "nothing" if found is None else f"{found.dtype} {found.shape}"
+                raise EngineError(f"output {name!r} is {got}, not {np.dtype(dtype)} {shape}; build the engine again")
+        # Copies: an engine's own output memory is written again by the next batch.
+        copies = {name: outputs[name][: batch.count].copy() for name in outputs}
+        mask, scores = copies.pop("mask"), copies.pop("scores")
+        finite = np.isfinite(np.column_stack([scores, *copies.values()])).all(1)
+        return Prediction(batch, mask, scores, copies, finite)
+
+    @abstractmethod
+    def _start(self, slot: int) -> None:
+        """Send a slot on its way; does not wait."""
+
+    @abstractmethod
+    def _finish(self, slot: int) -> dict[str, NDArray[Any]]:
+        """Wait for that slot; its outputs by name, whole batch, in memory that may be used again."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release the device; slots are invalid afterwards."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

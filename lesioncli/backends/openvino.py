@@ -1,0 +1,97 @@
+"""The CPU engine: the embedded default and, in fp32, the living definition of what a graph computes."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+from numpy.typing import NDArray
+
+from lesioncli.backends.base import Engine, Manifest
+from lesioncli.errors import EngineError, InputError
+from lesioncli.spec import METADATA_KEY, ModelSpec
+
+NAME = "openvino"
+VERSION = openvino.__version__
+PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
+
+
+def processor() -> str:
+    """The CPU's name as OpenVINO reports it."""
+    return str(openvino.Core().get_property("CPU", "FULL_DEVICE_NAME"))
+
+
+def choose_precision(asked: str) -> tuple[str, str]:
+    """(precision, reason) for "auto", "fp32" or "bf16"; EngineError where the processor lacks what was asked for."""
+    has_bf16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if asked == "bf16" and not has_bf16:
+        raise EngineError(f"{processor()} has no bf16 arithmetic; build with --precision fp32")
+    if asked != "auto":
+        return asked, "as asked"
+    return ("bf16", "this processor multiplies bf16 natively") if has_bf16 else ("fp32", "no native bf16 here")
+
+
+def read_spec(onnx: Path) -> ModelSpec:
+    """The ModelSpec inside an ONNX graph; InputError where there is no graph or no spec."""
+    try:
+        graph = openvino.Core().read_model(onnx)
+    except RuntimeError as error:
+        raise InputError(f"{onnx}: not a readable ONNX graph ({str(error).strip().splitlines()[-1]})") from error
+    try:
+        text = graph.get_rt_info(["framework", METADATA_KEY]).astype(str)
+    except RuntimeError as error:
+        raise InputError(f"{onnx}: carries no ModelSpec; export it with lesioncli build-engine CHECKPOINT") from error
+    return ModelSpec.from_json(text, onnx)
+
+
+def compile_to_files(onnx: Path, batch: int, xml: Path) -> None:
+    """Write the graph, fixed to `batch`, as OpenVINO's own files: `xml` and, beside it, the weights as .bin."""
+    graph = openvino.Core().read_model(onnx)
+    shape = graph.input(0).partial_shape
+    shape[0] = batch
+    graph.reshape({"image": shape})
+    openvino.save_model(graph, xml, compress_to_fp16=False)
+
+
+class OpenVinoEngine(Engine):
+    """One single-threaded stream per core and one request per slot, which reads the slot's memory directly."""
+
+    def __init__(self, manifest: Manifest, folder: Path, ahead: int) -> None:
+        xml = next((name for name in manifest.files if name.endswith(".xml")), None)
+        if xml is None:
+            raise EngineError(f"{folder}: the manifest names no .xml file; run: lesioncli build-engine")
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        options: Mapping[str, Any] = {
+            "INFERENCE_PRECISION_HINT": PRECISIONS[manifest.precision],
+            "NUM_STREAMS": cores,
+            "INFERENCE_NUM_THREADS": cores,
+        }
+        core = openvino.Core()
+        compiled = core.compile_model(core.read_model(folder / xml), "CPU", options)
+        got = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        if got != PRECISIONS[manifest.precision]:
+            raise EngineError(f"asked OpenVINO for {manifest.precision}, got {got}; rebuild with --precision fp32")
+        # One more than the streams, so that none waits while the caller takes a result away.
+        depth = cores + 1
+        shape = (manifest.batch, manifest.spec.height, manifest.spec.width, 3)
+        slots = [np.zeros(shape, np.uint8) for _ in range(depth + ahead)]
+        super().__init__(manifest, slots, depth)
+        self._names = [output.any_name for output in compiled.outputs]
+        self._requests = [compiled.create_infer_request() for _ in slots]
+        for request, slot in zip(self._requests, slots, strict=True):
+            request.set_input_tensor(openvino.Tensor(slot, shared_memory=True))
+
+    def _start(self, slot: int) -> None:
+        self._requests[slot].start_async()
+
+    def _finish(self, slot: int) -> dict[str, NDArray[Any]]:
+        request = self._requests[slot]
+        request.wait()
+        return {name: request.get_output_tensor(index).data for index, name in enumerate(self._names)}
+
+    def close(self) -> None:
+        for request in self._requests:
+            request.wait()
+        self._requests.clear()

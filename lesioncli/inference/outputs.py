@@ -1,0 +1,166 @@
+"""What a run leaves: masks, scores.csv, run.json. Everything is written aside and renamed.
+
+While a run goes on, its rows are appended to scores.csv.part, each after its mask has its final name. Whatever stops the
+run, the next one starts from scores.csv and that file: a row means that the mask is there, whole.
+"""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from lesioncli.errors import InputError
+from lesioncli.inference.geometry import UInt8
+from lesioncli.inference.images import ImageFile
+
+OK, FAILED, SKIPPED = "ok", "failed", "skipped"
+# 8 bits a pixel, 0 or 255, as the challenges' own masks: a 1-bit file is smaller, but reads as True and False in many
+# programs, where "> 128" then finds no lesion. Without filters this costs a quarter of opencv's default.
+PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One per input. A failed one says at which stage and why; a skipped one was done by an earlier run.
+
+    stored_hw is (0, 0) where the image could not be read. seconds are CPU seconds by stage.
+    """
+
+    image: ImageFile
+    status: str
+    stored_hw: tuple[int, int] = (0, 0)
+    stage: str = ""
+    reason: str = ""
+    note: str = ""
+    values: Mapping[str, float] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+class RunFolder:
+    """The folder `segment --out` names: knows what is done, takes what comes, ends whole.
+
+    `identity` is what all its masks share (engine and threshold); a folder with another one is refused with an
+    InputError unless `overwrite`, which starts anew. `value_names` are the columns after the fixed ones.
+    """
+
+    def __init__(
+        self, folder: Path, identity: Mapping[str, Any], value_names: Sequence[str], *, overwrite: bool = False
+    ) -> None:
+        self.folder = folder
+        self._identity = dict(identity)
+        self._columns = ("image", "mask", "width", "height", "status", "reason", *value_names, "note")
+        self._csv = folder / "scores.csv"
+        self._part = folder / "scores.csv.part"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._rows = {} if overwrite else self._earlier_rows()
+            self._save_rows()
+            self._journal = self._part.open("w", newline="", encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be written ({error.strerror}); choose another --out") from error
+        self._writer = csv.writer(self._journal)
+        self._writer.writerow(self._columns)
+
+    def is_done(self, image: ImageFile) -> bool:
+        """Whether an earlier run left this image's row, without failure, and its mask."""
+        row = self._rows.get(image_name(image))
+        return row is not None and row[4] == OK and mask_path(self.folder, image).is_file()
+
+    def add(self, outcome: Outcome) -> None:
+        """Record one outcome; a skipped one has its row already."""
+        if outcome.status == SKIPPED:
+            return
+        row = self._row(outcome)
+        self._rows[row[0]] = row
+        self._writer.writerow(row)
+        self._journal.flush()
+
+    def finish(self, report: Mapping[str, Any]) -> None:
+        """Rows sorted into scores.csv, `report` and identity into run.json."""
+        self._journal.close()
+        self._save_rows()
+        self._part.unlink(missing_ok=True)
+        self.describe(report)
+
+    def describe(self, report: Mapping[str, Any]) -> None:
+        """Write run.json: at the start of a run, so that an interrupted one is known, and at its end."""
+        content = json.dumps({**self._identity, **report}, indent=1) + "\n"
+        write_whole(self.folder / "run.json", content.encode())
+
+    def _earlier_rows(self) -> dict[str, list[str]]:
+        rows = {row[0]: row for path in (self._csv, self._part) if path.exists() for row in self._read(path)}
+        if rows:
+            self._check_identity()
+        return rows
+
+    def _read(self, path: Path) -> Iterator[list[str]]:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.reader(file)
+            if tuple(next(reader, ())) not in ((), self._columns):
+                raise InputError(f"{path}: has other columns than this run's; choose another --out or use --overwrite")
+            # A row that a crash cut short is not whole, so its image is done again.
+            yield from (row for row in reader if len(row) == len(self._columns))
+
+    def _check_identity(self) -> None:
+        path = self.folder / "run.json"
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            found = {}
+        for key, value in self._identity.items():
+            if found.get(key) != value:
+                raise InputError(
+                    f"{self.folder}: holds masks made with {key} {found.get(key, 'unknown')}, this run has {value};"
+                    " choose another --out, or --overwrite to start anew"
+                )
+
+    def _row(self, outcome: Outcome) -> list[str]:
+        height, width = outcome.stored_hw
+        mask = f"{outcome.image.name}.png" if outcome.status == OK else ""
+        reason = f"{outcome.stage}: {outcome.reason}" if outcome.reason else ""
+        values = [_digits(outcome.values.get(name)) for name in self._columns[6:-1]]
+        size = [str(width), str(height)] if width else ["", ""]
+        return [image_name(outcome.image), mask, *size, outcome.status, reason, *values, outcome.note]
+
+    def _save_rows(self) -> None:
+        if not self._rows:
+            return
+        text = io.StringIO(newline="")
+        writer = csv.writer(text)
+        writer.writerow(self._columns)
+        writer.writerows(self._rows[name] for name in sorted(self._rows))
+        write_whole(self._csv, text.getvalue().encode())
+
+
+def image_name(image: ImageFile) -> str:
+    """How a row names its image: relative, with suffix."""
+    return image.name + image.path.suffix
+
+
+def mask_path(folder: Path, image: ImageFile) -> Path:
+    """Where an image's mask lies: sub-folders mirrored, never flattened."""
+    return folder / f"{image.name}.png"
+
+
+def write_mask(path: Path, mask: UInt8) -> None:
+    """Write (H, W) 0/255 as PNG, whole or not at all. OSError where the disk refuses."""
+    write_whole(path, np.asarray(cv2.imencode(".png", mask, PNG_OPTIONS)[1]).tobytes())
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write aside, then rename: nobody ever reads half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(path.name + ".writing")
+    aside.write_bytes(content)
+    os.replace(aside, path)
+
+
+def _digits(value: float | None) -> str:
+    return "" if value is None else f"{value:.5f}"

@@ -1,0 +1,162 @@
+"""An image's journey: decoded into a slot, through the engine, grown back, cut once, written.
+
+One thread drives the engine; a pool decodes ahead of it and writes behind it. Everything in the pool releases the
+interpreter's lock, so threads suffice. What is held at any time is bounded by the engine's slots.
+"""
+
+import os
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from math import ceil
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lesioncli.backends.base import Batch, Engine, Prediction, UInt8
+from lesioncli.errors import ImageError
+from lesioncli.inference.geometry import to_full_size, to_network
+from lesioncli.inference.images import Decoded, ImageFile, decode
+from lesioncli.inference.outputs import FAILED, OK, SKIPPED, Outcome, RunFolder, mask_path, write_mask, write_whole
+
+OVERLAY_SIDE_PX = 1024
+OVERLAY_COLOUR = (255, 230, 0)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run, whatever the engine. workers 0 means one a core."""
+
+    threshold: float = 0.5
+    workers: int = 0
+    overlay: bool = False
+
+
+@dataclass(frozen=True)
+class Filled:
+    """An image on its way: decoded into its row, or the reason why not."""
+
+    image: ImageFile
+    decoded: Decoded | None
+    error: ImageError | None
+    seconds: float
+
+
+def segment(images: Sequence[ImageFile], engine: Engine, out: RunFolder, options: Options) -> Iterator[Outcome]:
+    """Yield exactly one Outcome per image, in order; the masks are written when it comes, the row is the caller's.
+
+    EngineError ends the run; whatever is wrong with one image is that image's outcome.
+    """
+    cv2.setNumThreads(1)  # the pool below is the parallelism
+    done = [out.is_done(image) for image in images]
+    todo = [image for image, is_done in zip(images, done, strict=True) if not is_done]
+    outcomes = _run(todo, engine, out, options)
+    for image, is_done in zip(images, done, strict=True):
+        yield Outcome(image, SKIPPED) if is_done else next(outcomes)
+
+
+def _run(images: Sequence[ImageFile], engine: Engine, out: RunFolder, options: Options) -> Iterator[Outcome]:
+    pool = ThreadPoolExecutor(options.workers or count_cores())
+    filling: deque[list[Future[Filled]]] = deque()
+    on_the_way: deque[list[Filled]] = deque()
+    writing: deque[Future[Outcome]] = deque()
+
+    def batches() -> Iterator[Batch]:
+        groups = [images[start : start + engine.batch_size] for start in range(0, len(images), engine.batch_size)]
+        for number in range(len(groups)):
+            # Slots are filled in turn, `ahead` of the one handed over: by then the engine has done with them.
+            for coming in range(number + len(filling), min(number + 1 + engine.ahead, len(groups))):
+                slot = engine.slots[coming % len(engine.slots)]
+                rows = [pool.submit(_fill, image, slot[row], engine) for row, image in enumerate(groups[coming])]
+                filling.append(rows)
+            on_the_way.append([each.result() for each in filling.popleft()])
+            yield Batch(number % len(engine.slots), len(groups[number]))
+
+    try:
+        for prediction in engine.stream(batches()):
+            for row, filled in enumerate(on_the_way.popleft()):
+                writing.append(pool.submit(_finish, filled, prediction, row, engine.spec.classes, out, options))
+            while len(writing) > len(engine.slots) * engine.batch_size:
+                yield writing.popleft().result()
+        while writing:
+            yield writing.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _fill(image: ImageFile, row: UInt8, engine: Engine) -> Filled:
+    """Decode an image into its row of a slot; a broken one leaves the row as it was, and its result is not used."""
+    started = time.thread_time()
+    height, width = engine.spec.height, engine.spec.width
+    decoded = error = None
+    try:
+        decoded = decode(image.path, (height, width))
+        row[:] = to_network(decoded.rgb, height, width, engine.spec.reduction)
+    except ImageError as caught:
+        error = caught
+    return Filled(image, decoded, error, time.thread_time() - started)
+
+
+def _finish(
+    filled: Filled, prediction: Prediction, row: int, classes: tuple[str, ...], out: RunFolder, options: Options
+) -> Outcome:
+    """Grow an image's probability back, cut it, write the mask."""
+    started = time.thread_time()
+    decoded = filled.decoded
+    if decoded is None or filled.error is not None:
+        stage, reason = (filled.error.stage, filled.error.reason) if filled.error else ("decode", "unknown")
+        return Outcome(filled.image, FAILED, stage=stage, reason=reason)
+    if not prediction.finite[row]:
+        return Outcome(filled.image, FAILED, decoded.stored_hw, "network", "a score is not a finite number")
+    probability, cut = prediction.mask[row], ceil(options.threshold * 255)
+    full = to_full_size(probability, decoded.stored_hw, decoded.orientation)
+    mask = np.asarray(cv2.compare(full, cut, cv2.CMP_GE), np.uint8)
+    try:
+        write_mask(mask_path(out.folder, filled.image), mask)
+        if options.overlay:
+            _write_overlay(out, filled.image, decoded, probability, cut)
+    except OSError as error:
+        return Outcome(filled.image, FAILED, decoded.stored_hw, "write", error.strerror or str(error))
+    values = {
+        **dict(zip(classes, map(float, prediction.scores[row]), strict=True)),
+        "lesion_area_fraction": cv2.countNonZero(mask) / mask.size,
+        "confidence": expected_jaccard(probability, cut),
+        **{name: float(output[row]) for name, output in prediction.extra.items()},
+    }
+    seconds = {"decode": filled.seconds, "write": time.thread_time() - started}
+    return Outcome(filled.image, OK, decoded.stored_hw, note=decoded.note, values=values, seconds=seconds)
+
+
+def expected_jaccard(probability: NDArray[np.uint8], cut: int) -> float:
+    """The Jaccard that a mask would have if its probabilities (in 1/255) were true; near 1 where nothing is in doubt.
+
+    Expected intersection over expected union of the mask cut at `cut`; an empty mask is as sure as its likeliest pixel
+    is unlikely.
+    """
+    lesion = probability >= cut
+    if not lesion.any():
+        return 1 - float(probability.max()) / 255
+    inside = float(probability[lesion].sum(dtype=np.int64)) / 255
+    outside = float(probability[~lesion].sum(dtype=np.int64)) / 255
+    return inside / (np.count_nonzero(lesion) + outside)
+
+
+def _write_overlay(out: RunFolder, image: ImageFile, decoded: Decoded, probability: UInt8, cut: int) -> None:
+    """The outline drawn over the upright picture, reduced to at most OVERLAY_SIDE_PX, as a JPEG."""
+    height, width = decoded.rgb.shape[:2]
+    scale = min(1.0, OVERLAY_SIDE_PX / max(height, width))
+    size_wh = (max(1, round(width * scale)), max(1, round(height * scale)))
+    picture = np.asarray(cv2.resize(decoded.rgb, size_wh, interpolation=cv2.INTER_AREA), np.uint8)
+    mask = np.asarray(cv2.compare(cv2.resize(probability, size_wh), cut, cv2.CMP_GE), np.uint8)
+    outlines, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(picture, outlines, -1, OVERLAY_COLOUR, max(1, max(size_wh) // 400), cv2.LINE_AA)
+    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])
+    write_whole(out.folder / "overlays" / f"{image.name}.jpg", np.asarray(encoded).tobytes())
+
+
+def count_cores() -> int:
+    """Cores this process may use, which on a shared machine can be fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

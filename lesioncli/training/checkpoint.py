@@ -1,0 +1,75 @@
+"""Trained weights in and out: one .safetensors file that carries its own ModelSpec."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from lesioncli.errors import InputError
+from lesioncli.models.multitask import Multitask
+from lesioncli.spec import METADATA_KEY, ModelSpec
+
+NETWORKS: dict[str, type[nn.Module]] = {"multitask": Multitask}
+
+
+def make_network(spec: ModelSpec) -> nn.Module:
+    """The network that a ModelSpec describes, with fresh weights; InputError where it describes none."""
+    try:
+        return NETWORKS[spec.network](**spec.options)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"model {spec.name!r}: network {spec.network!r} cannot be made: {error}") from error
+
+
+def save_checkpoint(path: Path, network: nn.Module, spec: ModelSpec) -> None:
+    """Write weights and spec aside, then rename: a reader never meets half a file."""
+    aside = path.with_name(path.name + ".part")
+    tensors = {key: value.contiguous() for key, value in network.state_dict().items()}
+    save_file(tensors, aside, metadata={METADATA_KEY: spec.to_json()})
+    os.replace(aside, path)
+
+
+def load_checkpoint(path: Path) -> tuple[nn.Module, ModelSpec]:
+    """Read a .safetensors file, or a .pt file with weights_only; the network comes back in eval mode."""
+    tensors, spec = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pt(path)
+    network = make_network(spec)
+    missing, strange = _difference(network.state_dict(), tensors)
+    if missing or strange:
+        raise InputError(f"{path}: not the weights of {spec.name}: missing {missing[:3]}, unexpected {strange[:3]}")
+    network.load_state_dict(tensors)
+    return network.eval(), spec
+
+
+def _difference(expected: dict[str, Tensor], found: dict[str, Tensor]) -> tuple[list[str], list[str]]:
+    wrong_shape = [key for key in expected.keys() & found.keys() if expected[key].shape != found[key].shape]
+    return sorted(expected.keys() - found.keys()), sorted([*(found.keys() - expected.keys()), *wrong_shape])
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], ModelSpec]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            spec_json = (file.metadata() or {}).get(METADATA_KEY)
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - safe_open is no mapping
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not a readable safetensors file ({error})") from error
+    return tensors, _spec_or_error(spec_json, path)
+
+
+def _read_pt(path: Path) -> tuple[dict[str, Tensor], ModelSpec]:
+    """A .pt file holds {"spec": JSON text, "weights": state dict}; weights_only keeps pickled code out."""
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return content["weights"], _spec_or_error(content["spec"], path)
+    except InputError:
+        raise
+    except Exception as error:  # torch.load has no error class of its own: zip, pickle and runtime errors come out
+        raise InputError(f"{path}: not a readable checkpoint ({type(error).__name__}: {error})") from error
+
+
+def _spec_or_error(text: object, path: Path) -> ModelSpec:
+    if not isinstance(text, str):
+        raise InputError(f"{path}: carries no ModelSpec; train it with lesioncli, or save it with save_checkpoint()")
+    return ModelSpec.from_json(text, path)

@@ -1,0 +1,174 @@
+"""Training data as people have it: the ISIC-2017 challenge's own layout, or a plain folder.
+
+    DIR/ISIC-2017_Training_Data/ISIC_0000000.jpg                               DIR/images/x.jpg
+    DIR/ISIC-2017_Training_Part1_GroundTruth/ISIC_0000000_segmentation.png     DIR/masks/x.png (or x_segmentation.png)
+    DIR/ISIC-2017_Training_Part3_GroundTruth.csv                               DIR/labels.csv
+    the same with Validation in place of Training
+"""
+
+import csv
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from lesioncli.errors import ImageError, InputError
+from lesioncli.inference.geometry import UInt8, to_network, to_upright
+from lesioncli.inference.images import SUFFIXES, Decoded, decode
+from lesioncli.models.multitask import CLASSES
+from lesioncli.training.augment import augment
+from lesioncli.training.recipe import AugmentSettings
+
+ID_COLUMNS = ("image_id", "image", "isic_id")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A picture, its mask, and its labels in the order of CLASSES (nan where unknown)."""
+
+    name: str
+    image: Path
+    mask: Path
+    labels: tuple[float, ...]
+
+
+def read_samples(folder: Path, split: str, exclude: Iterable[str] = ()) -> list[Sample]:
+    """The samples of a folder in either layout, sorted by name; `split` is "Training" or "Validation".
+
+    A plain folder has no split of its own. An image without a mask, and a layout without images, are InputErrors;
+    images that only the label file lists are left out, since reduced copies of a set keep the whole label file.
+    """
+    images, masks, labels_csv = _locate(folder, split)
+    labels = _read_labels(labels_csv) if labels_csv.exists() else {}
+    unknown = (float("nan"),) * len(CLASSES)
+    skipped = set(exclude)
+    paths = sorted(
+        path for path in images.iterdir() if path.suffix.lower() in SUFFIXES and not path.stem.endswith("_superpixels")
+    )
+    samples = [
+        Sample(path.stem, path, _mask_of(path.stem, masks), labels.get(path.stem, unknown))
+        for path in paths
+        if path.stem not in skipped
+    ]
+    if not samples:
+        raise InputError(f"{images}: no images ({', '.join(sorted(SUFFIXES))})")
+    return samples
+
+
+def has_split(folder: Path, split: str) -> bool:
+    """Whether the folder is in the challenge's layout and holds that split."""
+    return (folder / f"ISIC-2017_{split}_Data").is_dir()
+
+
+def fingerprint(samples: Sequence[Sample]) -> str:
+    """sha256 over names, file sizes and labels: tells whether two runs saw the same data without reading it all."""
+    digest = hashlib.sha256()
+    for each in samples:
+        sizes = (each.image.stat().st_size, each.mask.stat().st_size)
+        digest.update(repr((each.name, sizes, each.labels)).encode())
+    return digest.hexdigest()
+
+
+def _locate(folder: Path, split: str) -> tuple[Path, Path, Path]:
+    official = folder / f"ISIC-2017_{split}"
+    if has_split(folder, split):
+        ending = ("_Data", "_Part1_GroundTruth", "_Part3_GroundTruth.csv")
+        images, masks, labels = (official.with_name(official.name + each) for each in ending)
+        return images, masks, labels
+    if (folder / "images").is_dir():
+        return folder / "images", folder / "masks", folder / "labels.csv"
+    raise InputError(f"{folder}: neither {official.name}_Data/ nor images/ is there; see 'Training' in the README")
+
+
+def _mask_of(name: str, masks: Path) -> Path:
+    for candidate in (masks / f"{name}_segmentation.png", masks / f"{name}.png"):
+        if candidate.exists():
+            return candidate
+    raise InputError(f"{masks}: no mask {name}_segmentation.png or {name}.png for image {name}")
+
+
+def _read_labels(path: Path) -> dict[str, tuple[float, ...]]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        columns = reader.fieldnames or ()
+        id_column = next((each for each in ID_COLUMNS if each in columns), None)
+        if id_column is None or not set(CLASSES) <= set(columns):
+            raise InputError(f"{path}: needs the columns image, {', '.join(CLASSES)}; it has {', '.join(columns)}")
+        return {row[id_column]: _label_values(row, path, reader.line_num) for row in reader}
+
+
+def _label_values(row: dict[str, str], path: Path, line: int) -> tuple[float, ...]:
+    values = []
+    for name in CLASSES:
+        if row[name] not in ("0", "1", "0.0", "1.0", ""):
+            raise InputError(f"{path}, line {line}: {name} is {row[name]!r}; it must be 0, 1 or empty")
+        values.append(float(row[name] or "nan"))
+    return tuple(values)
+
+
+def read_mask(path: Path) -> UInt8:
+    """A mask (H, W) as 0 or 255; InputError where it cannot be read."""
+    data = np.fromfile(path, np.uint8)
+    mask = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if data.size else None
+    if mask is None:
+        raise InputError(f"{path}: not a readable mask")
+    return np.where(mask > 128, np.uint8(255), np.uint8(0))
+
+
+def read_picture(sample: Sample, at_least_hw: tuple[int, int]) -> Decoded:
+    """Decode a sample's image; an unreadable one stops the training with its name."""
+    try:
+        return decode(sample.image, at_least_hw)
+    except ImageError as error:
+        raise InputError(f"{sample.image}: {error.reason}") from error
+
+
+class AugmentedSamples(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """Indexed by (epoch, index): the same pair gives the same sample, in whatever process and after any restart."""
+
+    def __init__(
+        self, samples: Sequence[Sample], size_hw: tuple[int, int], settings: AugmentSettings, seed: int
+    ) -> None:
+        self.samples = samples
+        self.size_hw = size_hw
+        self.settings = settings
+        self.seed = seed
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Image (3, H, W) in [0, 1], mask (1, H, W) in [0, 1], labels (2,)."""
+        epoch, index = key
+        sample = self.samples[index]
+        height, width = self.size_hw
+        decoded = read_picture(sample, (height, width))
+        stored_mask = read_mask(sample.mask)
+        if stored_mask.shape != decoded.stored_hw:
+            raise InputError(f"{sample.mask}: {stored_mask.shape} does not fit its image's {decoded.stored_hw}")
+        mask = to_network(to_upright(stored_mask, decoded.orientation), *decoded.rgb.shape[:2], kernel="box")
+        rng = np.random.default_rng((self.seed, epoch, index))
+        image, mask = augment(decoded.rgb, mask, self.size_hw, self.settings, rng)
+        pixels = torch.from_numpy(image.transpose(2, 0, 1).astype(np.float32) / 255)
+        return pixels, torch.from_numpy(mask[None].astype(np.float32) / 255), torch.tensor(sample.labels)
+
+
+class EpochSampler(Sampler[list[tuple[int, int]]]):
+    """Shuffled batches of (epoch, index) keys; the order depends on seed and epoch alone. A short tail is left out."""
+
+    def __init__(self, count: int, batch: int, seed: int) -> None:
+        self.count = count
+        self.batch = min(batch, count)
+        self.seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self.count // self.batch
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.count).tolist()
+        for start in range(0, len(self) * self.batch, self.batch):
+            yield [(self.epoch, index) for index in order[start : start + self.batch]]

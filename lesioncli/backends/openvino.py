@@ -77,8 +77,8 @@ class OpenVinoEngine(Engine):
         depth = cores + 1
         shape = (manifest.batch, manifest.spec.height, manifest.spec.width, 3)
         slots = [np.zeros(shape, np.uint8) for _ in range(depth + ahead)]
-        super().__init__(manifest, slots, depth)
-        self._names = [output.any_name for output in compiled.outputs]
+        self._names = [str(output.any_name) for output in compiled.outputs]
+        super().__init__(manifest, slots, depth, self._names)
         self._requests = [compiled.create_infer_request() for _ in slots]
         for request, slot in zip(self._requests, slots, strict=True):
             request.set_input_tensor(openvino.Tensor(slot, shared_memory=True))

@@ -105,9 +105,9 @@ def _weighted_auc(ranking: _Ranking, weights: NDArray[np.float64]) -> NDArray[np
     positives = np.add.reduceat(weights * ranking.positives, ranking.tie_starts, axis=1)
     negatives = np.add.reduceat(weights, ranking.tie_starts, axis=1) - positives
     below = np.cumsum(negatives, axis=1) - negatives / 2  # a tie counts half
-    won = np.einsum("rg,rg->r", positives, below)
+    won = (positives * below).sum(axis=1)
     pairs = positives.sum(axis=1) * negatives.sum(axis=1)
-    return np.divide(won, pairs, out=np.full_like(won, np.nan), where=pairs > 0)
+    return np.where(pairs > 0, won / np.maximum(pairs, 1), np.nan)
 
 
 def bootstrap_means(values: NDArray[np.float64], seed: int) -> NDArray[np.float64]:

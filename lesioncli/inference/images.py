@@ -22,23 +22,26 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.ExifTags import Base as Tag
+from PIL.ImageFile import ImageFile as PillowFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
+from tifffile import TiffFile, TiffPage
 
 from lesioncli.errors import ImageError, InputError
 from lesioncli.inference.geometry import UInt8, to_upright
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs; the largest ISIC images have 30 million
+_TOO_LARGE = f"more than {MAX_PIXELS / 1e6:.0f} megapixels"
 
 # Reducing by less than 2 after the scaled decoding would let its cruder kernel show in what the network sees.
 SPARE_REDUCTION = 2
 
-# The classes, not Image.open(): that one warns above 89 megapixels, and neither its global limit nor the warning
-# filter can be changed without changing them for whoever imports this module, or from a thread at all.
-_READERS = {
+# The classes, not Image.open(): that warns above 89 megapixels, and its limit and the warning filters are globals,
+# which belong to the program that imports this module and cannot be changed for one thread.
+_READERS: dict[bytes, type[PillowFile]] = {
     b"\xff\xd8\xff": JpegImageFile,
     b"\x89PNG\r\n\x1a\n": PngImageFile,
     b"BM": BmpImageFile,
@@ -48,8 +51,10 @@ _READERS = {
     b"II+\0": TiffImageFile,  # BigTIFF, as the next
     b"MM\0+": TiffImageFile,
 }
+_JPEG_SCAN, _JPEG_END = b"\xff\xda", b"\xff\xd9"
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2  # values of TIFF's PhotometricInterpretation
-_UNPACKED_BY_TIFFFILE = {1, 8, 32946}  # values of TIFF's Compression: none and the two codes of deflate
+_PLAIN_LAYOUTS = [(_WHITE_IS_ZERO, 1), (_BLACK_IS_ZERO, 1), (_BLACK_IS_ZERO, 2), (_RGB, 3), (_RGB, 4)]  # and samples
+_UNPACKED_BY_TIFFFILE = (1, 8, 32946)  # values of TIFF's Compression: none, and the two codes of deflate
 
 
 @dataclass(frozen=True)
@@ -126,9 +131,7 @@ def _images_in(folder: Path) -> Iterator[ImageFile]:
 
 def _is_input(name: str) -> bool:
     return (
-        PurePath(name).suffix.lower() in SUFFIXES
-        and not name.startswith(".")
-        and not name.endswith("_superpixels.png")
+        PurePath(name).suffix.lower() in SUFFIXES and not name.startswith(".") and not name.endswith("_superpixels.png")
     )
 
 
@@ -172,13 +175,14 @@ def decode(path: Path, at_least_hw: tuple[int, int]) -> Decoded:
     if reader is None:
         raise ImageError("decode", "not a JPEG, PNG, BMP, WebP or TIFF image (or damaged header)")
     try:
-        return _decode_tiff(data) or _decode_with_pillow(reader, data, at_least_hw)
+        return _decode_tiff(data) if reader is TiffImageFile else _decode(reader, data, at_least_hw)
     except (ImageError, MemoryError):
         raise
     except Exception as error:
         # Pillow and tifffile name no set of errors for damaged files: fuzzing met OSError, SyntaxError, ValueError,
-        # EOFError, KeyError, struct.error and more, and one such file must not end a run of a million.
-        raise ImageError("decode", _reason(reader.format, error)) from error
+        # TypeError, IndexError, ZeroDivisionError, OverflowError and struct.error, and one such file must not end a
+        # run of a million.
+        raise ImageError("decode", _reason(str(reader.format), error)) from error
 
 
 def _read(path: Path) -> bytes:
@@ -193,12 +197,99 @@ def _read(path: Path) -> bytes:
 
 def _reason(kind: str, error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, Image.DecompressionBombError):  # from WebPImageFile(), before there is a size to check
+        return _TOO_LARGE
     if "truncated" in text.lower():
         return f"truncated: the {kind} data end too early"
     return f"damaged or unusual {kind} file ({text}); if other programs open it, save it from there as 8-bit PNG"
 
 
+def _decode(reader: type[PillowFile], data: bytes, at_least_hw: tuple[int, int]) -> Decoded:
+    """Decode JPEG, PNG, BMP or WebP."""
+    if reader is JpegImageFile:
+        _check_end_of_jpeg(data)
+    image = reader(BytesIO(data))
+    stored_hw = (image.height, image.width)
+    _check_size(stored_hw)
+    orientation = _orientation(image.getexif().get(Tag.Orientation))
+    height, width = (SPARE_REDUCTION * side for side in at_least_hw)
+    # Only JPEG can be drafted: Pillow takes the largest reduction that leaves at least this size, as it is stored.
+    image.draft(None, (height, width) if orientation >= 5 else (width, height))
+    bits = data[24] if reader is PngImageFile else 8  # PNG begins with its signature and IHDR
+    rgb = to_upright(_to_rgb(image, bits), orientation)
+    return Decoded(rgb, stored_hw, orientation, _note(getattr(image, "n_frames", 1), "frames", bits))
+
+
+def _check_end_of_jpeg(data: bytes) -> None:
+    # A copy that stops after its space was reserved ends in zeros instead of the marker for the end of the image,
+    # and zeros decode as pixels. Bytes after that marker are no fault: cameras append previews there.
+    if data.endswith(bytes(16)) and data.rfind(_JPEG_END) < data.rfind(_JPEG_SCAN):
+        raise ImageError("decode", "truncated: the JPEG data end in zeros")
+
+
+def _decode_tiff(data: bytes) -> Decoded:
+    with TiffFile(BytesIO(data)) as tiff:
+        if not len(tiff.pages):  # most programs write the directory last, so that a file cut short has none
+            raise ImageError("decode", "truncated: the TIFF data end before their directory")
+        page = tiff.pages.first
+        stored_hw = (page.imagelength, page.imagewidth)
+        _check_size(stored_hw)
+        orientation = _orientation(page.tags.valueof(Tag.Orientation))
+        rgb = to_upright(_unpack(page), orientation) if _is_for_tifffile(page) else _tiff_upright(data, page)
+        return Decoded(rgb, stored_hw, orientation, _note(len(tiff.pages), "pages", page.bitspersample))
+
+
+def _is_for_tifffile(page: TiffPage) -> bool:
+    return (
+        page.dtype == np.uint16
+        and page.bitspersample == 16
+        and page.imagedepth == 1
+        and page.compression in _UNPACKED_BY_TIFFFILE
+        and (page.photometric, page.samplesperpixel) in _PLAIN_LAYOUTS
+    )
+
+
+def _unpack(page: TiffPage) -> UInt8:
+    planes = page.asarray(squeeze=False)  # (samples, 1, h, w, 1) if stored in planes, else (1, 1, h, w, samples)
+    samples = np.moveaxis(planes[:, 0], 0, -1).reshape(page.imagelength, page.imagewidth, -1)
+    color = samples[..., :3] if page.photometric == _RGB else samples[..., :1]
+    return _to_8_bit_rgb(color, 16, page.photometric == _WHITE_IS_ZERO)
+
+
+def _tiff_upright(data: bytes, page: TiffPage) -> UInt8:
+    image = TiffImageFile(BytesIO(data))
+    # Pillow warns above 89 megapixels here too, but only where it makes the canvas itself. It turns TIFF upright.
+    image.im = Image.new(image.mode, (page.imagewidth, page.imagelength)).im
+    return _to_rgb(image, page.bitspersample, page.photometric == _WHITE_IS_ZERO)
+
+
+def _to_rgb(image: PillowFile, bits: int, white_is_zero: bool = False) -> UInt8:
+    image.load()
+    if image.mode in ("I", "F"):
+        raise ImageError("decode", "signed, 32-bit or floating-point pixels: save it as 8 or 16-bit first")
+    if image.mode.startswith("I;16"):  # which convert() would clip at 255, and whose white-is-zero Pillow passes over
+        return _to_8_bit_rgb(np.asarray(image)[..., None], bits, white_is_zero)
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _to_8_bit_rgb(color: NDArray[np.uint16], bits: int, white_is_zero: bool) -> UInt8:
+    """Scale (h, w, 1 or 3) from 0 .. 2**bits - 1 and round; one channel becomes three."""
+    top = 2**bits - 1
+    values = ((color.astype(np.uint32) * 255 + top // 2) // top).astype(np.uint8)
+    if white_is_zero:
+        values = 255 - values
+    return np.ascontiguousarray(np.broadcast_to(values, (*values.shape[:2], 3)))
+
+
 def _check_size(stored_hw: tuple[int, int]) -> None:
-    height, width = stored_hw
-    if height * width > MAX_PIXELS:
-        raise ImageError("decode", f"more than {MAX_PIXELS // 10**6} megapixels ({width} x {height})")
+    if stored_hw[0] * stored_hw[1] > MAX_PIXELS:
+        raise ImageError("decode", _TOO_LARGE)
+
+
+def _orientation(value: Any) -> int:
+    return int(value) if value in range(1, 9) else 1
+
+
+def _note(count: int, unit: str, bits: int) -> str:
+    parts = [f"first of {count} {unit}"] if count > 1 else []
+    return "; ".join([*parts, f"{bits}-bit scaled to 8"] if bits > 8 else parts)

@@ -1,13 +1,12 @@
 """What a run leaves: masks, scores.csv, run.json. Everything is written aside and renamed.
 
-While a run goes on, its rows are appended to scores.csv.part, each after its mask has its final name. Whatever stops the
-run, the next one starts from scores.csv and that file: a row means that the mask is there, whole.
+While a run goes on, its rows are appended to scores.csv.part, each after its mask has its final name. Whatever stops
+the run, the next one starts from scores.csv and that file: a row means that the mask is there, whole.
 """
 
 import csv
 import io
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ import cv2
 import numpy as np
 
 from lesioncli.errors import InputError
+from lesioncli.files import written_whole
 from lesioncli.inference.geometry import UInt8
 from lesioncli.inference.images import ImageFile
 
@@ -155,11 +155,8 @@ def write_mask(path: Path, mask: UInt8) -> None:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write aside, then rename: nobody ever reads half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".writing")
-    aside.write_bytes(content)
-    os.replace(aside, path)
+    with written_whole(path) as aside:
+        aside.write_bytes(content)
 
 
 def _digits(value: float | None) -> str:

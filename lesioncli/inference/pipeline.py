@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 import cv2
@@ -40,8 +40,7 @@ class Filled:
     """An image on its way: decoded into its row, or the reason why not."""
 
     image: ImageFile
-    decoded: Decoded | None
-    error: ImageError | None
+    decoded: Decoded | ImageError
     seconds: float
 
 
@@ -65,15 +64,16 @@ def _run(images: Sequence[ImageFile], engine: Engine, out: RunFolder, options: O
     writing: deque[Future[Outcome]] = deque()
 
     def batches() -> Iterator[Batch]:
-        groups = [images[start : start + engine.batch_size] for start in range(0, len(images), engine.batch_size)]
-        for number in range(len(groups)):
+        size, slots = engine.batch_size, engine.slots
+        count = ceil(len(images) / size)
+        for number in range(count):
             # Slots are filled in turn, `ahead` of the one handed over: by then the engine has done with them.
-            for coming in range(number + len(filling), min(number + 1 + engine.ahead, len(groups))):
-                slot = engine.slots[coming % len(engine.slots)]
-                rows = [pool.submit(_fill, image, slot[row], engine) for row, image in enumerate(groups[coming])]
+            for coming in range(number + len(filling), min(number + 1 + engine.ahead, count)):
+                group, slot = images[coming * size : (coming + 1) * size], slots[coming % len(slots)]
+                rows = [pool.submit(_fill, image, slot[row], engine, options) for row, image in enumerate(group)]
                 filling.append(rows)
             on_the_way.append([each.result() for each in filling.popleft()])
-            yield Batch(number % len(engine.slots), len(groups[number]))
+            yield Batch(number % len(slots), len(on_the_way[-1]))
 
     try:
         for prediction in engine.stream(batches()):
@@ -87,17 +87,18 @@ def _run(images: Sequence[ImageFile], engine: Engine, out: RunFolder, options: O
         pool.shutdown(cancel_futures=True)
 
 
-def _fill(image: ImageFile, row: UInt8, engine: Engine) -> Filled:
+def _fill(image: ImageFile, row: UInt8, engine: Engine, options: Options) -> Filled:
     """Decode an image into its row of a slot; a broken one leaves the row as it was, and its result is not used."""
     started = time.thread_time()
     height, width = engine.spec.height, engine.spec.width
-    decoded = error = None
     try:
         decoded = decode(image.path, (height, width))
-        row[:] = to_network(decoded.rgb, height, width, engine.spec.reduction)
-    except ImageError as caught:
-        error = caught
-    return Filled(image, decoded, error, time.thread_time() - started)
+    except ImageError as error:
+        return Filled(image, error, time.thread_time() - started)
+    row[:] = to_network(decoded.rgb, height, width, engine.spec.reduction)
+    if not options.overlay:
+        decoded = replace(decoded, rgb=row)  # lets a large picture go while its batch is on the way
+    return Filled(image, decoded, time.thread_time() - started)
 
 
 def _finish(
@@ -106,14 +107,13 @@ def _finish(
     """Grow an image's probability back, cut it, write the mask."""
     started = time.thread_time()
     decoded = filled.decoded
-    if decoded is None or filled.error is not None:
-        stage, reason = (filled.error.stage, filled.error.reason) if filled.error else ("decode", "unknown")
-        return Outcome(filled.image, FAILED, stage=stage, reason=reason)
+    if isinstance(decoded, ImageError):
+        return Outcome(filled.image, FAILED, stage=decoded.stage, reason=decoded.reason)
     if not prediction.finite[row]:
         return Outcome(filled.image, FAILED, decoded.stored_hw, "network", "a score is not a finite number")
     probability, cut = prediction.mask[row], ceil(options.threshold * 255)
     full = to_full_size(probability, decoded.stored_hw, decoded.orientation)
-    mask = np.asarray(cv2.compare(full, cut, cv2.CMP_GE), np.uint8)
+    mask = _cut(full, cut)
     try:
         write_mask(mask_path(out.folder, filled.image), mask)
         if options.overlay:
@@ -128,6 +128,10 @@ def _finish(
     }
     seconds = {"decode": filled.seconds, "write": time.thread_time() - started}
     return Outcome(filled.image, OK, decoded.stored_hw, note=decoded.note, values=values, seconds=seconds)
+
+
+def _cut(probability: UInt8, cut: int) -> UInt8:
+    return np.asarray(cv2.threshold(probability, cut - 1, 255, cv2.THRESH_BINARY)[1], np.uint8)
 
 
 def expected_jaccard(probability: NDArray[np.uint8], cut: int) -> float:
@@ -148,11 +152,11 @@ def _write_overlay(out: RunFolder, image: ImageFile, decoded: Decoded, probabili
     """The outline drawn over the upright picture, reduced to at most OVERLAY_SIDE_PX, as a JPEG."""
     height, width = decoded.rgb.shape[:2]
     scale = min(1.0, OVERLAY_SIDE_PX / max(height, width))
-    size_wh = (max(1, round(width * scale)), max(1, round(height * scale)))
-    picture = np.asarray(cv2.resize(decoded.rgb, size_wh, interpolation=cv2.INTER_AREA), np.uint8)
-    mask = np.asarray(cv2.compare(cv2.resize(probability, size_wh), cut, cv2.CMP_GE), np.uint8)
+    size_hw = (max(1, round(height * scale)), max(1, round(width * scale)))
+    picture = np.asarray(cv2.resize(decoded.rgb, size_hw[::-1], interpolation=cv2.INTER_AREA), np.uint8)
+    mask = _cut(to_full_size(probability, size_hw), cut)
     outlines, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(picture, outlines, -1, OVERLAY_COLOUR, max(1, max(size_wh) // 400), cv2.LINE_AA)
+    cv2.drawContours(picture, outlines, -1, OVERLAY_COLOUR, max(1, max(size_hw) // 400), cv2.LINE_AA)
     _, encoded = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])
     write_whole(out.folder / "overlays" / f"{image.name}.jpg", np.asarray(encoded).tobytes())
 

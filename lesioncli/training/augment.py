@@ -72,7 +72,7 @@ def _recolour(image: UInt8, settings: AugmentSettings, rng: Rng) -> UInt8:
     gain = (1 + rng.uniform(-settings.brightness, settings.brightness)) * gains
     grey = np.full((3, 3), 1 / 3)
     colour = np.diag(gain) @ (saturation * np.eye(3) + (1 - saturation) * grey)
-    mean = cv2.mean(image)[:3] * gain
+    mean = np.array(cv2.mean(image)[:3]) * gain
     matrix = np.column_stack([contrast * colour, (1 - contrast) * mean])
     return np.asarray(cv2.transform(image, matrix), np.uint8)
 

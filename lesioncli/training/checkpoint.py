@@ -1,6 +1,5 @@
 """Trained weights in and out: one .safetensors file that carries its own ModelSpec."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lesioncli.errors import InputError
+from lesioncli.files import written_whole
 from lesioncli.models.multitask import Multitask
 from lesioncli.spec import METADATA_KEY, ModelSpec
 
@@ -26,10 +26,9 @@ def make_network(spec: ModelSpec) -> nn.Module:
 
 def save_checkpoint(path: Path, network: nn.Module, spec: ModelSpec) -> None:
     """Write weights and spec aside, then rename: a reader never meets half a file."""
-    aside = path.with_name(path.name + ".part")
     tensors = {key: value.contiguous() for key, value in network.state_dict().items()}
-    save_file(tensors, aside, metadata={METADATA_KEY: spec.to_json()})
-    os.replace(aside, path)
+    with written_whole(path) as aside:
+        save_file(tensors, aside, metadata={METADATA_KEY: spec.to_json()})
 
 
 def load_checkpoint(path: Path) -> tuple[nn.Module, ModelSpec]:

@@ -1,9 +1,9 @@
 """Training data as people have it: the ISIC-2017 challenge's own layout, or a plain folder.
 
-    DIR/ISIC-2017_Training_Data/ISIC_0000000.jpg                               DIR/images/x.jpg
-    DIR/ISIC-2017_Training_Part1_GroundTruth/ISIC_0000000_segmentation.png     DIR/masks/x.png (or x_segmentation.png)
-    DIR/ISIC-2017_Training_Part3_GroundTruth.csv                               DIR/labels.csv
-    the same with Validation in place of Training
+DIR/ISIC-2017_Training_Data/ISIC_0000000.jpg                               DIR/images/x.jpg
+DIR/ISIC-2017_Training_Part1_GroundTruth/ISIC_0000000_segmentation.png     DIR/masks/x.png (or x_segmentation.png)
+DIR/ISIC-2017_Training_Part3_GroundTruth.csv                               DIR/labels.csv
+the same with Validation in place of Training
 """
 
 import csv
@@ -59,6 +59,23 @@ def read_samples(folder: Path, split: str, exclude: Iterable[str] = ()) -> list[
     if not samples:
         raise InputError(f"{images}: no images ({', '.join(sorted(SUFFIXES))})")
     return samples
+
+
+def collect(
+    data: Sequence[Path], validation: Sequence[Path], exclude: Iterable[str] = ()
+) -> tuple[list[Sample], list[Sample]]:
+    """Training samples of the folders in `data`, and validation samples of those in `validation`.
+
+    A plain folder cannot be both: InputError, as for an image that is in both.
+    """
+    for folder in validation:
+        if folder in data and not has_split(folder, "Validation"):
+            raise InputError(f"{folder}: has no validation split of its own; give other pictures with --val")
+    training = [each for folder in data for each in read_samples(folder, "Training", exclude)]
+    held_out = [each for folder in validation for each in read_samples(folder, "Validation")]
+    if shared := {each.name for each in training} & {each.name for each in held_out}:
+        raise InputError(f"{len(shared)} images are in training and validation, such as {sorted(shared)[0]}")
+    return training, held_out
 
 
 def has_split(folder: Path, split: str) -> bool:
@@ -149,7 +166,8 @@ class AugmentedSamples(Dataset[tuple[Tensor, Tensor, Tensor]]):
         stored_mask = read_mask(sample.mask)
         if stored_mask.shape != decoded.stored_hw:
             raise InputError(f"{sample.mask}: {stored_mask.shape} does not fit its image's {decoded.stored_hw}")
-        mask = to_network(to_upright(stored_mask, decoded.orientation), *decoded.rgb.shape[:2], kernel="box")
+        upright_hw = (decoded.rgb.shape[0], decoded.rgb.shape[1])
+        mask = to_network(to_upright(stored_mask, decoded.orientation), *upright_hw, kernel="box")
         rng = np.random.default_rng((self.seed, epoch, index))
         image, mask = augment(decoded.rgb, mask, self.size_hw, self.settings, rng)
         pixels = torch.from_numpy(image.transpose(2, 0, 1).astype(np.float32) / 255)

@@ -7,15 +7,20 @@ TensorRT takes nothing else on uint8. N is dynamic.
 """
 
 import logging
-import os
 import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lesioncli.files import written_whole
+from lesioncli.inference.geometry import UInt8
 from lesioncli.spec import METADATA_KEY, ModelSpec
+from lesioncli.training.checkpoint import load_checkpoint
 
 
 class MultitaskGraph(nn.Module):
@@ -35,11 +40,27 @@ class MultitaskGraph(nn.Module):
         return mask, torch.stack([melanoma, keratosis, nevus], 1)
 
 
+def export_checkpoint(path: Path, onnx: Path) -> Callable[[Sequence[UInt8]], tuple[UInt8, NDArray[np.float32]]]:
+    """Export a checkpoint; returns torch's own answers in fp32, which an engine built of the graph is gated against.
+
+    The answers are for network-sized pictures (H, W, 3): probability (N, H, W) in 1/255 and scores (N, K).
+    """
+    network, spec = load_checkpoint(path)
+    export_onnx(network, spec, onnx)
+    graph = MultitaskGraph(network)
+
+    @torch.inference_mode()
+    def answers(pictures: Sequence[UInt8]) -> tuple[UInt8, NDArray[np.float32]]:
+        mask, scores = graph(torch.from_numpy(np.stack(pictures)))
+        return mask.numpy(), scores.numpy()
+
+    return answers
+
+
 def export_onnx(network: nn.Module, spec: ModelSpec, path: Path) -> None:
     """Write the graph with its ModelSpec inside; written aside, checked, then renamed."""
     graph = MultitaskGraph(network.eval())
     example = torch.zeros(2, spec.height, spec.width, 3, dtype=torch.uint8)
-    aside = path.with_name(path.name + ".part")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns of its own internals
@@ -57,5 +78,5 @@ def export_onnx(network: nn.Module, spec: ModelSpec, path: Path) -> None:
     model = program.model_proto
     onnx.helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
     onnx.checker.check_model(model)
-    onnx.save(model, aside)
-    os.replace(aside, path)
+    with written_whole(path) as aside:
+        onnx.save(model, aside, format="protobuf")

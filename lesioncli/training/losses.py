@@ -22,8 +22,10 @@ def joint_loss(mask_logits: Tensor, class_logits: Tensor, mask: Tensor, labels: 
     mask_logits, class_logits = mask_logits.float(), class_logits.float()
     outline = soft_jaccard_loss(mask_logits.sigmoid(), mask)
     pixels = functional.binary_cross_entropy_with_logits(mask_logits, _smooth(mask, weights.mask_smoothing))
-    return weights.jaccard * outline + weights.cross_entropy * pixels + weights.classes * _class_loss(
-        class_logits, labels, weights.class_smoothing
+    return (
+        weights.jaccard * outline
+        + weights.cross_entropy * pixels
+        + weights.classes * _class_loss(class_logits, labels, weights.class_smoothing)
     )
 
 

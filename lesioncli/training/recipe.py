@@ -10,6 +10,9 @@ from typing import Any
 from lesioncli.errors import InputError
 from lesioncli.spec import ModelSpec
 
+# In a wheel the recipes lie inside the package, in a checkout beside it.
+SHIPPED_RECIPES = (Path(__file__).parents[1] / "engines", Path(__file__).parents[2] / "engines")
+
 
 @dataclass(frozen=True)
 class AugmentSettings:
@@ -61,7 +64,7 @@ class EngineSettings:
 
     checkpoint: str = ""  # "shipped", or a path relative to the recipe
     precision: str = "auto"
-    batch: int = 4
+    batch: int = 1
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,17 @@ class Recipe:
 
     def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
+
+
+def find_recipe(name: str) -> Path:
+    """A path to a .toml, or a name looked up in ./engines and among the recipes that come with lesioncli."""
+    if name.endswith(".toml"):
+        return Path(name)
+    for folder in (Path("engines"), *SHIPPED_RECIPES):
+        if (folder / f"{name}.toml").is_file():
+            return folder / f"{name}.toml"
+    known = sorted({path.stem for folder in SHIPPED_RECIPES for path in folder.glob("*.toml")})
+    raise InputError(f"no recipe {name!r}; there are {', '.join(known)}, or give a path to a .toml")
 
 
 def load_recipe(path: Path) -> Recipe:

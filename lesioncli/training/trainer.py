@@ -8,7 +8,6 @@ was killed and resumed ends with the same weights as one that was not.
 import csv
 import dataclasses
 import json
-import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,8 +23,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from lesioncli import __version__
-from lesioncli.errors import InputError
+from lesioncli.errors import EngineError, InputError
 from lesioncli.evaluation import metrics
+from lesioncli.files import written_whole
 from lesioncli.inference.geometry import to_full_size, to_network
 from lesioncli.models.encoders import load_imagenet
 from lesioncli.models.multitask import CLASSES
@@ -63,9 +63,10 @@ def train(
     settings, spec = recipe.train, recipe.model
     _start_or_check(run, recipe, seed, training, validation)
     torch.manual_seed(seed)
-    network = make_network(spec).to(device, memory_format=torch.channels_last)
+    network = make_network(spec).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # stubs
     _initialise_encoder(network, settings)
-    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
+    ema = get_ema_multi_avg_fn(settings.ema)  # type: ignore[no-untyped-call]  # torch's own, untyped
+    average = AveragedModel(network, multi_avg_fn=ema, use_buffers=True)
     optimizer = _make_optimizer(network, settings)
     sampler = EpochSampler(len(training), settings.batch, seed)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -80,6 +81,9 @@ def train(
         batch_sampler=sampler,
         num_workers=settings.workers,
         worker_init_fn=_one_thread,
+        # A forked worker inherits opencv's locks but not the threads that hold them, and hangs.
+        multiprocessing_context="spawn" if settings.workers else None,
+        persistent_workers=settings.workers > 0,
         pin_memory=device != "cpu",
     )
     for epoch in range(len(history), settings.epochs):
@@ -94,9 +98,11 @@ def train(
                 mask_logits, class_logits = network(images.contiguous(memory_format=torch.channels_last))
             loss = joint_loss(mask_logits, class_logits, masks, labels, recipe.loss)
             if not torch.isfinite(loss):
-                raise InputError(f"loss is {loss.item()} in epoch {epoch + 1}, step {step + 1}; lower the learning rates")
+                raise InputError(
+                    f"loss is {loss.item()} in epoch {epoch + 1}, step {step + 1}; lower the learning rates"
+                )
             optimizer.zero_grad(set_to_none=True)
-            scaler.scale(loss).backward()
+            scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch's own, untyped
             scaler.step(optimizer)
             scaler.update()
             schedule.step()
@@ -156,9 +162,8 @@ class State:
 
     def save(self, path: Path, history: list[dict[str, float]]) -> None:
         parts = {each.name: getattr(self, each.name).state_dict() for each in dataclasses.fields(self)}
-        aside = path.with_suffix(".part")
-        torch.save({**parts, "history": history}, aside)
-        os.replace(aside, path)
+        with written_whole(path) as aside:
+            torch.save({**parts, "history": history}, aside)
 
     def resume(self, path: Path) -> list[dict[str, float]]:
         """Load what save() wrote, if anything; returns the history so far, one row an epoch."""
@@ -238,10 +243,35 @@ def _chunks(samples: Sequence[Sample], size: int) -> Iterator[Sequence[Sample]]:
         yield samples[start : start + size]
 
 
+def choose_device(asked: str) -> tuple[str, str]:
+    """(device, reason) for "auto", "cpu" or "cuda"; EngineError where there is no GPU to take."""
+    has_gpu = torch.cuda.is_available()
+    if asked == "cuda" and not has_gpu:
+        raise EngineError("torch finds no CUDA device; train with --device cpu, or see: lesioncli doctor")
+    if asked != "auto":
+        return asked, "as asked"
+    return ("cuda", torch.cuda.get_device_name()) if has_gpu else ("cpu", "torch finds no CUDA device")
+
+
 def _write_history(run: Path, history: list[dict[str, float]]) -> None:
-    aside = run / "history.csv.part"
-    with aside.open("w", newline="", encoding="utf-8") as file:
+    """history.csv, one row an epoch, and curves.png."""
+    with written_whole(run / "history.csv") as aside, aside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, history[0].keys())
         writer.writeheader()
         writer.writerows({key: round(value, 6) for key, value in row.items()} for row in history)
-    os.replace(aside, run / "history.csv")
+    _plot_history(run / "curves.png", history)
+
+
+def _plot_history(path: Path, history: list[dict[str, float]]) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    loss, scores = figure.subplots(1, 2)
+    epochs = [row["epoch"] for row in history]
+    loss.plot(epochs, [row["loss"] for row in history], marker=".")
+    loss.set(title="training loss", xlabel="epoch")
+    for name in [key for key in history[0] if key.startswith(("jaccard", "auc"))]:
+        scores.plot(epochs, [row[name] for row in history], marker=".", label=name.replace("_", " "))
+    scores.set(title="validation", xlabel="epoch", ylim=(0.5, 1))
+    scores.legend(loc="lower right")
+    figure.savefig(path)

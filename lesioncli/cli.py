@@ -1,0 +1,458 @@
+"""The command line: parse, one library call, render. The only place that prints or exits.
+
+Results go to stdout, everything about how it goes to stderr. Imports of the library stand inside the commands, so that
+--help is there at once.
+"""
+
+import dataclasses
+import json
+import math
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+from lesioncli import __version__
+from lesioncli.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, InputError, LesionError, MissingPackageError
+
+if TYPE_CHECKING:
+    from lesioncli.backends.build import Built
+    from lesioncli.evaluation.evaluate import Evaluation
+    from lesioncli.inference.geometry import UInt8
+    from lesioncli.inference.images import ImageFile
+    from lesioncli.inference.run import Summary
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+ENGINES = Path("engines")
+SHOWN_FAILURES = 20
+GATE_PICTURES = 16
+
+
+class Group(TyperGroup):
+    """Turns the program's errors into a message and their exit code, for the shell and for tests alike."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # typer carries its own click, untyped
+        try:
+            return super().invoke(ctx)
+        except LesionError as error:
+            err.print(f"[bold red]error:[/] {_plain(error)}", soft_wrap=True)
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt as error:
+            err.print("interrupted; what is finished is kept, the same command goes on from there")
+            raise typer.Exit(EXIT_INTERRUPTED) from error
+        except Exception as error:  # the one place where a bug is met: it gets its traceback and exit code 1
+            if type(error).__module__.startswith(("typer", "click")):
+                raise  # a usage error, or an exit
+            traceback.print_exc()
+            err.print(f"this is a bug in lesioncli {__version__}; please report it with the lines above")
+            raise typer.Exit(1) from error
+
+
+app = typer.Typer(
+    cls=Group,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    app(prog_name="lesioncli")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"lesioncli {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def about(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Lesion masks and class scores for folders of dermoscopic images. A research tool, not a medical device."""
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
+Backend = Annotated[str, typer.Option(help="auto or openvino (CPU).", metavar="NAME")]
+
+
+@app.command("build-engine")
+def build_engine(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help="A recipe's name, a checkpoint (.safetensors, .pt) or an .onnx graph.",
+            show_default="the shipped model",
+        ),
+    ] = None,
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder for the engine and its manifest.")] = ENGINES,
+    backend: Backend = "auto",
+    precision: Annotated[
+        str | None, typer.Option(help="auto, fp32 or bf16.", show_default="the recipe's, else auto")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Images a batch.", show_default="the recipe's, else 1")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of pictures for the parity gate.", show_default="drawn ones")
+    ] = None,
+    json_output: Json = False,
+) -> None:
+    """Build an engine for this machine and check it against its graph."""
+    from lesioncli.backends.choose import choose_backend
+
+    _one_of("--backend", backend, ("auto", "openvino"))
+    _one_of("--precision", precision or "auto", ("auto", "fp32", "bf16"))
+    chosen, reason = choose_backend(backend)
+    _say(f"backend {chosen}: {reason}")
+    built = _build(model, out_folder, precision, batch, images)
+    _say(f"precision {built.manifest.precision}: {built.reason}")
+    if json_output:
+        _print_json({"engine": str(built.path), **dataclasses.asdict(built.manifest)})
+        return
+    parity = built.manifest.parity
+    out.print(
+        f"{built.path}: agrees with the graph on {parity['images']:.0f} pictures: "
+        f"mask Jaccard {parity['mask_jaccard']:.4f} (worst {parity['worst_mask_jaccard']:.4f}), "
+        f"scores within {parity['score_difference']:.4f}",
+        soft_wrap=True,
+    )
+
+
+def _build(model: str | None, folder: Path, precision: str | None, batch: int | None, images: Path | None) -> "Built":
+    from lesioncli.backends.build import build
+    from lesioncli.source import resolve
+
+    with TemporaryDirectory() as work:
+        source = resolve(model, Path(work))
+        settings = source.settings
+        return build(
+            source.onnx,
+            folder,
+            _gate_pictures(images),
+            precision=precision or settings.precision,
+            batch=batch or settings.batch,
+            reference=source.reference,
+        )
+
+
+def _gate_pictures(folder: Path | None) -> "list[UInt8]":
+    if folder is None:
+        from lesioncli.demo import draw_case
+
+        return [draw_case(seed, 256, 320).image for seed in range(GATE_PICTURES)]
+    from lesioncli.inference.run import sample_pictures
+
+    pictures = sample_pictures(folder, GATE_PICTURES, (256, 256))
+    if not pictures:
+        raise InputError(f"{folder}: none of the pictures tried can be read, so the engine cannot be checked on them")
+    return pictures
+
+
+@app.command()
+def segment(
+    images: Annotated[list[Path], typer.Argument(help="Images, and folders of them (with sub-folders).")],
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder for masks, scores.csv and run.json.")],
+    engine: Annotated[
+        str | None,
+        typer.Option(help="A model's name in engines/, or a manifest (.json).", show_default="the shipped model's"),
+    ] = None,
+    backend: Backend = "auto",
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Images a batch; another than the engine's needs a rebuild.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Threads that decode and write; 0 is one a core.")] = 0,
+    threshold: Annotated[float, typer.Option(min=0.004, max=1.0, help="Lesion from this probability on.")] = 0.5,
+    overlay: Annotated[bool, typer.Option("--overlay", help="Also draw each outline over a reduced picture.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Start anew, even over another engine's masks.")
+    ] = False,
+    json_output: Json = False,
+) -> None:
+    """Write a mask and a row of scores for every image; started again, it does what is missing."""
+    from lesioncli.backends.choose import choose_backend, open_engine
+    from lesioncli.inference.images import find_images
+    from lesioncli.inference.pipeline import Options
+    from lesioncli.inference.run import run
+
+    _one_of("--backend", backend, ("auto", "openvino"))
+    found = find_images(images, exclude=out_folder)
+    chosen, why = choose_backend(backend)
+    manifest = _engine_for(engine, chosen, why, batch)
+    options = Options(threshold, workers, overlay)
+    with open_engine(manifest, ahead=_ahead(workers, batch)) as opened, _progress(found, not json_output) as tell:
+        if batch not in (None, opened.batch_size):
+            raise InputError(
+                f"{manifest}: is built for batches of {opened.batch_size}; run: lesioncli build-engine --batch {batch}"
+            )
+        summary = run(found, opened, out_folder, options, overwrite=overwrite, on_outcome=tell)
+    _report_run(summary, json_output)
+    if summary.failed:
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def _engine_for(asked: str | None, backend: str, why: str, batch: int | None) -> Path:
+    """The manifest of the engine to use; the shipped model's is built where there is none. Says which, and why."""
+    from lesioncli.backends.choose import find_engine
+
+    path, reason = find_engine(asked, backend, ENGINES)
+    if path is not None:
+        _say(f"engine {path} ({reason}); backend {backend}: {why}")
+        return path
+    built = _build(None, ENGINES, None, batch, None)
+    _say(
+        f"engine {built.path} built now, {reason}; backend {backend}: {why}; {built.manifest.precision}: {built.reason}"
+    )
+    return built.path
+
+
+def _ahead(workers: int, batch: int | None) -> int:
+    """Batches to decode ahead: enough that every worker has one, and one more, to do."""
+    from lesioncli.inference.pipeline import count_cores
+
+    return math.ceil(2 * (workers or count_cores()) / (batch or 1)) + 1
+
+
+@contextmanager
+def _progress(images: "Sequence[ImageFile]", show: bool) -> Iterator[Callable[[Any], None]]:
+    """Yields what takes each Outcome: moves a bar in a terminal, names the first failures anywhere."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    failures = 0
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=err, disable=not (show and err.is_terminal)) as bar:
+        task = bar.add_task("", total=len(images), rate="")
+
+        def tell(outcome: Any) -> None:
+            nonlocal failures
+            speed = bar.tasks[0].speed
+            bar.update(task, advance=1, rate=f"{speed:.0f} images/s" if speed else "")
+            if outcome.status != "failed":
+                return
+            failures += 1
+            if failures <= SHOWN_FAILURES:
+                err.print(f"[red]failed:[/] {_plain(outcome.image.path)}: {outcome.stage}: {_plain(outcome.reason)}")
+
+        yield tell
+    if failures > SHOWN_FAILURES:
+        err.print(f"... and {failures - SHOWN_FAILURES} more failed; scores.csv names them all")
+
+
+def _report_run(summary: "Summary", json_output: bool) -> None:
+    if json_output:
+        _print_json({**dataclasses.asdict(summary), "images_per_second": round(summary.images_per_second, 2)})
+        return
+    speed = f", {summary.images_per_second:.0f} images/s" if summary.ok + summary.failed else ""
+    out.print(
+        f"{summary.images} images: {summary.ok} ok, {summary.failed} failed, {summary.skipped} done before"
+        f" ({summary.seconds:.1f} s{speed}); masks and scores.csv in {_plain(summary.out)}",
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def evaluate(
+    truth: Annotated[Path, typer.Option("--gt", help="Folder of true masks, with a labels CSV if there is one.")],
+    predictions: Annotated[Path, typer.Option("--pred", help="Folder that segment wrote.")] = Path("masks"),
+    csv_path: Annotated[
+        Path | None, typer.Option("--csv", help="Per-image results.", show_default="evaluation.csv in --pred")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Threads that read masks; 0 is one a core.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap intervals.")] = 0,
+    json_output: Json = False,
+) -> None:
+    """Compare masks and scores with the truth: per image, and means with 95 % intervals."""
+    from lesioncli.evaluation import evaluate as library
+
+    for folder in (truth, predictions):
+        if not folder.is_dir():
+            raise InputError(f"{folder}: no such folder")
+    evaluation = library.evaluate(truth, predictions, workers=workers, seed=seed)
+    path = csv_path or predictions / "evaluation.csv"
+    library.write_cases(evaluation, path)
+    problems = [f"{case.name}: {case.problem}" for case in evaluation.cases if case.problem]
+    problems += evaluation.score_problems
+    if json_output:
+        _print_json({**_evaluation_json(evaluation), "problems": problems, "extra": list(evaluation.extra)})
+    else:
+        _print_evaluation(evaluation)
+        out.print(f"per image: {_plain(path)}", soft_wrap=True)
+    _list_some("not scored", problems)
+    _list_some("prediction without a truth", list(evaluation.extra))
+    if evaluation.failed:
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def _evaluation_json(evaluation: "Evaluation") -> Mapping[str, Any]:
+    scored = sum(not case.problem for case in evaluation.cases)
+    return {
+        "truths": len(evaluation.cases),
+        "scored": scored,
+        "means": dict(evaluation.means),
+        "auc": dict(evaluation.auc),
+        "auc_mean": evaluation.auc_mean,
+        "auc_count": evaluation.auc_count,
+        "intervals": {key: list(value) for key, value in evaluation.intervals.items()},
+    }
+
+
+def _print_evaluation(evaluation: "Evaluation") -> None:
+    from rich.table import Table
+
+    from lesioncli.evaluation.evaluate import AUC_MEAN
+
+    scored = sum(not case.problem for case in evaluation.cases)
+    table = Table("metric", "value", "95 % interval", "images")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    means = [(name, value, scored) for name, value in evaluation.means.items()]
+    aucs = [(f"AUC {name.replace('_', ' ')}", value, evaluation.auc_count) for name, value in evaluation.auc.items()]
+    keys = [*evaluation.means, *evaluation.auc]
+    if len(aucs) > 1:
+        aucs.append(("AUC mean", evaluation.auc_mean, evaluation.auc_count))
+        keys.append(AUC_MEAN)
+    for key, (name, value, count) in zip(keys, [*means, *aucs], strict=True):
+        interval = evaluation.intervals.get(key)
+        shown = f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else ""
+        table.add_row(name, "undefined" if math.isnan(value) else f"{value:.4f}", shown, str(count))
+    out.print(table)
+
+
+def _list_some(title: str, lines: Sequence[str]) -> None:
+    for line in lines[:SHOWN_FAILURES]:
+        err.print(f"[red]{title}:[/] {_plain(line)}", soft_wrap=True)
+    if len(lines) > SHOWN_FAILURES:
+        err.print(f"... and {len(lines) - SHOWN_FAILURES} more; --json lists them all")
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="New folder; gets images/ and labels/.")],
+    count: Annotated[int, typer.Option(min=1, help="How many pictures.")] = 12,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first picture.")] = 0,
+    size: Annotated[tuple[int, int], typer.Option(min=64, help="Width and height in pixels.")] = (640, 480),
+) -> None:
+    """Draw dermoscopy-like pictures with known masks and labels, for trying things out without data."""
+    from lesioncli.demo import write_demo
+
+    width, height = size
+    write_demo(folder, count, seed, height, width)
+    out.print(f"{count} drawn pictures in {folder / 'images'}, their masks and labels in {folder / 'labels'}")
+
+
+@app.command()
+def doctor(json_output: Json = False) -> None:
+    """Say what is installed, which engine would run and why, and what command fixes what is missing."""
+    from rich.table import Table
+
+    from lesioncli.doctor import examine
+
+    findings = examine(ENGINES)
+    if json_output:
+        _print_json([dataclasses.asdict(each) for each in findings])
+    else:
+        table = Table("what", "state", "fix", box=None)
+        for each in findings:
+            table.add_row(each.subject, _plain(each.state), _plain(each.fix))
+        out.print(table)
+    if any(each.needed and each.fix for each in findings):
+        raise typer.Exit(4)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Option(help="A recipe's name, or a path to a .toml.")],
+    data: Annotated[list[Path], typer.Option(help="Folder of training data; may be given several times.")],
+    run_folder: Annotated[Path, typer.Option("--out", help="Folder of the run; holding one, it is resumed.")],
+    validation: Annotated[
+        list[Path] | None, typer.Option("--val", help="Validation data.", show_default="the --data folders' own")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of weights, order and augmentation.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Train a network from a recipe; killed and started again, it ends with the same weights."""
+    _one_of("--device", device, ("auto", "cpu", "cuda"))
+    try:
+        from lesioncli.training.datasets import collect
+        from lesioncli.training.trainer import choose_device
+        from lesioncli.training.trainer import train as library
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(str(error.name), "train") from error
+    from lesioncli.training.recipe import find_recipe, load_recipe
+
+    resolved = load_recipe(find_recipe(recipe))
+    training, held_out = collect(data, validation or data, resolved.train.exclude)
+    chosen, reason = choose_device(device)
+    _say(f"{len(training)} training and {len(held_out)} validation samples; device {chosen}: {reason}")
+    with _training_progress(resolved.train.epochs) as (on_step, on_epoch):
+        best = library(
+            resolved, training, held_out, run_folder, seed=seed, device=chosen, on_step=on_step, on_epoch=on_epoch
+        )
+    out.print(f"best checkpoint: {_plain(best)}; next: lesioncli build-engine {_plain(best)}", soft_wrap=True)
+
+
+@contextmanager
+def _training_progress(epochs: int) -> Iterator[tuple[Callable[[Any], None], Callable[[Mapping[str, float]], None]]]:
+    """A bar over the epoch's steps with loss, rate and time left, and a line for every epoch."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("epoch {task.fields[epoch]}"), BarColumn(), MofNCompleteColumn())
+    more = (TextColumn("loss {task.fields[loss]:.3f}  {task.fields[rate]}"), TimeRemainingColumn())
+    with Progress(*columns, *more, console=err, disable=not err.is_terminal) as bar:
+        task = bar.add_task("", total=None, epoch=f"?/{epochs}", loss=math.nan, rate="")
+
+        def on_step(progress: Any) -> None:
+            speed = bar.tasks[0].speed
+            rate = f"{speed:.1f} steps/s" if speed else ""
+            if progress.step == 0:
+                bar.reset(task, total=progress.steps)
+            bar.update(
+                task, completed=progress.step + 1, epoch=f"{progress.epoch + 1}/{epochs}", loss=progress.loss, rate=rate
+            )
+
+        def on_epoch(row: Mapping[str, float]) -> None:
+            figures = ", ".join(f"{key} {value:.4g}" for key, value in row.items() if key != "epoch")
+            err.print(f"epoch {row['epoch']:.0f}: {figures}", soft_wrap=True)
+
+        yield on_step, on_epoch
+
+
+def _one_of(flag: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise typer.BadParameter(f"{value!r} is none of {', '.join(allowed)}", param_hint=flag)
+
+
+def _say(text: str) -> None:
+    err.print(_plain(text), style="dim", soft_wrap=True)
+
+
+def _print_json(content: Any) -> None:
+    sys.stdout.write(json.dumps(content, indent=1, default=str) + "\n")
+
+
+def _plain(text: object) -> str:
+    """Text for rich in which a file's name is no markup."""
+    from rich.markup import escape
+
+    return escape(str(text))

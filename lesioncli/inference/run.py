@@ -1,0 +1,109 @@
+"""One call for a whole run: find the images, send them through an engine, leave the folder complete."""
+
+import platform
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lesioncli import __version__
+from lesioncli.backends.base import Engine
+from lesioncli.errors import ImageError
+from lesioncli.inference.geometry import UInt8
+from lesioncli.inference.images import ImageFile, decode, find_images
+from lesioncli.inference.outputs import FAILED, OK, SKIPPED, Outcome, RunFolder
+from lesioncli.inference.pipeline import Options, segment
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did: images by status, wall seconds, CPU seconds by stage, and what ran it."""
+
+    images: int
+    ok: int
+    failed: int
+    skipped: int
+    seconds: float
+    cpu_seconds: Mapping[str, float]
+    engine: str
+    device: str
+    precision: str
+    out: str
+
+    @property
+    def images_per_second(self) -> float:
+        return (self.ok + self.failed) / self.seconds if self.seconds else 0.0
+
+
+def run(
+    images: Sequence[ImageFile],
+    engine: Engine,
+    out: Path,
+    options: Options,
+    *,
+    overwrite: bool = False,
+    on_outcome: Callable[[Outcome], None] = lambda outcome: None,
+) -> Summary:
+    """Segment images into folder `out`: masks, scores.csv and run.json.
+
+    Raises InputError where `out` holds another engine's or threshold's masks, EngineError where the engine fails.
+    Rows of finished images are kept whatever ends the run.
+    """
+    manifest = engine.manifest
+    identity = {"engine_sha256": manifest.sha256, "threshold": options.threshold}
+    values = (*engine.spec.classes, "lesion_area_fraction", "confidence", *engine.extra)
+    folder = RunFolder(out, identity, values, overwrite=overwrite)
+    about: dict[str, Any] = {
+        "lesioncli": __version__,
+        "python": platform.python_version(),
+        "model": engine.spec.name,
+        "backend": f"{manifest.backend} {manifest.backend_version}",
+        "precision": manifest.precision,
+        "device": manifest.device,
+        "batch": manifest.batch,
+        "workers": options.workers,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    folder.describe({**about, "status": "running"})
+    started = time.monotonic()
+    statuses: Counter[str] = Counter()
+    cpu: Counter[str] = Counter()
+    finished = "interrupted"
+    try:
+        for outcome in segment(images, engine, folder, options):
+            folder.add(outcome)
+            statuses[outcome.status] += 1
+            cpu.update(outcome.seconds)
+            on_outcome(outcome)
+        finished = "finished"
+    finally:
+        counts = {status: statuses[status] for status in (OK, FAILED, SKIPPED)}
+        seconds = time.monotonic() - started
+        cpu_seconds = {stage: round(cpu[stage], 3) for stage in ("decode", "write")}
+        timing = {"seconds": round(seconds, 3), "cpu_seconds": cpu_seconds}
+        folder.finish({**about, "status": finished, "images": len(images), **counts, **timing})
+    return Summary(
+        images=len(images),
+        **counts,
+        seconds=seconds,
+        cpu_seconds=cpu_seconds,
+        engine=engine.spec.name,
+        device=manifest.device,
+        precision=manifest.precision,
+        out=str(out),
+    )
+
+
+def sample_pictures(folder: Path, count: int, at_least_hw: tuple[int, int]) -> list[UInt8]:
+    """Up to `count` readable pictures of a folder, evenly spread, for an engine's parity gate."""
+    found = find_images([folder])
+    pictures = []
+    for image in found[:: max(1, len(found) // count)][:count]:
+        try:
+            pictures.append(decode(image.path, at_least_hw).rgb)
+        except ImageError:
+            continue  # the gate needs pictures, not these ones; segment will report the file
+    return pictures

@@ -61,6 +61,8 @@ class Manifest:
                 raise EngineError(f"{path}: manifest format {values['format']}, this version reads {MANIFEST_FORMAT}")
             values["spec"] = ModelSpec.from_json(json.dumps(values["spec"]), path)
             manifest = cls(**values)
+            if type(manifest.batch) is not int or manifest.batch < 1:
+                raise ValueError(f"batch {manifest.batch!r} is not a positive number")
             manifest._check_files(path)
         except (OSError, ValueError, TypeError, KeyError, AttributeError, InputError) as error:
             raise EngineError(f"{path}: not a readable manifest ({error}); run: lesioncli build-engine") from error
@@ -137,13 +139,17 @@ class Engine(ABC):
     def stream(self, batches: Iterable[Batch]) -> Iterator[Prediction]:
         """Run filled slots through the network, several in flight; yields in order. EngineError on wrong outputs."""
         on_the_way: deque[Batch] = deque()
-        for batch in batches:
-            self._start(batch.slot)
-            on_the_way.append(batch)
-            if len(on_the_way) == self.depth:
+        try:
+            for batch in batches:
+                self._start(batch.slot)
+                on_the_way.append(batch)
+                if len(on_the_way) == self.depth:
+                    yield self._collect(on_the_way.popleft())
+            while on_the_way:
                 yield self._collect(on_the_way.popleft())
-        while on_the_way:
-            yield self._collect(on_the_way.popleft())
+        finally:  # a caller that stops early leaves no slot in use
+            for batch in on_the_way:
+                self._finish(batch.slot)
 
     def _collect(self, batch: Batch) -> Prediction:
         outputs = self._finish(batch.slot)

@@ -48,10 +48,15 @@ def build(
     cannot be read and EngineError where the engine disagrees. "auto" tries the faster precision first, and says so
     where only fp32 passes.
     """
+    if not pictures:
+        raise InputError("the parity gate has no pictures")
     spec = openvino.read_spec(onnx)
     images = [to_network(each, spec.height, spec.width, spec.reduction) for each in pictures]
     chosen, reason = openvino.choose_precision(precision)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made ({error.strerror}); choose another --out") from error
     with tempfile.TemporaryDirectory(dir=folder, prefix=".building-") as work:
         stem = manifest_path(folder, spec.name, openvino.NAME).stem
         xml = Path(work) / f"{stem}.xml"
@@ -106,8 +111,6 @@ def _compare(
     manifest: Manifest, folder: Path, images: Sequence[UInt8], expected: Answers
 ) -> tuple[dict[str, float], str]:
     """(parity figures, what is wrong with them or "")."""
-    if not images:
-        raise InputError("the parity gate has no images")
     masks, scores = run_all(openvino.OpenVinoEngine(manifest, folder, 2), images)
     agreement = [
         metrics.jaccard(metrics.count(a > GATE_THRESHOLD, b > GATE_THRESHOLD))

@@ -10,9 +10,11 @@ SHIPPED_MODEL = "multitask-lite"
 
 
 def choose_backend(asked: str) -> tuple[str, str]:
-    """(backend, reason) for "auto" or a backend's name."""
+    """(backend, reason) for "auto" or a backend's name; EngineError for one that is not here."""
     if asked == "auto":
         return "openvino", "the CPU engine; this version has no GPU backend"
+    if asked not in BACKENDS:
+        raise EngineError(f"no backend {asked!r} in this version; it has {', '.join(BACKENDS)}")
     return asked, "as asked"
 
 

@@ -1,7 +1,8 @@
 """The CPU engine: the embedded default and, in fp32, the living definition of what a graph computes."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,20 +49,33 @@ def read_spec(onnx: Path) -> ModelSpec:
 
 def compile_to_files(onnx: Path, batch: int, xml: Path) -> None:
     """Write the graph, fixed to `batch`, as OpenVINO's own files: `xml` and, beside it, the weights as .bin."""
-    graph = openvino.Core().read_model(onnx)
-    shape = graph.input(0).partial_shape
-    shape[0] = batch
-    graph.reshape({"image": shape})
-    openvino.save_model(graph, xml, compress_to_fp16=False)
+    with _named_errors(f"{onnx}: cannot be compiled"):
+        graph = openvino.Core().read_model(onnx)
+        shape = graph.input(0).partial_shape
+        shape[0] = batch
+        graph.reshape({"image": shape})
+        openvino.save_model(graph, xml, compress_to_fp16=False)
+
+
+@contextmanager
+def _named_errors(what: str) -> Iterator[None]:
+    """OpenVINO raises RuntimeError for everything; the last of its lines says what is wrong."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise EngineError(f"{what} ({str(error).strip().splitlines()[-1]})") from error
 
 
 class OpenVinoEngine(Engine):
     """One single-threaded stream per core and one request per slot, which reads the slot's memory directly."""
 
     def __init__(self, manifest: Manifest, folder: Path, ahead: int) -> None:
-        xml = next((name for name in manifest.files if name.endswith(".xml")), None)
-        if xml is None:
-            raise EngineError(f"{folder}: the manifest names no .xml file; run: lesioncli build-engine")
+        files = {Path(name).suffix: folder / name for name in manifest.files}
+        if set(files) != {".xml", ".bin"} or manifest.precision not in PRECISIONS:
+            raise EngineError(
+                f"{folder}: the manifest of {manifest.spec.name} does not name an .xml, a .bin and a precision"
+                f" out of {', '.join(PRECISIONS)}; run: lesioncli build-engine"
+            )
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         options: Mapping[str, Any] = {
             "INFERENCE_PRECISION_HINT": PRECISIONS[manifest.precision],
@@ -69,7 +83,8 @@ class OpenVinoEngine(Engine):
             "INFERENCE_NUM_THREADS": cores,
         }
         core = openvino.Core()
-        compiled = core.compile_model(core.read_model(folder / xml), "CPU", options)
+        with _named_errors(f"{files['.xml']}: OpenVINO cannot load it"):
+            compiled = core.compile_model(core.read_model(files[".xml"], files[".bin"]), "CPU", options)
         got = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         if got != PRECISIONS[manifest.precision]:
             raise EngineError(f"asked OpenVINO for {manifest.precision}, got {got}; rebuild with --precision fp32")
@@ -80,15 +95,18 @@ class OpenVinoEngine(Engine):
         self._names = [str(output.any_name) for output in compiled.outputs]
         super().__init__(manifest, slots, depth, self._names)
         self._requests = [compiled.create_infer_request() for _ in slots]
-        for request, slot in zip(self._requests, slots, strict=True):
-            request.set_input_tensor(openvino.Tensor(slot, shared_memory=True))
+        with _named_errors(f"{files['.xml']}: takes no images of {shape}"):
+            for request, slot in zip(self._requests, slots, strict=True):
+                request.set_input_tensor(openvino.Tensor(slot, shared_memory=True))
 
     def _start(self, slot: int) -> None:
-        self._requests[slot].start_async()
+        with _named_errors("OpenVINO cannot start"):
+            self._requests[slot].start_async()
 
     def _finish(self, slot: int) -> dict[str, NDArray[Any]]:
         request = self._requests[slot]
-        request.wait()
+        with _named_errors("OpenVINO stopped"):
+            request.wait()
         return {name: request.get_output_tensor(index).data for index, name in enumerate(self._names)}
 
     def close(self) -> None:

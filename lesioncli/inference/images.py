@@ -269,6 +269,7 @@ def _to_rgb(image: PillowFile, bits: int, white_is_zero: bool = False) -> UInt8:
         raise ImageError("decode", "signed, 32-bit or floating-point pixels: save it as 8 or 16-bit first")
     if image.mode.startswith("I;16"):  # which convert() would clip at 255, and whose white-is-zero Pillow passes over
         return _to_8_bit_rgb(np.asarray(image)[..., None], bits, white_is_zero)
+    image.info.pop("transparency", None)  # of a palette: convert() would drop it as well, but with a warning
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 

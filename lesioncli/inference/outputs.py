@@ -5,9 +5,9 @@ the run, the next one starts from scores.csv and that file: a row means that the
 """
 
 import csv
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ class Outcome:
 class RunFolder:
     """The folder `segment --out` names: knows what is done, takes what comes, ends whole.
 
-    `identity` is what all its masks share (engine and threshold); a folder with another one is refused with an
+    `identity` is what all its masks share (engine, precision, threshold); a folder with another one is refused with an
     InputError unless `overwrite`, which starts anew. `value_names` are the columns after the fixed ones.
     """
 
@@ -60,7 +60,10 @@ class RunFolder:
         self._part = folder / "scores.csv.part"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._rows = {} if overwrite else self._earlier_rows()
+            if overwrite:  # now, or a run that is killed leaves the next one rows of another engine
+                self._csv.unlink(missing_ok=True)
+                self._part.unlink(missing_ok=True)
+            self._rows = self._earlier_rows()
             self._save_rows()
             self._journal = self._part.open("w", newline="", encoding="utf-8")
         except OSError as error:
@@ -74,9 +77,12 @@ class RunFolder:
         return row is not None and row[4] == OK and mask_path(self.folder, image).is_file()
 
     def add(self, outcome: Outcome) -> None:
-        """Record one outcome; a skipped one has its row already."""
+        """Record one outcome; a skipped one has its row already, a failed one no mask, not even an earlier run's."""
         if outcome.status == SKIPPED:
             return
+        if outcome.status == FAILED:
+            with suppress(OSError):  # a mask that cannot be written often cannot be removed either
+                mask_path(self.folder, outcome.image).unlink(missing_ok=True)
         row = self._row(outcome)
         self._rows[row[0]] = row
         self._writer.writerow(row)
@@ -101,11 +107,11 @@ class RunFolder:
         return rows
 
     def _read(self, path: Path) -> Iterator[list[str]]:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.reader(file)
+        with path.open(newline="", encoding="utf-8", errors="replace") as file:
+            # A row that a crash cut short, maybe inside a letter, is not whole, so its image is done again.
+            reader = csv.reader(line for line in file if line.endswith(("\r", "\n")))
             if tuple(next(reader, ())) not in ((), self._columns):
                 raise InputError(f"{path}: has other columns than this run's; choose another --out or use --overwrite")
-            # A row that a crash cut short is not whole, so its image is done again.
             yield from (row for row in reader if len(row) == len(self._columns))
 
     def _check_identity(self) -> None:
@@ -123,7 +129,7 @@ class RunFolder:
 
     def _row(self, outcome: Outcome) -> list[str]:
         height, width = outcome.stored_hw
-        mask = f"{outcome.image.name}.png" if outcome.status == OK else ""
+        mask = _printable(f"{outcome.image.name}.png") if outcome.status == OK else ""
         reason = f"{outcome.stage}: {outcome.reason}" if outcome.reason else ""
         values = [_digits(outcome.values.get(name)) for name in self._columns[6:-1]]
         size = [str(width), str(height)] if width else ["", ""]
@@ -132,16 +138,15 @@ class RunFolder:
     def _save_rows(self) -> None:
         if not self._rows:
             return
-        text = io.StringIO(newline="")
-        writer = csv.writer(text)
-        writer.writerow(self._columns)
-        writer.writerows(self._rows[name] for name in sorted(self._rows))
-        write_whole(self._csv, text.getvalue().encode())
+        with written_whole(self._csv) as aside, aside.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(self._columns)
+            writer.writerows(self._rows[name] for name in sorted(self._rows))
 
 
 def image_name(image: ImageFile) -> str:
     """How a row names its image: relative, with suffix."""
-    return image.name + image.path.suffix
+    return _printable(image.name + image.path.suffix)
 
 
 def mask_path(folder: Path, image: ImageFile) -> Path:
@@ -157,6 +162,11 @@ def write_mask(path: Path, mask: UInt8) -> None:
 def write_whole(path: Path, content: bytes) -> None:
     with written_whole(path) as aside:
         aside.write_bytes(content)
+
+
+def _printable(name: str) -> str:
+    """A file's name for a UTF-8 file: bytes that are no UTF-8 become escapes, as Python shows them."""
+    return name.encode(errors="backslashreplace").decode()
 
 
 def _digits(value: float | None) -> str:

@@ -49,11 +49,12 @@ def run(
 ) -> Summary:
     """Segment images into folder `out`: masks, scores.csv and run.json.
 
-    Raises InputError where `out` holds another engine's or threshold's masks, EngineError where the engine fails.
+    Raises InputError where `out` holds another engine's, precision's or threshold's masks, EngineError where the engine fails.
     Rows of finished images are kept whatever ends the run.
     """
     manifest = engine.manifest
-    identity = {"engine_sha256": manifest.sha256, "threshold": options.threshold}
+    # The precision is not in the hash: an engine in bf16 has the same files as one in fp32.
+    identity = {"engine_sha256": manifest.sha256, "precision": manifest.precision, "threshold": options.threshold}
     values = (*engine.spec.classes, "lesion_area_fraction", "confidence", *engine.extra)
     folder = RunFolder(out, identity, values, overwrite=overwrite)
     about: dict[str, Any] = {
@@ -61,7 +62,6 @@ def run(
         "python": platform.python_version(),
         "model": engine.spec.name,
         "backend": f"{manifest.backend} {manifest.backend_version}",
-        "precision": manifest.precision,
         "device": manifest.device,
         "batch": manifest.batch,
         "workers": options.workers,

@@ -187,7 +187,9 @@ class GoogLeNet(nn.Module):
         self.inception4e = Inception(528, 256, 160, 320, 32, 128, 128)
         self.inception5a = Inception(832, 256, 160, 320, 32, 128, 128)
         self.inception5b = Inception(832, 384, 192, 384, 48, 128, 128)
-        self.pool = nn.MaxPool2d(3, 2, padding=1)
+        # torchvision pads nothing and counts the incomplete last window; padding would shift what its weights expect.
+        self.pool = nn.MaxPool2d(3, 2, ceil_mode=True)
+        self.last_pool = nn.MaxPool2d(2, 2, ceil_mode=True)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(N, 3, H, W) in [-1, 1] -> five maps, at output strides 2 to 32."""
@@ -196,7 +198,7 @@ class GoogLeNet(nn.Module):
         s8 = self.inception3b(self.inception3a(self.pool(s4)))
         x = self.inception4a(self.pool(s8))
         s16 = self.inception4e(self.inception4d(self.inception4c(self.inception4b(x))))
-        s32 = self.inception5b(self.inception5a(self.pool(s16)))
+        s32 = self.inception5b(self.inception5a(self.last_pool(s16)))
         return [s2, s4, s8, s16, s32]
 
 
@@ -212,7 +214,8 @@ def make_encoder(name: str, drop_path: float = 0.0) -> EfficientNetLite | GoogLe
 def load_imagenet(encoder: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Load ImageNet weights, all or nothing: only the 1,000-class layer and auxiliary heads may be left over.
 
-    Raises ValueError with the names that are missing or strange. Nothing is skipped in silence.
+    Raises ValueError with the names that are missing or strange; then the encoder is as it was. Files from before
+    torch counted the batches of its norms lack those counters, which nothing here reads.
     """
     units = [
         f"blocks.{stage}.{unit}"
@@ -221,15 +224,18 @@ def load_imagenet(encoder: nn.Module, weights: Mapping[str, Tensor]) -> None:
     ]
     named = {_timm_name(key, units): value for key, value in weights.items()}
     body = {key: value for key, value in named.items() if key.split(".")[0] not in _HEADS}
-    expected = encoder.state_dict().keys()
-    missing, strange = sorted(expected - body.keys()), sorted(body.keys() - expected)
+    expected = encoder.state_dict()
+    missing = sorted(key for key in expected.keys() - body.keys() if not key.endswith(_COUNTER))
+    strange = sorted(key for key in body if key not in expected or body[key].shape != expected[key].shape)
     if missing or strange:
         raise ValueError(
-            f"these weights are not those of {type(encoder).__name__}: missing {missing[:4]}, unexpected {strange[:4]}"
+            f"these weights are not those of {type(encoder).__name__}: missing {missing[:4]},"
+            f" unexpected or of another shape {strange[:4]}"
         )
-    encoder.load_state_dict(body)
+    encoder.load_state_dict({**expected, **body})
 
 
+_COUNTER = ".num_batches_tracked"
 _HEADS = ("classifier", "fc", "aux1", "aux2")
 _FLAT_NAMES = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
 _UNIT_NAMES = {
@@ -252,8 +258,9 @@ def _timm_name(key: str, units: list[str]) -> str:
     head, *rest = key.split(".")
     if head in _FLAT_NAMES:
         return ".".join([_FLAT_NAMES[head], *rest])
-    if head != "_blocks":
+    number, _, inside = ".".join(rest).partition(".")
+    part, _, tensor = inside.partition(".")
+    names = _FIRST_UNIT_NAMES if number == "0" else _UNIT_NAMES
+    if head != "_blocks" or part not in names or not number.isdecimal() or int(number) >= len(units):
         return key
-    number, part, tensor = int(rest[0]), rest[1], rest[2]
-    names = _UNIT_NAMES if number else _FIRST_UNIT_NAMES
-    return f"{units[number]}.{names[part]}.{tensor}"
+    return f"{units[int(number)]}.{names[part]}.{tensor}"

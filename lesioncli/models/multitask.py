@@ -40,6 +40,8 @@ class UNetDecoder(nn.Module):
     def __init__(self, channels: tuple[int, ...], widths: tuple[int, ...], separable: bool) -> None:
         super().__init__()
         *skips, deepest = channels
+        if not 1 <= len(widths) <= len(skips):
+            raise ValueError(f"decoder_widths {widths}: it takes 1 to {len(skips)} widths, one a level")
         self.bridge = nn.Sequential(
             nn.Conv2d(deepest, widths[0], 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True)
         )

@@ -1,0 +1,153 @@
+"""Pictures drawn here, and engines for them whose answers are known without them.
+
+The tiny graph takes 32x32 pixels. Its mask is the red channel, its scores are each channel's share of the light (nan in
+the dark), and its further output `agreement` is the brightness: three lines of numpy give the same.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+from lesioncli.backends.base import Engine
+from lesioncli.backends.build import build
+from lesioncli.backends.choose import open_engine
+from lesioncli.demo import draw_case
+from lesioncli.inference.images import ImageFile
+from lesioncli.source import shipped_onnx
+from lesioncli.spec import METADATA_KEY, ModelSpec
+
+UInt8 = NDArray[np.uint8]
+Outputs = Mapping[str, tuple[int, Sequence[int | str]]]  # type and shape by name
+MakeEngine = Callable[[int], Path]
+OpenEngine = Callable[[int], Engine]
+
+SIDE = 32
+TINY_SPEC = ModelSpec("tiny", "drawn", SIDE, SIDE)
+TINY_NODES = {
+    "pixels": helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
+    "red": helper.make_node("Gather", ["pixels", "first"], ["red"], axis=3),
+    "mask": helper.make_node("Cast", ["red"], ["mask"], to=TensorProto.UINT8),
+    "sums": helper.make_node("ReduceSum", ["pixels", "rows_and_columns"], ["sums"], keepdims=0),
+    "light": helper.make_node("ReduceSum", ["sums", "channels"], ["light"], keepdims=1),
+    "scores": helper.make_node("Div", ["sums", "light"], ["scores"]),
+    "brightness": helper.make_node("Div", ["light", "all_light"], ["brightness"]),
+    "agreement": helper.make_node("Squeeze", ["brightness", "channels"], ["agreement"]),
+}
+TINY_OUTPUTS: Outputs = {
+    "mask": (TensorProto.UINT8, ("n", SIDE, SIDE)),
+    "scores": (TensorProto.FLOAT, ("n", 3)),
+    "agreement": (TensorProto.FLOAT, ("n",)),
+}
+TINY_CONSTANTS: Mapping[str, NDArray[Any]] = {
+    "first": np.array(0, np.int64),
+    "rows_and_columns": np.array([1, 2], np.int64),
+    "channels": np.array([1], np.int64),
+    "all_light": np.array(255 * 3 * SIDE * SIDE, np.float32),
+}
+
+
+def write_graph(
+    path: Path,
+    nodes: Mapping[str, onnx.NodeProto] = TINY_NODES,
+    outputs: Outputs = TINY_OUTPUTS,
+    constants: Mapping[str, NDArray[Any]] = TINY_CONSTANTS,
+    spec: ModelSpec | None = TINY_SPEC,
+) -> Path:
+    """Write an ONNX graph, the tiny one unless told."""
+    graph = helper.make_graph(
+        list(nodes.values()),
+        "drawn",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", SIDE, SIDE, 3])],
+        [helper.make_tensor_value_info(name, *kind) for name, kind in outputs.items()],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    if spec:
+        helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+    return path
+
+
+def tiny_answers(pixels: UInt8) -> tuple[UInt8, NDArray[np.float64], float]:
+    """What the tiny graph says of (32, 32, 3) pixels: mask, scores, agreement."""
+    sums = pixels.sum((0, 1), dtype=np.int64)
+    with np.errstate(invalid="ignore"):
+        return pixels[..., 0], sums / sums.sum(), float(pixels.mean()) / 255
+
+
+def draw(seed: int, height: int = SIDE, width: int = SIDE) -> UInt8:
+    """A smooth picture (height, width, 3) of all values, another one for each seed."""
+    patches = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), np.uint8)
+    return np.asarray(cv2.resize(patches, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
+
+
+def save(path: Path, picture: UInt8, orientation: int = 1) -> Path:
+    """Write a picture in the format of its suffix."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(picture).save(path, exif=exif)
+    return path
+
+
+def read(path: Path) -> UInt8:
+    """The pixels of a mask or picture, by Pillow."""
+    with Image.open(path) as picture:
+        return np.asarray(picture)
+
+
+def save_many(folder: Path, count: int) -> list[ImageFile]:
+    """Drawn JPEGs 000.jpg, 001.jpg, ... as find_images() would list them."""
+    paths = [save(folder / f"{number:03d}.jpg", draw(number, 40, 60)) for number in range(count)]
+    return [ImageFile(path, path.stem) for path in paths]
+
+
+def jaccard(a: NDArray[Any], b: NDArray[Any]) -> float:
+    """Of two masks, nonzero is lesion."""
+    return float(np.logical_and(a, b).sum() / np.logical_or(a, b).sum())
+
+
+@pytest.fixture(scope="session")
+def gate_pictures() -> list[UInt8]:
+    return [draw_case(seed, 256, 320).image for seed in range(4)]
+
+
+@pytest.fixture(scope="session")
+def engine_manifest(tmp_path_factory: pytest.TempPathFactory, gate_pictures: list[UInt8]) -> Path:
+    """The shipped model's engine: fp32, batches of 1."""
+    return build(shipped_onnx(), tmp_path_factory.mktemp("shipped"), gate_pictures, precision="fp32").path
+
+
+@pytest.fixture(scope="session")
+def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_graph(tmp_path_factory.mktemp("graph") / "tiny.onnx")
+
+
+@pytest.fixture(scope="session")
+def tiny_manifest(tmp_path_factory: pytest.TempPathFactory, tiny_onnx: Path) -> MakeEngine:
+    """Batch size -> manifest of a tiny engine, built once."""
+
+    @cache
+    def make(batch: int) -> Path:
+        folder = tmp_path_factory.mktemp(f"tiny{batch}")
+        return build(tiny_onnx, folder, [draw(seed) for seed in range(3)], precision="fp32", batch=batch).path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_engine(tiny_manifest: MakeEngine) -> Iterator[OpenEngine]:
+    """Batch size -> an open tiny engine that the tests share, so its slots hold what earlier tests left."""
+    with ExitStack() as opened:
+        yield cache(lambda batch: opened.enter_context(open_engine(tiny_manifest(batch))))

@@ -1,0 +1,254 @@
+"""The program as people meet it: commands, messages, exit codes, files."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from lesioncli import __version__
+from lesioncli.cli import app
+from lesioncli.demo import draw_case
+
+# Wide, so that a message stands on one line.
+ENVIRONMENT = {"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"}
+
+
+def call(*words: str | Path) -> Result:
+    return CliRunner(env=ENVIRONMENT).invoke(app, [str(word) for word in words])
+
+
+def rows_of(folder: Path) -> dict[str, dict[str, str]]:
+    with (folder / "scores.csv").open(newline="", encoding="utf-8") as file:
+        return {row["image"]: row for row in csv.DictReader(file)}
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine_manifest: Path) -> Path:
+    """A folder to work in, with the shipped model's engine already built."""
+    shutil.copytree(engine_manifest.parent, tmp_path / "engines")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def draw(path: Path, seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(draw_case(seed, 96, 128).image).save(path)
+    return path
+
+
+def test_three_lines_work_in_a_real_shell(tmp_path: Path) -> None:
+    program = [sys.executable, "-c", "from lesioncli.cli import main; main()"]
+
+    def type_in(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*program, *words], cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert type_in("demo", ".", "--count", "4", "--size", "160", "120").returncode == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"images", "labels"}
+    for line in (["build-engine"], ["segment", "./images", "--out", "masks/"], ["evaluate", "--gt", "./labels"]):
+        done = type_in(*line)
+        assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "masks").glob("*.png"))) == len(rows_of(tmp_path / "masks")) == 4
+    assert "jaccard" in done.stdout
+
+
+def test_segment_builds_the_engine_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    draw(tmp_path / "images" / "a.png")
+    done = call("segment", "images", "--out", "masks")
+    assert done.exit_code == 0
+    assert "built now" in done.stderr
+    assert (tmp_path / "engines" / "multitask-lite.openvino.json").is_file()
+    again = call("segment", "images", "--out", "masks")
+    assert "built now" not in again.stderr
+    assert "1 done before" in again.stdout
+
+
+def test_one_bad_image_of_each_kind(here: Path) -> None:
+    images = here / "images"
+    draw(images / "good.jpg", 1)
+    whole = draw(images / "sub" / "cut.jpg", 2)
+    whole.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    (images / "text.jpg").write_text("not a picture")
+    (images / "empty.png").touch()
+    deep = draw_case(3, 96, 128).image.astype(np.uint16) * 257
+    tifffile.imwrite(images / "deep.tif", deep, photometric="rgb")
+    done = call("segment", images, "--out", "masks")
+    assert done.exit_code == 5
+    rows = rows_of(here / "masks")
+    assert {name: row["status"] for name, row in rows.items()} == {
+        "deep.tif": "ok",
+        "empty.png": "failed",
+        "good.jpg": "ok",
+        "sub/cut.jpg": "failed",
+        "text.jpg": "failed",
+    }
+    assert rows["deep.tif"]["note"] == "16-bit scaled to 8"
+    assert "truncated" in rows["sub/cut.jpg"]["reason"]
+    assert "empty" in rows["empty.png"]["reason"]
+    for name in ("empty.png", "cut.jpg", "text.jpg"):
+        assert name in done.stderr
+    assert "2 ok, 3 failed" in done.stdout
+    assert {path.name for path in (here / "masks").rglob("*.png")} == {"good.png", "deep.png"}
+
+
+def test_16_bit_gives_the_mask_of_8_bit(here: Path) -> None:
+    picture = draw_case(3, 96, 128).image
+    (here / "images").mkdir()
+    Image.fromarray(picture).save(here / "images" / "eight.png")
+    tifffile.imwrite(here / "images" / "sixteen.tif", picture.astype(np.uint16) * 257, photometric="rgb")
+    assert call("segment", "images", "--out", "masks").exit_code == 0
+    masks = [np.asarray(Image.open(here / "masks" / f"{name}.png")) for name in ("eight", "sixteen")]
+    np.testing.assert_array_equal(*masks)
+    assert set(np.unique(masks[0])) == {0, 255}
+
+
+def test_two_inputs_with_one_output_name(here: Path) -> None:
+    draw(here / "images" / "x.jpg")
+    draw(here / "images" / "x.png")
+    done = call("segment", "images", "--out", "masks")
+    assert done.exit_code == 3
+    assert "x.jpg" in done.stderr
+    assert "x.png" in done.stderr
+    assert not (here / "masks").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["segment", "nowhere", "--out", "masks"], 3, "no such file or folder"),
+        (["segment", ".", "--out", "masks"], 3, "no images"),
+        (["segment", ".", "--out", "masks", "--batch", "0"], 2, "--batch"),
+        (["segment", ".", "--out", "masks", "--threshold", "1.5"], 2, "--threshold"),
+        (["segment", ".", "--out", "masks", "--backend", "magic"], 2, "--backend"),
+        (["segment"], 2, "Missing"),
+        (["evaluate", "--gt", "nowhere"], 3, "no such folder"),
+        (["build-engine", "nothing-of-the-kind"], 3, "multitask-lite"),
+        (["build-engine", "gone.safetensors"], 3, "no such file"),
+        (["build-engine", "--precision", "fp8"], 2, "--precision"),
+        (["train", "--recipe", "none-such", "--data", ".", "--out", "run"], 3, "multitask-lite"),
+        (["train", "--recipe", "multitask-lite", "--data", ".", "--out", "run"], 3, "images/"),
+        (["frobnicate"], 2, "No such command"),
+    ],
+)
+def test_errors_have_their_code_and_name_the_matter(here: Path, words: list[str], code: int, said: str) -> None:
+    done = call(*words)
+    assert done.exit_code == code
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_engine_errors_exit_4(here: Path) -> None:
+    draw(here / "images" / "a.png")
+    assert call("segment", "images", "--out", "masks", "--engine", "mine").exit_code == 4
+    weights = here / "engines" / "multitask-lite.openvino.bin"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x00\x01")
+    done = call("segment", "images", "--out", "masks")
+    assert done.exit_code == 4
+    assert "multitask-lite.openvino.bin" in done.stderr
+    assert "lesioncli build-engine" in done.stderr
+
+
+def test_a_bug_shows_its_traceback_and_version(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: object) -> None:
+        raise ZeroDivisionError("planted")
+
+    draw(here / "images" / "a.png")
+    monkeypatch.setattr("lesioncli.inference.images.find_images", broken)
+    done = call("segment", "images", "--out", "masks")
+    assert done.exit_code == 1
+    assert f"bug in lesioncli {__version__}" in done.stderr
+
+
+def test_interrupt_exits_130_and_keeps_rows(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(6):
+        draw(here / "images" / f"{number}.png", number)
+    from lesioncli.inference import outputs
+
+    real, calls = outputs.RunFolder.add, []
+
+    def add(self: outputs.RunFolder, outcome: outputs.Outcome) -> None:
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        calls.append(outcome)
+        real(self, outcome)
+
+    monkeypatch.setattr(outputs.RunFolder, "add", add)
+    assert call("segment", "images", "--out", "masks").exit_code == 130
+    assert len(rows_of(here / "masks")) == 3
+    monkeypatch.setattr(outputs.RunFolder, "add", real)
+    done = call("segment", "images", "--out", "masks")
+    assert done.exit_code == 0
+    assert "3 ok, 0 failed, 3 done before" in done.stdout
+
+
+def test_json_is_the_only_thing_on_stdout(here: Path) -> None:
+    assert call("demo", "data", "--count", "3", "--size", "128", "96").exit_code == 0
+    summary = json.loads(call("segment", "data/images", "--out", "masks", "--json").stdout)
+    assert (summary["images"], summary["ok"], summary["failed"]) == (3, 3, 0)
+    result = json.loads(call("evaluate", "--gt", "data/labels", "--json").stdout)
+    assert (result["truths"], result["scored"], result["problems"]) == (3, 3, [])
+    assert set(result["auc"]) == {"melanoma", "seborrheic_keratosis"}
+    built = json.loads(call("build-engine", "--precision", "fp32", "--json").stdout)
+    assert built["precision"] == "fp32"
+    assert built["parity"]["mask_jaccard"] == 1
+    findings = json.loads(call("doctor", "--json").stdout)
+    assert {"lesioncli", "openvino", "processor", "engine"} <= {each["subject"] for each in findings}
+
+
+def test_evaluate_names_what_is_missing(here: Path) -> None:
+    call("demo", "data", "--count", "3", "--size", "128", "96")
+    call("segment", "data/images", "--out", "masks")
+    (here / "masks" / "demo_0002.png").unlink()
+    draw(here / "masks" / "stranger.png")
+    done = call("evaluate", "--gt", "data/labels")
+    assert done.exit_code == 5
+    assert "demo_0002" in done.stderr
+    assert "stranger" in done.stderr
+    with (here / "masks" / "evaluation.csv").open(newline="", encoding="utf-8") as file:
+        problems = {row["image"]: row["problem"] for row in csv.DictReader(file)}
+    assert problems["demo_0001"] == ""
+    assert problems["demo_0002"]
+
+
+def test_overlay_threshold_and_batch(here: Path) -> None:
+    draw(here / "images" / "a.png")
+    assert call("segment", "images", "--out", "half", "--overlay").exit_code == 0
+    assert call("segment", "images", "--out", "strict", "--threshold", "0.95").exit_code == 0
+    half, strict = (float(rows_of(here / name)["a.png"]["lesion_area_fraction"]) for name in ("half", "strict"))
+    assert strict < half
+    with Image.open(here / "half" / "overlays" / "a.jpg") as overlay:
+        assert overlay.size == (128, 96)
+    refused = call("segment", "images", "--out", "half", "--batch", "3")
+    assert refused.exit_code == 3
+    assert "build-engine --batch 3" in refused.stderr
+    assert call("build-engine", "--batch", "3", "--precision", "fp32", "--images", "images").exit_code == 0
+    assert call("segment", "images", "--out", "half", "--batch", "3", "--overwrite").exit_code == 0
+
+
+def test_another_threshold_is_refused_in_the_same_folder(here: Path) -> None:
+    draw(here / "images" / "a.png")
+    call("segment", "images", "--out", "masks")
+    done = call("segment", "images", "--out", "masks", "--threshold", "0.7")
+    assert done.exit_code == 3
+    assert "--overwrite" in done.stderr
+
+
+def test_progress_is_quiet_when_not_in_a_terminal(here: Path) -> None:
+    draw(here / "images" / "a.png")
+    done = call("segment", "images", "--out", "masks")
+    assert "images/s" not in done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_version_and_help() -> None:
+    assert call("--version").stdout.strip() == f"lesioncli {__version__}"
+    assert call().exit_code == 2
+    assert "not a medical device" in call("--help").stdout

@@ -1,0 +1,318 @@
+"""Engines: what goes in comes out in order and for good, and a tampered one is not loaded."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import openvino
+import pytest
+from conftest import (
+    SIDE,
+    TINY_NODES,
+    TINY_OUTPUTS,
+    MakeEngine,
+    OpenEngine,
+    Outputs,
+    UInt8,
+    draw,
+    tiny_answers,
+    write_graph,
+)
+from onnx import TensorProto, helper
+
+from lesioncli.backends.base import Batch, Engine, Prediction
+from lesioncli.backends.build import build
+from lesioncli.backends.choose import open_engine
+from lesioncli.errors import EngineError
+from lesioncli.source import shipped_onnx
+
+BATCHES = [1, 3, 4]
+MANIFEST = "tiny.openvino.json"
+BLACK = np.zeros((SIDE, SIDE, 3), np.uint8)
+
+
+def groups(pictures: Sequence[UInt8], size: int) -> list[Sequence[UInt8]]:
+    return [pictures[start : start + size] for start in range(0, len(pictures), size)]
+
+
+def fill(engine: Engine, pictures: Sequence[UInt8]) -> Iterator[Batch]:
+    """Fill slots in turn, as far ahead as is allowed."""
+    batches, filled = groups(pictures, engine.batch_size), 0
+    for number, batch in enumerate(batches):
+        for coming in range(filled, min(number + 1 + engine.ahead, len(batches))):
+            slot = engine.slots[coming % len(engine.slots)]
+            slot[: len(batches[coming])] = batches[coming]
+            filled += 1
+        yield Batch(number % len(engine.slots), len(batch))
+
+
+def assert_right(predictions: Sequence[Prediction], pictures: Sequence[UInt8]) -> None:
+    """Compare kept predictions with each picture's known answers."""
+    masks = np.concatenate([each.mask for each in predictions])
+    scores = np.concatenate([each.scores for each in predictions])
+    agreement = np.concatenate([each.extra["agreement"] for each in predictions])
+    expected = [tiny_answers(each) for each in pictures]
+    assert np.array_equal(masks, [mask for mask, _, _ in expected])
+    np.testing.assert_allclose(scores, [shares for _, shares, _ in expected], atol=1e-6)
+    np.testing.assert_allclose(agreement, [brightness for _, _, brightness in expected], atol=1e-6)
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("count", [0, 1, 7, 50])
+def test_all_predictions_kept_to_the_end_are_right_and_in_order(
+    tiny_engine: OpenEngine, batch: int, count: int
+) -> None:
+    engine, pictures = tiny_engine(batch), [draw(seed) for seed in range(count)]
+    predictions = list(engine.stream(fill(engine, pictures)))
+    assert [each.batch.count for each in predictions] == [len(group) for group in groups(pictures, batch)]
+    if count:
+        assert_right(predictions, pictures)
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+def test_predictions_belong_to_the_caller(tiny_engine: OpenEngine, batch: int) -> None:
+    engine = tiny_engine(batch)
+    arrays: list[Any] = []
+    for prediction in engine.stream(fill(engine, [draw(seed) for seed in range(40)])):
+        new = [prediction.mask, prediction.scores, *prediction.extra.values()]
+        assert all(array.flags.owndata and array.flags.writeable for array in new)
+        assert not any(np.shares_memory(a, b) for a in new for b in [*arrays, *engine.slots])
+        arrays += new
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+def test_a_slot_is_free_once_its_prediction_came(tiny_engine: OpenEngine, batch: int) -> None:
+    engine, pictures = tiny_engine(batch), [draw(seed) for seed in range(40)]
+    predictions = []
+    for number, prediction in enumerate(engine.stream(fill(engine, pictures))):
+        predictions.append(prediction)
+        if number >= len(pictures) / batch - len(engine.slots):  # its slot is not filled again
+            engine.slots[prediction.batch.slot][:] = 255
+    assert_right(predictions, pictures)
+
+
+def test_slots_are_of_the_batchs_shape_and_as_many_as_asked(tiny_manifest: MakeEngine) -> None:
+    with open_engine(tiny_manifest(3), ahead=5) as engine:
+        assert engine.ahead == 5
+        assert len(engine.slots) == engine.depth + 5
+        assert {slot.shape for slot in engine.slots} == {(3, SIDE, SIDE, 3)}
+        assert engine.extra == ("agreement",)
+
+
+def test_a_stream_left_early_leaves_no_slot_in_use(engine_manifest: Path) -> None:
+    """With the shipped network, which is slow enough to be met at work."""
+    with open_engine(engine_manifest) as engine:
+        slots = range(len(engine.slots))
+        stream = engine.stream(Batch(slot, 1) for slot in slots)
+        next(stream)
+        del stream
+        assert len(list(engine.stream(Batch(slot, 1) for slot in slots))) == len(slots)
+
+
+def test_an_error_while_batches_are_on_their_way_is_the_callers(engine_manifest: Path) -> None:
+    def broken() -> Iterator[Batch]:
+        yield Batch(0, 1)
+        raise KeyboardInterrupt
+
+    with open_engine(engine_manifest) as engine:
+        with pytest.raises(KeyboardInterrupt):
+            list(engine.stream(broken()))
+        assert len(list(engine.stream([Batch(0, 1)]))) == 1
+
+
+def test_a_number_that_is_not_finite_marks_its_row_alone(tiny_engine: OpenEngine) -> None:
+    engine = tiny_engine(4)
+    pictures = [draw(1), BLACK, draw(2), draw(3), BLACK, draw(4)]
+    first, tail = engine.stream(fill(engine, pictures))
+    assert first.finite.tolist() == [True, False, True, True]
+    assert tail.finite.tolist() == [False, True]
+    assert_right([first, tail], pictures)
+
+
+def test_an_extra_output_that_is_not_finite_marks_its_row(tmp_path: Path) -> None:
+    swapped = {
+        **TINY_NODES,
+        "scores": helper.make_node("Concat", ["brightness"] * 3, ["scores"], axis=1),
+        "agreement": helper.make_node("ReduceMin", ["share"], ["agreement"], axes=[1], keepdims=0),
+        "share": helper.make_node("Div", ["sums", "light"], ["share"]),
+    }
+    ordered = {name: swapped[name] for name in [*list(TINY_NODES)[:-1], "share", "agreement"]}
+    built = build(write_graph(tmp_path / "tiny.onnx", ordered), tmp_path, [draw(1)], precision="fp32", batch=2)
+    with open_engine(built.path) as engine:
+        (prediction,) = engine.stream(fill(engine, [BLACK, draw(2)]))
+    assert prediction.finite.tolist() == [False, True]
+    assert np.isfinite(prediction.scores).all()
+
+
+def test_the_shipped_engine_answers_as_its_graph_run_alone(
+    engine_manifest: Path, gate_pictures: Sequence[UInt8]
+) -> None:
+    with open_engine(engine_manifest) as engine:
+        height, width = engine.spec.height, engine.spec.width
+        inputs = [np.ascontiguousarray(each[:height, :width]) for each in gate_pictures]
+        predictions = list(engine.stream(fill(engine, inputs * 3)))
+    core = openvino.Core()
+    alone = core.compile_model(core.read_model(shipped_onnx()), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    for number, prediction in enumerate(predictions):
+        expected = alone([inputs[number % len(inputs)][None]])
+        assert np.abs(prediction.mask.astype(int) - expected["mask"]).max() <= 1
+        np.testing.assert_allclose(prediction.scores, expected["scores"], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "node", "kind"),
+    [
+        (
+            "mask",
+            helper.make_node("Cast", ["red"], ["mask"], to=TensorProto.INT32),
+            (TensorProto.INT32, ("n", SIDE, SIDE)),
+        ),
+        (
+            "mask",
+            helper.make_node("Cast", ["pixels"], ["mask"], to=TensorProto.UINT8),
+            (TensorProto.UINT8, ("n", SIDE, SIDE, 3)),
+        ),
+        ("scores", helper.make_node("Identity", ["light"], ["scores"]), (TensorProto.FLOAT, ("n", 1))),
+        (
+            "scores",
+            helper.make_node("Cast", ["sums"], ["scores"], to=TensorProto.INT32),
+            (TensorProto.INT32, ("n", 3)),
+        ),
+        ("agreement", helper.make_node("Identity", ["light"], ["agreement"]), (TensorProto.FLOAT, ("n", 1))),
+    ],
+    ids=["mask int32", "mask of 4 axes", "1 score", "scores int32", "extra of 2 axes"],
+)
+def test_an_output_that_breaks_the_contract_is_an_error(
+    tmp_path: Path, name: str, node: Any, kind: tuple[int, Sequence[int | str]]
+) -> None:
+    outputs: Outputs = {**TINY_OUTPUTS, name: kind}
+    onnx = write_graph(tmp_path / "tiny.onnx", {**TINY_NODES, name: node}, outputs)
+    with pytest.raises(EngineError, match=f"output '{name}' is"):
+        build(onnx, tmp_path / "engines", [draw(1)], precision="fp32")
+
+
+@pytest.mark.parametrize("missing", ["mask", "scores"])
+def test_a_missing_output_is_an_error(tmp_path: Path, missing: str) -> None:
+    outputs = {name: kind for name, kind in TINY_OUTPUTS.items() if name != missing}
+    onnx = write_graph(tmp_path / "tiny.onnx", outputs=outputs)
+    with pytest.raises(EngineError, match=f"output '{missing}' is missing"):
+        build(onnx, tmp_path / "engines", [draw(1)], precision="fp32")
+
+
+def flip_a_byte(name: str) -> Callable[[Path], None]:
+    def tamper(folder: Path) -> None:
+        content = bytearray((folder / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        (folder / name).write_bytes(content)
+
+    return tamper
+
+
+def change(**fields: Any) -> Callable[[Path], None]:
+    """Set fields of the manifest; a callable value is given the old one."""
+
+    def tamper(folder: Path) -> None:
+        values = json.loads((folder / MANIFEST).read_text())
+        changed = {name: value(values[name]) if callable(value) else value for name, value in fields.items()}
+        (folder / MANIFEST).write_text(json.dumps({**values, **changed}))
+
+    return tamper
+
+
+def put(text: bytes) -> Callable[[Path], None]:
+    def tamper(folder: Path) -> None:
+        (folder / MANIFEST).write_bytes(text)
+
+    return tamper
+
+
+def drop_field(folder: Path) -> None:
+    values = json.loads((folder / MANIFEST).read_text())
+    del values["batch"]
+    (folder / MANIFEST).write_text(json.dumps(values))
+
+
+def escape(files: Mapping[str, str]) -> dict[str, str]:
+    """The same hashes under names that lead out of the folder and back."""
+    return {f"../engine/{name}": value for name, value in files.items()}
+
+
+TAMPERINGS: Mapping[str, tuple[Callable[[Path], None], str]] = {
+    "byte of .bin": (flip_a_byte("tiny.openvino.bin"), r"tiny\.openvino\.bin: does not match .* sha256"),
+    "byte of .xml": (flip_a_byte("tiny.openvino.xml"), r"tiny\.openvino\.xml: does not match .* sha256"),
+    "no .bin": (lambda folder: (folder / "tiny.openvino.bin").unlink(), r"tiny\.openvino\.bin is missing"),
+    "no .xml": (lambda folder: (folder / "tiny.openvino.xml").unlink(), r"tiny\.openvino\.xml is missing"),
+    "no manifest": (lambda folder: (folder / MANIFEST).unlink(), "not a readable manifest"),
+    "empty": (put(b""), "not a readable manifest"),
+    "cut short": (put(b'{"format": 1, "spec"'), "not a readable manifest"),
+    "no text": (put(b"\xff\xfe\x00"), "not a readable manifest"),
+    "a list": (put(b"[1]"), "not a readable manifest"),
+    "a field missing": (drop_field, "not a readable manifest .*batch"),
+    "a field too many": (change(colour="red"), "not a readable manifest .*colour"),
+    "format": (change(format=2), "manifest format 2, this version reads 1"),
+    "backend": (change(backend="tensorrt"), "backend 'tensorrt'"),
+    "OpenVINO version": (change(backend_version="2024.0"), r"built with OpenVINO 2024\.0"),
+    "hash": (change(files=lambda files: dict.fromkeys(files, "0" * 64)), "does not match its manifest"),
+    "hash of no text": (change(files=lambda files: dict.fromkeys(files, None)), "does not match its manifest"),
+    "file outside": (change(files=escape), "names a file outside its folder"),
+    "file at the root": (change(files={"/etc/passwd": "0"}), "names a file outside its folder"),
+    "folder above": (change(files={"..": "0"}), "is missing"),
+    "no files": (change(files={}), "does not name an .xml, a .bin"),
+    "weights not named": (
+        change(files=lambda files: {name: value for name, value in files.items() if name.endswith("xml")}),
+        "does not name an .xml, a .bin",
+    ),
+    "files no table": (change(files=[]), "not a readable manifest"),
+    "precision": (change(precision="fp64"), "a precision out of fp32, bf16"),
+    "batch 0": (change(batch=0), "batch 0 is not a positive number"),
+    "batch as text": (change(batch="1"), "batch '1' is not a positive number"),
+    "spec": (change(spec={"name": "tiny"}), "ModelSpec cannot be read"),
+    "spec of no table": (change(spec=3), "ModelSpec cannot be read"),
+    "size": (change(spec=lambda spec: {**spec, "height": 33}), "not a positive multiple of 32"),
+}
+
+
+@pytest.fixture
+def copied(tiny_manifest: MakeEngine, tmp_path: Path) -> Path:
+    """A folder of its own with a tiny engine to tamper with."""
+    return Path(shutil.copytree(tiny_manifest(1).parent, tmp_path / "engine"))
+
+
+@pytest.mark.parametrize("what", TAMPERINGS)
+def test_a_tampered_engine_is_refused_before_openvino_sees_it(
+    copied: Path, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def explode() -> NoReturn:
+        raise AssertionError("OpenVINO was called")
+
+    tamper, message = TAMPERINGS[what]
+    tamper(copied)
+    monkeypatch.setattr("openvino.Core", explode)
+    with pytest.raises(EngineError, match=message) as caught:
+        open_engine(copied / MANIFEST)
+    assert str(copied) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "tamper",
+    [change(batch=3), change(spec=lambda spec: {**spec, "width": 64})],
+    ids=["batch", "width"],
+)
+def test_a_manifest_of_another_shape_than_its_graph_is_an_error(copied: Path, tamper: Callable[[Path], None]) -> None:
+    tamper(copied)
+    with pytest.raises(EngineError, match=r"tiny\.openvino\.xml: takes no images of \("):
+        open_engine(copied / MANIFEST)
+
+
+def test_a_file_openvino_cannot_read_is_an_error(copied: Path) -> None:
+    """With its hash in the manifest, as after a build of a library that writes nonsense."""
+    from lesioncli.backends.base import sha256_of
+
+    xml = copied / "tiny.openvino.xml"
+    xml.write_text("<net/>")
+    change(files=lambda files: {**files, xml.name: sha256_of(xml)})(copied)
+    with pytest.raises(EngineError, match=r"tiny\.openvino\.xml: OpenVINO cannot load it"):
+        open_engine(copied / MANIFEST)

@@ -2,9 +2,9 @@
 
     python tests/measure_agreement.py MANIFEST IMAGES [IMAGES...]
 
-Every picture goes through the engine reduced by Pillow's antialiased bilinear kernel (what lesioncli uses), Pillow's box
-and opencv's area kernel, and decoded in full instead of scaled. Printed is the mean Jaccard of the masks at the network's
-size, the 5th percentile and the worst, for each pair.
+Every picture goes through the engine reduced by Pillow's antialiased bilinear kernel (what lesioncli uses), Pillow's
+box and opencv's area kernel, and decoded in full instead of scaled. Printed is the mean Jaccard of the masks at the
+network's size, the 5th percentile and the worst, for each pair.
 """
 
 import sys

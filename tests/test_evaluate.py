@@ -153,7 +153,6 @@ def test_strays_are_no_masks(truth: Path, masks: Path) -> None:
     save(truth / ".cache" / "y.png")
     write(truth / "LICENSE.txt", "CC0")
     write(truth / "ATTRIBUTION", "ISIC")
-    write(truth / "metadata.csv", "image_id,sex", "x,female")
     write(truth / "._labels.csv", "image_id,melanoma", "x,both")
     (truth / "folder.png").mkdir()
     save(masks / "x.png")
@@ -186,6 +185,21 @@ def test_a_mask_never_stands_in_for_that_of_another_folder(truth: Path, masks: P
     evaluation = evaluate(truth, masks)
     assert problems(evaluation) == {"a/1": "no prediction"}
     assert evaluation.extra == ("b/1",)
+
+
+def test_a_prediction_serves_one_truth(truth: Path, masks: Path) -> None:
+    save(truth / "1.png")
+    save(truth / "a" / "1.png")
+    save(masks / "a" / "1.png")
+    assert problems(evaluate(truth, masks)) == {"1": "no prediction", "a/1": ""}
+
+
+def test_cases_are_sorted_by_name(truth: Path, masks: Path) -> None:
+    names = ["a/2", "b", "b-1", "b/1", "c"]
+    for name in reversed(names):
+        save(truth / f"{name}_segmentation.png")
+        save(masks / f"{name}.png")
+    assert list(problems(evaluate(truth, masks))) == names
 
 
 def test_a_flat_truth_finds_its_prediction_in_a_sub_folder(truth: Path, masks: Path) -> None:
@@ -301,8 +315,15 @@ def test_lesion_begins_above_128(truth: Path, masks: Path) -> None:
     assert jaccards(evaluate(masks, truth)) == {"x": 1.0}
 
 
+def test_16_bits_are_scaled_to_8(truth: Path, masks: Path) -> None:
+    levels = np.array([[0, 128 * 257, 128 * 257 + 1, 65535]], np.uint16)
+    save(truth / "x.png", Image.fromarray(levels))
+    save(masks / "x.png", np.array([[0, 0, 255, 255]], np.uint8))
+    assert jaccards(evaluate(truth, masks)) == {"x": 1.0}
+
+
 def deep(mask: UInt8, top: int = 65535, kind: str = "<u2") -> Image.Image:
-    return Image.fromarray((mask > 0).astype(kind) * np.array(top, kind))
+    return Image.fromarray((mask // 255 * np.uint16(top)).astype(kind))
 
 
 def palette(mask: UInt8, *colours: int) -> Image.Image:
@@ -324,7 +345,6 @@ GOOD: Mapping[str, tuple[str, Image.Image, Mapping[str, Any]]] = {
     "1 bit TIFF, fax": ("tif", grey(MASK).convert("1"), {"compression": "group4"}),
     "8 bit TIFF, LZW": ("tif", grey(MASK), {"compression": "tiff_lzw"}),
     "16 bit": ("png", deep(MASK), {}),
-    "16 bit, just lesion": ("png", deep(MASK, 128 * 257 + 1), {}),
     "16 bit TIFF": ("tif", deep(MASK), {}),
     "16 bit TIFF, big-endian": ("tif", deep(MASK, kind=">u2"), {}),
     "grey RGB": ("png", grey(MASK).convert("RGB"), {}),
@@ -570,6 +590,16 @@ def test_auc_of_a_class_with_one_label_is_nan_and_so_is_the_mean(scored: tuple[P
     assert math.isnan(evaluation.auc["nevus"])
     assert math.isnan(evaluation.auc_mean)
     assert set(evaluation.intervals) - set(evaluation.means) == {"melanoma"}
+
+
+def test_tables_that_are_no_labels_are_passed_over(scored: tuple[Path, Path]) -> None:
+    truth, masks = scored
+    write(truth / "labels.csv", "image,melanoma", "p,1", "q,0")
+    write(truth / "metadata.csv", "image_id,sex", "p,female")
+    write(truth / "counts.csv", "melanoma,nevus", "374,1372")
+    write(truth / "empty.csv")
+    write(masks / "scores.csv", *score_rows({"p.jpg": (0.9, 0, 0), "q.jpg": (0.1, 0, 0)}))
+    assert evaluate(truth, masks).auc == {"melanoma": 1.0}
 
 
 def test_several_label_files_are_refused(scored: tuple[Path, Path]) -> None:

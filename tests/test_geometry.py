@@ -74,8 +74,9 @@ def test_to_network_is_pillows_resize(kernel: str, size_hw: tuple[int, int]) -> 
 def test_bilinear_reduces_with_a_widened_triangle() -> None:
     """By 2, a triangle of twice the width weighs four neighbours 1 3 3 1, and none is passed over."""
     noise = np.random.default_rng(3).integers(0, 256, (64, 64, 3), np.uint8)
-    rows = sum(w * noise[1 + k : 61 + k : 2].astype(float) for k, w in enumerate((1, 3, 3, 1))) / 8
-    both = sum(w * rows[:, 1 + k : 61 + k : 2] for k, w in enumerate((1, 3, 3, 1))) / 8
+    weights = np.array([1, 3, 3, 1]) / 8
+    rows = np.tensordot(weights, [noise[1 + k : 61 + k : 2] for k in range(4)], 1)
+    both = np.tensordot(weights, [rows[:, 1 + k : 61 + k : 2] for k in range(4)], 1)
     assert np.abs(to_network(noise, 32, 32)[1:31, 1:31] - both).max() <= 1
 
 

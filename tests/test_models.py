@@ -154,8 +154,10 @@ def googlenet_by_hand(x: Tensor, weights: Mapping[str, Tensor]) -> list[Tensor]:
     def conv(x: Tensor, name: str, stride: int = 1) -> Tensor:
         kernel = weights[f"{name}.conv.weight"]
         x = functional.conv2d(x, kernel, stride=stride, padding=kernel.shape[-1] // 2)
-        norm = (weights[f"{name}.bn.{each}"] for each in ("running_mean", "running_var", "weight", "bias"))
-        return functional.relu(functional.batch_norm(x, *norm, eps=1e-3))
+        mean, var, gain, bias = (
+            weights[f"{name}.bn.{each}"] for each in ("running_mean", "running_var", "weight", "bias")
+        )
+        return functional.relu(functional.batch_norm(x, mean, var, gain, bias, eps=1e-3))
 
     def largest(x: Tensor, window: int) -> Tensor:
         whole = functional.pad(x, (0, window - 2, 0, window - 2), value=-torch.inf)

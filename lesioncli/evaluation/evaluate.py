@@ -163,7 +163,7 @@ def _match(names: Collection[str], available: Collection[str]) -> dict[str, tupl
     """For each name what it may mean in `available`: one is a match, none or several are a problem.
 
     The whole name decides. Only where no name has a folder does the last part of an available one do too: elsewhere
-    a/1 could take b/1's place.
+    x could take what belongs to a/x.
     """
     by_last_part: dict[str, list[str]] = {}
     if not any("/" in name for name in names):
@@ -264,7 +264,7 @@ def _grey(image: Image.Image, role: Role) -> tuple[NDArray[np.integer[Any]], int
     if image.mode.startswith("I;16"):
         return np.asarray(image), 65535
     if image.mode in ("1", "L") and not image.has_transparency_data:
-        return np.asarray(image).view(np.uint8), 1 if image.mode == "1" else 255
+        return np.asarray(image.convert("L")), 255
     if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
         raise ImageError("decode", f"{role} is not a single-channel mask: its mode is {image.mode}")
     rgba = np.asarray(image.convert("RGBA"))

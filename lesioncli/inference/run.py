@@ -49,8 +49,8 @@ def run(
 ) -> Summary:
     """Segment images into folder `out`: masks, scores.csv and run.json.
 
-    Raises InputError where `out` holds another engine's, precision's or threshold's masks, EngineError where the engine fails.
-    Rows of finished images are kept whatever ends the run.
+    Raises InputError where `out` holds masks of another engine, precision or threshold, EngineError where the engine
+    fails. Rows of finished images are kept whatever ends the run.
     """
     manifest = engine.manifest
     # The precision is not in the hash: an engine in bf16 has the same files as one in fp32.

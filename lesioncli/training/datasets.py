@@ -68,10 +68,10 @@ def collect(
 
     A plain folder cannot be both: InputError, as for an image that is in both.
     """
+    training = [each for folder in data for each in read_samples(folder, "Training", exclude)]
     for folder in validation:
         if folder in data and not has_split(folder, "Validation"):
             raise InputError(f"{folder}: has no validation split of its own; give other pictures with --val")
-    training = [each for folder in data for each in read_samples(folder, "Training", exclude)]
     held_out = [each for folder in validation for each in read_samples(folder, "Validation")]
     if shared := {each.name for each in training} & {each.name for each in held_out}:
         raise InputError(f"{len(shared)} images are in training and validation, such as {sorted(shared)[0]}")

@@ -1,0 +1,325 @@
+"""build(): what it writes is what its manifest says, and what disagrees with its graph is not written."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import openvino
+import pytest
+from conftest import SIDE, TINY_CONSTANTS, TINY_NODES, TINY_OUTPUTS, UInt8, draw, tiny_answers, write_graph
+from onnx import TensorProto, helper
+
+from lesioncli.backends.base import Manifest
+from lesioncli.backends.build import Answers, Reference, build
+from lesioncli.backends.choose import choose_backend, find_engine, manifest_path, open_engine
+from lesioncli.backends.openvino import choose_precision
+from lesioncli.errors import EngineError, InputError
+from lesioncli.source import shipped_onnx
+from lesioncli.spec import METADATA_KEY, ModelSpec
+
+PICTURES = [draw(seed, 50, 70) for seed in range(4)]
+HAS_BF16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+needs_bf16 = pytest.mark.skipif(not HAS_BF16, reason="this processor has no bf16 arithmetic")
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(each.name for each in folder.iterdir())
+
+
+def numpy_reference(pixels: Sequence[UInt8]) -> Answers:
+    answers = [tiny_answers(each) for each in pixels]
+    return np.stack([mask for mask, _, _ in answers]), np.stack([scores for _, scores, _ in answers]).astype(np.float32)
+
+
+def changed(change: Callable[[UInt8, Answers], None]) -> Reference:
+    """A reference that disagrees: `change` is given masks, and answers to change in place."""
+
+    def reference(pixels: Sequence[UInt8]) -> Answers:
+        answers = numpy_reference(pixels)
+        change(answers[0], answers)
+        return answers
+
+    return reference
+
+
+@pytest.fixture(scope="module", params=["fp32", "auto"])
+def shipped(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, gate_pictures: list[UInt8]
+) -> tuple[str, Path, Manifest]:
+    """(precision asked, manifest's path, manifest as returned) of the shipped model."""
+    folder = tmp_path_factory.mktemp("engines")
+    built = build(shipped_onnx(), folder, gate_pictures, precision=request.param)
+    return request.param, built.path, built.manifest
+
+
+def test_the_shipped_model_builds_and_its_manifest_is_true(shipped: tuple[str, Path, Manifest]) -> None:
+    asked, path, manifest = shipped
+    assert Manifest.read(path) == manifest
+    assert names(path.parent) == sorted([path.name, *manifest.files])
+    assert {path.suffix for path in map(Path, manifest.files)} == {".xml", ".bin"}
+    assert manifest.files == {name: sha256(path.parent / name) for name in manifest.files}
+    assert manifest.source_sha256 == sha256(shipped_onnx())
+    assert (manifest.backend, manifest.backend_version) == ("openvino", openvino.__version__)
+    assert (manifest.precision_asked, manifest.batch) == (asked, 1)
+    assert manifest.device.startswith("CPU: ")
+    assert datetime.now(UTC) - datetime.fromisoformat(manifest.created) < timedelta(minutes=5)
+
+
+def test_the_shipped_models_parity_is_within_the_gate(shipped: tuple[str, Path, Manifest]) -> None:
+    asked, _, manifest = shipped
+    assert manifest.precision in (("fp32",) if asked == "fp32" else ("fp32", "bf16"))
+    assert manifest.parity["images"] == 4
+    assert manifest.parity["mask_jaccard"] >= 0.99
+    assert manifest.parity["worst_mask_jaccard"] <= manifest.parity["mask_jaccard"]
+    assert manifest.parity["score_difference"] <= 0.02
+    if manifest.precision == "fp32":
+        assert manifest.parity["mask_jaccard"] == 1
+
+
+def test_the_shipped_models_spec_is_that_of_its_graph(shipped: tuple[str, Path, Manifest]) -> None:
+    import onnx
+
+    metadata = {each.key: each.value for each in onnx.load(shipped_onnx()).metadata_props}
+    assert shipped[2].spec == ModelSpec.from_json(metadata[METADATA_KEY], "the graph")
+
+
+@pytest.mark.parametrize("batch", [1, 3, 4])
+def test_an_engine_is_gated_against_the_reference_in_any_batch(tiny_onnx: Path, tmp_path: Path, batch: int) -> None:
+    built = build(tiny_onnx, tmp_path, PICTURES, precision="fp32", batch=batch, reference=numpy_reference)
+    assert built.manifest.parity == {
+        "images": 4,
+        "mask_jaccard": 1,
+        "worst_mask_jaccard": 1,
+        "score_difference": 0,
+    }
+    assert built.manifest.batch == batch
+    with open_engine(built.path) as engine:
+        assert {slot.shape for slot in engine.slots} == {(batch, SIDE, SIDE, 3)}
+
+
+def flip_masks(masks: UInt8, answers: Answers) -> None:
+    masks[1] = 255 - masks[1]
+
+
+def move_scores(masks: UInt8, answers: Answers) -> None:
+    answers[1][2, 0] += 0.03
+
+
+def spoil_scores(masks: UInt8, answers: Answers) -> None:
+    answers[1][3, 2] = np.nan
+
+
+def move_scores_a_little(masks: UInt8, answers: Answers) -> None:
+    answers[1][2, 0] += 0.01
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (flip_masks, r"in fp32, masks agree with the graph at 0\.\d+, below 0\.99"),
+        (move_scores, r"in fp32, scores are off by 0\.0300, more than 0\.02"),
+        (spoil_scores, r"in fp32, scores are off by nan"),
+    ],
+)
+@pytest.mark.parametrize("precision", ["fp32", "auto"])
+def test_an_engine_that_disagrees_is_not_written(
+    tiny_onnx: Path, tmp_path: Path, change: Callable[[UInt8, Answers], None], message: str, precision: str
+) -> None:
+    folder = tmp_path / "engines"
+    with pytest.raises(EngineError, match=f"tiny: no engine written: {message}"):
+        build(tiny_onnx, folder, PICTURES, precision=precision, reference=changed(change))
+    assert names(folder) == []
+
+
+def test_a_difference_within_the_gate_is_written_down(tiny_onnx: Path, tmp_path: Path) -> None:
+    built = build(tiny_onnx, tmp_path, PICTURES, precision="fp32", reference=changed(move_scores_a_little))
+    assert built.manifest.parity["score_difference"] == pytest.approx(0.01, abs=1e-5)
+
+
+def test_a_refused_build_leaves_the_engine_that_was_there(tiny_onnx: Path, tmp_path: Path) -> None:
+    built = build(tiny_onnx, tmp_path, PICTURES, precision="fp32")
+    before = {name: sha256(tmp_path / name) for name in names(tmp_path)}
+    with pytest.raises(EngineError):
+        build(tiny_onnx, tmp_path, PICTURES, precision="fp32", reference=changed(flip_masks))
+    assert {name: sha256(tmp_path / name) for name in names(tmp_path)} == before
+    assert Manifest.read(built.path) == built.manifest
+
+
+@pytest.fixture
+def touchy_onnx(tmp_path: Path) -> Path:
+    """Scores of .4 x brightness as a difference of large weights: in bf16 100.2 and 99.8 are both 100."""
+    weights = np.zeros((SIDE * SIDE, 3, 3), np.float32)
+    weights[:, 0], weights[:, 1] = 100.2 / 2**18, -99.8 / 2**18
+    nodes = {
+        "pixels": TINY_NODES["pixels"],
+        "red": TINY_NODES["red"],
+        "mask": TINY_NODES["mask"],
+        "flat": helper.make_node("Reshape", ["pixels", "flat_shape"], ["flat"]),
+        "scores": helper.make_node("MatMul", ["flat", "weights"], ["scores"]),
+    }
+    constants = {
+        "first": TINY_CONSTANTS["first"],
+        "flat_shape": np.array([0, -1], np.int64),
+        "weights": weights.reshape(-1, 3),
+    }
+    outputs = {name: TINY_OUTPUTS[name] for name in ("mask", "scores")}
+    return write_graph(tmp_path / "touchy.onnx", nodes, outputs, constants)
+
+
+GREY = [np.full((SIDE, SIDE, 3), value, np.uint8) for value in (128, 200, 255)]
+
+
+@needs_bf16
+def test_auto_falls_back_to_fp32_and_says_why(touchy_onnx: Path, tmp_path: Path) -> None:
+    built = build(touchy_onnx, tmp_path / "engines", GREY, precision="auto")
+    assert (built.manifest.precision_asked, built.manifest.precision) == ("auto", "fp32")
+    assert built.reason.startswith("bf16 was tried and scores are off by 0.")
+    assert Manifest.read(built.path) == built.manifest
+    with open_engine(built.path) as engine:
+        engine.slots[0][:] = 255
+        engine._start(0)
+        np.testing.assert_allclose(engine._finish(0)["scores"], 0.4 * 255 / 256, atol=1e-3)
+
+
+@needs_bf16
+def test_bf16_as_asked_does_not_fall_back(touchy_onnx: Path, tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="in bf16, scores are off by"):
+        build(touchy_onnx, tmp_path / "engines", GREY, precision="bf16")
+    assert names(tmp_path / "engines") == []
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "asked", "expected"),
+    [
+        (["FP32", "BF16"], "auto", "bf16"),
+        (["FP32"], "auto", "fp32"),
+        (["FP32", "BF16"], "fp32", "fp32"),
+        (["FP32"], "fp32", "fp32"),
+        (["FP32", "BF16"], "bf16", "bf16"),
+    ],
+)
+def test_precision_by_what_the_processor_can_do(
+    monkeypatch: pytest.MonkeyPatch, capabilities: list[str], asked: str, expected: str
+) -> None:
+    monkeypatch.setattr(openvino.Core, "get_property", lambda core, device, name: capabilities)
+    precision, reason = choose_precision(asked)
+    assert precision == expected
+    assert (reason == "as asked") == (asked != "auto")
+
+
+def test_bf16_without_bf16_arithmetic_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino.Core, "get_property", lambda core, device, name: ["FP32"])
+    with pytest.raises(EngineError, match="no bf16 arithmetic; build with --precision fp32"):
+        choose_precision("bf16")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "not a readable ONNX graph"), (b"", "not a readable"), (b"no graph at all", "not a readable ONNX graph")],
+)
+def test_an_unreadable_graph_is_bad_input(tmp_path: Path, content: bytes | None, message: str) -> None:
+    onnx = tmp_path / "bad.onnx"
+    if content is not None:
+        onnx.write_bytes(content)
+    with pytest.raises(InputError, match=rf"bad\.onnx: {message}"):
+        build(onnx, tmp_path / "engines", PICTURES)
+    assert not (tmp_path / "engines").exists()
+
+
+def test_a_graph_without_a_spec_is_bad_input(tmp_path: Path) -> None:
+    onnx = write_graph(tmp_path / "bare.onnx", spec=None)
+    with pytest.raises(InputError, match=r"bare\.onnx: carries no ModelSpec"):
+        build(onnx, tmp_path / "engines", PICTURES)
+
+
+def test_a_graph_for_another_size_than_its_spec_is_an_error(tmp_path: Path) -> None:
+    onnx = write_graph(tmp_path / "wide.onnx", spec=ModelSpec("wide", "drawn", SIDE, 2 * SIDE))
+    with pytest.raises(EngineError, match=r"takes no images of \(1, 32, 64, 3\)"):
+        build(onnx, tmp_path / "engines", PICTURES)
+    assert names(tmp_path / "engines") == []
+
+
+def test_a_graph_of_one_fixed_shape_cannot_be_batched(tmp_path: Path) -> None:
+    """A constant of the shape of a batch of 2 cannot be added to a batch of 3."""
+    nodes = {**TINY_NODES, "agreement": helper.make_node("Add", ["brightness", "two_rows"], ["agreement"])}
+    constants = {**TINY_CONSTANTS, "two_rows": np.zeros((2, 1), np.float32)}
+    outputs = {**TINY_OUTPUTS, "agreement": (TensorProto.FLOAT, (2, 1))}
+    onnx = write_graph(tmp_path / "fixed.onnx", nodes, outputs, constants)
+    with pytest.raises(EngineError, match=r"fixed\.onnx: cannot be compiled"):
+        build(onnx, tmp_path / "engines", PICTURES, batch=3)
+    assert names(tmp_path / "engines") == []
+
+
+def test_without_pictures_there_is_no_gate(tiny_onnx: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no pictures"):
+        build(tiny_onnx, tmp_path / "engines", [])
+
+
+def test_a_folder_that_cannot_be_made_is_bad_input(tiny_onnx: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"file/engines: cannot be made \(Not a directory\)"):
+        build(tiny_onnx, tmp_path / "file" / "engines", PICTURES)
+
+
+@pytest.mark.parametrize(("asked", "reason"), [("auto", "the CPU engine"), ("openvino", "as asked")])
+def test_choose_backend(asked: str, reason: str) -> None:
+    backend, why = choose_backend(asked)
+    assert backend == "openvino"
+    assert why.startswith(reason)
+
+
+def test_choose_backend_refuses_what_it_has_not() -> None:
+    with pytest.raises(EngineError, match="no backend 'abacus' in this version; it has openvino"):
+        choose_backend("abacus")
+
+
+@pytest.mark.parametrize(
+    ("there", "asked", "expected", "reason"),
+    [
+        ([], None, None, "none in"),
+        (["multitask-lite.openvino"], None, "multitask-lite.openvino", "the shipped model's"),
+        (["a.openvino", "multitask-lite.openvino"], None, "multitask-lite.openvino", "the shipped model's"),
+        (["a.openvino"], None, "a.openvino", "the only one in"),
+        (["a.openvino", "b.tensorrt"], None, "a.openvino", "the only one in"),
+        (["b.tensorrt"], None, None, "none in"),
+        (["a.openvino", "b.openvino"], "b", "b.openvino", "as asked"),
+        (["a.openvino", "multitask-lite.openvino"], "a", "a.openvino", "as asked"),
+    ],
+)
+def test_find_engine_by_name_or_default(
+    tmp_path: Path, there: list[str], asked: str | None, expected: str | None, reason: str
+) -> None:
+    for name in there:
+        (tmp_path / f"{name}.json").touch()
+    path, why = find_engine(asked, "openvino", tmp_path)
+    assert path == (expected and tmp_path / f"{expected}.json")
+    assert why.startswith(reason)
+
+
+@pytest.mark.parametrize("suffix", ["", ".json"])
+def test_find_engine_by_path(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / "elsewhere" / "mine.openvino.json"
+    path.parent.mkdir()
+    path.touch()
+    assert find_engine(str(path.with_suffix(suffix)), "openvino", tmp_path) == (path, "as asked")
+
+
+@pytest.mark.parametrize("asked", ["b", "a.openvino.xml", "engines", ""])
+def test_find_engine_that_names_nothing_is_an_error(tmp_path: Path, asked: str) -> None:
+    (tmp_path / "a.openvino.json").touch()
+    (tmp_path / "a.openvino.xml").touch()
+    with pytest.raises(EngineError, match=f"no engine '{asked}' here or in .*; run: lesioncli build-engine"):
+        find_engine(asked, "openvino", tmp_path)
+
+
+def test_find_engine_does_not_choose_among_several(tmp_path: Path) -> None:
+    for name in ("b", "a"):
+        manifest_path(tmp_path, name, "openvino").touch()
+    with pytest.raises(EngineError, match=r"several engines \(a\.openvino\.json, b\.openvino\.json\); .*--engine"):
+        find_engine(None, "openvino", tmp_path)

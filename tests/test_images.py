@@ -442,6 +442,7 @@ def test_content_decides_not_suffix(tmp_path: Path) -> None:
         (CASES["jpeg rgb"][0][:-100], "^truncated: the [A-Z]+ data end too early"),
         (CASES["png rgb"][0][:-100], "^truncated: the [A-Z]+ data end too early"),
         (CASES["tiff rgb raw"][0][:-100], "^truncated: the [A-Z]+ data end too early"),
+        (CASES["tiff rgb tiff_lzw"][0][:200], "^truncated: the TIFF data end before their directory"),
     ],
 )
 def test_reasons(tmp_path: Path, data: bytes, reason: str) -> None:

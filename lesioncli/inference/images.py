@@ -243,7 +243,6 @@ def _is_for_tifffile(page: TiffPage) -> bool:
     return (
         page.dtype == np.uint16
         and page.bitspersample == 16
-        and page.imagedepth == 1
         and page.compression in _UNPACKED_BY_TIFFFILE
         and (page.photometric, page.samplesperpixel) in _PLAIN_LAYOUTS
     )

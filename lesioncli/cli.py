@@ -6,9 +6,11 @@ Results go to stdout, everything about how it goes to stderr. Imports of the lib
 
 import dataclasses
 import json
+import logging
 import math
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -190,6 +192,7 @@ def segment(
     from lesioncli.inference.run import run
 
     _one_of("--backend", backend, ("auto", "openvino"))
+    _quiet_decoders()
     found = find_images(images, exclude=out_folder)
     chosen, why = choose_backend(backend)
     manifest = _engine_for(engine, chosen, why, batch)
@@ -436,6 +439,12 @@ def _training_progress(epochs: int) -> Iterator[tuple[Callable[[Any], None], Cal
             err.print(f"epoch {row['epoch']:.0f}: {figures}", soft_wrap=True)
 
         yield on_step, on_epoch
+
+
+def _quiet_decoders() -> None:
+    """What a decoder has to say of a damaged file is in its row; its warnings would come between the progress lines."""
+    warnings.filterwarnings("ignore", module="PIL")
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 
 def _one_of(flag: str, value: str, allowed: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,24 @@ def test_threads_and_queue_change_nothing(truth: Path, masks: Path, monkeypatch:
     monkeypatch.setattr(module, "_QUEUE_LENGTH", 2)
     assert evaluate(truth, masks, workers=4) == one
     assert jaccards(one) == {str(width): width / 10 for width in range(1, 10)}
+
+
+@pytest.mark.parametrize(("workers", "threads"), [(0, 7), (3, 3)])
+def test_without_a_wish_there_is_a_thread_per_cpu(
+    workers: int, threads: int, truth: Path, masks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Recorder(ThreadPoolExecutor):
+        def __init__(self, max_workers: int) -> None:
+            asked.append(max_workers)
+            super().__init__(max_workers)
+
+    asked: list[int] = []
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    monkeypatch.setattr(module, "ThreadPoolExecutor", Recorder)
+    save(truth / "x.png")
+    save(masks / "x.png")
+    evaluate(truth, masks, workers=workers)
+    assert asked == [threads]
 
 
 def test_progress_is_told_after_each_case(truth: Path, masks: Path) -> None:
@@ -675,6 +694,7 @@ def test_an_old_table_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         write_cases(Evaluation((CaseResult("a", Broken()),), (), {}, {}, 0, (), {}), path)
     assert path.read_text() == "old\n"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only here may a file name be any bytes")

@@ -31,6 +31,7 @@ from lesioncli.evaluation.metrics import (
     count,
     percentile_interval,
 )
+from lesioncli.files import written_whole
 from lesioncli.spec import CLASSES
 
 SCORES = "scores.csv"
@@ -118,14 +119,13 @@ def evaluate(
 
 def write_cases(evaluation: Evaluation, path: Path) -> None:
     """Write one CSV row per case: image, the metrics (blank where not scored), problem. Written whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.part")
-    with aside.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+    rows = (
+        (case.name, *(case.metrics.get(each, "") for each in PIXEL_METRICS), case.problem) for case in evaluation.cases
+    )
+    with written_whole(path) as aside, aside.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(("image", *PIXEL_METRICS, "problem"))
-        for case in evaluation.cases:
-            writer.writerow((case.name, *(case.metrics.get(metric, "") for metric in PIXEL_METRICS), case.problem))
-    aside.replace(path)
+        writer.writerows(rows)
 
 
 # Finding masks, and which belongs to which

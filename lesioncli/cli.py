@@ -288,9 +288,6 @@ def evaluate(
     """Compare masks and scores with the truth: per image, and means with 95 % intervals."""
     from lesioncli.evaluation import evaluate as library
 
-    for folder in (truth, predictions):
-        if not folder.is_dir():
-            raise InputError(f"{folder}: no such folder")
     evaluation = library.evaluate(truth, predictions, workers=workers, seed=seed)
     path = csv_path or predictions / "evaluation.csv"
     library.write_cases(evaluation, path)
@@ -313,11 +310,16 @@ def _evaluation_json(evaluation: "Evaluation") -> Mapping[str, Any]:
         "truths": len(evaluation.cases),
         "scored": scored,
         "means": dict(evaluation.means),
-        "auc": dict(evaluation.auc),
-        "auc_mean": evaluation.auc_mean,
+        "auc": {name: _or_none(value) for name, value in evaluation.auc.items()},
+        "auc_mean": _or_none(evaluation.auc_mean),
         "auc_count": evaluation.auc_count,
         "intervals": {key: list(value) for key, value in evaluation.intervals.items()},
     }
+
+
+def _or_none(value: float) -> float | None:
+    """JSON has no nan: an AUC that is undefined is null."""
+    return None if math.isnan(value) else value
 
 
 def _print_evaluation(evaluation: "Evaluation") -> None:

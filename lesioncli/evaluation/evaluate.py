@@ -6,46 +6,35 @@ their size; of a million images only names and numbers are held.
 """
 
 import csv
-import io
-import itertools
 import math
 import os
-import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, NoReturn
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from lesioncli.errors import ImageError, InputError
+from lesioncli.evaluation.masks import find_masks, read_mask
 from lesioncli.evaluation.metrics import (
     PIXEL_METRICS,
-    THRESHOLD,
     auc,
     bootstrap_aucs,
     bootstrap_means,
     count,
     percentile_interval,
 )
+from lesioncli.evaluation.tables import Labels, ScoreRow, read_labels, read_scores
 from lesioncli.files import written_whole
-from lesioncli.spec import CLASSES
 
 SCORES = "scores.csv"
 OVERLAYS = "overlays"
 AUC_MEAN = "auc_mean"
-ID_COLUMNS = ("image", "image_id", "isic_id", "name")
-MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
-MASK_FORMATS = ("PNG", "BMP", "TIFF")  # by content: left to choose, Pillow runs Ghostscript on an EPS named x.png
 
-_SUFFIX = re.compile(r"\.[^./]+$")
-_PICTURE_SUFFIX = re.compile(r"\.(jpe?g|png|bmp|tiff?)$", re.IGNORECASE)  # an id without one may hold a dot
 _QUEUE_LENGTH = 1024  # cases handed to the threads at once; futures for a million would outweigh the results
-
-Role = Literal["truth", "prediction"]
 
 
 @dataclass(frozen=True)
@@ -100,9 +89,9 @@ def evaluate(
     `workers` threads read masks, 0 means one per CPU. `seed` is the bootstrap's. `on_progress` is told (done, total)
     after each case. InputError where a folder has no masks or two of one name, or a CSV is not what it should be.
     """
-    truths, masks = _find_masks(truth), _find_masks(predictions, skip=OVERLAYS)
-    labels = _read_labels(truth)
-    rows = _read_scores(predictions / SCORES, labels.classes)
+    truths, masks = find_masks(truth), find_masks(predictions, skip=OVERLAYS)
+    labels = read_labels(truth)
+    rows = read_scores(predictions / SCORES, labels.classes)
     if not truths:
         raise InputError(f"{truth}: no masks found; looked for x.png or x_segmentation.png, also .bmp, .tif and .tiff")
     if not masks and not rows:
@@ -128,35 +117,7 @@ def write_cases(evaluation: Evaluation, path: Path) -> None:
         writer.writerows(rows)
 
 
-# Finding masks, and which belongs to which
-
-
-def _find_masks(folder: Path, skip: str = "") -> dict[str, Path]:
-    """Masks by name: the posix path below `folder`, without suffix and `_segmentation`; sub-folder `skip` is left."""
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder")
-    found: dict[str, Path] = {}
-    for path in _walk(folder, skip):
-        if path.suffix.lower() not in MASK_SUFFIXES or path.stem.endswith("_superpixels"):
-            continue
-        name = path.relative_to(folder).with_name(path.stem.removesuffix("_segmentation")).as_posix()
-        if name in found:
-            raise InputError(f"two masks for {name}: {found[name]} and {path}; keep one of them")
-        found[name] = path
-    return found
-
-
-def _walk(folder: Path, skip: str) -> Iterator[Path]:
-    """Every file below `folder` except hidden ones and what lies in its sub-folder `skip`, in sorted order."""
-    for here, folders, files in os.walk(folder, onerror=_refuse):
-        at_top = Path(here) == folder
-        folders[:] = sorted(each for each in folders if not each.startswith(".") and not (at_top and each == skip))
-        yield from (Path(here, file) for file in sorted(files) if not file.startswith("."))
-
-
-def _refuse(error: OSError) -> NoReturn:
-    """os.walk() would go on without the folder, and its masks with it."""
-    raise InputError(f"{error.filename}: cannot be listed ({error.strerror})") from error
+# Which belongs to which
 
 
 def _match(names: Collection[str], available: Collection[str]) -> dict[str, tuple[str, ...]]:
@@ -222,7 +183,7 @@ def _judge(job: _Job) -> CaseResult:
     if isinstance(job.prediction, str):
         return CaseResult(job.name, {}, job.prediction)
     try:
-        truth, prediction = _read_mask(job.truth, "truth"), _read_mask(job.prediction, "prediction")
+        truth, prediction = read_mask(job.truth, "truth"), read_mask(job.prediction, "prediction")
     except ImageError as error:
         return CaseResult(job.name, {}, error.reason)
     if truth.shape != prediction.shape:
@@ -230,49 +191,6 @@ def _judge(job: _Job) -> CaseResult:
         return CaseResult(job.name, {}, f"sizes differ: {sizes}")
     counts = count(truth, prediction)
     return CaseResult(job.name, {name: metric(counts) for name, metric in PIXEL_METRICS.items()})
-
-
-def _read_mask(path: Path, role: Role) -> NDArray[np.bool_]:
-    """Where the mask (H, W) is lesion; ImageError, its reason beginning with `role`, where that cannot be told."""
-    grey, white = _grey(_decode(path, role), role)
-    # A 0/1 mask would be all background. A prediction above that may be a probability map that never reached 1/2.
-    too_dark = THRESHOLD if role == "truth" else 1
-    if 0 < (brightest := int(grey.max())) <= too_dark * white // 255:
-        raise ImageError("decode", f"{role} is a 0/{brightest} mask, not 0/{white}")
-    return np.asarray(grey > THRESHOLD * white // 255)
-
-
-def _decode(path: Path, role: Role) -> Image.Image:
-    try:
-        data = path.read_bytes()
-        # Decoding stops once it has its pixels; verify() goes through all of a PNG's chunks and their checksums. It
-        # leaves the picture unusable, hence the second open().
-        Image.open(io.BytesIO(data), formats=MASK_FORMATS).verify()
-        image = Image.open(io.BytesIO(data), formats=MASK_FORMATS)
-        image.load()
-    except UnidentifiedImageError as error:
-        raise ImageError("decode", f"{role} unreadable: not a PNG, BMP or TIFF picture, or cut short") from error
-    except Exception as error:  # damaged bytes make Pillow raise OSError, SyntaxError, struct.error and more
-        raise ImageError("decode", f"{role} unreadable: {str(error) or type(error).__name__}") from error
-    return image
-
-
-def _grey(image: Image.Image, role: Role) -> tuple[NDArray[np.integer[Any]], int]:
-    """Values (H, W) of a picture that is grey in effect, and which value is white; ImageError for any other picture."""
-    if (pages := getattr(image, "n_frames", 1)) > 1:
-        raise ImageError("decode", f"{role} has {pages} pages, not one")
-    if image.mode.startswith("I;16"):
-        return np.asarray(image), 65535
-    if image.mode in ("1", "L") and not image.has_transparency_data:
-        return np.asarray(image.convert("L")), 255
-    if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
-        raise ImageError("decode", f"{role} is not a single-channel mask: its mode is {image.mode}")
-    rgba = np.asarray(image.convert("RGBA"))
-    if (rgba[..., 3] != 255).any():
-        raise ImageError("decode", f"{role} is not a single-channel mask: it is transparent in places")
-    if (rgba[..., :3] != rgba[..., :1]).any():
-        raise ImageError("decode", f"{role} is not a single-channel mask: it has colours")
-    return rgba[..., 0], 255
 
 
 def _mean_metrics(cases: tuple[CaseResult, ...], seed: int) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
@@ -288,20 +206,6 @@ def _mean_metrics(cases: tuple[CaseResult, ...], seed: int) -> tuple[dict[str, f
 # Labels and scores
 
 
-class _Labels(NamedTuple):
-    """The labels CSV: its classes in the order of CLASSES, and for each id whether it is one of them."""
-
-    classes: tuple[str, ...]
-    by_id: Mapping[str, tuple[bool, ...]]
-
-
-class _ScoreRow(NamedTuple):
-    """A row of scores.csv: the reason if it failed, and the score of each class in the labels, nan for no number."""
-
-    failure: str
-    scores: tuple[float, ...]
-
-
 class _Scored(NamedTuple):
     """Labels and scores (N, K) of the labelled ids that have both, and what is wrong with the others."""
 
@@ -311,92 +215,11 @@ class _Scored(NamedTuple):
     problems: tuple[str, ...]
 
 
-def _read_labels(folder: Path) -> _Labels:
-    """The labels CSV that lies in `folder`; no classes where there is none."""
-    tables = [path for path in sorted(folder.iterdir()) if path.suffix.lower() == ".csv" and path.name[0] != "."]
-    found = {path: columns for path in tables if (columns := _label_columns(path))}
-    if len(found) > 1:
-        raise InputError(f"several CSV files with labels, keep one of them: {', '.join(map(str, found))}")
-    for path, (id_column, *classes) in found.items():
-        return _parse_labels(path, id_column, tuple(classes))
-    return _Labels((), {})
-
-
-def _label_columns(path: Path) -> tuple[str, ...]:
-    """The id column of a labels CSV and its classes; empty where this is none."""
-    header = _header(path)
-    ids = [column for column in ID_COLUMNS if column in header]
-    classes = [column for column in CLASSES if column in header]
-    return (ids[0], *classes) if ids and classes else ()
-
-
-def _parse_labels(path: Path, id_column: str, classes: tuple[str, ...]) -> _Labels:
-    by_id: dict[str, tuple[bool, ...]] = {}
-    for line, row in _rows(path):
-        name = _PICTURE_SUFFIX.sub("", row[id_column].strip())
-        if not name or name in by_id:
-            raise InputError(f"{path}, line {line}: {id_column} {name!r} is {'there twice' if name else 'empty'}")
-        for column in classes:
-            if _number(row[column]) not in (0, 1):
-                raise InputError(f"{path}, line {line}: {column} is {row[column]!r}, not 0 or 1")
-        by_id[name] = tuple(_number(row[column]) == 1 for column in classes)
-    if not by_id:
-        raise InputError(f"{path}: no labels below the header")
-    return _Labels(classes, by_id)
-
-
-def _read_scores(path: Path, classes: tuple[str, ...]) -> dict[str, _ScoreRow] | None:
-    """Rows of scores.csv by mask name; None where there is no such file."""
-    if not path.exists():
-        return None
-    if missing := [column for column in ("image", "status", "reason", *classes) if column not in _header(path)]:
-        raise InputError(f"{path}: no column {', '.join(missing)}")
-    found: dict[str, _ScoreRow] = {}
-    for line, row in _rows(path):
-        name = _SUFFIX.sub("", row["image"])
-        if not name or name in found:
-            raise InputError(f"{path}, line {line}: image {name!r} is {'there twice' if name else 'empty'}")
-        failure = (row["reason"] or "failed") if row["status"] == "failed" else ""
-        found[name] = _ScoreRow(failure, tuple(_number(row[column]) for column in classes))
-    return found
-
-
-def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Line number and fields of each line that is not blank. File names need not be UTF-8, hence the escapes."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-            reader = csv.reader(file, strict=True)
-            yield from ((reader.line_num, fields) for fields in reader if fields)
-    except (csv.Error, OSError) as error:
-        raise InputError(f"{path}: cannot be read as CSV ({error})") from error
-
-
-def _header(path: Path) -> list[str]:
-    _, columns = next(_lines(path), (0, []))
-    return [column.strip().lower() for column in columns]
-
-
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line number and fields by column below the header; InputError where there are more or fewer than it has."""
-    header = _header(path)
-    for line, fields in itertools.islice(_lines(path), 1, None):
-        if len(fields) != len(header):
-            raise InputError(f"{path}, line {line}: {len(fields)} fields, but the header has {len(header)}")
-        yield line, dict(zip(header, fields, strict=True))
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
-
-
-def _join(labels: _Labels, rows: Mapping[str, _ScoreRow] | None) -> _Scored:
+def _join(labels: Labels, rows: Mapping[str, ScoreRow] | None) -> _Scored:
     """Scores of the labelled ids; nothing at all where there is no scores.csv."""
     if rows is None:
-        labels, rows = _Labels((), {}), {}
-    usable: list[tuple[str, _ScoreRow]] = []
+        labels, rows = Labels((), {}), {}
+    usable: list[tuple[str, ScoreRow]] = []
     problems: list[str] = []
     for name, found in sorted(_match(labels.by_id, rows).items()):
         if problem := _score_problem(found, rows, labels.classes):
@@ -409,7 +232,7 @@ def _join(labels: _Labels, rows: Mapping[str, _ScoreRow] | None) -> _Scored:
     return _Scored(labels.classes, truths, scores, tuple(problems))
 
 
-def _score_problem(found: tuple[str, ...], rows: Mapping[str, _ScoreRow], classes: tuple[str, ...]) -> str:
+def _score_problem(found: tuple[str, ...], rows: Mapping[str, ScoreRow], classes: tuple[str, ...]) -> str:
     if not found:
         return f"no row in {SCORES}"
     if len(found) > 1:

@@ -242,15 +242,16 @@ def _progress(images: "Sequence[ImageFile]", show: bool) -> Iterator[Callable[[A
         TimeRemainingColumn,
     )
 
-    failures = 0
+    failures = done = 0
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=err, disable=not (show and err.is_terminal)) as bar:
         task = bar.add_task("", total=len(images), rate="")
 
         def tell(outcome: Any) -> None:
-            nonlocal failures
-            speed = bar.tasks[0].speed
-            bar.update(task, advance=1, rate=f"{speed:.0f} images/s" if speed else "")
+            nonlocal failures, done
+            done += outcome.status != "skipped"
+            elapsed = bar.tasks[0].elapsed
+            bar.update(task, advance=1, rate=f"{done / elapsed:.0f} images/s" if elapsed else "")
             if outcome.status != "failed":
                 return
             failures += 1
@@ -288,7 +289,8 @@ def evaluate(
     """Compare masks and scores with the truth: per image, and means with 95 % intervals."""
     from lesioncli.evaluation import evaluate as library
 
-    evaluation = library.evaluate(truth, predictions, workers=workers, seed=seed)
+    with _counter(not json_output) as tell:
+        evaluation = library.evaluate(truth, predictions, workers=workers, seed=seed, on_progress=tell)
     path = csv_path or predictions / "evaluation.csv"
     library.write_cases(evaluation, path)
     problems = [f"{case.name}: {case.problem}" for case in evaluation.cases if case.problem]
@@ -302,6 +304,16 @@ def evaluate(
     _list_some("prediction without a truth", list(evaluation.extra))
     if evaluation.failed:
         raise typer.Exit(EXIT_SOME_FAILED)
+
+
+@contextmanager
+def _counter(show: bool) -> Iterator[Callable[[int, int], None]]:
+    """Yields what takes (done, total) and moves a bar, in a terminal."""
+    from rich.progress import Progress
+
+    with Progress(console=err, disable=not (show and err.is_terminal), transient=True) as bar:
+        task = bar.add_task("comparing")
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _evaluation_json(evaluation: "Evaluation") -> Mapping[str, Any]:

@@ -6,12 +6,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import onnx
 import openvino
 import pytest
 from conftest import SIDE, TINY_CONSTANTS, TINY_NODES, TINY_OUTPUTS, UInt8, draw, tiny_answers, write_graph
 from onnx import TensorProto, helper
 
-from lesioncli.backends.base import Manifest
+from lesioncli.backends.base import Batch, Manifest
 from lesioncli.backends.build import Answers, Reference, build
 from lesioncli.backends.choose import choose_backend, find_engine, manifest_path, open_engine
 from lesioncli.backends.openvino import choose_precision
@@ -83,8 +84,6 @@ def test_the_shipped_models_parity_is_within_the_gate(shipped: tuple[str, Path, 
 
 
 def test_the_shipped_models_spec_is_that_of_its_graph(shipped: tuple[str, Path, Manifest]) -> None:
-    import onnx
-
     metadata = {each.key: each.value for each in onnx.load(shipped_onnx()).metadata_props}
     assert shipped[2].spec == ModelSpec.from_json(metadata[METADATA_KEY], "the graph")
 
@@ -183,8 +182,8 @@ def test_auto_falls_back_to_fp32_and_says_why(touchy_onnx: Path, tmp_path: Path)
     assert Manifest.read(built.path) == built.manifest
     with open_engine(built.path) as engine:
         engine.slots[0][:] = 255
-        engine._start(0)
-        np.testing.assert_allclose(engine._finish(0)["scores"], 0.4 * 255 / 256, atol=1e-3)
+        (prediction,) = engine.stream([Batch(0, 1)])
+    np.testing.assert_allclose(prediction.scores, 0.4 * 255 / 256, atol=1e-3)
 
 
 @needs_bf16
@@ -224,24 +223,24 @@ def test_bf16_without_bf16_arithmetic_is_an_error(monkeypatch: pytest.MonkeyPatc
     [(None, "not a readable ONNX graph"), (b"", "not a readable"), (b"no graph at all", "not a readable ONNX graph")],
 )
 def test_an_unreadable_graph_is_bad_input(tmp_path: Path, content: bytes | None, message: str) -> None:
-    onnx = tmp_path / "bad.onnx"
+    path = tmp_path / "bad.onnx"
     if content is not None:
-        onnx.write_bytes(content)
+        path.write_bytes(content)
     with pytest.raises(InputError, match=rf"bad\.onnx: {message}"):
-        build(onnx, tmp_path / "engines", PICTURES)
+        build(path, tmp_path / "engines", PICTURES)
     assert not (tmp_path / "engines").exists()
 
 
 def test_a_graph_without_a_spec_is_bad_input(tmp_path: Path) -> None:
-    onnx = write_graph(tmp_path / "bare.onnx", spec=None)
+    path = write_graph(tmp_path / "bare.onnx", spec=None)
     with pytest.raises(InputError, match=r"bare\.onnx: carries no ModelSpec"):
-        build(onnx, tmp_path / "engines", PICTURES)
+        build(path, tmp_path / "engines", PICTURES)
 
 
 def test_a_graph_for_another_size_than_its_spec_is_an_error(tmp_path: Path) -> None:
-    onnx = write_graph(tmp_path / "wide.onnx", spec=ModelSpec("wide", "drawn", SIDE, 2 * SIDE))
+    path = write_graph(tmp_path / "wide.onnx", spec=ModelSpec("wide", "drawn", SIDE, 2 * SIDE))
     with pytest.raises(EngineError, match=r"takes no images of \(1, 32, 64, 3\)"):
-        build(onnx, tmp_path / "engines", PICTURES)
+        build(path, tmp_path / "engines", PICTURES)
     assert names(tmp_path / "engines") == []
 
 
@@ -250,9 +249,9 @@ def test_a_graph_of_one_fixed_shape_cannot_be_batched(tmp_path: Path) -> None:
     nodes = {**TINY_NODES, "agreement": helper.make_node("Add", ["brightness", "two_rows"], ["agreement"])}
     constants = {**TINY_CONSTANTS, "two_rows": np.zeros((2, 1), np.float32)}
     outputs = {**TINY_OUTPUTS, "agreement": (TensorProto.FLOAT, (2, 1))}
-    onnx = write_graph(tmp_path / "fixed.onnx", nodes, outputs, constants)
+    path = write_graph(tmp_path / "fixed.onnx", nodes, outputs, constants)
     with pytest.raises(EngineError, match=r"fixed\.onnx: cannot be compiled"):
-        build(onnx, tmp_path / "engines", PICTURES, batch=3)
+        build(path, tmp_path / "engines", PICTURES, batch=3)
     assert names(tmp_path / "engines") == []
 
 

@@ -24,7 +24,7 @@ from conftest import (
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from lesioncli.backends.base import Batch, Engine, Prediction
+from lesioncli.backends.base import Batch, Engine, Prediction, sha256_of
 from lesioncli.backends.build import build
 from lesioncli.backends.choose import open_engine
 from lesioncli.errors import EngineError
@@ -111,11 +111,11 @@ def shipped(engine_manifest: Path) -> Iterator[Engine]:
 
 
 def test_a_stream_left_early_leaves_no_slot_in_use(shipped: Engine) -> None:
-    slots = range(len(shipped.slots))
-    stream = shipped.stream(Batch(slot, 1) for slot in slots)
+    batches = [Batch(slot, 1) for slot in range(shipped.depth)]
+    stream = shipped.stream(batches)
     next(stream)
     del stream
-    assert len(list(shipped.stream(Batch(slot, 1) for slot in slots))) == len(slots)
+    assert len(list(shipped.stream(reversed(batches)))) == len(batches)
 
 
 def test_an_error_while_batches_are_on_their_way_is_the_callers(shipped: Engine) -> None:
@@ -309,8 +309,6 @@ def test_a_manifest_of_another_shape_than_its_graph_is_an_error(copied: Path, ta
 
 def test_a_file_openvino_cannot_read_is_an_error(copied: Path) -> None:
     """With its hash in the manifest, as after a build of a library that writes nonsense."""
-    from lesioncli.backends.base import sha256_of
-
     xml = copied / "tiny.openvino.xml"
     xml.write_text("<net/>")
     change(files=lambda files: {**files, xml.name: sha256_of(xml)})(copied)

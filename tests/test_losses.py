@@ -1,7 +1,7 @@
 """The losses against figures worked out by hand, a plain loop over pixels, and finite differences."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -14,6 +14,14 @@ NAN = float("nan")
 LOG_2 = math.log(2)
 MASK_ONLY = LossWeights(jaccard=0, cross_entropy=1, classes=0, mask_smoothing=0.1)
 CLASSES_ONLY = LossWeights(jaccard=0, cross_entropy=0, classes=1, class_smoothing=0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def image(*rows: list[float]) -> Tensor:

@@ -20,7 +20,7 @@ def make_network(spec: ModelSpec) -> nn.Module:
     """The network that a ModelSpec describes, with fresh weights; InputError where it describes none."""
     try:
         return NETWORKS[spec.network](**spec.options)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"model {spec.name!r}: network {spec.network!r} cannot be made: {error}") from error
 
 
@@ -33,8 +33,12 @@ def save_checkpoint(path: Path, network: nn.Module, spec: ModelSpec) -> None:
 
 def load_checkpoint(path: Path) -> tuple[nn.Module, ModelSpec]:
     """Read a .safetensors file, or a .pt file with weights_only; the network comes back in eval mode."""
-    tensors, spec = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pt(path)
-    network = make_network(spec)
+    tensors, spec_json = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pt(path)
+    spec = _spec_or_error(spec_json, path)
+    try:
+        network = make_network(spec)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     missing, strange = _difference(network.state_dict(), tensors)
     if missing or strange:
         raise InputError(f"{path}: not the weights of {spec.name}: missing {missing[:3]}, unexpected {strange[:3]}")
@@ -42,30 +46,51 @@ def load_checkpoint(path: Path) -> tuple[nn.Module, ModelSpec]:
     return network.eval(), spec
 
 
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """A file that holds a state dict and nothing else, .safetensors or torch's own: timm's or torchvision's weights."""
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)[0]
+    return _checked_weights(_load_pt(path), path)
+
+
 def _difference(expected: dict[str, Tensor], found: dict[str, Tensor]) -> tuple[list[str], list[str]]:
     wrong_shape = [key for key in expected.keys() & found.keys() if expected[key].shape != found[key].shape]
     return sorted(expected.keys() - found.keys()), sorted([*(found.keys() - expected.keys()), *wrong_shape])
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], ModelSpec]:
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
+    """Tensors, and the JSON text of their ModelSpec if they carry one."""
     try:
         with safe_open(path, framework="pt") as file:
             spec_json = (file.metadata() or {}).get(METADATA_KEY)
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - safe_open is no mapping
+            return {key: file.get_tensor(key) for key in file.keys()}, spec_json  # noqa: SIM118 - it is no mapping
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: not a readable safetensors file ({error})") from error
-    return tensors, _spec_or_error(spec_json, path)
 
 
-def _read_pt(path: Path) -> tuple[dict[str, Tensor], ModelSpec]:
-    """A .pt file holds {"spec": JSON text, "weights": state dict}; weights_only keeps pickled code out."""
+def _read_pt(path: Path) -> tuple[dict[str, Tensor], str | None]:
+    """A .pt file holds {"spec": JSON text, "weights": state dict}."""
+    content = _load_pt(path)
+    if not isinstance(content, dict) or "weights" not in content:
+        raise InputError(f"{path}: not a checkpoint of lesioncli, which holds 'spec' and 'weights'")
+    return _checked_weights(content["weights"], path), content.get("spec")
+
+
+def _load_pt(path: Path) -> Any:
+    """What torch saved; weights_only keeps pickled code out."""
     try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        return content["weights"], _spec_or_error(content["spec"], path)
-    except InputError:
-        raise
-    except Exception as error:  # torch.load has no error class of its own: zip, pickle and runtime errors come out
-        raise InputError(f"{path}: not a readable checkpoint ({type(error).__name__}: {error})") from error
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except Exception as error:
+        # torch.load has no error class of its own, and its messages advise to switch the protection off.
+        raise InputError(f"{path}: damaged, or holds other Python objects than weights; it was not loaded") from error
+
+
+def _checked_weights(weights: object, path: Path) -> dict[str, Tensor]:
+    if not isinstance(weights, dict) or not all(isinstance(each, Tensor) for each in weights.values()):
+        raise InputError(f"{path}: not a state dict, which holds tensors by name and nothing else")
+    return weights
 
 
 def _spec_or_error(text: object, path: Path) -> ModelSpec:

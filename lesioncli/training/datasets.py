@@ -48,9 +48,7 @@ def read_samples(folder: Path, split: str, exclude: Iterable[str] = ()) -> list[
     labels = _read_labels(labels_csv) if labels_csv.exists() else {}
     unknown = (float("nan"),) * len(CLASSES)
     skipped = set(exclude)
-    paths = sorted(
-        path for path in images.iterdir() if path.suffix.lower() in SUFFIXES and not path.stem.endswith("_superpixels")
-    )
+    paths = sorted(path for path in images.iterdir() if _is_picture(path))
     samples = [
         Sample(path.stem, path, _mask_of(path.stem, masks), labels.get(path.stem, unknown))
         for path in paths
@@ -103,6 +101,11 @@ def _locate(folder: Path, split: str) -> tuple[Path, Path, Path]:
     raise InputError(f"{folder}: neither {official.name}_Data/ nor images/ is there; see 'Training' in the README")
 
 
+def _is_picture(path: Path) -> bool:
+    hidden = path.name.startswith(".")  # macOS leaves ._x.jpg beside x.jpg
+    return path.suffix.lower() in SUFFIXES and not path.stem.endswith("_superpixels") and not hidden
+
+
 def _mask_of(name: str, masks: Path) -> Path:
     for candidate in (masks / f"{name}_segmentation.png", masks / f"{name}.png"):
         if candidate.exists():
@@ -111,13 +114,16 @@ def _mask_of(name: str, masks: Path) -> Path:
 
 
 def _read_labels(path: Path) -> dict[str, tuple[float, ...]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        columns = reader.fieldnames or ()
-        id_column = next((each for each in ID_COLUMNS if each in columns), None)
-        if id_column is None or not set(CLASSES) <= set(columns):
-            raise InputError(f"{path}: needs the columns image, {', '.join(CLASSES)}; it has {', '.join(columns)}")
-        return {row[id_column]: _label_values(row, path, reader.line_num) for row in reader}
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns = reader.fieldnames or ()
+            id_column = next((each for each in ID_COLUMNS if each in columns), None)
+            if id_column is None or not set(CLASSES) <= set(columns):
+                raise InputError(f"{path}: needs the columns image, {', '.join(CLASSES)}; it has {', '.join(columns)}")
+            return {row[id_column]: _label_values(row, path, reader.line_num) for row in reader}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not a readable CSV file in UTF-8 ({error})") from error
 
 
 def _label_values(row: dict[str, str], path: Path, line: int) -> tuple[float, ...]:
@@ -131,11 +137,22 @@ def _label_values(row: dict[str, str], path: Path, line: int) -> tuple[float, ..
 
 def read_mask(path: Path) -> UInt8:
     """A mask (H, W) as 0 or 255; InputError where it cannot be read."""
-    data = np.fromfile(path, np.uint8)
+    try:
+        data = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     mask = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if data.size else None
     if mask is None:
         raise InputError(f"{path}: not a readable mask")
     return np.where(mask > 128, np.uint8(255), np.uint8(0))
+
+
+def read_mask_of(sample: Sample, stored_hw: tuple[int, int]) -> UInt8:
+    """A sample's mask; InputError where it has not the size (H, W) at which its image is stored."""
+    mask = read_mask(sample.mask)
+    if mask.shape != stored_hw:
+        raise InputError(f"{sample.mask}: {mask.shape} does not fit its image's {stored_hw}")
+    return mask
 
 
 def read_picture(sample: Sample, at_least_hw: tuple[int, int]) -> Decoded:
@@ -163,9 +180,7 @@ class AugmentedSamples(Dataset[tuple[Tensor, Tensor, Tensor]]):
         sample = self.samples[index]
         height, width = self.size_hw
         decoded = read_picture(sample, (height, width))
-        stored_mask = read_mask(sample.mask)
-        if stored_mask.shape != decoded.stored_hw:
-            raise InputError(f"{sample.mask}: {stored_mask.shape} does not fit its image's {decoded.stored_hw}")
+        stored_mask = read_mask_of(sample, decoded.stored_hw)
         upright_hw = (decoded.rgb.shape[0], decoded.rgb.shape[1])
         mask = to_network(to_upright(stored_mask, decoded.orientation), *upright_hw, kernel="box")
         rng = np.random.default_rng((self.seed, epoch, index))

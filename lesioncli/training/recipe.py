@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from lesioncli.errors import InputError
 from lesioncli.spec import ModelSpec
@@ -57,6 +57,11 @@ class TrainSettings:
     exclude: tuple[str, ...] = ()
     workers: int = 1
 
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"[train] {name} = {getattr(self, name)}: it must be at least 1")
+
 
 @dataclass(frozen=True)
 class EngineSettings:
@@ -85,10 +90,11 @@ def find_recipe(name: str) -> Path:
     """A path to a .toml, or a name looked up in ./engines and among the recipes that come with lesioncli."""
     if name.endswith(".toml"):
         return Path(name)
-    for folder in (Path("engines"), *SHIPPED_RECIPES):
+    folders = (Path("engines"), *SHIPPED_RECIPES)
+    for folder in folders:
         if (folder / f"{name}.toml").is_file():
             return folder / f"{name}.toml"
-    known = sorted({path.stem for folder in SHIPPED_RECIPES for path in folder.glob("*.toml")})
+    known = sorted({path.stem for folder in folders for path in folder.glob("*.toml")})
     raise InputError(f"no recipe {name!r}; there are {', '.join(known)}, or give a path to a .toml")
 
 
@@ -99,6 +105,7 @@ def load_recipe(path: Path) -> Recipe:
         sections = {
             each.name: _build(each.type, tables.pop(each.name, {}), each.name) for each in dataclasses.fields(Recipe)
         }
+        sections["model"]._check()
     except (OSError, tomllib.TOMLDecodeError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not a recipe: {error}") from error
     if tables:
@@ -106,8 +113,36 @@ def load_recipe(path: Path) -> Recipe:
     return Recipe(**sections)
 
 
-def _build(section: Any, values: Mapping[str, Any], name: str) -> Any:
-    known = {each.name for each in dataclasses.fields(section)}
-    if strange := sorted(values.keys() - known):
-        raise ValueError(f"[{name}] has no {strange[0]!r}; it has {', '.join(sorted(known))}")
+def _build(section: Any, values: Any, name: str) -> Any:
+    if not isinstance(values, Mapping):
+        raise TypeError(f"{name} must be a section, [{name}]")
+    fields = {each.name: each for each in dataclasses.fields(section)}
+    for key, value in values.items():
+        if key not in fields:
+            raise ValueError(f"[{name}] has no {key!r}; it has {', '.join(sorted(fields))}")
+        if not _fits(value, fields[key].type):
+            raise TypeError(f"[{name}] {key} = {value!r}: it must be {_in_words(fields[key].type)}")
+    required = [key for key, each in fields.items() if each.default is each.default_factory is dataclasses.MISSING]
+    if lacking := [key for key in required if key not in values]:
+        raise ValueError(f"[{name}] needs {', '.join(lacking)}")
     return section(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+
+def _fits(value: object, kind: Any) -> bool:
+    """Whether a value of a TOML file is what a field of type `kind` takes; a whole number will do for a float."""
+    origin, inside = get_origin(kind), get_args(kind)
+    if origin is tuple:
+        if not isinstance(value, list):
+            return False
+        kinds = inside[:1] * len(value) if inside[-1] is Ellipsis else inside
+        return len(value) == len(kinds) and all(map(_fits, value, kinds))
+    if kind is float:
+        return type(value) in (int, float)
+    return type(value) is kind or (origin is not None and isinstance(value, origin))
+
+
+def _in_words(kind: Any) -> str:
+    if get_origin(kind) is tuple:
+        first, *rest = get_args(kind)
+        return f"a list of {first.__name__}" if Ellipsis in rest else f"a list of {1 + len(rest)} {first.__name__}"
+    return "a table" if get_origin(kind) else str(kind.__name__)

@@ -29,8 +29,15 @@ from lesioncli.files import written_whole
 from lesioncli.inference.geometry import to_full_size, to_network
 from lesioncli.models.encoders import load_imagenet
 from lesioncli.models.multitask import CLASSES
-from lesioncli.training.checkpoint import make_network, save_checkpoint
-from lesioncli.training.datasets import AugmentedSamples, EpochSampler, Sample, fingerprint, read_mask, read_picture
+from lesioncli.training.checkpoint import make_network, read_weights, save_checkpoint
+from lesioncli.training.datasets import (
+    AugmentedSamples,
+    EpochSampler,
+    Sample,
+    fingerprint,
+    read_mask_of,
+    read_picture,
+)
 from lesioncli.training.losses import joint_loss
 from lesioncli.training.recipe import Recipe, TrainSettings
 
@@ -80,6 +87,8 @@ def train(
         AugmentedSamples(training, (spec.height, spec.width), recipe.augment, seed),
         batch_sampler=sampler,
         num_workers=settings.workers,
+        # Workers are seeded when they start; from torch's own generator that would shift dropout after a resume.
+        generator=torch.Generator(),
         worker_init_fn=_one_thread,
         # A forked worker inherits opencv's locks but not the threads that hold them, and hangs.
         multiprocessing_context="spawn" if settings.workers else None,
@@ -114,8 +123,8 @@ def train(
         history.append(row)
         if row["choice"] >= max(each["choice"] for each in history):
             save_checkpoint(run / "best.safetensors", average.module, spec)
-        state.save(run / "last.pt", history)
         _write_history(run, history)
+        state.save(run / "last.pt", history)  # last, so that an epoch it holds is done in every respect
         on_epoch(row)
     return run / "best.safetensors"
 
@@ -124,17 +133,18 @@ def train(
 def validate(network: nn.Module, recipe: Recipe, samples: Sequence[Sample], device: str) -> dict[str, float]:
     """Single view, masks at the images' own size: mean Jaccard, AUC per class, and `choice`, what checkpoints go by."""
     network.eval()
-    jaccards, scores = [], []
+    spec, jaccards, scores = recipe.model, [], []
     for chunk in _chunks(samples, recipe.train.batch):
-        pictures = [read_picture(each, (recipe.model.height, recipe.model.width)) for each in chunk]
-        inputs = [to_network(each.rgb, recipe.model.height, recipe.model.width) for each in pictures]
+        pictures = [read_picture(each, (spec.height, spec.width)) for each in chunk]
+        inputs = [to_network(each.rgb, spec.height, spec.width, spec.reduction) for each in pictures]
         batch = torch.from_numpy(np.stack(inputs)).permute(0, 3, 1, 2).float().to(device) / 255
         mask_logits, class_logits = network(batch.contiguous(memory_format=torch.channels_last))
         probabilities = (mask_logits[:, 0].sigmoid() * 255).round().byte().cpu().numpy()
         scores.append(class_logits.sigmoid().cpu().numpy())
         for sample, picture, probability in zip(chunk, pictures, probabilities, strict=True):
             full = to_full_size(probability, picture.stored_hw, picture.orientation)
-            jaccards.append(metrics.jaccard(metrics.count(read_mask(sample.mask) > 0, full > 127)))
+            truth = read_mask_of(sample, picture.stored_hw)
+            jaccards.append(metrics.jaccard(metrics.count(truth > 0, full > 127)))
     aucs = _aucs(samples, np.concatenate(scores).astype(np.float64))
     known = [value for value in aucs.values() if not np.isnan(value)]
     row = {"jaccard": float(np.mean(jaccards)), **aucs}
@@ -169,7 +179,10 @@ class State:
         """Load what save() wrote, if anything; returns the history so far, one row an epoch."""
         if not path.exists():
             return []
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch.load has no error class of its own
+            raise InputError(f"{path}: damaged; delete it, and the run starts again") from error
         history: list[dict[str, float]] = content.pop("history")
         for name, part in content.items():
             getattr(self, name).load_state_dict(part)
@@ -179,7 +192,10 @@ class State:
 def _start_or_check(
     run: Path, recipe: Recipe, seed: int, training: Sequence[Sample], validation: Sequence[Sample]
 ) -> None:
-    """Save what the run depends on; a folder that holds another run is refused, not overwritten."""
+    """Save what the run depends on; a folder that holds another run is refused, not overwritten.
+
+    Before its first epoch is done a run holds nothing: one that failed there can be put right in the same folder.
+    """
     depends = {
         "recipe": recipe.as_dict(),
         "seed": seed,
@@ -188,15 +204,20 @@ def _start_or_check(
     }
     versions = {"lesioncli": __version__, "torch": torch.__version__, "python": platform.python_version()}
     path = run / "recipe.json"
-    depends = json.loads(json.dumps(depends))
-    if path.exists():
-        saved = json.loads(path.read_text(encoding="utf-8"))
-        changed = [key for key in depends if saved.get(key) != depends[key]]
-        if changed:
+    if (run / "last.pt").exists():
+        saved, depends = _read_json(path), json.loads(json.dumps(depends))
+        if changed := [key for key in depends if saved.get(key) != depends[key]]:
             raise InputError(f"{run}: holds a run with another {' and '.join(changed)}; choose another --out")
         return
-    run.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({**depends, "versions": versions}, indent=1) + "\n", encoding="utf-8")
+    with written_whole(path) as aside:
+        aside.write_text(json.dumps({**depends, "versions": versions}, indent=1) + "\n", encoding="utf-8")
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not readable, so what the run beside it was is not known ({error})") from error
 
 
 def _initialise_encoder(network: nn.Module, settings: TrainSettings) -> None:
@@ -205,8 +226,8 @@ def _initialise_encoder(network: nn.Module, settings: TrainSettings) -> None:
         return
     path = _imagenet_file(encoder) if settings.initial == "imagenet" else Path(settings.initial)
     try:
-        load_imagenet(encoder, torch.load(path, map_location="cpu", weights_only=True))
-    except (OSError, ValueError) as error:
+        load_imagenet(encoder, read_weights(path))
+    except ValueError as error:
         raise InputError(f"{path}: {error}") from error
 
 

@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from lesioncli.backends.base import Engine
-from lesioncli.backends.build import build
+from lesioncli.backends.build import Built, build
 from lesioncli.backends.choose import open_engine
 from lesioncli.demo import draw_case
 from lesioncli.inference.images import ImageFile
@@ -124,9 +124,14 @@ def gate_pictures() -> list[UInt8]:
 
 
 @pytest.fixture(scope="session")
-def engine_manifest(tmp_path_factory: pytest.TempPathFactory, gate_pictures: list[UInt8]) -> Path:
+def shipped_fp32(tmp_path_factory: pytest.TempPathFactory, gate_pictures: list[UInt8]) -> Built:
     """The shipped model's engine: fp32, batches of 1."""
-    return build(shipped_onnx(), tmp_path_factory.mktemp("shipped"), gate_pictures, precision="fp32").path
+    return build(shipped_onnx(), tmp_path_factory.mktemp("shipped"), gate_pictures, precision="fp32")
+
+
+@pytest.fixture(scope="session")
+def engine_manifest(shipped_fp32: Built) -> Path:
+    return shipped_fp32.path
 
 
 @pytest.fixture(scope="session")

@@ -223,6 +223,11 @@ def test_an_unknown_encoder_is_refused_with_those_that_exist() -> None:
         make_encoder("resnet50")
 
 
+def test_a_setting_that_an_encoder_cannot_follow_is_refused() -> None:
+    with pytest.raises(ValueError, match="drop_path"):
+        make_encoder("googlenet", drop_path=0.1)
+
+
 @pytest.mark.parametrize(
     ("side", "kernel", "stride", "padding"),
     [(8, 3, 1, (1, 1)), (8, 3, 2, (0, 1)), (7, 3, 2, (1, 1)), (8, 5, 2, (1, 2)), (7, 5, 2, (2, 2)), (9, 5, 1, (2, 2))],

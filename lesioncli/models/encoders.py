@@ -207,6 +207,8 @@ def make_encoder(name: str, drop_path: float = 0.0) -> EfficientNetLite | GoogLe
     if name in _LITE:
         return EfficientNetLite(name, drop_path)
     if name == "googlenet":
+        if drop_path:
+            raise ValueError("googlenet has no skips whose path could be dropped; leave drop_path out")
         return GoogLeNet()
     raise ValueError(f"unknown encoder {name!r}; choose one of {', '.join([*_LITE, 'googlenet'])}")
 

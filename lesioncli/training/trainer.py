@@ -5,7 +5,6 @@ ship), history.csv and curves.png. Each epoch depends on (recipe, seed, epoch) a
 was killed and resumed ends with the same weights as one that was not.
 """
 
-import csv
 import dataclasses
 import json
 import platform
@@ -17,6 +16,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pandas
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -252,7 +252,7 @@ def _make_optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.
 
 def _half_type(device: str) -> torch.dtype:
     """bf16 where it is native (it needs no loss scaling), else fp16."""
-    return torch.bfloat16 if device == "cpu" or torch.cuda.is_bf16_supported() else torch.float16
+    return torch.bfloat16 if device == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
 def _one_thread(worker: int) -> None:
@@ -276,10 +276,8 @@ def choose_device(asked: str) -> tuple[str, str]:
 
 def _write_history(run: Path, history: list[dict[str, float]]) -> None:
     """history.csv, one row an epoch, and curves.png."""
-    with written_whole(run / "history.csv") as aside, aside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, history[0].keys())
-        writer.writeheader()
-        writer.writerows({key: round(value, 6) for key, value in row.items()} for row in history)
+    with written_whole(run / "history.csv") as aside:
+        pandas.DataFrame(history).to_csv(aside, index=False, float_format="%.6g")
     _plot_history(run / "curves.png", history)
 
 

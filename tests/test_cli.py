@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 from lesioncli import __version__
 from lesioncli.cli import app
 from lesioncli.demo import draw_case
+from lesioncli.inference import outputs
 
 # Wide, so that a message stands on one line.
 ENVIRONMENT = {"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"}
@@ -106,7 +107,7 @@ def test_16_bit_gives_the_mask_of_8_bit(here: Path) -> None:
     tifffile.imwrite(here / "images" / "sixteen.tif", picture.astype(np.uint16) * 257, photometric="rgb")
     assert call("segment", "images", "--out", "masks").exit_code == 0
     masks = [np.asarray(Image.open(here / "masks" / f"{name}.png")) for name in ("eight", "sixteen")]
-    np.testing.assert_array_equal(*masks)
+    np.testing.assert_array_equal(masks[0], masks[1])
     assert set(np.unique(masks[0])) == {0, 255}
 
 
@@ -170,9 +171,8 @@ def test_a_bug_shows_its_traceback_and_version(here: Path, monkeypatch: pytest.M
 def test_interrupt_exits_130_and_keeps_rows(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(6):
         draw(here / "images" / f"{number}.png", number)
-    from lesioncli.inference import outputs
-
-    real, calls = outputs.RunFolder.add, []
+    real = outputs.RunFolder.add
+    calls: list[outputs.Outcome] = []
 
     def add(self: outputs.RunFolder, outcome: outputs.Outcome) -> None:
         if len(calls) == 3:
@@ -252,3 +252,20 @@ def test_version_and_help() -> None:
     assert call("--version").stdout.strip() == f"lesioncli {__version__}"
     assert call().exit_code == 2
     assert "not a medical device" in call("--help").stdout
+
+
+def test_overlay_asked_for_later_is_drawn(here: Path) -> None:
+    draw(here / "images" / "a.png")
+    call("segment", "images", "--out", "masks")
+    assert "1 ok" in call("segment", "images", "--out", "masks", "--overlay").stdout
+    assert (here / "masks" / "overlays" / "a.jpg").is_file()
+    assert "1 done before" in call("segment", "images", "--out", "masks", "--overlay").stdout
+
+
+def test_an_image_saved_anew_under_another_suffix_has_one_row(here: Path) -> None:
+    first = draw(here / "images" / "a.png")
+    call("segment", "images", "--out", "masks")
+    first.unlink()
+    draw(here / "images" / "a.jpg", 1)
+    assert "1 ok" in call("segment", "images", "--out", "masks").stdout
+    assert list(rows_of(here / "masks")) == ["a.jpg"]

@@ -96,7 +96,7 @@ def test_a_slot_is_free_once_its_prediction_came(tiny_engine: OpenEngine, batch:
 
 
 def test_slots_are_of_the_batchs_shape_and_as_many_as_asked(tiny_manifest: MakeEngine) -> None:
-    with open_engine(tiny_manifest(3), ahead=5) as engine:
+    with open_engine(tiny_manifest(3), ahead_images=12) as engine:
         assert engine.ahead == 5
         assert len(engine.slots) == engine.depth + 5
         assert {slot.shape for slot in engine.slots} == {(3, SIDE, SIDE, 3)}

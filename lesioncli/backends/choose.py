@@ -1,5 +1,6 @@
 """Which backend, and why; which engine file, and why. Decisions come back with their reason."""
 
+from math import ceil
 from pathlib import Path
 
 from lesioncli.backends.base import Engine, Manifest
@@ -43,8 +44,8 @@ def find_engine(asked: str | None, backend: str, folder: Path) -> tuple[Path | N
     return (found[0], f"the only one in {folder}/") if found else (None, f"none in {folder}/ yet")
 
 
-def open_engine(path: Path, ahead: int = 2) -> Engine:
-    """Check a manifest and its files, then load the engine with slots for `ahead` batches beyond those in flight."""
+def open_engine(path: Path, ahead_images: int = 2) -> Engine:
+    """Check a manifest and its files, then load the engine with slots for `ahead_images` beyond those in flight."""
     manifest = Manifest.read(path)
     if manifest.backend != "openvino":
         raise EngineError(f"{path}: is for backend {manifest.backend!r}; this version runs {', '.join(BACKENDS)}")
@@ -55,4 +56,4 @@ def open_engine(path: Path, ahead: int = 2) -> Engine:
             f"{path}: built with OpenVINO {manifest.backend_version}, this is {openvino.VERSION};"
             " run: lesioncli build-engine"
         )
-    return openvino.OpenVinoEngine(manifest, path.parent, ahead)
+    return openvino.OpenVinoEngine(manifest, path.parent, ahead=ceil(ahead_images / manifest.batch) + 1)

@@ -11,16 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from lesioncli.spec import REDUCTIONS
+
 UInt8 = NDArray[np.uint8]
 
 # Pillow's resize is antialiased: for "bilinear" the triangle kernel widens with the reduction factor.
-KERNELS = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "box": Image.Resampling.BOX,
-    "hamming": Image.Resampling.HAMMING,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
+KERNELS = {name: Image.Resampling[name.upper()] for name in REDUCTIONS}
 
 
 def to_network(rgb: UInt8, height: int, width: int, kernel: str = "bilinear") -> UInt8:

@@ -73,8 +73,9 @@ class RunFolder:
 
     def is_done(self, image: ImageFile) -> bool:
         """Whether an earlier run left this image's row, without failure, and its mask."""
-        row = self._rows.get(image_name(image))
-        return row is not None and row[4] == OK and mask_path(self.folder, image).is_file()
+        name = image_name(image)
+        row = self._rows.get(_stem(name))
+        return row is not None and row[0] == name and row[4] == OK and mask_path(self.folder, image).is_file()
 
     def add(self, outcome: Outcome) -> None:
         """Record one outcome; a skipped one has its row already, a failed one no mask, not even an earlier run's."""
@@ -84,9 +85,12 @@ class RunFolder:
             with suppress(OSError):  # a mask that cannot be written often cannot be removed either
                 mask_path(self.folder, outcome.image).unlink(missing_ok=True)
         row = self._row(outcome)
-        self._rows[row[0]] = row
-        self._writer.writerow(row)
-        self._journal.flush()
+        self._rows[_stem(row[0])] = row
+        try:
+            self._writer.writerow(row)
+            self._journal.flush()
+        except OSError as error:
+            raise InputError(f"{self._part}: {error.strerror}; make room, then run the same command again") from error
 
     def finish(self, report: Mapping[str, Any]) -> None:
         """Rows sorted into scores.csv, `report` and identity into run.json."""
@@ -101,7 +105,8 @@ class RunFolder:
         write_whole(self.folder / "run.json", content.encode())
 
     def _earlier_rows(self) -> dict[str, list[str]]:
-        rows = {row[0]: row for path in (self._csv, self._part) if path.exists() for row in self._read(path)}
+        paths = [path for path in (self._csv, self._part) if path.exists()]
+        rows = {_stem(row[0]): row for path in paths for row in self._read(path)}
         if rows:
             self._check_identity()
         return rows
@@ -147,6 +152,16 @@ class RunFolder:
 def image_name(image: ImageFile) -> str:
     """How a row names its image: relative, with suffix."""
     return _printable(image.name + image.path.suffix)
+
+
+def _stem(name: str) -> str:
+    """What rows go by: x.jpg and x.png would have one mask, so the newer row takes the place of the older."""
+    return name.rpartition(".")[0]
+
+
+def overlay_path(folder: Path, image: ImageFile) -> Path:
+    """Where an image's overlay lies."""
+    return folder / "overlays" / f"{image.name}.jpg"
 
 
 def mask_path(folder: Path, image: ImageFile) -> Path:

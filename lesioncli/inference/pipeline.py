@@ -20,7 +20,17 @@ from lesioncli.backends.base import Batch, Engine, Prediction, UInt8
 from lesioncli.errors import ImageError
 from lesioncli.inference.geometry import to_full_size, to_network
 from lesioncli.inference.images import Decoded, ImageFile, decode
-from lesioncli.inference.outputs import FAILED, OK, SKIPPED, Outcome, RunFolder, mask_path, write_mask, write_whole
+from lesioncli.inference.outputs import (
+    FAILED,
+    OK,
+    SKIPPED,
+    Outcome,
+    RunFolder,
+    mask_path,
+    overlay_path,
+    write_mask,
+    write_whole,
+)
 
 OVERLAY_SIDE_PX = 1024
 OVERLAY_COLOUR = (255, 230, 0)
@@ -50,7 +60,9 @@ def segment(images: Sequence[ImageFile], engine: Engine, out: RunFolder, options
     EngineError ends the run; whatever is wrong with one image is that image's outcome.
     """
     cv2.setNumThreads(1)  # the pool below is the parallelism
-    done = [out.is_done(image) for image in images]
+    done = [
+        out.is_done(image) and (not options.overlay or overlay_path(out.folder, image).is_file()) for image in images
+    ]
     todo = [image for image, is_done in zip(images, done, strict=True) if not is_done]
     outcomes = _run(todo, engine, out, options)
     for image, is_done in zip(images, done, strict=True):
@@ -158,7 +170,7 @@ def _write_overlay(out: RunFolder, image: ImageFile, decoded: Decoded, probabili
     outlines, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(picture, outlines, -1, OVERLAY_COLOUR, max(1, max(size_hw) // 400), cv2.LINE_AA)
     _, encoded = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])
-    write_whole(out.folder / "overlays" / f"{image.name}.jpg", np.asarray(encoded).tobytes())
+    write_whole(overlay_path(out.folder, image), np.asarray(encoded).tobytes())
 
 
 def count_cores() -> int:

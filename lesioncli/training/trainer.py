@@ -252,7 +252,9 @@ def _make_optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.
 
 def _half_type(device: str) -> torch.dtype:
     """bf16 where it is native (it needs no loss scaling), else fp16."""
-    return torch.bfloat16 if device == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return (
+        torch.bfloat16 if device == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    )
 
 
 def _one_thread(worker: int) -> None:

@@ -36,7 +36,7 @@ err = Console(stderr=True, highlight=False)
 
 ENGINES = Path("engines")
 SHOWN_FAILURES = 20
-GATE_PICTURES = 16
+GATE_PICTURES = 32  # drawn ones cost 25 ms each; fewer let a bf16 engine pass that is off on photographs
 
 
 class Group(TyperGroup):

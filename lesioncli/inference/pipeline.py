@@ -168,7 +168,7 @@ def _write_overlay(out: RunFolder, image: ImageFile, decoded: Decoded, probabili
     picture = np.asarray(cv2.resize(decoded.rgb, size_hw[::-1], interpolation=cv2.INTER_AREA), np.uint8)
     mask = _cut(to_full_size(probability, size_hw), cut)
     outlines, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(picture, outlines, -1, OVERLAY_COLOUR, max(1, max(size_hw) // 400), cv2.LINE_AA)
+    cv2.drawContours(picture, outlines, -1, OVERLAY_COLOUR, max(2, max(size_hw) // 300), cv2.LINE_AA)
     _, encoded = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])
     write_whole(overlay_path(out.folder, image), np.asarray(encoded).tobytes())
 

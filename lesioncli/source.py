@@ -5,11 +5,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from lesioncli.backends.build import Reference
-from lesioncli.backends.choose import SHIPPED_MODEL
+from lesioncli.backends.choose import shipped_onnx
 from lesioncli.errors import InputError, MissingPackageError
 from lesioncli.training.recipe import EngineSettings, find_recipe, load_recipe
 
-PRETRAINED = Path(__file__).parent / "pretrained"
 CHECKPOINT_SUFFIXES = (".safetensors", ".pt")
 
 
@@ -20,11 +19,6 @@ class Source:
     onnx: Path
     reference: Reference | None
     settings: EngineSettings
-
-
-def shipped_onnx() -> Path:
-    """The graph of the model that comes with the package."""
-    return PRETRAINED / f"{SHIPPED_MODEL}.onnx"
 
 
 def resolve(model: str | None, work: Path) -> Source:

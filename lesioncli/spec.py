@@ -19,7 +19,7 @@ class ModelSpec:
     """A trained model, described so that nothing about it has to be guessed.
 
     `options` are the network's own arguments, enough to build it again. `reduction` names the kernel that shrank the
-    training pictures: inference must use the same one (see inference/geometry.py).
+    training pictures: inference must use the same one (see inference/geometry.py). ValueError says what cannot be.
     """
 
     name: str
@@ -42,12 +42,11 @@ class ModelSpec:
             if strange := set(values) - known:
                 raise ValueError(f"unknown fields {sorted(strange)}")
             spec = cls(**{**values, "classes": tuple(values["classes"])})
-            spec._check()
         except (ValueError, TypeError, KeyError) as error:
             raise InputError(f"{source}: its ModelSpec cannot be read ({error}); export the model again") from error
         return spec
 
-    def _check(self) -> None:
+    def __post_init__(self) -> None:
         if not (isinstance(self.name, str) and re.fullmatch(r"\w[\w.+-]*", self.name)):
             raise ValueError(f"name {self.name!r} must be letters, digits and -_+. since files are named after it")
         if self.reduction not in REDUCTIONS:

@@ -20,10 +20,9 @@ from PIL import Image
 
 from lesioncli.backends.base import Engine
 from lesioncli.backends.build import Built, build
-from lesioncli.backends.choose import open_engine
+from lesioncli.backends.choose import open_engine, shipped_onnx
 from lesioncli.demo import draw_case
 from lesioncli.inference.images import ImageFile
-from lesioncli.source import shipped_onnx
 from lesioncli.spec import METADATA_KEY, ModelSpec
 
 UInt8 = NDArray[np.uint8]

@@ -1,6 +1,7 @@
 """build(): what it writes is what its manifest says, and what disagrees with its graph is not written."""
 
 import hashlib
+import shutil
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,10 +15,9 @@ from onnx import TensorProto, helper
 
 from lesioncli.backends.base import Batch, Manifest
 from lesioncli.backends.build import Answers, Built, Reference, build
-from lesioncli.backends.choose import choose_backend, find_engine, manifest_path, open_engine
+from lesioncli.backends.choose import choose_backend, find_engine, manifest_path, open_engine, shipped_onnx
 from lesioncli.backends.openvino import choose_precision
 from lesioncli.errors import EngineError, InputError
-from lesioncli.source import shipped_onnx
 from lesioncli.spec import METADATA_KEY, ModelSpec
 
 PICTURES = [draw(seed, 50, 70) for seed in range(4)]
@@ -294,10 +294,12 @@ def test_choose_backend_refuses_what_it_has_not() -> None:
     ],
 )
 def test_find_engine_by_name_or_default(
-    tmp_path: Path, there: list[str], asked: str | None, expected: str | None, reason: str
+    tmp_path: Path, there: list[str], asked: str | None, expected: str | None, reason: str, engine_manifest: Path
 ) -> None:
     for name in there:
         (tmp_path / f"{name}.json").touch()
+        if engine_manifest.stem == name:  # it is looked into: another model may have its name
+            shutil.copytree(engine_manifest.parent, tmp_path, dirs_exist_ok=True)
     path, why = find_engine(asked, "openvino", tmp_path)
     assert path == (expected and tmp_path / f"{expected}.json")
     assert why.startswith(reason)

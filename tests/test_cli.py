@@ -8,12 +8,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import tifffile
 from PIL import Image
 from typer.testing import CliRunner, Result
 
 from lesioncli import __version__
+from lesioncli.backends.choose import shipped_onnx
 from lesioncli.cli import app
 from lesioncli.demo import draw_case
 from lesioncli.inference import outputs
@@ -269,3 +271,23 @@ def test_an_image_saved_anew_under_another_suffix_has_one_row(here: Path) -> Non
     draw(here / "images" / "a.jpg", 1)
     assert "1 ok" in call("segment", "images", "--out", "masks").stdout
     assert list(rows_of(here / "masks")) == ["a.jpg"]
+
+
+def test_an_engine_by_another_name(here: Path) -> None:
+    draw(here / "images" / "a.png")
+    shipped = str(shipped_onnx())
+    assert call("build-engine", shipped, "--name", "mine", "--precision", "fp32").exit_code == 0
+    done = call("segment", "images", "--out", "masks", "--engine", "mine")
+    assert done.exit_code == 0
+    assert "mine.openvino.json (as asked)" in done.stderr
+    assert call("build-engine", shipped, "--name", "../evil").exit_code == 3
+
+
+def test_a_model_of_the_shipped_ones_name_is_not_called_the_shipped_one(here: Path) -> None:
+    draw(here / "images" / "a.png")
+    assert "(the shipped model's)" in call("segment", "images", "--out", "masks").stderr
+    graph = onnx.load(shipped_onnx())
+    graph.doc_string = "another"
+    onnx.save(graph, here / "other.onnx")
+    assert call("build-engine", "other.onnx", "--precision", "fp32").exit_code == 0
+    assert "built of another" in call("segment", "images", "--out", "others").stderr

@@ -26,9 +26,8 @@ from onnx import TensorProto, helper
 
 from lesioncli.backends.base import Batch, Engine, Prediction, sha256_of
 from lesioncli.backends.build import build
-from lesioncli.backends.choose import open_engine
+from lesioncli.backends.choose import open_engine, shipped_onnx
 from lesioncli.errors import EngineError
-from lesioncli.source import shipped_onnx
 
 BATCHES = [1, 3, 4]
 MANIFEST = "tiny.openvino.json"

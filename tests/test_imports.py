@@ -21,7 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "models": set(),
     "training": {"models", "evaluation", "inference.geometry", "inference.images"},
     "source": {"backends", "training"},
-    "doctor": {"backends", "source"},
+    "doctor": {"backends"},
     "cli": {"backends", "inference", "evaluation", "training", "source", "demo", "doctor"},
 }
 FREE = {"errors", "spec", "files"}

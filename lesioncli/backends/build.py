@@ -41,16 +41,23 @@ def build(
     precision: str = "auto",
     batch: int = 1,
     reference: Reference | None = None,
+    name: str | None = None,
 ) -> Built:
     """Build an OpenVINO engine of an ONNX graph into `folder` and gate it on `pictures`, RGB (H, W, 3).
 
-    `reference` gives the fp32 answers; without one the graph itself does, in fp32. Raises InputError for a graph that
+    The engine is called `name`, else as its model. `reference` gives the fp32 answers; without one the graph itself
+    does, in fp32. Raises InputError for a graph that
     cannot be read and EngineError where the engine disagrees. "auto" tries the faster precision first, and says so
     where only fp32 passes.
     """
     if not pictures:
         raise InputError("the parity gate has no pictures")
     spec = openvino.read_spec(onnx)
+    if name is not None:
+        try:
+            spec = replace(spec, name=name)
+        except ValueError as error:
+            raise InputError(f"no engine can be called so: {error}") from error
     images = [to_network(each, spec.height, spec.width, spec.reduction) for each in pictures]
     chosen, reason = openvino.choose_precision(precision)
     try:

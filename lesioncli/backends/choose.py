@@ -3,11 +3,12 @@
 from math import ceil
 from pathlib import Path
 
-from lesioncli.backends.base import Engine, Manifest
+from lesioncli.backends.base import Engine, Manifest, sha256_of
 from lesioncli.errors import EngineError
 
 BACKENDS = ("openvino",)
 SHIPPED_MODEL = "multitask-lite"
+PRETRAINED = Path(__file__).parents[1] / "pretrained"
 
 
 def choose_backend(asked: str) -> tuple[str, str]:
@@ -17,6 +18,11 @@ def choose_backend(asked: str) -> tuple[str, str]:
     if asked not in BACKENDS:
         raise EngineError(f"no backend {asked!r} in this version; it has {', '.join(BACKENDS)}")
     return asked, "as asked"
+
+
+def shipped_onnx() -> Path:
+    """The graph of the model that comes with the package."""
+    return PRETRAINED / f"{SHIPPED_MODEL}.onnx"
 
 
 def manifest_path(folder: Path, model: str, backend: str) -> Path:
@@ -36,7 +42,8 @@ def find_engine(asked: str | None, backend: str, folder: Path) -> tuple[Path | N
         raise EngineError(f"no engine {asked!r} here or in {folder}/; run: lesioncli build-engine, or see --engine")
     default = manifest_path(folder, SHIPPED_MODEL, backend)
     if default.is_file():
-        return default, "the shipped model's"
+        is_shipped = Manifest.read(default).source_sha256 == sha256_of(shipped_onnx())
+        return default, "the shipped model's" if is_shipped else "of the shipped model's name, but built of another"
     found = sorted(folder.glob(f"*.{backend}.json"))
     if len(found) > 1:
         names = ", ".join(each.name for each in found)

@@ -105,7 +105,6 @@ def load_recipe(path: Path) -> Recipe:
         sections = {
             each.name: _build(each.type, tables.pop(each.name, {}), each.name) for each in dataclasses.fields(Recipe)
         }
-        sections["model"]._check()
     except (OSError, tomllib.TOMLDecodeError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not a recipe: {error}") from error
     if tables:

@@ -279,7 +279,7 @@ def choose_device(asked: str) -> tuple[str, str]:
 def _write_history(run: Path, history: list[dict[str, float]]) -> None:
     """history.csv, one row an epoch, and curves.png."""
     with written_whole(run / "history.csv") as aside:
-        pandas.DataFrame(history).to_csv(aside, index=False, float_format="%.6g")
+        pandas.DataFrame(history).round(6).to_csv(aside, index=False)
     _plot_history(run / "curves.png", history)
 
 
@@ -293,6 +293,6 @@ def _plot_history(path: Path, history: list[dict[str, float]]) -> None:
     loss.set(title="training loss", xlabel="epoch")
     for name in [key for key in history[0] if key.startswith(("jaccard", "auc"))]:
         scores.plot(epochs, [row[name] for row in history], marker=".", label=name.replace("_", " "))
-    scores.set(title="validation", xlabel="epoch", ylim=(0.5, 1))
+    scores.set(title="validation", xlabel="epoch", ylim=(0, 1.02))
     scores.legend(loc="lower right")
     figure.savefig(path)

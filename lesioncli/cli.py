@@ -270,7 +270,7 @@ def _report_run(summary: "Summary", json_output: bool) -> None:
     speed = f", {summary.images_per_second:.0f} images/s" if summary.ok + summary.failed else ""
     out.print(
         f"{summary.images} images: {summary.ok} ok, {summary.failed} failed, {summary.skipped} done before"
-        f" ({summary.seconds:.1f} s{speed}); masks and scores.csv in {_plain(summary.out)}",
+        f" ({summary.seconds:.1f} s{speed}); masks and scores.csv are in {_plain(summary.out)}/",
         soft_wrap=True,
     )
 

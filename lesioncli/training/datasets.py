@@ -98,7 +98,9 @@ def _locate(folder: Path, split: str) -> tuple[Path, Path, Path]:
         return images, masks, labels
     if (folder / "images").is_dir():
         return folder / "images", folder / "masks", folder / "labels.csv"
-    raise InputError(f"{folder}: neither {official.name}_Data/ nor images/ is there; see 'Training' in the README")
+    raise InputError(
+        f"{folder}: neither {official.name}_Data/ nor images/ is there; see 'lesioncli train' in the README"
+    )
 
 
 def _is_picture(path: Path) -> bool:

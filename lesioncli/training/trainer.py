@@ -70,31 +70,11 @@ def train(
     settings, spec = recipe.train, recipe.model
     _start_or_check(run, recipe, seed, training, validation)
     torch.manual_seed(seed)
-    network = make_network(spec).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # stubs
-    _initialise_encoder(network, settings)
-    ema = get_ema_multi_avg_fn(settings.ema)  # type: ignore[no-untyped-call]  # torch's own, untyped
-    average = AveragedModel(network, multi_avg_fn=ema, use_buffers=True)
-    optimizer = _make_optimizer(network, settings)
     sampler = EpochSampler(len(training), settings.batch, seed)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, [settings.encoder_lr, settings.head_lr], total_steps=settings.epochs * len(sampler), pct_start=0.15
-    )
-    half = _half_type(device)
-    scaler = torch.amp.GradScaler(device, enabled=half is torch.float16)
-    state = State(network, average, optimizer, schedule, scaler)
+    state = _prepare(recipe, device, steps=settings.epochs * len(sampler))
+    network, average, scaler = state.network, state.average, state.scaler
     history = state.resume(run / "last.pt")
-    loader = DataLoader(
-        AugmentedSamples(training, (spec.height, spec.width), recipe.augment, seed),
-        batch_sampler=sampler,
-        num_workers=settings.workers,
-        # Workers are seeded when they start; from torch's own generator that would shift dropout after a resume.
-        generator=torch.Generator(),
-        worker_init_fn=_one_thread,
-        # A forked worker inherits opencv's locks but not the threads that hold them, and hangs.
-        multiprocessing_context="spawn" if settings.workers else None,
-        persistent_workers=settings.workers > 0,
-        pin_memory=device != "cpu",
-    )
+    loader = _make_loader(AugmentedSamples(training, (spec.height, spec.width), recipe.augment, seed), sampler, recipe)
     for epoch in range(len(history), settings.epochs):
         started = time.monotonic()
         torch.manual_seed(seed + 1_000_003 * (epoch + 1))  # dropout after a resume as without one
@@ -103,18 +83,18 @@ def train(
         network.train()
         for step, batch in enumerate(loader):
             images, masks, labels = (each.to(device, non_blocking=True) for each in batch)
-            with torch.autocast(device, half):
+            with torch.autocast(device, _half_type(device)):
                 mask_logits, class_logits = network(images.contiguous(memory_format=torch.channels_last))
             loss = joint_loss(mask_logits, class_logits, masks, labels, recipe.loss)
             if not torch.isfinite(loss):
                 raise InputError(
                     f"loss is {loss.item()} in epoch {epoch + 1}, step {step + 1}; lower the learning rates"
                 )
-            optimizer.zero_grad(set_to_none=True)
+            state.optimizer.zero_grad(set_to_none=True)
             scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch's own, untyped
-            scaler.step(optimizer)
+            scaler.step(state.optimizer)
             scaler.update()
-            schedule.step()
+            state.schedule.step()
             average.update_parameters(network)
             losses.append(loss.item())
             on_step(Progress(epoch, step, len(sampler), losses[-1]))
@@ -187,6 +167,39 @@ class State:
         for name, part in content.items():
             getattr(self, name).load_state_dict(part)
         return history
+
+
+def _prepare(recipe: Recipe, device: str, steps: int) -> State:
+    """Network, its running average, and what moves them, before the first of `steps` steps."""
+    settings = recipe.train
+    network = make_network(recipe.model).to(device)
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
+    _initialise_encoder(network, settings)
+    ema = get_ema_multi_avg_fn(settings.ema)  # type: ignore[no-untyped-call]  # torch's own, untyped
+    average = AveragedModel(network, multi_avg_fn=ema, use_buffers=True)
+    optimizer = _make_optimizer(network, settings)
+    peaks = [settings.encoder_lr, settings.head_lr]
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peaks, total_steps=steps, pct_start=0.15)
+    scaler = torch.amp.GradScaler(device, enabled=_half_type(device) is torch.float16)
+    return State(network, average, optimizer, schedule, scaler)
+
+
+def _make_loader(
+    samples: AugmentedSamples, sampler: EpochSampler, recipe: Recipe
+) -> DataLoader[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    workers = recipe.train.workers
+    return DataLoader(
+        samples,
+        batch_sampler=sampler,
+        num_workers=workers,
+        # Workers are seeded when they start; from torch's own generator that would shift dropout after a resume.
+        generator=torch.Generator(),
+        worker_init_fn=_one_thread,
+        # A forked worker inherits opencv's locks but not the threads that hold them, and hangs.
+        multiprocessing_context="spawn" if workers else None,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )
 
 
 def _start_or_check(

@@ -1,6 +1,7 @@
 """Holds the table of ARCHITECTURE.md: which part may import which, and what the commands must not load."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -95,3 +96,25 @@ def test_segment_and_evaluate_load_neither_torch_nor_pandas(tmp_path: Path) -> N
     loaded = _loaded_by("\n".join(three_lines), tmp_path)
     assert "openvino" in loaded, "the run did not happen"
     assert not loaded & {"torch", "onnx", "matplotlib", "scipy"}
+
+
+def test_no_command_reaches_for_the_network(tmp_path: Path) -> None:
+    """openvino, for one, reports every import to its maker unless it is kept from it, or in what looks like CI."""
+    watch = "calls = []\nsys.addaudithook(lambda name, _: calls.append(name) if name.startswith('socket.') else None)"
+    commands = [
+        _command("demo", ".", "--count", "2", "--size", "96", "64"),
+        _command("build-engine"),
+        _command("segment", "images", "--out", "masks"),
+        _command("evaluate", "--gt", "labels"),
+        _command("doctor"),
+    ]
+    pause = "import time; time.sleep(2)"  # it is done in a thread
+    check = "assert 'openvino' in sys.modules; assert not calls, calls; print('quiet')"
+    script = "\n".join(["import sys", watch, *commands, pause, check])
+    # An own home and no CI variables: as on a user's machine.
+    environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.endswith("quiet\n"), done.stderr
+    assert not (tmp_path / "intel").exists()

@@ -1,18 +1,23 @@
 """The CPU engine: the embedded default and, in fp32, the living definition of what a graph computes."""
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino
 from numpy.typing import NDArray
 
 from lesioncli.backends.base import Engine, Manifest
 from lesioncli.errors import EngineError, InputError
 from lesioncli.spec import METADATA_KEY, ModelSpec
+
+# On import openvino reports itself to its maker's analytics, unless it cannot import its reporter, for which it has a
+# stand-in. Nothing here may use the network without being asked.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None makes the import fail
+import openvino  # noqa: E402
 
 NAME = "openvino"
 VERSION = openvino.__version__

@@ -191,8 +191,9 @@ def segment(
 ) -> None:
     """Write a mask and a row of scores for every image; started again, it does what is missing."""
     from lesioncli.backends.choose import choose_backend, open_engine
+    from lesioncli.cores import count_cores
     from lesioncli.inference.images import find_images
-    from lesioncli.inference.pipeline import Options, count_cores
+    from lesioncli.inference.pipeline import Options
     from lesioncli.inference.run import run
 
     _one_of("--backend", backend, ("auto", "openvino"))

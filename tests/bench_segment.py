@@ -20,11 +20,12 @@ import numpy as np
 
 from lesioncli.backends.build import build, run_all
 from lesioncli.backends.choose import open_engine, shipped_onnx
+from lesioncli.cores import count_cores
 from lesioncli.demo import draw_case, write_demo
 from lesioncli.inference.geometry import to_full_size, to_network
 from lesioncli.inference.images import ImageFile, decode, find_images
 from lesioncli.inference.outputs import write_mask
-from lesioncli.inference.pipeline import Options, count_cores
+from lesioncli.inference.pipeline import Options
 from lesioncli.inference.run import run
 
 Result = TypeVar("Result")

@@ -145,7 +145,7 @@ def test_without_a_wish_there_is_a_thread_per_cpu(
             super().__init__(max_workers)
 
     asked: list[int] = []
-    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    monkeypatch.setattr(module, "count_cores", lambda: 7)
     monkeypatch.setattr(module, "ThreadPoolExecutor", Recorder)
     save(truth / "x.png")
     save(masks / "x.png")

@@ -21,11 +21,12 @@ from PIL import Image
 from lesioncli import __version__
 from lesioncli.backends.base import Engine
 from lesioncli.backends.choose import open_engine
+from lesioncli.cores import count_cores
 from lesioncli.errors import InputError
 from lesioncli.inference.geometry import to_network
 from lesioncli.inference.images import ImageFile, find_images
 from lesioncli.inference.outputs import FAILED, OK, SKIPPED, Outcome, RunFolder, mask_path, write_mask
-from lesioncli.inference.pipeline import Options, count_cores
+from lesioncli.inference.pipeline import Options
 from lesioncli.inference.run import run, sample_pictures
 
 HEADER = (

@@ -1,6 +1,5 @@
 """The CPU engine: the embedded default and, in fp32, the living definition of what a graph computes."""
 
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesioncli.backends.base import Engine, Manifest
+from lesioncli.cores import count_cores
 from lesioncli.errors import EngineError, InputError
 from lesioncli.spec import METADATA_KEY, ModelSpec
 
@@ -81,7 +81,7 @@ class OpenVinoEngine(Engine):
                 f"{folder}: the manifest of {manifest.spec.name} does not name an .xml, a .bin and a precision"
                 f" out of {', '.join(PRECISIONS)}; run: lesioncli build-engine"
             )
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = count_cores()
         options: Mapping[str, Any] = {
             "INFERENCE_PRECISION_HINT": PRECISIONS[manifest.precision],
             "NUM_STREAMS": cores,

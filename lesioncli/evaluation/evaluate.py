@@ -7,7 +7,6 @@ their size; of a million images only names and numbers are held.
 
 import csv
 import math
-import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lesioncli.cores import count_cores
 from lesioncli.errors import ImageError, InputError
 from lesioncli.evaluation.masks import find_masks, read_mask
 from lesioncli.evaluation.metrics import (
@@ -98,7 +98,7 @@ def evaluate(
         raise InputError(f"{predictions}: no masks found; give the folder that `lesioncli segment` wrote")
     failures = {name: row.failure for name, row in (rows or {}).items() if row.failure}
     jobs, extra = _pair(truths, masks, failures)
-    cases = tuple(_watched(_run(jobs, workers or os.cpu_count() or 1), len(jobs), on_progress))
+    cases = tuple(_watched(_run(jobs, workers or count_cores()), len(jobs), on_progress))
     means, mean_intervals = _mean_metrics(cases, seed)
     scored = _join(labels, rows)
     aucs, auc_intervals = _aucs(scored, seed)

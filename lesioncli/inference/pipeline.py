@@ -4,7 +4,6 @@ One thread drives the engine; a pool decodes ahead of it and writes behind it. E
 interpreter's lock, so threads suffice. What is held at any time is bounded by the engine's slots.
 """
 
-import os
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesioncli.backends.base import Batch, Engine, Prediction, UInt8
+from lesioncli.cores import count_cores
 from lesioncli.errors import ImageError
 from lesioncli.inference.geometry import to_full_size, to_network
 from lesioncli.inference.images import Decoded, ImageFile, decode
@@ -171,8 +171,3 @@ def _write_overlay(out: RunFolder, image: ImageFile, decoded: Decoded, probabili
     cv2.drawContours(picture, outlines, -1, OVERLAY_COLOUR, max(2, max(size_hw) // 300), cv2.LINE_AA)
     _, encoded = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])
     write_whole(overlay_path(out.folder, image), np.asarray(encoded).tobytes())
-
-
-def count_cores() -> int:
-    """Cores this process may use, which on a shared machine can be fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -551,8 +551,27 @@ def test_the_output_folder_is_no_input(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_a_file_given_twice_is_one_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tree(tmp_path, "in/x.jpg"))
+    assert names(find_images([Path("in"), tmp_path / "in", Path("in/../in/x.jpg")])) == ["x"]
+
+
+def test_a_link_to_a_file_is_an_image_of_its_own(tmp_path: Path) -> None:
+    tree(tmp_path, "in/x.jpg")
     (tmp_path / "in/y.jpg").symlink_to("x.jpg")
-    assert names(find_images([Path("in"), tmp_path / "in", Path("in/../in/x.jpg"), Path("in/y.jpg")])) == ["x"]
+    assert names(find_images([tmp_path / "in"])) == ["x", "y"]
+
+
+def test_two_links_to_one_folder_are_two_folders(tmp_path: Path) -> None:
+    tree(tmp_path, "elsewhere/x.jpg", "in/z.jpg")
+    for name in ("a", "b"):
+        (tmp_path / "in" / name).symlink_to(tmp_path / "elsewhere")
+    assert names(find_images([tmp_path / "in"])) == ["a/x", "b/x", "z"]
+
+
+def test_folders_that_link_to_each_other_come_to_an_end(tmp_path: Path) -> None:
+    tree(tmp_path, "a/x.jpg", "b/y.jpg")
+    (tmp_path / "a/to_b").symlink_to(tmp_path / "b")
+    (tmp_path / "b/to_a").symlink_to(tmp_path / "a")
+    assert names(find_images([tmp_path / "a"])) == ["to_b/y", "x"]
 
 
 def test_links_to_folders_are_followed_but_not_in_circles(tmp_path: Path) -> None:

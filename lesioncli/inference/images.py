@@ -80,7 +80,9 @@ class Decoded:
 
 
 def find_images(sources: Sequence[Path], exclude: Path | None = None) -> list[ImageFile]:
-    """List the images of files and folders (with their sub-folders), sorted by name; each file is listed once.
+    """List the images of files and folders (with their sub-folders), sorted by name.
+
+    A path that is given twice is one image; a link to a file is an image of its own.
 
     In folders, hidden entries, other suffixes and ISIC's `*_superpixels.png` are passed over. Nothing that lies in
     `exclude`, the output folder, is an input: masks are often written inside the image folder.
@@ -92,9 +94,8 @@ def find_images(sources: Sequence[Path], exclude: Path | None = None) -> list[Im
     found: dict[str, ImageFile] = {}
     try:
         for image in (image for source in sources for image in _images_of(source)):
-            real = os.path.realpath(image.path)
-            if excluded is None or not PurePath(real).is_relative_to(excluded):
-                found.setdefault(real, image)
+            if excluded is None or not PurePath(os.path.realpath(image.path)).is_relative_to(excluded):
+                found.setdefault(os.path.abspath(image.path), image)  # noqa: PTH100 - resolve() follows links
     except OSError as error:
         raise InputError(f"{error.filename} cannot be read: {error.strerror}") from error
     if not found:
@@ -116,17 +117,22 @@ def _images_of(source: Path) -> Iterator[ImageFile]:
 
 
 def _images_in(folder: Path) -> Iterator[ImageFile]:
-    seen: set[str] = set()  # a link to a folder above it would make the walk endless
     for directory, subfolders, files in os.walk(folder, onerror=_raise, followlinks=True):
-        real = os.path.realpath(directory)
-        if real in seen:
+        if _closes_a_circle(Path(directory), folder):
             subfolders.clear()
             continue
-        seen.add(real)
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         inside = Path(directory).relative_to(folder)
         for name in sorted(filter(_is_input, files)):
             yield ImageFile(Path(directory, name), (inside / PurePath(name).stem).as_posix())
+
+
+def _closes_a_circle(directory: Path, folder: Path) -> bool:
+    """Whether a folder is a link to one that the walk from `folder` came through, which would never end."""
+    if directory == folder or not directory.is_symlink():
+        return False
+    real = os.path.realpath(directory)
+    return any(os.path.realpath(above) == real for above in directory.parents if above.is_relative_to(folder))
 
 
 def _is_input(name: str) -> bool:

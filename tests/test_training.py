@@ -220,12 +220,30 @@ def test_validation_without_labels_goes_by_the_masks(finished: Finished, lesions
     assert found["choice"] == found["jaccard"]
 
 
+@pytest.mark.parametrize("unknown", [0, 3])
+def test_an_unknown_label_counts_for_neither_side(finished: Finished, lesions: list[Sample], unknown: int) -> None:
+    """Lesions 0 and 3 are the melanomas, and ranked first: either one, taken for a negative, could spoil the other."""
+    network, _ = load_checkpoint(finished.best)
+    samples = list(lesions)
+    samples[unknown] = replace(samples[unknown], labels=(math.nan, 0.0))
+    assert validate(network, LEARNS, samples, "cpu")["auc_melanoma"] == 1
+
+
 def test_a_validation_mask_of_another_size_is_refused_by_name(tmp_path: Path, lesions: list[Sample]) -> None:
     path = tmp_path / "mask.png"
     Image.fromarray(np.zeros((SIDE, SIDE + 1), np.uint8)).save(path)
     with pytest.raises(InputError) as raised:
         validate(make_network(SPEC), LEARNS, [replace(lesions[0], mask=path)], "cpu")
     assert str(raised.value).startswith(f"{path}: ")
+
+
+def test_every_epoch_bends_the_samples_anew(tmp_path: Path, lesions: list[Sample]) -> None:
+    """Weights that stand still see all four lesions at each step: only other bends can make another loss of them."""
+    still = TrainSettings(epochs=2, batch=4, encoder_lr=0.0, head_lr=0.0, initial="none", workers=0)
+    recipe = Recipe(replace(SPEC, options={**SPEC.options, "dropout": 0.0}), still)
+    steps: list[Progress] = []
+    train(recipe, lesions, lesions, tmp_path, on_step=steps.append)
+    assert len({each.loss for each in steps}) == 2
 
 
 KILLED = """

@@ -5,6 +5,7 @@ the run, the next one starts from scores.csv and that file: a row means that the
 """
 
 import csv
+import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -68,14 +69,16 @@ class RunFolder:
             self._journal = self._part.open("w", newline="", encoding="utf-8")
         except OSError as error:
             raise InputError(f"{folder}: cannot be written ({error.strerror}); choose another --out") from error
-        self._writer = csv.writer(self._journal)
-        self._writer.writerow(self._columns)
+        self._journal.write(_csv_line(self._columns))
 
     def is_done(self, image: ImageFile) -> bool:
         """Whether an earlier run left this image's row, without failure, and its mask."""
         name = image_name(image)
-        row = self._rows.get(_stem(name))
-        return row is not None and row[0] == name and row[4] == OK and mask_path(self.folder, image).is_file()
+        line = self._rows.get(_stem(name))
+        if line is None:
+            return False
+        row = next(csv.reader([line]))
+        return row[0] == name and row[4] == OK and mask_path(self.folder, image).is_file()
 
     def add(self, outcome: Outcome) -> None:
         """Record one outcome; a skipped one has its row already, a failed one no mask, not even an earlier run's."""
@@ -85,9 +88,9 @@ class RunFolder:
             with suppress(OSError):  # a mask that cannot be written often cannot be removed either
                 mask_path(self.folder, outcome.image).unlink(missing_ok=True)
         row = self._row(outcome)
-        self._rows[_stem(row[0])] = row
+        line = self._rows[_stem(row[0])] = _csv_line(row)
         try:
-            self._writer.writerow(row)
+            self._journal.write(line)
             self._journal.flush()
         except OSError as error:
             raise InputError(f"{self._part}: {error.strerror}; make room, then run the same command again") from error
@@ -104,9 +107,10 @@ class RunFolder:
         content = json.dumps({**self._identity, **report}, indent=1) + "\n"
         write_whole(self.folder / "run.json", content.encode())
 
-    def _earlier_rows(self) -> dict[str, list[str]]:
+    def _earlier_rows(self) -> dict[str, str]:
+        """Rows by what they go by, each as its line: of a million, lists of fields would take a gigabyte."""
         paths = [path for path in (self._csv, self._part) if path.exists()]
-        rows = {_stem(row[0]): row for path in paths for row in self._read(path)}
+        rows = {_stem(row[0]): _csv_line(row) for path in paths for row in self._read(path)}
         if rows:
             self._check_identity()
         return rows
@@ -144,14 +148,19 @@ class RunFolder:
         if not self._rows:
             return
         with written_whole(self._csv) as aside, aside.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(self._columns)
-            writer.writerows(self._rows[name] for name in sorted(self._rows))
+            file.write(_csv_line(self._columns))
+            file.writelines(self._rows[name] for name in sorted(self._rows))
 
 
 def image_name(image: ImageFile) -> str:
     """How a row names its image: relative, with suffix."""
     return _printable(image.name + image.path.suffix)
+
+
+def _csv_line(fields: Sequence[str]) -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text).writerow(fields)
+    return text.getvalue()
 
 
 def _stem(name: str) -> str:

@@ -74,7 +74,8 @@ def train(
     state = _prepare(recipe, device, steps=settings.epochs * len(sampler))
     network, average, scaler = state.network, state.average, state.scaler
     history = state.resume(run / "last.pt")
-    loader = _make_loader(AugmentedSamples(training, (spec.height, spec.width), recipe.augment, seed), sampler, recipe)
+    samples = AugmentedSamples(training, (spec.height, spec.width), recipe.augment, seed)
+    loader = _make_loader(samples, sampler, settings.workers, device)
     for epoch in range(len(history), settings.epochs):
         started = time.monotonic()
         torch.manual_seed(seed + 1_000_003 * (epoch + 1))  # dropout after a resume as without one
@@ -185,9 +186,8 @@ def _prepare(recipe: Recipe, device: str, steps: int) -> State:
 
 
 def _make_loader(
-    samples: AugmentedSamples, sampler: EpochSampler, recipe: Recipe
+    samples: AugmentedSamples, sampler: EpochSampler, workers: int, device: str
 ) -> DataLoader[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    workers = recipe.train.workers
     return DataLoader(
         samples,
         batch_sampler=sampler,
@@ -198,7 +198,7 @@ def _make_loader(
         # A forked worker inherits opencv's locks but not the threads that hold them, and hangs.
         multiprocessing_context="spawn" if workers else None,
         persistent_workers=workers > 0,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=device != "cpu",
     )
 
 

@@ -37,7 +37,7 @@ def network() -> nn.Module:
     torch.manual_seed(3)
     # As in training: in train mode, and in the memory layout that safetensors does not take as it is.
     network = make_network(SPEC)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # stubs
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
     return network
 
 

@@ -122,10 +122,10 @@ def test_it_takes_and_gives_what_the_contract_says(exported: Exported) -> None:
         return value.name, tensor.elem_type, [each.dim_value or each.dim_param for each in tensor.shape.dim]
 
     (image,), (mask, scores) = graph.input, graph.output
-    batch = image.type.tensor_type.shape.dim[0].dim_param
-    assert batch
-    assert signature(image) == ("image", UINT8, [batch, HEIGHT, WIDTH, 3])
-    assert signature(mask) == ("mask", UINT8, [batch, HEIGHT, WIDTH])
+    batch, height, width = (each.dim_param for each in image.type.tensor_type.shape.dim[:3])
+    assert all((batch, height, width))
+    assert signature(image) == ("image", UINT8, [batch, height, width, 3])
+    assert signature(mask) == ("mask", UINT8, [batch, height, width])
     assert signature(scores) == ("scores", FLOAT, [batch, 3])
 
 
@@ -158,12 +158,12 @@ def test_nevus_is_what_both_heads_deny(exported: Exported, pictures: UInt8) -> N
     np.testing.assert_allclose(scores[:, 2], 1 - scores[:, :2].max(1), atol=1e-6)
 
 
-def test_openvino_in_fp32_answers_as_torch_for_any_batch(exported: Exported, pictures: UInt8) -> None:
+def test_openvino_in_fp32_answers_as_torch_for_any_batch_and_size(exported: Exported) -> None:
     compiled = openvino.Core().compile_model(
         exported.path, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
     )
-    for count in (1, 2, 5):
-        batch = np.resize(pictures, (count, *pictures.shape[1:]))
+    for shape in ((1, HEIGHT, WIDTH), (2, HEIGHT, WIDTH), (5, HEIGHT, WIDTH), (3, 128, 32), (1, 96, 160)):
+        batch = np.stack([draw_case(seed, *shape[1:]).image for seed in range(shape[0])])
         found = compiled(batch)
         assert_agree([found["mask"], found["scores"]], by_hand(exported.network, batch))
 

@@ -240,6 +240,18 @@ def test_same_padding_puts_the_odd_pixel_on_the_far_side(
     torch.testing.assert_close(layer(image), functional.conv2d(padded, layer.weight, layer.bias, stride))
 
 
+@pytest.mark.parametrize("dilation", [1, 2, 4])
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_same_padding_of_a_dilated_convolution_is_that_of_its_spread_out_kernel(kernel: int, dilation: int) -> None:
+    dilated, image = SameConv2d(2, 3, kernel, dilation=dilation), noise(1, 2, 16, 16)
+    spread = SameConv2d(2, 3, (kernel - 1) * dilation + 1)
+    with torch.no_grad():
+        spread.weight.zero_()[..., ::dilation, ::dilation] = dilated.weight
+    assert dilated.bias is not None
+    spread.bias = dilated.bias
+    torch.testing.assert_close(dilated(image), spread(image))
+
+
 def test_a_dropped_path_is_the_identity_and_the_kept_ones_make_up_for_it() -> None:
     torch.manual_seed(0)
     block = InvertedResidual(8, 8, 3, 1, 6, drop_path=0.25).eval()

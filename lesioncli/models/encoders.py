@@ -31,7 +31,11 @@ _TF_BN_EPS = 1e-3
 
 
 class SameConv2d(nn.Conv2d):
-    """Convolution with TensorFlow's "same" padding: where one side must get more, it is the far one."""
+    """Convolution with TensorFlow's "same" padding: where one side must get more, it is the far one.
+
+    For sides that the stride divides, the padding follows from kernel, stride and dilation alone, so that a graph
+    exported at one size is right at others.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         (top, bottom), (left, right) = (self._padding(x.shape[axis + 2], axis) for axis in (0, 1))
@@ -41,8 +45,8 @@ class SameConv2d(nn.Conv2d):
         return functional.conv2d(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
 
     def _padding(self, size: int, axis: int) -> tuple[int, int]:
-        stride, kernel = self.stride[axis], self.kernel_size[axis]
-        total = max((math.ceil(size / stride) - 1) * stride + kernel - int(size), 0)
+        stride, reach = self.stride[axis], self.dilation[axis] * (self.kernel_size[axis] - 1) + 1
+        total = max(reach - (size % stride or stride), 0)
         return total // 2, total - total // 2
 
 
@@ -90,12 +94,20 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite(nn.Module):
-    """EfficientNet-lite 0, 1 or 2: ReLU6, no squeeze-and-excite. Expects RGB in [-1, 1].
+    """EfficientNet-lite 0, 1 or 2: ReLU6, no squeeze-and-excite. Expects RGB (or more channels) in [-1, 1].
 
-    `channels` are those of the maps that forward() returns, at strides 2, 4, 8, 16 and 32.
+    `channels` are those of the maps that forward() returns, at strides 2, 4, 8, 16 and 32. Without its `head`, of 1280
+    channels, the deepest map is the last stage's, which has no activation.
     """
 
-    def __init__(self, name: str = "efficientnet_lite0", drop_path: float = 0.0) -> None:
+    def __init__(
+        self,
+        name: str = "efficientnet_lite0",
+        drop_path: float = 0.0,
+        *,
+        channels_in: int = 3,
+        head: bool = True,
+    ) -> None:
         super().__init__()
         self.name = name
         width, depth = _LITE[name]
@@ -103,7 +115,7 @@ class EfficientNetLite(nn.Module):
             n if index in (0, len(_STAGES) - 1) else math.ceil(n * depth) for index, (*_, n) in enumerate(_STAGES)
         ]
         widths = [_round_channels(channels * width) for _, _, _, channels, _ in _STAGES]
-        self.conv_stem = SameConv2d(3, 32, 3, 2, bias=False)
+        self.conv_stem = SameConv2d(channels_in, 32, 3, 2, bias=False)
         self.bn1 = nn.BatchNorm2d(32, eps=_TF_BN_EPS)
         stages, channels_in, made, total = [], 32, 0, sum(repeats)
         for (kernel, stride, expansion, _, _), channels, count in zip(_STAGES, widths, repeats, strict=True):
@@ -118,9 +130,11 @@ class EfficientNetLite(nn.Module):
                 channels_in, made = channels, made + 1
             stages.append(stage)
         self.blocks = nn.Sequential(*stages)
-        self.conv_head = nn.Conv2d(channels_in, 1280, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(1280, eps=_TF_BN_EPS)
-        self.channels = (widths[0], widths[1], widths[2], widths[4], 1280)
+        self.head = head
+        if head:
+            self.conv_head = nn.Conv2d(channels_in, 1280, 1, bias=False)
+            self.bn2 = nn.BatchNorm2d(1280, eps=_TF_BN_EPS)
+        self.channels = (widths[0], widths[1], widths[2], widths[4], 1280 if head else channels_in)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(N, 3, H, W) in [-1, 1] -> five maps, at output strides 2 to 32."""
@@ -130,7 +144,7 @@ class EfficientNetLite(nn.Module):
             x = stage(x)
             if index in (0, 1, 2, 4):
                 features.append(x)
-        return [*features, functional.relu6(self.bn2(self.conv_head(x)))]
+        return [*features, functional.relu6(self.bn2(self.conv_head(x))) if self.head else x]
 
 
 def _round_channels(channels: float, divisor: int = 8) -> int:

@@ -3,7 +3,7 @@
 Input  image  uint8 (N, H, W, 3), RGB.
 Output mask   uint8 (N, H, W), lesion probability x 255; scores float32 (N, K), in the order of spec.classes.
 Normalisation, sigmoid and rounding are inside. The first node is a Cast and so is the last before `mask`, since
-TensorRT takes nothing else on uint8. N is dynamic.
+TensorRT takes nothing else on uint8. N is dynamic, and so are H and W, as multiples of 32.
 """
 
 import logging
@@ -16,6 +16,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.export import Dim
 
 from lesioncli.files import written_whole
 from lesioncli.inference.geometry import UInt8
@@ -70,7 +71,7 @@ def export_onnx(network: nn.Module, spec: ModelSpec, path: Path) -> None:
             input_names=["image"],
             output_names=["mask", "scores"],
             dynamo=True,
-            dynamic_shapes={"image": {0: torch.export.Dim("n", min=1)}},
+            dynamic_shapes={"image": {0: Dim("n", min=1), 1: 32 * Dim("h", min=1), 2: 32 * Dim("w", min=1)}},
             optimize=True,
             verbose=False,
         )

@@ -183,6 +183,9 @@ def segment(
     ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Threads that decode and write; 0 is one a core.")] = 0,
     threshold: Annotated[float, typer.Option(min=0.004, max=1.0, help="Lesion from this probability on.")] = 0.5,
+    tta: Annotated[
+        str, typer.Option(help="Views of each picture: none (one), flips (four) or full (27).", metavar="NAME")
+    ] = "none",
     overlay: Annotated[bool, typer.Option("--overlay", help="Also draw each outline over a reduced picture.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Start anew, even over another engine's masks.")
@@ -195,15 +198,17 @@ def segment(
     from lesioncli.inference.images import find_images
     from lesioncli.inference.pipeline import Options
     from lesioncli.inference.run import run
+    from lesioncli.inference.views import PROCEDURES
 
     _one_of("--backend", backend, ("auto", "openvino"))
+    _one_of("--tta", tta, tuple(PROCEDURES))
     _quiet_decoders()
     found = find_images(images, exclude=out_folder)
     chosen, why = choose_backend(backend)
     manifest = _engine_for(engine, chosen, why, batch)
-    options = Options(threshold, workers, overlay)
+    options = Options(threshold, workers, overlay, tta)
     with (
-        open_engine(manifest, ahead_images=2 * (workers or count_cores())) as opened,
+        open_engine(manifest, 2 * (workers or count_cores()), PROCEDURES[tta].layout) as opened,
         _progress(found, not json_output) as tell,
     ):
         if batch not in (None, opened.batch_size):
@@ -406,14 +411,18 @@ def train(
     validation: Annotated[
         list[Path] | None, typer.Option("--val", help="Validation data.", show_default="the --data folders' own")
     ] = None,
+    stage: Annotated[str | None, typer.Option(help="Train this stage only.", show_default="all, in order")] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="A checkpoint of the same network: what is not trained comes from it.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights, order and augmentation.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
-    """Train a network from a recipe; killed and started again, it ends with the same weights."""
+    """Train a network from a recipe, stage by stage; killed and started again, it ends with the same weights."""
     _one_of("--device", device, ("auto", "cpu", "cuda"))
     try:
         from lesioncli.training.datasets import collect
-        from lesioncli.training.trainer import choose_device
+        from lesioncli.training.trainer import Task, choose_device, make_fabric
         from lesioncli.training.trainer import train as library
     except ModuleNotFoundError as error:
         raise MissingPackageError(str(error.name), "train") from error
@@ -422,36 +431,42 @@ def train(
     resolved = load_recipe(find_recipe(recipe))
     training, held_out = collect(data, validation or data, resolved.train.exclude)
     chosen, reason = choose_device(device)
-    _say(f"{len(training)} training and {len(held_out)} validation samples; device {chosen}: {reason}")
-    with _training_progress(resolved.train.epochs) as (on_step, on_epoch):
-        best = library(
-            resolved, training, held_out, run_folder, seed=seed, device=chosen, on_step=on_step, on_epoch=on_epoch
+    fabric, precision = make_fabric(chosen)
+    first = fabric.is_global_zero  # of several processes, one speaks
+    if first:
+        _say(f"{len(training)} training and {len(held_out)} validation samples; device {chosen}: {reason}; {precision}")
+    with _training_progress(first) as (on_step, on_epoch):
+        task = Task(
+            resolved, training, held_out, run_folder, seed, start, on_step, on_epoch, _say if first else lambda _: None
         )
-    out.print(f"best checkpoint: {_plain(best)}; next: lesioncli build-engine {_plain(best)}", soft_wrap=True)
+        best = library(task, fabric, stage)
+    if first:
+        out.print(f"best checkpoint: {_plain(best)}; next: lesioncli build-engine {_plain(best)}", soft_wrap=True)
 
 
 @contextmanager
-def _training_progress(epochs: int) -> Iterator[tuple[Callable[[Any], None], Callable[[Mapping[str, float]], None]]]:
+def _training_progress(
+    show: bool,
+) -> Iterator[tuple[Callable[[Any], None], Callable[[str, Mapping[str, float]], None]]]:
     """A bar over the epoch's steps with loss, rate and time left, and a line for every epoch."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("epoch {task.fields[epoch]}"), BarColumn(), MofNCompleteColumn())
+    columns = (TextColumn("{task.fields[where]}"), BarColumn(), MofNCompleteColumn())
     more = (TextColumn("loss {task.fields[loss]:.3f}  {task.fields[rate]}"), TimeRemainingColumn())
-    with Progress(*columns, *more, console=err, disable=not err.is_terminal) as bar:
-        task = bar.add_task("", total=None, epoch=f"?/{epochs}", loss=math.nan, rate="")
+    with Progress(*columns, *more, console=err, disable=not (show and err.is_terminal)) as bar:
+        task = bar.add_task("", total=None, where="", loss=math.nan, rate="")
 
         def on_step(progress: Any) -> None:
             speed = bar.tasks[0].speed
             rate = f"{speed:.1f} steps/s" if speed else ""
             if progress.step == 0:
                 bar.reset(task, total=progress.steps)
-            bar.update(
-                task, completed=progress.step + 1, epoch=f"{progress.epoch + 1}/{epochs}", loss=progress.loss, rate=rate
-            )
+            where = f"{progress.stage} {progress.epoch + 1}/{progress.epochs}"
+            bar.update(task, completed=progress.step + 1, where=where, loss=progress.loss, rate=rate)
 
-        def on_epoch(row: Mapping[str, float]) -> None:
+        def on_epoch(stage: str, row: Mapping[str, float]) -> None:
             figures = ", ".join(f"{key} {value:.4g}" for key, value in row.items() if key != "epoch")
-            err.print(f"epoch {row['epoch']:.0f}: {figures}", soft_wrap=True)
+            err.print(f"{stage}, epoch {row['epoch']:.0f}: {figures}", soft_wrap=True)
 
         yield on_step, on_epoch
 

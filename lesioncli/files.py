@@ -1,8 +1,11 @@
-"""Files written whole or not at all."""
+"""Files written whole or not at all, told apart by their hash; and where those lie that come with the package."""
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+PRETRAINED = Path(__file__).parent / "pretrained"
 
 
 @contextmanager
@@ -19,3 +22,8 @@ def written_whole(path: Path) -> Iterator[Path]:
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -97,6 +97,15 @@ class Multitask(nn.Module):
         pooled = self.dropout(self._pool(features[-1], mask_logits))
         return mask_logits, torch.cat([self.heads[name](pooled) for name in CLASSES], 1)
 
+    @staticmethod
+    def class_probabilities(class_logits: Tensor) -> Tensor:
+        """Class logits (N, 2) -> (N, 3): melanoma, seborrheic keratosis, nevus.
+
+        Two answers that do not compete say nothing of nevi; what both deny is reported as nevus.
+        """
+        two = class_logits.sigmoid()
+        return torch.cat([two, 1 - two.amax(1, keepdim=True)], 1)
+
     def _pool(self, deepest: Tensor, mask_logits: Tensor) -> Tensor:
         whole = deepest.mean((2, 3))
         if not self.lesion_pooling:

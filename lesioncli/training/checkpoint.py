@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from lesioncli.errors import InputError
 from lesioncli.files import written_whole
+from lesioncli.models.mbdcnn import MBDCNN
 from lesioncli.models.multitask import Multitask
 from lesioncli.spec import METADATA_KEY, ModelSpec
 
-NETWORKS: dict[str, type[nn.Module]] = {"multitask": Multitask}
+NETWORKS: dict[str, type[nn.Module]] = {"multitask": Multitask, "mbdcnn": MBDCNN}
 
 
 def make_network(spec: ModelSpec) -> nn.Module:

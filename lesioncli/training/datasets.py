@@ -21,16 +21,18 @@ from torch.utils.data import Dataset, Sampler
 from lesioncli.errors import ImageError, InputError
 from lesioncli.inference.geometry import UInt8, to_network, to_upright
 from lesioncli.inference.images import SUFFIXES, Decoded, decode
-from lesioncli.models.multitask import CLASSES
 from lesioncli.training.augment import augment
 from lesioncli.training.recipe import AugmentSettings
 
 ID_COLUMNS = ("image_id", "image", "isic_id")
+LABELS = ("melanoma", "seborrheic_keratosis")  # what a label file says; neither is a nevus
+
+Key = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture, its mask, and its labels in the order of CLASSES (nan where unknown)."""
+    """A picture, its mask, and its labels in the order of LABELS (nan where unknown)."""
 
     name: str
     image: Path
@@ -46,7 +48,7 @@ def read_samples(folder: Path, split: str, exclude: Iterable[str] = ()) -> list[
     """
     images, masks, labels_csv = _locate(folder, split)
     labels = _read_labels(labels_csv) if labels_csv.exists() else {}
-    unknown = (float("nan"),) * len(CLASSES)
+    unknown = (float("nan"),) * len(LABELS)
     skipped = set(exclude)
     paths = sorted(path for path in images.iterdir() if _is_picture(path))
     samples = [
@@ -121,8 +123,8 @@ def _read_labels(path: Path) -> dict[str, tuple[float, ...]]:
             reader = csv.DictReader(file)
             columns = reader.fieldnames or ()
             id_column = next((each for each in ID_COLUMNS if each in columns), None)
-            if id_column is None or not set(CLASSES) <= set(columns):
-                raise InputError(f"{path}: needs the columns image, {', '.join(CLASSES)}; it has {', '.join(columns)}")
+            if id_column is None or not set(LABELS) <= set(columns):
+                raise InputError(f"{path}: needs the columns image, {', '.join(LABELS)}; it has {', '.join(columns)}")
             return {row[id_column]: _label_values(row, path, reader.line_num) for row in reader}
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: not a readable CSV file in UTF-8 ({error})") from error
@@ -130,7 +132,7 @@ def _read_labels(path: Path) -> dict[str, tuple[float, ...]]:
 
 def _label_values(row: dict[str, str], path: Path, line: int) -> tuple[float, ...]:
     values = []
-    for name in CLASSES:
+    for name in LABELS:
         if row[name] not in ("0", "1", "0.0", "1.0", ""):
             raise InputError(f"{path}, line {line}: {name} is {row[name]!r}; it must be 0, 1 or empty")
         values.append(float(row[name] or "nan"))
@@ -166,7 +168,7 @@ def read_picture(sample: Sample, at_least_hw: tuple[int, int]) -> Decoded:
 
 
 class AugmentedSamples(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """Indexed by (epoch, index): the same pair gives the same sample, in whatever process and after any restart."""
+    """Indexed by (epoch, place in it, sample): the same key gives the same pixels in any process, after any restart."""
 
     def __init__(
         self, samples: Sequence[Sample], size_hw: tuple[int, int], settings: AugmentSettings, seed: int
@@ -176,34 +178,57 @@ class AugmentedSamples(Dataset[tuple[Tensor, Tensor, Tensor]]):
         self.settings = settings
         self.seed = seed
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    def __getitem__(self, key: Key) -> tuple[Tensor, Tensor, Tensor]:
         """Image (3, H, W) in [0, 1], mask (1, H, W) in [0, 1], labels (2,)."""
-        epoch, index = key
+        index = key[2]
         sample = self.samples[index]
         height, width = self.size_hw
         decoded = read_picture(sample, (height, width))
         stored_mask = read_mask_of(sample, decoded.stored_hw)
         upright_hw = (decoded.rgb.shape[0], decoded.rgb.shape[1])
         mask = to_network(to_upright(stored_mask, decoded.orientation), *upright_hw, kernel="box")
-        rng = np.random.default_rng((self.seed, epoch, index))
+        rng = np.random.default_rng((self.seed, *key))
         image, mask = augment(decoded.rgb, mask, self.size_hw, self.settings, rng)
         pixels = torch.from_numpy(image.transpose(2, 0, 1).astype(np.float32) / 255)
         return pixels, torch.from_numpy(mask[None].astype(np.float32) / 255), torch.tensor(sample.labels)
 
 
-class EpochSampler(Sampler[list[tuple[int, int]]]):
-    """Shuffled batches of (epoch, index) keys; the order depends on seed and epoch alone. A short tail is left out."""
+class EpochSampler(Sampler[list[Key]]):
+    """Shuffled batches of (epoch, place, index) keys, by seed and epoch alone. A short tail is left out.
 
-    def __init__(self, count: int, batch: int, seed: int) -> None:
-        self.count = count
-        self.batch = min(batch, count)
+    `weights` (one a sample) say how often each is drawn; equal ones draw every sample once an epoch. `share` is (which,
+    of how many): each device takes its part of every batch, so that a batch is the same on any number of devices.
+    """
+
+    def __init__(self, weights: Sequence[float], batch: int, seed: int, share: tuple[int, int] = (0, 1)) -> None:
+        self.weights = np.asarray(weights, np.float64)
+        self.batch = min(batch, len(weights))
         self.seed = seed
+        self.share = share
         self.epoch = 0
 
     def __len__(self) -> int:
-        return self.count // self.batch
+        return len(self.weights) // self.batch
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.count).tolist()
+    def __iter__(self) -> Iterator[list[Key]]:
+        order = self._draw(np.random.default_rng((self.seed, self.epoch)))
+        keys = [(self.epoch, place, index) for place, index in enumerate(order)]
+        first, step = self.share
         for start in range(0, len(self) * self.batch, self.batch):
-            yield [(self.epoch, index) for index in order[start : start + self.batch]]
+            yield keys[start + first : start + self.batch : step]
+
+    def _draw(self, rng: np.random.Generator) -> list[int]:
+        """Indices, as many as there are samples, in random order. Each comes as often as its weight says, or once
+        more: at equal steps along the summed weights, so that chance decides on the remainders only."""
+        count = len(self.weights)
+        shuffled = rng.permutation(count)
+        if np.ptp(self.weights) == 0:
+            return [int(index) for index in shuffled]
+        reach = np.cumsum(self.weights[shuffled])
+        steps = (np.arange(count) + rng.random()) * reach[-1] / count
+        return [int(index) for index in rng.permutation(shuffled[np.searchsorted(reach, steps, side="right")])]
+
+
+def balance_weights(samples: Sequence[Sample], balance: Sequence[float]) -> list[float]:
+    """How often each sample is drawn, by its class: melanoma, seborrheic keratosis, or neither (also if unknown)."""
+    return [balance[each.labels.index(1.0)] if 1.0 in each.labels else balance[-1] for each in samples]

@@ -1,7 +1,8 @@
 """A trained network as ONE ONNX graph by the graph contract.
 
 Input  image  uint8 (N, H, W, 3), RGB.
-Output mask   uint8 (N, H, W), lesion probability x 255; scores float32 (N, K), in the order of spec.classes.
+Output mask   uint8 (N, H, W), lesion probability x 255; scores float32 (N, K), in the order of spec.classes; of a
+       cascade also agreement float32 (N,), the Jaccard of its two masks.
 Normalisation, sigmoid and rounding are inside. The first node is a Cast and so is the last before `mask`, since
 TensorRT takes nothing else on uint8. N is dynamic, and so are H and W, as multiples of 32.
 """
@@ -10,6 +11,7 @@ import logging
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import onnx
@@ -20,6 +22,8 @@ from torch.export import Dim
 
 from lesioncli.files import written_whole
 from lesioncli.inference.geometry import UInt8
+from lesioncli.models.mbdcnn import MBDCNN
+from lesioncli.models.multitask import Multitask
 from lesioncli.spec import METADATA_KEY, ModelSpec
 from lesioncli.training.checkpoint import load_checkpoint
 
@@ -27,18 +31,52 @@ from lesioncli.training.checkpoint import load_checkpoint
 class MultitaskGraph(nn.Module):
     """Multitask, wrapped in the graph contract: pixels in, pixels and scores out."""
 
-    def __init__(self, network: nn.Module) -> None:
+    outputs = ("mask", "scores")
+
+    def __init__(self, network: Multitask) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        rgb = image.float().permute(0, 3, 1, 2) / 255
-        mask_logits, class_logits = self.network(rgb)
-        mask = torch.round(mask_logits.squeeze(1).sigmoid() * 255).to(torch.uint8)
-        melanoma, keratosis = class_logits.sigmoid().unbind(1)
-        # Two answers that do not compete say nothing of nevi; what both deny is reported as nevus.
-        nevus = 1 - torch.maximum(melanoma, keratosis)
-        return mask, torch.stack([melanoma, keratosis, nevus], 1)
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        mask_logits, class_logits = self.network(_rgb(image))
+        return _pixels(mask_logits), self.network.class_probabilities(class_logits)
+
+
+class CascadeGraph(nn.Module):
+    """The whole cascade as one graph; how far coarse and enhanced mask agree comes out beside them."""
+
+    outputs = ("mask", "scores", "agreement")
+
+    def __init__(self, network: MBDCNN) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        cascade = self.network(_rgb(image))
+        scores = self.network.class_probabilities(cascade.class_logits)
+        return _pixels(cascade.mask_logits), scores, agreement(cascade.coarse_logits, cascade.mask_logits)
+
+
+def agreement(first: Tensor, second: Tensor) -> Tensor:
+    """Jaccard (N,) of the masks that two maps of logits (N, 1, H, W) stand for; two empty masks agree fully."""
+    a, b = (first > 0).float(), (second > 0).float()
+    both = (a * b).sum((1, 2, 3))
+    either = (a + b).sum((1, 2, 3)) - both
+    return (both + (either == 0)) / either.clamp(min=1)
+
+
+def _rgb(image: Tensor) -> Tensor:
+    return image.float().permute(0, 3, 1, 2) / 255
+
+
+def _pixels(mask_logits: Tensor) -> Tensor:
+    return torch.round(mask_logits.squeeze(1).sigmoid() * 255).to(torch.uint8)
+
+
+def graph_of(network: nn.Module) -> MultitaskGraph | CascadeGraph:
+    """A network in eval mode, wrapped in the graph contract."""
+    network.eval()
+    return CascadeGraph(network) if isinstance(network, MBDCNN) else MultitaskGraph(cast(Multitask, network))
 
 
 def export_checkpoint(path: Path, onnx: Path) -> Callable[[Sequence[UInt8]], tuple[UInt8, NDArray[np.float32]]]:
@@ -48,11 +86,11 @@ def export_checkpoint(path: Path, onnx: Path) -> Callable[[Sequence[UInt8]], tup
     """
     network, spec = load_checkpoint(path)
     export_onnx(network, spec, onnx)
-    graph = MultitaskGraph(network)
+    graph = graph_of(network)
 
     @torch.inference_mode()
     def answers(pictures: Sequence[UInt8]) -> tuple[UInt8, NDArray[np.float32]]:
-        mask, scores = graph(torch.from_numpy(np.stack(pictures)))
+        mask, scores, *_ = graph(torch.from_numpy(np.stack(pictures)))
         return mask.numpy(), scores.numpy()
 
     return answers
@@ -60,7 +98,7 @@ def export_checkpoint(path: Path, onnx: Path) -> Callable[[Sequence[UInt8]], tup
 
 def export_onnx(network: nn.Module, spec: ModelSpec, path: Path) -> None:
     """Write the graph with its ModelSpec inside; written aside, checked, then renamed."""
-    graph = MultitaskGraph(network.eval())
+    graph = graph_of(network)
     example = torch.zeros(2, spec.height, spec.width, 3, dtype=torch.uint8)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
@@ -69,7 +107,7 @@ def export_onnx(network: nn.Module, spec: ModelSpec, path: Path) -> None:
             graph,
             (example,),
             input_names=["image"],
-            output_names=["mask", "scores"],
+            output_names=list(graph.outputs),
             dynamo=True,
             dynamic_shapes={"image": {0: Dim("n", min=1), 1: 32 * Dim("h", min=1), 2: 32 * Dim("w", min=1)}},
             optimize=True,

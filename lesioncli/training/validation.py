@@ -1,33 +1,25 @@
 """What checkpoints are chosen by: single view, masks at the images' own size, the metrics that evaluate uses."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from lesioncli.evaluation import metrics
 from lesioncli.inference.geometry import to_full_size, to_network
 from lesioncli.spec import ModelSpec
 from lesioncli.training.datasets import LABELS, Sample, read_mask_of, read_picture
+from lesioncli.training.stages import StageNetwork
 
 BATCH = 16
-ClassProbabilities = Callable[[Tensor], Tensor]
 
 
 @torch.inference_mode()
 def validate(
-    network: nn.Module,
-    class_probabilities: ClassProbabilities,
-    spec: ModelSpec,
-    samples: Sequence[Sample],
-    device: torch.device,
+    network: StageNetwork, spec: ModelSpec, samples: Sequence[Sample], device: torch.device
 ) -> dict[str, float]:
-    """Mean Jaccard and AUC per class, as far as the network's outputs go, and `choice`, their sum: Jaccard + mean AUC.
-
-    The network takes RGB in [0, 1] and returns (mask logits or None, class logits or None), as stages.StageNetwork.
-    """
+    """Mean Jaccard and AUC per class, as far as the network's outputs go, and `choice`, their sum: Jaccard + mean AUC."""
     network.eval()
     jaccards: list[float] = []
     scores: list[NDArray[np.float32]] = []
@@ -37,7 +29,7 @@ def validate(
         batch = torch.from_numpy(np.stack(inputs)).permute(0, 3, 1, 2).float().to(device) / 255
         mask_logits, class_logits = network(batch.contiguous(memory_format=torch.channels_last))
         if class_logits is not None:
-            scores.append(class_probabilities(class_logits.float()).cpu().numpy())
+            scores.append(network.class_probabilities(class_logits.float()).cpu().numpy())
         if mask_logits is None:
             continue
         probabilities = (mask_logits[:, 0].float().sigmoid() * 255).round().byte().cpu().numpy()

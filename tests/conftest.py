@@ -1,7 +1,8 @@
 """Pictures drawn here, and engines for them whose answers are known without them.
 
 The tiny graph takes 32x32 pixels. Its mask is the red channel, its scores are each channel's share of the light (nan in
-the dark), and its further output `agreement` is the brightness: three lines of numpy give the same.
+the dark), and its further output `agreement` is the brightness: three lines of numpy give the same. The free graph
+does so for pictures of any size.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -53,6 +54,15 @@ TINY_CONSTANTS: Mapping[str, NDArray[Any]] = {
     "channels": np.array([1], np.int64),
     "all_light": np.array(255 * 3 * SIDE * SIDE, np.float32),
 }
+FREE_SIDE = 64
+FREE_SPEC = ModelSpec("free", "drawn", FREE_SIDE, FREE_SIDE)
+FREE_NODES = {
+    **TINY_NODES,
+    "brightness": helper.make_node("ReduceMean", ["pixels"], ["brightness"], axes=[1, 2, 3], keepdims=0),
+    "agreement": helper.make_node("Div", ["brightness", "white"], ["agreement"]),
+}
+FREE_OUTPUTS: Outputs = {**TINY_OUTPUTS, "mask": (TensorProto.UINT8, ("n", "h", "w"))}
+FREE_CONSTANTS = {**TINY_CONSTANTS, "white": np.array(255, np.float32)}
 
 
 def write_graph(
@@ -61,12 +71,13 @@ def write_graph(
     outputs: Outputs = TINY_OUTPUTS,
     constants: Mapping[str, NDArray[Any]] = TINY_CONSTANTS,
     spec: ModelSpec | None = TINY_SPEC,
+    takes: tuple[int | str, int | str, int | str] = ("n", SIDE, SIDE),
 ) -> Path:
-    """Write an ONNX graph, the tiny one unless told."""
+    """Write an ONNX graph, the tiny one unless told; it takes N, H and W as in `takes`."""
     graph = helper.make_graph(
         list(nodes.values()),
         "drawn",
-        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", SIDE, SIDE, 3])],
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, [*takes, 3])],
         [helper.make_tensor_value_info(name, *kind) for name, kind in outputs.items()],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
@@ -79,7 +90,7 @@ def write_graph(
 
 
 def tiny_answers(pixels: UInt8) -> tuple[UInt8, NDArray[np.float64], float]:
-    """What the tiny graph says of (32, 32, 3) pixels: mask, scores, agreement."""
+    """What the tiny graph and the free one say of (H, W, 3) pixels: mask, scores, agreement."""
     sums = pixels.sum((0, 1), dtype=np.int64)
     with np.errstate(invalid="ignore"):
         return pixels[..., 0], sums / sums.sum(), float(pixels.mean()) / 255
@@ -146,6 +157,20 @@ def tiny_manifest(tmp_path_factory: pytest.TempPathFactory, tiny_onnx: Path) -> 
     def make(batch: int) -> Path:
         folder = tmp_path_factory.mktemp(f"tiny{batch}")
         return build(tiny_onnx, folder, [draw(seed) for seed in range(3)], precision="fp32", batch=batch).path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def free_manifest(tmp_path_factory: pytest.TempPathFactory) -> MakeEngine:
+    """Batch size -> manifest of an engine of 64x64 pixels, whose graph takes any; built once."""
+    folder = tmp_path_factory.mktemp("free")
+    onnx = write_graph(folder / "free.onnx", FREE_NODES, FREE_OUTPUTS, FREE_CONSTANTS, FREE_SPEC, ("n", "h", "w"))
+
+    @cache
+    def make(batch: int) -> Path:
+        pictures = [draw(seed, FREE_SIDE, FREE_SIDE) for seed in range(3)]
+        return build(onnx, folder / str(batch), pictures, precision="fp32", batch=batch).path
 
     return make
 

@@ -10,7 +10,17 @@ import numpy as np
 import onnx
 import openvino
 import pytest
-from conftest import SIDE, TINY_CONSTANTS, TINY_NODES, TINY_OUTPUTS, UInt8, draw, tiny_answers, write_graph
+from conftest import (
+    SIDE,
+    TINY_CONSTANTS,
+    TINY_NODES,
+    TINY_OUTPUTS,
+    MakeEngine,
+    UInt8,
+    draw,
+    tiny_answers,
+    write_graph,
+)
 from onnx import TensorProto, helper
 
 from lesioncli.backends.base import Batch, Manifest
@@ -252,9 +262,21 @@ def test_a_graph_of_one_fixed_shape_cannot_be_batched(tmp_path: Path) -> None:
     constants = {**TINY_CONSTANTS, "two_rows": np.zeros((2, 1), np.float32)}
     outputs = {**TINY_OUTPUTS, "agreement": (TensorProto.FLOAT, (2, 1))}
     path = write_graph(tmp_path / "fixed.onnx", nodes, outputs, constants)
-    with pytest.raises(EngineError, match=r"fixed\.onnx: cannot be compiled"):
+    with pytest.raises(EngineError, match=r"takes no images of \(3, 32, 32, 3\)"):
         build(path, tmp_path / "engines", PICTURES, batch=3)
     assert names(tmp_path / "engines") == []
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_an_engines_files_are_not_bound_to_a_batch_or_size(free_manifest: MakeEngine, batch: int) -> None:
+    """Only so can a test procedure show views of other sizes, in other numbers."""
+    graph = openvino.Core().read_model(free_manifest(batch).with_suffix(".xml"))
+    assert [each.is_dynamic for each in graph.input("image").partial_shape] == [True, True, True, False]
+
+
+def test_the_shipped_engines_files_take_any_batch_and_size(shipped_fp32: Built) -> None:
+    graph = openvino.Core().read_model(shipped_fp32.path.with_suffix(".xml"))
+    assert [each.is_dynamic for each in graph.input("image").partial_shape] == [True, True, True, False]
 
 
 def test_without_pictures_there_is_no_gate(tiny_onnx: Path, tmp_path: Path) -> None:

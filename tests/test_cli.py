@@ -131,6 +131,7 @@ def test_two_inputs_with_one_output_name(here: Path) -> None:
         (["segment", ".", "--out", "masks", "--batch", "0"], 2, "--batch"),
         (["segment", ".", "--out", "masks", "--threshold", "1.5"], 2, "--threshold"),
         (["segment", ".", "--out", "masks", "--backend", "magic"], 2, "--backend"),
+        (["segment", ".", "--out", "masks", "--tta", "some"], 2, "'some' is none of none, flips, full"),
         (["segment"], 2, "Missing"),
         (["evaluate", "--gt", "nowhere"], 3, "no such folder"),
         (["build-engine", "nothing-of-the-kind"], 3, "multitask-lite"),
@@ -233,6 +234,37 @@ def test_overlay_threshold_and_batch(here: Path) -> None:
     assert "build-engine --batch 3" in refused.stderr
     assert call("build-engine", "--batch", "3", "--precision", "fp32", "--images", "images").exit_code == 0
     assert call("segment", "images", "--out", "half", "--batch", "3", "--overwrite").exit_code == 0
+
+
+def test_procedures_have_folders_of_their_own_and_say_who_they_are(here: Path) -> None:
+    draw(here / "images" / "a.png")
+    for tta in ("none", "flips", "full"):
+        done = call("segment", "images", "--out", tta, "--tta", tta, "--json")
+        assert done.exit_code == 0
+        assert json.loads(done.stdout)["tta"] == tta
+        assert json.loads((here / tta / "run.json").read_text())["tta"] == tta
+    assert len({rows_of(here / tta)["a.png"]["melanoma"] for tta in ("none", "flips", "full")}) == 3
+    call("segment", "images", "--out", "default")
+    assert rows_of(here / "default") == rows_of(here / "none")
+    refused = call("segment", "images", "--out", "none", "--tta", "flips")
+    assert refused.exit_code == 3
+    assert "made with tta none, this run has flips" in refused.stderr
+    assert "1 done before" in call("segment", "images", "--out", "flips", "--tta", "flips").stdout
+
+
+def test_an_engine_that_takes_one_size_only_says_what_to_do(here: Path) -> None:
+    draw(here / "images" / "a.png")
+    graph = onnx.load(shipped_onnx())
+    for axis in (1, 2):
+        graph.graph.input[0].type.tensor_type.shape.dim[axis].dim_value = 256
+    onnx.save(graph, here / "one-size.onnx")
+    build = call("build-engine", "one-size.onnx", "--name", "one-size", "--precision", "fp32", "--images", "images")
+    assert build.exit_code == 0
+    assert call("segment", "images", "--out", "flips", "--engine", "one-size", "--tta", "flips").exit_code == 0
+    done = call("segment", "images", "--out", "full", "--engine", "one-size", "--tta", "full")
+    assert done.exit_code == 4
+    assert "build it again from its checkpoint" in done.stderr
+    assert not (here / "full").exists()
 
 
 def test_another_threshold_is_refused_in_the_same_folder(here: Path) -> None:

@@ -24,7 +24,7 @@ from conftest import (
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from lesioncli.backends.base import Batch, Engine, Prediction, sha256_of
+from lesioncli.backends.base import Batch, Engine, Layout, Prediction, sha256_of
 from lesioncli.backends.build import build
 from lesioncli.backends.choose import open_engine, shipped_onnx
 from lesioncli.errors import EngineError
@@ -100,6 +100,52 @@ def test_slots_are_of_the_batchs_shape_and_as_many_as_asked(tiny_manifest: MakeE
         assert len(engine.slots) == engine.depth + 5
         assert {slot.shape for slot in engine.slots} == {(3, SIDE, SIDE, 3)}
         assert engine.extra == ("agreement",)
+
+
+MIXED = Layout(1, ((2, 32, 64), (1, 64, 64), (3, 32, 32), (2, 32, 64), (1, 96, 32)))
+
+
+@pytest.fixture(scope="module")
+def mixed(free_manifest: MakeEngine) -> Iterator[Engine]:
+    """An engine whose slots are of several shapes."""
+    with open_engine(free_manifest(1), 3, lambda spec, batch: MIXED) as engine:
+        yield engine
+
+
+def fill_mixed(engine: Engine, count: int) -> Iterator[Batch]:
+    """Fill slots in turn, as far ahead as is allowed, each with drawn pictures of its shape."""
+    filled = 0
+    for number in range(count):
+        for coming in range(filled, min(number + 1 + engine.ahead, count)):
+            slot = engine.slots[coming % len(engine.slots)]
+            slot[:] = drawn_for(coming, slot.shape)
+            filled += 1
+        yield Batch(number % len(engine.slots), len(engine.slots[number % len(engine.slots)]))
+
+
+def drawn_for(number: int, shape: tuple[int, ...]) -> UInt8:
+    rows, height, width, _ = shape
+    return np.stack([draw(10 * number + row, height, width) for row in range(rows)])
+
+
+def test_a_ring_of_several_shapes_holds_whole_cycles(mixed: Engine) -> None:
+    assert mixed.layout == MIXED
+    assert [slot.shape for slot in mixed.slots] == [(*shape, 3) for shape in MIXED.shapes] * (len(mixed.slots) // 5)
+    assert len(mixed.slots) == mixed.depth + mixed.ahead
+    assert mixed.ahead >= (3 + 1) * 5  # three images and one more, each a cycle
+
+
+def test_slots_of_several_shapes_come_out_in_order_and_for_good(mixed: Engine) -> None:
+    count = 3 * len(mixed.slots) + 2
+    predictions = list(mixed.stream(fill_mixed(mixed, count)))
+    assert len(predictions) == count
+    arrays: list[NDArray[Any]] = []
+    for number, prediction in enumerate(predictions):
+        shape = mixed.slots[number % len(mixed.slots)].shape
+        assert prediction.mask.shape == shape[:3]
+        assert_right([prediction], list(drawn_for(number, shape)))
+        arrays += [prediction.mask, prediction.scores, *prediction.extra.values()]
+    assert all(array.flags.owndata and array.flags.writeable for array in arrays)
 
 
 @pytest.fixture(scope="module")
@@ -295,15 +341,27 @@ def test_a_tampered_engine_is_refused_before_openvino_sees_it(
     assert str(copied) in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "tamper",
-    [change(batch=3), change(spec=lambda spec: {**spec, "width": 64})],
-    ids=["batch", "width"],
-)
-def test_a_manifest_of_another_shape_than_its_graph_is_an_error(copied: Path, tamper: Callable[[Path], None]) -> None:
-    tamper(copied)
-    with pytest.raises(EngineError, match=r"tiny\.openvino\.xml: takes no images of \("):
+def test_a_manifest_of_another_size_than_its_graph_is_an_error(copied: Path) -> None:
+    change(spec=lambda spec: {**spec, "width": 64})(copied)
+    with pytest.raises(
+        EngineError, match=r"tiny\.openvino\.xml: takes no images of \(1, 32, 64, 3\), only \[.*,32,32,3"
+    ):
         open_engine(copied / MANIFEST)
+
+
+def test_a_graph_of_fixed_size_takes_no_views_of_other_sizes(tiny_manifest: MakeEngine) -> None:
+    with pytest.raises(
+        EngineError, match=r"takes no images of \(1, 64, 64, 3\), only .*; build it again from its check"
+    ):
+        open_engine(tiny_manifest(1), lay_out=lambda spec, batch: Layout(1, ((1, SIDE, SIDE), (1, 64, 64))))
+
+
+def test_a_graph_of_fixed_batch_takes_no_other(tmp_path: Path) -> None:
+    outputs = {name: (kind, (2, *shape[1:])) for name, (kind, shape) in TINY_OUTPUTS.items()}
+    onnx = write_graph(tmp_path / "tiny.onnx", outputs=outputs, takes=(2, SIDE, SIDE))
+    path = build(onnx, tmp_path, [draw(1)], precision="fp32", batch=2).path
+    with pytest.raises(EngineError, match=r"takes no images of \(1, 32, 32, 3\), only \[2,32,32,3\]; .* --batch"):
+        open_engine(path, lay_out=lambda spec, batch: Layout(1, ((1, SIDE, SIDE),) * 4))
 
 
 def test_a_file_openvino_cannot_read_is_an_error(copied: Path) -> None:

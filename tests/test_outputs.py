@@ -28,6 +28,7 @@ from lesioncli.inference.images import ImageFile, find_images
 from lesioncli.inference.outputs import FAILED, OK, SKIPPED, Outcome, RunFolder, mask_path, write_mask
 from lesioncli.inference.pipeline import Options
 from lesioncli.inference.run import run, sample_pictures
+from lesioncli.inference.views import PROCEDURES
 
 HEADER = (
     "image,mask,width,height,status,reason,melanoma,seborrheic_keratosis,nevus,lesion_area_fraction,confidence,"
@@ -145,6 +146,7 @@ def test_run_json_says_what_ran_and_how_it_ended(engine: Engine, images: Path, o
         "engine_sha256": manifest.sha256,
         "precision": "fp32",
         "threshold": 0.5,
+        "tta": "none",
         "lesioncli": __version__,
         "model": "tiny",
         "backend": f"openvino {manifest.backend_version}",
@@ -165,7 +167,7 @@ def test_the_summary_counts_what_was_done(engine: Engine, images: Path, out: Pat
     run(found[:2], engine, out, Options())
     summary = run(found, engine, out, Options())
     assert (summary.images, summary.ok, summary.failed, summary.skipped) == (6, 4, 1, 1)
-    assert (summary.engine, summary.precision, summary.out) == ("tiny", "fp32", str(out))
+    assert (summary.engine, summary.precision, summary.tta, summary.out) == ("tiny", "fp32", "none", str(out))
     assert summary.images_per_second == pytest.approx(5 / summary.seconds)
     assert dataclasses.replace(summary, seconds=0.0).images_per_second == 0
 
@@ -341,6 +343,21 @@ def other_precision(tiny_manifest: MakeEngine) -> Iterator[Engine]:
         yield engine
 
 
+@pytest.fixture
+def other_graph(tiny_manifest: MakeEngine) -> Iterator[Engine]:
+    """An engine of other files."""
+    with open_engine(tiny_manifest(2)) as engine:
+        engine.manifest = dataclasses.replace(engine.manifest, files=dict.fromkeys(engine.manifest.files, "0" * 64))
+        yield engine
+
+
+@pytest.fixture
+def four_views(tiny_manifest: MakeEngine) -> Iterator[Engine]:
+    """The same engine, open for four views of each image."""
+    with open_engine(tiny_manifest(2), lay_out=PROCEDURES["flips"].layout) as engine:
+        yield engine
+
+
 def assert_refused(out: Path, engine: Engine, images: Path, message: str, **options: Any) -> None:
     before, report = contents(out), report_of(out)
     with pytest.raises(InputError, match=message) as caught:
@@ -351,12 +368,40 @@ def assert_refused(out: Path, engine: Engine, images: Path, message: str, **opti
 
 
 def test_another_engine_or_threshold_is_refused(
-    tiny_engine: OpenEngine, other_precision: Engine, engine: Engine, images: Path, out: Path
+    other_graph: Engine, other_precision: Engine, engine: Engine, images: Path, out: Path
 ) -> None:
     statuses(images, engine, out)
     assert_refused(out, engine, images, r"made with threshold 0\.5, this run has 0\.6", threshold=0.6)
-    assert_refused(out, tiny_engine(1), images, f"made with engine_sha256 {engine.manifest.sha256}, this run has ")
+    assert_refused(out, other_graph, images, f"made with engine_sha256 {engine.manifest.sha256}, this run has ")
     assert_refused(out, other_precision, images, "made with precision fp32, this run has bf16")
+
+
+def test_masks_of_another_procedure_are_refused_both_ways(
+    engine: Engine, four_views: Engine, images: Path, out: Path, tmp_path: Path
+) -> None:
+    statuses(images, engine, out)
+    assert_refused(out, four_views, images, "made with tta none, this run has flips", tta="flips")
+    statuses(images, four_views, tmp_path / "flips", tta="flips")
+    assert report_of(tmp_path / "flips")["tta"] == "flips"
+    assert_refused(tmp_path / "flips", engine, images, "made with tta flips, this run has none")
+
+
+def test_a_run_of_before_there_were_procedures_is_one_look(
+    engine: Engine, four_views: Engine, images: Path, out: Path
+) -> None:
+    statuses(images, engine, out)
+    report = {key: value for key, value in report_of(out).items() if key != "tta"}
+    (out / "run.json").write_text(json.dumps(report))
+    assert_refused(out, four_views, images, "made with tta none, this run has flips", tta="flips")
+    assert statuses(images, engine, out) == "ssssss"
+
+
+def test_views_are_resumed_where_they_stopped(four_views: Engine, images: Path, out: Path, tmp_path: Path) -> None:
+    found, options = find_images([images]), Options(tta="flips")
+    run(found[1:3], four_views, out, options)
+    assert statuses(images, four_views, out, tta="flips") == "ossooo"
+    assert statuses(images, four_views, tmp_path / "whole", tta="flips") == "oooooo"
+    assert contents(out) == contents(tmp_path / "whole")
 
 
 def test_a_threshold_is_refused_after_an_interruption_too(engine: Engine, images: Path, out: Path) -> None:

@@ -3,28 +3,34 @@
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import cv2
 import numpy as np
+import openvino
 import pytest
-from conftest import SIDE, MakeEngine, OpenEngine, UInt8, draw, read, save, save_many
+from conftest import FREE_SIDE, SIDE, MakeEngine, OpenEngine, UInt8, draw, read, save, save_many, tiny_answers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from lesioncli.backends.base import Engine
-from lesioncli.backends.choose import open_engine
+from lesioncli.backends.base import Batch, Engine
+from lesioncli.backends.choose import open_engine, shipped_onnx
+from lesioncli.demo import draw_case
 from lesioncli.errors import EngineError
 from lesioncli.inference import pipeline
 from lesioncli.inference.images import Decoded, ImageFile, decode
 from lesioncli.inference.outputs import FAILED, OK, SKIPPED, Outcome, RunFolder, mask_path
 from lesioncli.inference.pipeline import Options, expected_jaccard, segment
+from lesioncli.inference.views import PROCEDURES
+from lesioncli.spec import CLASSES
 
 TURNED = Image.Transpose
 # What brings an upright picture back to how it is stored, by EXIF orientation: Pillow's own table, inverted by hand.
@@ -124,6 +130,129 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     (folder / "text.jpg").write_text("not a picture")
     (folder / "empty.png").touch()
     return paths
+
+
+@pytest.fixture(scope="module")
+def viewing_engine(free_manifest: MakeEngine) -> Iterator[Callable[[str, int], Engine]]:
+    """(test procedure, batch) -> an open engine of 64x64 pixels that the tests share."""
+    with ExitStack() as opened:
+        yield cache(
+            lambda tta, batch: opened.enter_context(open_engine(free_manifest(batch), lay_out=PROCEDURES[tta].layout))
+        )
+
+
+Network = Callable[[UInt8], tuple[UInt8, NDArray[Any], float]]
+
+
+def looked_at(picture: UInt8, tta: str, side: int, network: Network) -> tuple[NDArray[np.float64], list[float], float]:
+    """A test procedure, one view after the other: probability in 1/255, scores, further output."""
+
+    def seen(part: UInt8, size: int) -> UInt8:
+        return np.asarray(Image.fromarray(part).resize((size, size), Image.Resampling.BILINEAR))
+
+    looks: list[tuple[Callable[[UInt8], UInt8], Callable[[UInt8], UInt8]]] = [
+        (lambda x: x, lambda x: x),
+        (lambda x: x[:, ::-1], lambda x: x[:, ::-1]),
+        (lambda x: x[::-1], lambda x: x[::-1]),
+        (lambda x: np.rot90(x, 2), lambda x: np.rot90(x, 2)),
+    ]
+    if tta == "full":
+        looks += [(lambda x: np.rot90(x, 1), lambda x: np.rot90(x, 3)), (lambda x: np.rot90(x, 3), np.rot90)]
+    sides = [side - 32, side, side + 32] if tta == "full" else [side]
+    maps, scores, extras = [], [], []
+    for size in sides:
+        for turn, back in looks:
+            mask, classes, extra = network(np.ascontiguousarray(turn(seen(picture, size))))
+            grown = cv2.resize(back(mask).astype(np.float64), (sides[-1], sides[-1]), interpolation=cv2.INTER_LINEAR)
+            maps.append(grown)
+            scores.append(classes)
+            extras.append(extra)
+    if tta == "full":
+        height, width, _ = picture.shape
+        parts = [(share * height, share * width) for share in (1, 0.8, 0.6, 0.4, 0.2)]
+        parts += [(share * min(height, width),) * 2 for share in (0.8, 0.6, 0.4, 0.2)]
+        scores = []
+        for h, w in [(round(h), round(w)) for h, w in parts]:
+            top, left = (height - h) // 2, (width - w) // 2
+            scores.append(network(seen(picture[top : top + h, left : left + w], side))[1])
+    return np.mean(maps, axis=0), np.mean(scores, axis=0).tolist(), float(np.mean(extras))
+
+
+def assert_as_looked_at(outcome: Outcome, folder: Path, picture: UInt8, tta: str, side: int, network: Network) -> None:
+    probability, scores, _ = looked_at(picture, tta, side, network)
+    height, width, _ = picture.shape
+    grown = cv2.resize(probability, (width, height), interpolation=cv2.INTER_LINEAR)
+    mask = read(mask_path(folder, outcome.image))
+    sure = np.abs(grown - 127.5) > 1.5  # of a byte: probabilities are rounded before they are grown
+    assert sure.mean() > 0.9
+    assert np.array_equal(mask[sure] > 0, grown[sure] > 127.5)
+    assert [outcome.values[name] for name in CLASSES] == pytest.approx(scores, abs=2e-4)
+
+
+@pytest.mark.parametrize("tta", ["flips", "full"])
+@pytest.mark.parametrize("batch", [1, 4])
+def test_views_are_looked_at_one_by_one_and_a_broken_image_is_a_row(
+    viewing_engine: Callable[[str, int], Engine], tmp_path: Path, tta: str, batch: int
+) -> None:
+    """More images than the ring has cycles, so that rows are filled again; some are broken, one is dark."""
+    pictures = {f"{number:02d}": draw(number, 130 + number, 90) for number in range(24)}
+    pictures["05"][:] = 0
+    images = [ImageFile(save(tmp_path / f"{name}.png", picture), name) for name, picture in pictures.items()]
+    for number in (0, 7, 8, 23):
+        images[number].path.write_bytes(b"\x89PNG\r\n\x1a\n")
+    engine = viewing_engine(tta, batch)
+    assert len(images) > 2 * len(engine.slots) / len(engine.layout.shapes)
+    outcomes = outcomes_of(images, engine, tmp_path / "out", Options(workers=3, tta=tta))
+    assert [outcome.image for outcome in outcomes] == images
+    for number, outcome in enumerate(outcomes):
+        if number in (0, 7, 8, 23):
+            assert_failed(outcome, tmp_path / "out", "decode")
+        elif number == 5:
+            assert_failed(outcome, tmp_path / "out", "network")
+        else:
+            picture = pictures[outcome.image.name]
+            assert_as_looked_at(outcome, tmp_path / "out", picture, tta, FREE_SIDE, tiny_answers)
+            assert outcome.values["agreement"] == pytest.approx(looked_at(picture, tta, FREE_SIDE, tiny_answers)[2])
+
+
+@pytest.mark.parametrize("tta", ["flips", "full"])
+def test_the_shipped_models_views_are_those_of_its_graph_asked_one_by_one(
+    engine_manifest: Path, tmp_path: Path, tta: str
+) -> None:
+    core = openvino.Core()
+    graph = core.compile_model(core.read_model(shipped_onnx()), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+    def network(pixels: UInt8) -> tuple[UInt8, NDArray[Any], float]:
+        found = graph([pixels[None]])
+        return found["mask"][0].copy(), found["scores"][0].copy(), 0.0
+
+    pictures = [draw_case(71, 240, 320).image, draw_case(72, 400, 300).image]
+    images = [ImageFile(save(tmp_path / f"{n}.png", picture), f"{n}") for n, picture in enumerate(pictures)]
+    with open_engine(engine_manifest, lay_out=PROCEDURES[tta].layout) as engine:
+        outcomes = outcomes_of(images, engine, tmp_path / "out", Options(tta=tta))
+    for outcome, picture in zip(outcomes, pictures, strict=True):
+        assert_as_looked_at(outcome, tmp_path / "out", picture, tta, 256, network)
+
+
+def test_one_look_is_the_engines_own_answer(engine_manifest: Path, tmp_path: Path) -> None:
+    pictures = [draw_case(seed, 256, 256).image for seed in range(80, 83)]
+    images = [ImageFile(save(tmp_path / f"{n}.png", picture), f"{n}") for n, picture in enumerate(pictures)]
+    with open_engine(engine_manifest) as engine:
+        outcomes = outcomes_of(images, engine, tmp_path / "out", Options(tta="none"))
+        for slot, picture in zip(engine.slots, pictures, strict=False):
+            slot[0] = picture
+        direct = list(engine.stream(Batch(slot, 1) for slot in range(3)))
+    for outcome, answer in zip(outcomes, direct, strict=True):
+        assert np.array_equal(read(mask_path(tmp_path / "out", outcome.image)) > 0, answer.mask[0] > 127)
+        assert [outcome.values[name] for name in CLASSES] == answer.scores[0].tolist()
+
+
+@pytest.mark.parametrize(("opened", "asked"), [("none", "flips"), ("flips", "none"), ("flips", "full")])
+def test_an_engine_open_for_another_procedure_is_not_used(
+    viewing_engine: Callable[[str, int], Engine], tmp_path: Path, opened: str, asked: str
+) -> None:
+    with pytest.raises(ValueError, match=f"not those of test procedure '{asked}'"):
+        outcomes_of(save_many(tmp_path / "images", 1), viewing_engine(opened, 1), tmp_path / "out", Options(tta=asked))
 
 
 @given(
@@ -321,6 +450,26 @@ def pictures(monkeypatch: pytest.MonkeyPatch) -> Pictures:
     counted = Pictures()
     monkeypatch.setattr(pipeline, "decode", counted.decode)
     return counted
+
+
+@pytest.mark.parametrize("overlay", [False, True])
+def test_views_hold_no_more_pictures_than_cycles(
+    free_manifest: MakeEngine, tmp_path: Path, pictures: Pictures, overlay: bool
+) -> None:
+    count = 60
+    images = [ImageFile(image.path, f"{n:03d}") for n, image in enumerate(save_many(tmp_path / "images", 5) * 12)]
+    with (
+        open_engine(free_manifest(1), lay_out=PROCEDURES["full"].layout) as engine,
+        run_folder(tmp_path / "out") as out,
+    ):
+        bound = 2 * (len(engine.slots) // len(engine.layout.shapes) + 1)
+        for number, _ in enumerate(segment(images, engine, out, Options(overlay=overlay, tta="full"))):
+            if number in (0, 1, count // 2):
+                pictures.settle(bound if overlay else 0)
+                assert pictures.decoded - number <= bound < count
+                assert pictures.held <= (bound if overlay else 0)
+        assert pictures.decoded == count
+    assert pictures.held == 0
 
 
 @pytest.mark.parametrize("batch", [1, 4])

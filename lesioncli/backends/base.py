@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -87,6 +88,24 @@ def sha256_of(path: Path) -> str:
 
 
 @dataclass(frozen=True)
+class Layout:
+    """One cycle of an engine's ring: `images` pictures in slots of these shapes, (rows, H, W) each."""
+
+    images: int
+    shapes: tuple[tuple[int, int, int], ...]
+
+    @classmethod
+    def of_batches(cls, spec: ModelSpec, batch: int) -> Self:
+        """A cycle of one slot: every picture is one row of the network's own size."""
+        return cls(batch, ((batch, spec.height, spec.width),))
+
+    def make_ring(self, least: int) -> list[UInt8]:
+        """Empty slots (rows, H, W, 3): whole cycles, of `least` slots or more together."""
+        cycles = ceil(least / len(self.shapes))
+        return [np.zeros((*shape, 3), np.uint8) for _ in range(cycles) for shape in self.shapes]
+
+
+@dataclass(frozen=True)
 class Batch:
     """A filled slot: its first `count` rows hold images, the rest is padding."""
 
@@ -98,8 +117,9 @@ class Batch:
 class Prediction:
     """What came out for one batch; the arrays belong to the caller.
 
-    mask: uint8 (count, H, W), lesion probability in 1/255. scores: float32 (count, K). extra: further outputs of the
-    graph, float32 (count,) each. finite: bool (count,), False where a score or extra is nan or infinite.
+    mask: uint8 (count, H, W), of its slot's size, lesion probability in 1/255. scores: float32 (count, K). extra:
+    further outputs of the graph, float32 (count,) each. finite: bool (count,), False where a score or extra is nan or
+    infinite.
     """
 
     batch: Batch
@@ -112,14 +132,17 @@ class Prediction:
 class Engine(ABC):
     """A compiled network with slots of host memory to fill, used as a context manager by one thread.
 
-    `slots` are uint8 (batch, H, W, 3) arrays in memory that the device reads directly. While a batch of slot s is on
-    its way through stream(), s must not be written; it is free again once its Prediction was yielded. stream() has at
-    most `depth` batches on their way, so a caller that fills the slots in turn may fill `ahead` slots beyond the one it
-    hands over. `extra` names the graph's outputs beyond mask and scores.
+    `slots` are a ring of uint8 arrays in memory that the device reads directly: whole cycles of `layout`, (rows, H, W,
+    3) each. While a batch of slot s is on its way through stream(), s must not be written; it is free again once its
+    Prediction was yielded. stream() has at most `depth` batches on their way, so a caller that fills the slots in turn
+    may fill `ahead` slots beyond the one it hands over. `extra` names the graph's outputs beyond mask and scores.
     """
 
-    def __init__(self, manifest: Manifest, slots: Sequence[UInt8], depth: int, outputs: Sequence[str]) -> None:
+    def __init__(
+        self, manifest: Manifest, layout: Layout, slots: Sequence[UInt8], depth: int, outputs: Sequence[str]
+    ) -> None:
         self.manifest = manifest
+        self.layout = layout
         self.slots = slots
         self.depth = depth
         self.extra = tuple(name for name in outputs if name not in ("mask", "scores"))
@@ -153,7 +176,7 @@ class Engine(ABC):
 
     def _collect(self, batch: Batch) -> Prediction:
         outputs = self._finish(batch.slot)
-        for name, (shape, dtype) in self._expected_outputs().items():
+        for name, (shape, dtype) in self._expected_outputs(batch.slot).items():
             found = outputs.get(name)
             if found is None or found.shape != shape or found.dtype != dtype:
                 got = "missing" if found is None else f"{found.dtype} {found.shape}"
@@ -164,11 +187,11 @@ class Engine(ABC):
         finite = np.isfinite(np.column_stack([scores, *copies.values()])).all(1)
         return Prediction(batch, mask, scores, copies, finite)
 
-    def _expected_outputs(self) -> dict[str, tuple[tuple[int, ...], type[np.generic]]]:
-        spec, rows = self.spec, self.batch_size
+    def _expected_outputs(self, slot: int) -> dict[str, tuple[tuple[int, ...], type[np.generic]]]:
+        rows, height, width, _ = self.slots[slot].shape
         return {
-            "mask": ((rows, spec.height, spec.width), np.uint8),
-            "scores": ((rows, len(spec.classes)), np.float32),
+            "mask": ((rows, height, width), np.uint8),
+            "scores": ((rows, len(self.spec.classes)), np.float32),
             **dict.fromkeys(self.extra, ((rows,), np.float32)),
         }
 

@@ -67,7 +67,7 @@ def build(
     with tempfile.TemporaryDirectory(dir=folder, prefix=".building-") as work:
         stem = manifest_path(folder, spec.name, openvino.NAME).stem
         xml = Path(work) / f"{stem}.xml"
-        openvino.compile_to_files(onnx, batch, xml)
+        openvino.compile_to_files(onnx, xml)
         files = [xml, xml.with_suffix(".bin")]
         manifest = Manifest(
             spec=spec,

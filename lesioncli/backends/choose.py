@@ -1,10 +1,12 @@
 """Which backend, and why; which engine file, and why. Decisions come back with their reason."""
 
+from collections.abc import Callable
 from math import ceil
 from pathlib import Path
 
-from lesioncli.backends.base import Engine, Manifest, sha256_of
+from lesioncli.backends.base import Engine, Layout, Manifest, sha256_of
 from lesioncli.errors import EngineError
+from lesioncli.spec import ModelSpec
 
 BACKENDS = ("openvino",)
 SHIPPED_MODEL = "multitask-lite"
@@ -51,8 +53,13 @@ def find_engine(asked: str | None, backend: str, folder: Path) -> tuple[Path | N
     return (found[0], f"the only one in {folder}/") if found else (None, f"none in {folder}/ yet")
 
 
-def open_engine(path: Path, ahead_images: int = 2) -> Engine:
-    """Check a manifest and its files, then load the engine with slots for `ahead_images` beyond those in flight."""
+def open_engine(
+    path: Path, ahead_images: int = 2, lay_out: Callable[[ModelSpec, int], Layout] = Layout.of_batches
+) -> Engine:
+    """Check a manifest and its files, then load the engine with slots for `ahead_images` beyond those in flight.
+
+    `lay_out` is given the model's spec and the engine's batch, and says what a cycle of slots is.
+    """
     manifest = Manifest.read(path)
     if manifest.backend != "openvino":
         raise EngineError(f"{path}: is for backend {manifest.backend!r}; this version runs {', '.join(BACKENDS)}")
@@ -63,4 +70,6 @@ def open_engine(path: Path, ahead_images: int = 2) -> Engine:
             f"{path}: built with OpenVINO {manifest.backend_version}, this is {openvino.VERSION};"
             " run: lesioncli build-engine"
         )
-    return openvino.OpenVinoEngine(manifest, path.parent, ahead=ceil(ahead_images / manifest.batch) + 1)
+    layout = lay_out(manifest.spec, manifest.batch)
+    cycles = ceil(ahead_images / layout.images) + 1
+    return openvino.OpenVinoEngine(manifest, path.parent, cycles * len(layout.shapes), layout)

@@ -6,10 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from lesioncli.backends.base import Engine, Manifest
+from lesioncli.backends.base import Engine, Layout, Manifest
 from lesioncli.cores import count_cores
 from lesioncli.errors import EngineError, InputError
 from lesioncli.spec import METADATA_KEY, ModelSpec
@@ -52,14 +51,13 @@ def read_spec(onnx: Path) -> ModelSpec:
     return ModelSpec.from_json(text, onnx)
 
 
-def compile_to_files(onnx: Path, batch: int, xml: Path) -> None:
-    """Write the graph, fixed to `batch`, as OpenVINO's own files: `xml` and, beside it, the weights as .bin."""
+def compile_to_files(onnx: Path, xml: Path) -> None:
+    """Write the graph as OpenVINO's own files: `xml` and, beside it, the weights as .bin.
+
+    What is dynamic in the graph stays so; the engine fixes its shapes when it is loaded.
+    """
     with _named_errors(f"{onnx}: cannot be compiled"):
-        graph = openvino.Core().read_model(onnx)
-        shape = graph.input(0).partial_shape
-        shape[0] = batch
-        graph.reshape({"image": shape})
-        openvino.save_model(graph, xml, compress_to_fp16=False)
+        openvino.save_model(openvino.Core().read_model(onnx), xml, compress_to_fp16=False)
 
 
 @contextmanager
@@ -72,37 +70,28 @@ def _named_errors(what: str) -> Iterator[None]:
 
 
 class OpenVinoEngine(Engine):
-    """One single-threaded stream per core and one request per slot, which reads the slot's memory directly."""
+    """One single-threaded stream per core and one request per slot, which reads the slot's memory directly.
 
-    def __init__(self, manifest: Manifest, folder: Path, ahead: int) -> None:
+    The graph is compiled once for every shape of slot.
+    """
+
+    def __init__(self, manifest: Manifest, folder: Path, ahead: int, layout: Layout | None = None) -> None:
         files = {Path(name).suffix: folder / name for name in manifest.files}
         if set(files) != {".xml", ".bin"} or manifest.precision not in PRECISIONS:
             raise EngineError(
                 f"{folder}: the manifest of {manifest.spec.name} does not name an .xml, a .bin and a precision"
                 f" out of {', '.join(PRECISIONS)}; run: lesioncli build-engine"
             )
-        cores = count_cores()
-        options: Mapping[str, Any] = {
-            "INFERENCE_PRECISION_HINT": PRECISIONS[manifest.precision],
-            "NUM_STREAMS": cores,
-            "INFERENCE_NUM_THREADS": cores,
-        }
-        core = openvino.Core()
-        with _named_errors(f"{files['.xml']}: OpenVINO cannot load it"):
-            compiled = core.compile_model(core.read_model(files[".xml"], files[".bin"]), "CPU", options)
-        got = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-        if got != PRECISIONS[manifest.precision]:
-            raise EngineError(f"asked OpenVINO for {manifest.precision}, got {got}; rebuild with --precision fp32")
+        layout = layout or Layout.of_batches(manifest.spec, manifest.batch)
+        compiled = _compile(files[".xml"], files[".bin"], manifest.precision, layout)
         # One more than the streams, so that none waits while the caller takes a result away.
-        depth = cores + 1
-        shape = (manifest.batch, manifest.spec.height, manifest.spec.width, 3)
-        slots = [np.zeros(shape, np.uint8) for _ in range(depth + ahead)]
-        self._names = [str(output.any_name) for output in compiled.outputs]
-        super().__init__(manifest, slots, depth, self._names)
-        self._requests = [compiled.create_infer_request() for _ in slots]
-        with _named_errors(f"{files['.xml']}: takes no images of {shape}"):
-            for request, slot in zip(self._requests, slots, strict=True):
-                request.set_input_tensor(openvino.Tensor(slot, shared_memory=True))
+        depth = count_cores() + 1
+        slots = layout.make_ring(depth + ahead)
+        self._names = [str(output.any_name) for output in compiled[layout.shapes[0]].outputs]
+        super().__init__(manifest, layout, slots, depth, self._names)
+        self._requests = [compiled[slot.shape[:3]].create_infer_request() for slot in slots]
+        for request, slot in zip(self._requests, slots, strict=True):
+            request.set_input_tensor(openvino.Tensor(slot, shared_memory=True))
 
     def _start(self, slot: int) -> None:
         with _named_errors("OpenVINO cannot start"):
@@ -118,3 +107,32 @@ class OpenVinoEngine(Engine):
         for request in self._requests:
             request.wait()
         self._requests.clear()
+
+
+def _compile(xml: Path, weights: Path, precision: str, layout: Layout) -> dict[tuple[int, ...], Any]:
+    """The graph, compiled for each of the layout's shapes; EngineError where it does not take one."""
+    cores = count_cores()
+    options: Mapping[str, Any] = {
+        "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
+        "NUM_STREAMS": cores,
+        "INFERENCE_NUM_THREADS": cores,
+    }
+    core = openvino.Core()
+    with _named_errors(f"{xml}: OpenVINO cannot load it"):
+        graph = core.read_model(xml, weights)
+    takes = graph.input(0).partial_shape
+    compiled: dict[tuple[int, ...], Any] = {}
+    for shape in dict.fromkeys(layout.shapes):
+        images = (*shape, 3)
+        if not takes.compatible(openvino.PartialShape(images)):
+            raise EngineError(
+                f"{xml}: takes no images of {images}, only {takes}; build it again from its checkpoint, with another"
+                " --batch where that is what differs"
+            )
+        with _named_errors(f"{xml}: takes no images of {images}"):
+            graph.reshape(openvino.PartialShape(images))
+            compiled[shape] = core.compile_model(graph, "CPU", options)
+        got = compiled[shape].get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        if got != PRECISIONS[precision]:
+            raise EngineError(f"asked OpenVINO for {precision}, got {got}; rebuild with --precision fp32")
+    return compiled

@@ -170,9 +170,10 @@ def _refuse_shared_names(images: list[ImageFile]) -> None:
 def decode(path: Path, at_least_hw: tuple[int, int]) -> Decoded:
     """Decode an image to upright RGB: the whole picture or an error, never a part.
 
-    A large JPEG comes back reduced by 2, 4 or 8, as far as it stays SPARE_REDUCTION times `at_least_hw`, the size
-    (height, width) of the network's input. Of several pages the first is taken. Alpha is dropped, not blended:
-    scans have it opaque, and no background would be right. 16 bits are scaled to 8 over their full range.
+    A large JPEG comes back reduced by 2, 4 or 8, as far as it stays SPARE_REDUCTION times `at_least_hw`, the (height,
+    width) that the whole picture must have for what a network is to see of it. Of several pages the first is taken.
+    Alpha is dropped, not blended: scans have it opaque, and no background would be right. 16 bits are scaled to 8 over
+    their full range.
 
     Raises ImageError, whose reason does not repeat the path.
     """

@@ -26,6 +26,8 @@ OK, FAILED, SKIPPED = "ok", "failed", "skipped"
 # programs, where "> 128" then finds no lesion. Without filters this costs a quarter of opencv's default.
 PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE)
 
+BEFORE_IT_WAS_SAID = {"tta": "none"}  # what a run.json means that was written before this key was
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -47,8 +49,8 @@ class Outcome:
 class RunFolder:
     """The folder `segment --out` names: knows what is done, takes what comes, ends whole.
 
-    `identity` is what all its masks share (engine, precision, threshold); a folder with another one is refused with an
-    InputError unless `overwrite`, which starts anew. `value_names` are the columns after the fixed ones.
+    `identity` is what all its masks share (engine, precision, threshold, tta); a folder with another one is refused
+    with an InputError unless `overwrite`, which starts anew. `value_names` are the columns after the fixed ones.
     """
 
     def __init__(
@@ -126,7 +128,7 @@ class RunFolder:
     def _check_identity(self) -> None:
         path = self.folder / "run.json"
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = {**BEFORE_IT_WAS_SAID, **json.loads(path.read_text(encoding="utf-8"))}
         except (OSError, ValueError):
             found = {}
         for key, value in self._identity.items():

@@ -1,7 +1,10 @@
-"""An image's journey: decoded into a slot, through the engine, grown back, cut once, written.
+"""An image's journey: decoded into its rows, through the engine, merged, grown back, cut once, written.
 
 One thread drives the engine; a pool decodes ahead of it and writes behind it. Everything in the pool releases the
 interpreter's lock, so threads suffice. What is held at any time is bounded by the engine's slots.
+
+The unit of work is a cycle of slots. It holds a batch of images of one row each or, where a test procedure shows many
+views of a picture, one image (views.py).
 """
 
 import time
@@ -18,7 +21,7 @@ from numpy.typing import NDArray
 from lesioncli.backends.base import Batch, Engine, Prediction, UInt8
 from lesioncli.cores import count_cores
 from lesioncli.errors import ImageError
-from lesioncli.inference.geometry import to_full_size, to_network
+from lesioncli.inference.geometry import to_full_size
 from lesioncli.inference.images import Decoded, ImageFile, decode
 from lesioncli.inference.outputs import (
     FAILED,
@@ -31,23 +34,26 @@ from lesioncli.inference.outputs import (
     write_mask,
     write_whole,
 )
+from lesioncli.inference.views import PROCEDURES
 
 OVERLAY_SIDE_PX = 1024
 OVERLAY_COLOUR = (255, 230, 0)
+NOTHING = np.empty((0, 0, 3), np.uint8)
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to run, whatever the engine. workers 0 means one a core."""
+    """How to run, whatever the engine. workers 0 means one a core; tta names one of PROCEDURES."""
 
     threshold: float = 0.5
     workers: int = 0
     overlay: bool = False
+    tta: str = "none"
 
 
 @dataclass(frozen=True)
 class Filled:
-    """An image on its way: decoded into its row, or the reason why not."""
+    """An image on its way: decoded into its rows, or the reason why not."""
 
     image: ImageFile
     decoded: Decoded | ImageError
@@ -57,8 +63,11 @@ class Filled:
 def segment(images: Sequence[ImageFile], engine: Engine, out: RunFolder, options: Options) -> Iterator[Outcome]:
     """Yield exactly one Outcome per image, in order; the masks are written when it comes, the row is the caller's.
 
-    EngineError ends the run; whatever is wrong with one image is that image's outcome.
+    The engine's layout must be that of the procedure that the options name, else ValueError. EngineError ends the run;
+    whatever is wrong with one image is that image's outcome.
     """
+    if engine.layout != PROCEDURES[options.tta].layout(engine.spec, engine.batch_size):
+        raise ValueError(f"the engine's slots are not those of test procedure {options.tta!r}")
     cv2.setNumThreads(1)  # the pool below is the parallelism
     done = [
         out.is_done(image) and (not options.overlay or overlay_path(out.folder, image).is_file()) for image in images
@@ -74,24 +83,27 @@ def _run(images: Sequence[ImageFile], engine: Engine, out: RunFolder, options: O
     filling: deque[list[Future[Filled]]] = deque()
     on_the_way: deque[list[Filled]] = deque()
     writing: deque[Future[Outcome]] = deque()
+    size, length = engine.layout.images, len(engine.layout.shapes)
+    cycles = [engine.slots[first : first + length] for first in range(0, len(engine.slots), length)]
 
     def batches() -> Iterator[Batch]:
-        size, slots = engine.batch_size, engine.slots
         count = ceil(len(images) / size)
         for number in range(count):
-            # Slots are filled in turn, `ahead` of the one handed over: by then the engine has done with them.
-            for coming in range(number + len(filling), min(number + 1 + engine.ahead, count)):
-                group, slot = images[coming * size : (coming + 1) * size], slots[coming % len(slots)]
-                rows = [pool.submit(_fill, image, slot[row], engine, options) for row, image in enumerate(group)]
+            # Cycles are filled in turn, `ahead` of the slot handed over: by then the engine has done with theirs.
+            for coming in range(number + len(filling), min(number + (1 + engine.ahead) // length, count)):
+                group, slots = images[coming * size : (coming + 1) * size], cycles[coming % len(cycles)]
+                rows = [pool.submit(_fill, image, slots, index, engine, options) for index, image in enumerate(group)]
                 filling.append(rows)
             on_the_way.append([each.result() for each in filling.popleft()])
-            yield Batch(number % len(slots), len(on_the_way[-1]))
+            for place, shape in enumerate(engine.layout.shapes):
+                yield Batch(number % len(cycles) * length + place, shape[0] // size * len(on_the_way[-1]))
 
     try:
-        for prediction in engine.stream(batches()):
-            for row, filled in enumerate(on_the_way.popleft()):
-                writing.append(pool.submit(_finish, filled, prediction, row, engine.spec.classes, out, options))
-            while len(writing) > len(engine.slots) * engine.batch_size:
+        predictions = engine.stream(batches())
+        for cycle in zip(*[predictions] * length, strict=True):
+            for index, filled in enumerate(on_the_way.popleft()):
+                writing.append(pool.submit(_finish, filled, cycle, index, engine.spec.classes, out, options))
+            while len(writing) > len(cycles) * size:
                 yield writing.popleft().result()
         while writing:
             yield writing.popleft().result()
@@ -99,31 +111,37 @@ def _run(images: Sequence[ImageFile], engine: Engine, out: RunFolder, options: O
         pool.shutdown(cancel_futures=True)
 
 
-def _fill(image: ImageFile, row: UInt8, engine: Engine, options: Options) -> Filled:
-    """Decode an image into its row of a slot; a broken one leaves the row as it was, and its result is not used."""
+def _fill(image: ImageFile, slots: Sequence[UInt8], index: int, engine: Engine, options: Options) -> Filled:
+    """Decode an image into its rows of a cycle; a broken one leaves them as they were, and their result is not used."""
     started = time.thread_time()
-    height, width = engine.spec.height, engine.spec.width
+    procedure = PROCEDURES[options.tta]
     try:
-        decoded = decode(image.path, (height, width))
+        decoded = decode(image.path, procedure.at_least_hw(engine.spec))
     except ImageError as error:
         return Filled(image, error, time.thread_time() - started)
-    row[:] = to_network(decoded.rgb, height, width, engine.spec.reduction)
+    procedure.fill(decoded.rgb, slots, index, engine.spec.reduction)
     if not options.overlay:
-        decoded = replace(decoded, rgb=row)  # lets a large picture go while its batch is on the way
+        decoded = replace(decoded, rgb=NOTHING)  # lets a large picture go while its batch is on the way
     return Filled(image, decoded, time.thread_time() - started)
 
 
 def _finish(
-    filled: Filled, prediction: Prediction, row: int, classes: tuple[str, ...], out: RunFolder, options: Options
+    filled: Filled,
+    cycle: Sequence[Prediction],
+    index: int,
+    classes: tuple[str, ...],
+    out: RunFolder,
+    options: Options,
 ) -> Outcome:
-    """Grow an image's probability back, cut it, write the mask."""
+    """Merge what came of an image's rows, grow its probability back, cut it, write the mask."""
     started = time.thread_time()
     decoded = filled.decoded
     if isinstance(decoded, ImageError):
         return Outcome(filled.image, FAILED, stage=decoded.stage, reason=decoded.reason)
-    if not prediction.finite[row]:
+    answer = PROCEDURES[options.tta].merge(cycle, index)
+    if not answer.finite:
         return Outcome(filled.image, FAILED, decoded.stored_hw, "network", "a score is not a finite number")
-    probability, cut = prediction.mask[row], ceil(options.threshold * 255)
+    probability, cut = answer.mask, ceil(options.threshold * 255)
     full = to_full_size(probability, decoded.stored_hw, decoded.orientation)
     mask = _cut(full, cut)
     try:
@@ -133,10 +151,10 @@ def _finish(
     except OSError as error:
         return Outcome(filled.image, FAILED, decoded.stored_hw, "write", error.strerror or str(error))
     values = {
-        **dict(zip(classes, map(float, prediction.scores[row]), strict=True)),
+        **dict(zip(classes, map(float, answer.scores), strict=True)),
         "lesion_area_fraction": cv2.countNonZero(mask) / mask.size,
         "confidence": expected_jaccard(probability, cut),
-        **{name: float(output[row]) for name, output in prediction.extra.items()},
+        **answer.extra,
     }
     seconds = {"decode": filled.seconds, "write": time.thread_time() - started}
     return Outcome(filled.image, OK, decoded.stored_hw, note=decoded.note, values=values, seconds=seconds)

@@ -31,6 +31,7 @@ class Summary:
     engine: str
     device: str
     precision: str
+    tta: str
     out: str
 
     @property
@@ -49,12 +50,17 @@ def run(
 ) -> Summary:
     """Segment images into folder `out`: masks, scores.csv and run.json.
 
-    Raises InputError where `out` holds masks of another engine, precision or threshold, EngineError where the engine
-    fails. Rows of finished images are kept whatever ends the run.
+    Raises InputError where `out` holds masks of another engine, precision, threshold or test procedure, EngineError
+    where the engine fails. Rows of finished images are kept whatever ends the run.
     """
     manifest = engine.manifest
     # The precision is not in the hash: an engine in bf16 has the same files as one in fp32.
-    identity = {"engine_sha256": manifest.sha256, "precision": manifest.precision, "threshold": options.threshold}
+    identity = {
+        "engine_sha256": manifest.sha256,
+        "precision": manifest.precision,
+        "threshold": options.threshold,
+        "tta": options.tta,
+    }
     values = (*engine.spec.classes, "lesion_area_fraction", "confidence", *engine.extra)
     folder = RunFolder(out, identity, values, overwrite=overwrite)
     about: dict[str, Any] = {
@@ -93,6 +99,7 @@ def run(
         engine=engine.spec.name,
         device=manifest.device,
         precision=manifest.precision,
+        tta=options.tta,
         out=str(out),
     )
 

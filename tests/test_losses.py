@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lesioncli.training.losses import joint_loss, soft_jaccard_loss
+from lesioncli.training.losses import HARDEST, dice_loss, rank_loss, soft_jaccard_loss, total_loss
 from lesioncli.training.recipe import LossWeights
 
 NAN = float("nan")
@@ -72,11 +72,11 @@ def test_soft_jaccard_has_the_gradient_of_finite_differences() -> None:
     assert torch.autograd.gradcheck(soft_jaccard_loss, (probability, mask))
 
 
-def test_joint_loss_of_a_network_that_knows_nothing() -> None:
+def test_total_loss_of_a_network_that_knows_nothing() -> None:
     """Every logit 0, so every probability 1/2: each cross-entropy is log 2, whatever the labels are smoothed to."""
     mask = image([1.0, 1.0], [0.0, 0.0])
     weights = LossWeights(jaccard=1.0, cross_entropy=0.25, classes=3.0)
-    loss = joint_loss(torch.zeros(1, 1, 2, 2), torch.zeros(1, 2), mask, torch.tensor([[1.0, 0.0]]), weights)
+    loss = total_loss(torch.zeros(1, 1, 2, 2), torch.zeros(1, 2), mask, torch.tensor([[1.0, 0.0]]), weights)
     soft_jaccard = 1 - (1 + 1) / (3 + 1)
     assert loss.item() == pytest.approx(soft_jaccard + 0.25 * LOG_2 + 3 * (LOG_2 + LOG_2))
 
@@ -86,7 +86,7 @@ def binary_cross_entropy(logit: float, target: float) -> float:
     return -target * math.log(probability) - (1 - target) * math.log(1 - probability)
 
 
-def test_joint_loss_against_a_loop() -> None:
+def test_total_loss_against_a_loop() -> None:
     weights = LossWeights(jaccard=0.7, cross_entropy=0.4, classes=1.3, mask_smoothing=0.1, class_smoothing=0.05)
     mask_logits, class_logits = logits(3, 1, 4, 4), logits(3, 2, seed=1)
     mask, labels = draw(3, 1, 4, 4, seed=2).round(), torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
@@ -97,13 +97,13 @@ def test_joint_loss_against_a_loop() -> None:
     by_answer = sum(binary_cross_entropy(x, 0.95 if y else 0.05) for x, y in answers) / 3  # summed over the two heads
     outline = soft_jaccard_loss(mask_logits.sigmoid(), mask).item()
 
-    loss = joint_loss(mask_logits, class_logits, mask.float(), labels, weights)
+    loss = total_loss(mask_logits, class_logits, mask.float(), labels, weights)
     assert loss.item() == pytest.approx(0.7 * outline + 0.4 * by_pixel + 1.3 * by_answer, rel=1e-5)
 
 
 def classes(class_logits: Tensor, labels: Tensor) -> Tensor:
     blank = torch.zeros(len(labels), 1, 2, 2)
-    return joint_loss(blank, class_logits, blank, labels, CLASSES_ONLY)
+    return total_loss(blank, class_logits, blank, labels, CLASSES_ONLY)
 
 
 def test_unknown_labels_do_not_count() -> None:
@@ -131,7 +131,7 @@ def test_without_any_label_the_classes_cost_nothing() -> None:
 def test_an_image_without_a_lesion_has_a_finite_loss_that_falls_with_the_probability() -> None:
     weights, empty, labels = LossWeights(), torch.zeros(1, 1, 8, 8), torch.zeros(1, 2)
     losses = [
-        joint_loss(torch.full((1, 1, 8, 8), logit), torch.zeros(1, 2), empty, labels, weights).item()
+        total_loss(torch.full((1, 1, 8, 8), logit), torch.zeros(1, 2), empty, labels, weights).item()
         for logit in (20.0, 0.0, -3.0)
     ]
     assert all(map(math.isfinite, losses))
@@ -143,7 +143,7 @@ def test_smoothing_puts_the_least_loss_at_the_smoothed_label() -> None:
     least = math.log(0.9 / 0.1)
     mask, labels = torch.ones(1, 1, 1, 1), torch.zeros(1, 2)
     at, more, less = (
-        joint_loss(torch.full((1, 1, 1, 1), x), torch.zeros(1, 2), mask, labels, MASK_ONLY).item()
+        total_loss(torch.full((1, 1, 1, 1), x), torch.zeros(1, 2), mask, labels, MASK_ONLY).item()
         for x in (least, least + 0.3, least - 0.3)
     )
     assert at < more
@@ -160,15 +160,15 @@ def finite_differences(function: Callable[[Tensor], Tensor], at: Tensor, step: f
     return slopes.view_as(at)
 
 
-def test_joint_loss_has_the_gradient_of_finite_differences() -> None:
+def test_total_loss_has_the_gradient_of_finite_differences() -> None:
     """In steps of .02, since the loss is float32 by design: both sides carry errors of about 1e-5."""
     mask_logits, class_logits = logits(2, 1, 2, 2).requires_grad_(), logits(2, 2, seed=1).requires_grad_()
     mask, labels = draw(2, 1, 2, 2, seed=2).round().float(), torch.tensor([[1.0, 0.0], [NAN, 1.0]])
     weights = LossWeights(jaccard=1, cross_entropy=0.5, classes=0.5)
-    loss = joint_loss(mask_logits, class_logits, mask, labels, weights)
+    loss = total_loss(mask_logits, class_logits, mask, labels, weights)
     gradients = torch.autograd.grad(loss, (mask_logits, class_logits))
-    by_mask = finite_differences(lambda x: joint_loss(x, class_logits, mask, labels, weights), mask_logits.detach())
-    by_class = finite_differences(lambda x: joint_loss(mask_logits, x, mask, labels, weights), class_logits.detach())
+    by_mask = finite_differences(lambda x: total_loss(x, class_logits, mask, labels, weights), mask_logits.detach())
+    by_class = finite_differences(lambda x: total_loss(mask_logits, x, mask, labels, weights), class_logits.detach())
     torch.testing.assert_close(gradients[0], by_mask, atol=1e-4, rtol=1e-3)
     torch.testing.assert_close(gradients[1], by_class, atol=1e-4, rtol=1e-3)
 
@@ -176,7 +176,99 @@ def test_joint_loss_has_the_gradient_of_finite_differences() -> None:
 def test_half_precision_logits_are_summed_in_single() -> None:
     mask_logits, class_logits = logits(1, 1, 64, 64).bfloat16(), logits(1, 2, seed=1).bfloat16()
     mask, labels = draw(1, 1, 64, 64, seed=2).round().float(), torch.tensor([[1.0, 0.0]])
-    half = joint_loss(mask_logits, class_logits, mask, labels, LossWeights())
-    single = joint_loss(mask_logits.float(), class_logits.float(), mask, labels, LossWeights())
+    half = total_loss(mask_logits, class_logits, mask, labels, LossWeights())
+    single = total_loss(mask_logits.float(), class_logits.float(), mask, labels, LossWeights())
     assert half.dtype == torch.float32
     assert half.item() == single.item()
+
+
+def test_dice_by_hand() -> None:
+    """Lesion: p .5 and 0 on y 1 and 0, 1 - 2 * .5 / 1.5; background: .5 and 1 on 0 and 1, 1 - 2 * 1 / 2.5."""
+    expected = ((1 - 1 / 1.5) + (1 - 2 / 2.5)) / 2
+    assert dice_loss(image([0.5, 0.0]), image([1.0, 0.0])).item() == pytest.approx(expected, abs=1e-4)
+
+
+def test_dice_of_an_empty_mask_is_what_the_paper_s_code_makes_it() -> None:
+    """No small number stands above the fraction: the lesion's term is 1 though nothing was found, its other term 0."""
+    assert dice_loss(image([0.0, 0.0]), image([0.0, 0.0])).item() == pytest.approx(0.5, abs=1e-4)
+
+
+def test_dice_against_a_loop_over_images_and_channels() -> None:
+    probability, mask = draw(3, 1, 6, 5), draw(3, 1, 6, 5, seed=1).round()
+    terms = []
+    for p_image, m_image in zip(probability.flatten(1).tolist(), mask.flatten(1).tolist(), strict=True):
+        for p, y in ((p_image, m_image), ([1 - x for x in p_image], [1 - x for x in m_image])):
+            terms.append(1 - 2 * sum(map(float.__mul__, p, y)) / (sum(p) + sum(y) + 1e-5))
+    assert dice_loss(probability, mask).item() == pytest.approx(sum(terms) / 6, rel=1e-9)
+
+
+def rank_by_loop(probability: Tensor, mask: Tensor) -> float:
+    """Paper A's rank loss, pair by pair; an image with fewer than 30 pixels of a kind is filled up with zeros."""
+    means = []
+    for p_image, m_image in zip(probability.flatten(1).tolist(), mask.flatten(1).tolist(), strict=True):
+        background = sorted((p * (1 - y) for p, y in zip(p_image, m_image, strict=True)), reverse=True)[:30]
+        missing = sorted(((1 - p) * y for p, y in zip(p_image, m_image, strict=True)), reverse=True)[:30]
+        means.append(sum(max(0.0, n - (1 - q) + 0.3) for n in background for q in missing) / 900)
+    return sum(means) / len(means)
+
+
+@pytest.mark.parametrize("lesion_pixels", [0, 1, 29, 30, 31, 100, 143, 144])
+def test_rank_loss_against_a_loop_over_all_pairs(lesion_pixels: int) -> None:
+    mask = torch.zeros(2, 1, 12, 12, dtype=torch.float64)
+    mask.flatten(1)[:, :lesion_pixels] = 1
+    probability = draw(2, 1, 12, 12, seed=lesion_pixels)
+    assert rank_loss(probability, mask).item() == pytest.approx(rank_by_loop(probability, mask), rel=1e-9)
+
+
+def test_rank_loss_of_a_network_that_knows_nothing_is_the_margin() -> None:
+    mask = torch.zeros(2, 1, 16, 16)
+    mask[:, :, 4:12, 4:12] = 1
+    assert rank_loss(torch.full_like(mask, 0.5), mask).item() == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(("background", "expected"), [(0.7, 0.0), (0.9, 0.2)])
+def test_without_a_lesion_only_background_above_seven_tenths_costs(background: float, expected: float) -> None:
+    empty = torch.zeros(1, 1, 8, 8)
+    assert rank_loss(torch.full_like(empty, background), empty).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_rank_loss_takes_a_picture_smaller_than_the_number_of_hardest_pixels() -> None:
+    """Three lesion pixels and six others, all at .5: of the 9 x 9 pairs, those of real pixels cost the margin."""
+    assert HARDEST > 9
+    loss = rank_loss(torch.full((1, 1, 3, 3), 0.5), torch.eye(3)[None, None])
+    assert loss.item() == pytest.approx(0.3 * 3 * 6 / 81)
+
+
+@pytest.mark.parametrize("loss", [dice_loss, rank_loss])
+def test_dice_and_rank_have_the_gradient_of_finite_differences(loss: Callable[[Tensor, Tensor], Tensor]) -> None:
+    probability, mask = draw(2, 1, 6, 7).requires_grad_(), draw(2, 1, 6, 7, seed=1).round()
+    assert torch.autograd.gradcheck(loss, (probability, mask))
+
+
+def test_each_weight_of_the_mask_s_loss_multiplies_its_own_term() -> None:
+    mask_logits, mask, labels = logits(2, 1, 8, 8), draw(2, 1, 8, 8, seed=2).round().float(), torch.zeros(2, 2)
+    probability = mask_logits.sigmoid()
+    terms = {"dice": dice_loss(probability, mask), "rank": rank_loss(probability, mask)}
+    for name, term in terms.items():
+        weights = LossWeights(**{"jaccard": 0.0, "cross_entropy": 0.0, name: 0.25})
+        assert total_loss(mask_logits, None, mask, labels, weights).item() == pytest.approx(0.25 * term.item())
+
+
+def test_three_logits_are_one_answer_out_of_three() -> None:
+    """Columns: melanoma, seborrheic keratosis, nevus. A picture with an unknown label counts for nothing."""
+    class_logits = torch.tensor([[2.0, 0.0, 1.0], [0.0, 3.0, 0.0], [1.0, 1.0, 2.0], [9.0, 0.0, 0.0]])
+    labels = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0], [NAN, 0.0]])
+    by_hand = []
+    for row, target in zip(class_logits.tolist(), (0, 1, 2), strict=False):
+        by_hand.append(math.log(sum(map(math.exp, row))) - row[target])
+    weights = LossWeights(classes=2.0, class_smoothing=0.0)
+    loss = total_loss(None, class_logits, torch.zeros(4, 1, 2, 2), labels, weights)
+    assert loss.item() == pytest.approx(2 * sum(by_hand) / 3, rel=1e-5)
+
+
+def test_a_batch_without_any_known_class_costs_nothing_and_teaches_nothing() -> None:
+    class_logits = logits(2, 3).requires_grad_()
+    loss = total_loss(None, class_logits, torch.zeros(2, 1, 2, 2), torch.full((2, 2), NAN), LossWeights())
+    (gradient,) = torch.autograd.grad(loss, class_logits)
+    assert loss.item() == 0
+    assert (gradient == 0).all()

@@ -31,7 +31,9 @@ from lesioncli.spec import CLASSES, ModelSpec
 from lesioncli.training.checkpoint import load_checkpoint, make_network
 from lesioncli.training.datasets import Sample, read_samples
 from lesioncli.training.recipe import AugmentSettings, Recipe, TrainSettings, load_recipe
-from lesioncli.training.trainer import Progress, choose_device, train, validate
+from lesioncli.training.stages import StageNetwork, find_stage
+from lesioncli.training.trainer import BEST, Progress, Task, choose_device, make_fabric, train
+from lesioncli.training.validation import validate
 
 SIDE = 64
 EPOCHS = 3
@@ -118,6 +120,17 @@ def lesions(folder: Path) -> list[Sample]:
     return read_samples(folder, "Training")
 
 
+def run(recipe: Recipe, training: list[Sample], validation: list[Sample], folder: Path, **more: Any) -> Path:
+    """Train on this machine's CPU."""
+    only = more.pop("only", None)
+    return train(Task(recipe, training, validation, folder, **more), make_fabric("cpu")[0], only)
+
+
+def check(network: nn.Module, samples: list[Sample], stage: str = "joint") -> dict[str, float]:
+    """What validation says of a network of SPEC's size."""
+    return validate(StageNetwork(network, find_stage("multitask", stage)), SPEC, samples, torch.device("cpu"))
+
+
 class Finished(NamedTuple):
     run: Path
     best: Path
@@ -128,14 +141,21 @@ class Finished(NamedTuple):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, lesions: list[Sample]) -> Finished:
     """A run of LEARNS on the four lesions, each taken eight times an epoch."""
-    run, steps, rows = tmp_path_factory.mktemp("runs") / "a", list[Progress](), list[dict[str, float]]()
-    best = train(LEARNS, lesions * 8, lesions, run, on_step=steps.append, on_epoch=rows.append)
-    return Finished(run, best, steps, rows)
+    folder, steps, rows = tmp_path_factory.mktemp("runs") / "a", list[Progress](), list[dict[str, float]]()
+    best = run(
+        LEARNS,
+        lesions * 8,
+        lesions,
+        folder,
+        on_step=steps.append,
+        on_epoch=lambda stage, row: rows.append({**row, "joint": stage == "joint"}),
+    )
+    return Finished(folder, best, steps, rows)
 
 
 def test_it_learns_four_lesions_by_heart(finished: Finished, lesions: list[Sample]) -> None:
     torch.manual_seed(0)
-    before = validate(make_network(SPEC), LEARNS, lesions, "cpu")
+    before = check(make_network(SPEC), lesions)
     after = max(finished.rows, key=lambda row: row["choice"])
     assert before["jaccard"] < 0.3
     assert after["jaccard"] > 0.7
@@ -145,7 +165,8 @@ def test_it_learns_four_lesions_by_heart(finished: Finished, lesions: list[Sampl
 
 def test_progress_is_told_step_by_step_and_epoch_by_epoch(finished: Finished) -> None:
     assert [(each.epoch, each.step) for each in finished.steps] == list(product(range(EPOCHS), range(8)))
-    assert {each.steps for each in finished.steps} == {8}
+    assert {(each.stage, each.steps, each.epochs) for each in finished.steps} == {("joint", 8, EPOCHS)}
+    assert all(row.pop("joint") for row in finished.rows)
     assert [row["epoch"] for row in finished.rows] == [1, 2, 3]
     for row in finished.rows:
         losses = [each.loss for each in finished.steps if each.epoch == row["epoch"] - 1]
@@ -153,34 +174,41 @@ def test_progress_is_told_step_by_step_and_epoch_by_epoch(finished: Finished) ->
 
 
 def test_a_run_leaves_what_is_needed_to_understand_it(finished: Finished) -> None:
-    names = {"best.safetensors", "last.pt", "recipe.json", "history.csv", "curves.png"}
-    assert {each.name for each in finished.run.iterdir()} == names
+    assert {each.name for each in finished.run.iterdir()} == {"best.safetensors", "recipe.json", "joint"}
+    names = {"best.safetensors", "last.pt", "history.csv", "curves.png"}
+    assert {each.name for each in (finished.run / "joint").iterdir()} == names
     saved = json.loads((finished.run / "recipe.json").read_text())
     assert saved["recipe"] == json.loads(json.dumps(LEARNS.as_dict()))
     assert saved["seed"] == 0
     assert saved["counts"] == {"training": 32, "validation": 4}
     assert saved["versions"]["torch"] == torch.__version__
-    with (finished.run / "history.csv").open(newline="") as file:
+    assert saved["start"] is None
+    with (finished.run / "joint/history.csv").open(newline="") as file:
         history = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
     assert history == [{key: round(value, 6) for key, value in row.items()} for row in finished.rows]
-    with Image.open(finished.run / "curves.png") as curves:
+    with Image.open(finished.run / "joint/curves.png") as curves:
         assert len(curves.convert("RGB").getcolors(2**24) or ()) > 20  # axes, lines and letters, not a blank sheet
 
 
 def test_the_best_checkpoint_is_the_one_that_validation_liked_most(finished: Finished, lesions: list[Sample]) -> None:
     assert finished.best == finished.run / "best.safetensors"
+    assert finished.best.read_bytes() == (finished.run / "joint" / BEST).read_bytes()
     network, spec = load_checkpoint(finished.best)
     assert spec == SPEC
-    again = validate(network, LEARNS, lesions, "cpu")
+    again = check(network, lesions)
     assert again == {key: max(finished.rows, key=lambda row: row["choice"])[key] for key in again}
 
 
 def test_a_finished_run_is_left_as_it_is(finished: Finished, lesions: list[Sample]) -> None:
-    before = {each.name: each.read_bytes() for each in finished.run.iterdir()}
+    before = contents(finished.run)
     steps: list[Progress] = []
-    assert train(LEARNS, lesions * 8, lesions, finished.run, on_step=steps.append) == finished.best
+    assert run(LEARNS, lesions * 8, lesions, finished.run, on_step=steps.append) == finished.best
     assert not steps
-    assert {each.name: each.read_bytes() for each in finished.run.iterdir()} == before
+    assert contents(finished.run) == before
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {each: each.read_bytes() for each in folder.rglob("*") if each.is_file()}
 
 
 def jaccard_by_hand(network: nn.Module, sample: Sample, stored_hw: tuple[int, int]) -> tuple[float, list[float]]:
@@ -199,7 +227,7 @@ def jaccard_by_hand(network: nn.Module, sample: Sample, stored_hw: tuple[int, in
 def test_validation_measures_at_the_images_own_size(tmp_path: Path, finished: Finished) -> None:
     samples = read_samples(draw_folder(tmp_path, 6, height=90, width=150), "Training")
     network, _ = load_checkpoint(finished.best)
-    found = validate(network, replace(LEARNS, train=replace(LEARNS.train, batch=4)), samples, "cpu")
+    found = check(network, samples)
     by_hand = [jaccard_by_hand(network, each, (90, 150)) for each in samples]
     assert found["jaccard"] == pytest.approx(np.mean([jaccard for jaccard, _ in by_hand]), abs=2e-3)
     aucs = []
@@ -214,7 +242,7 @@ def test_validation_measures_at_the_images_own_size(tmp_path: Path, finished: Fi
 def test_validation_without_labels_goes_by_the_masks(finished: Finished, lesions: list[Sample]) -> None:
     network, _ = load_checkpoint(finished.best)
     unlabelled = [replace(each, labels=(math.nan, 1.0)) for each in lesions]
-    found = validate(network, LEARNS, unlabelled, "cpu")
+    found = check(network, unlabelled)
     assert math.isnan(found["auc_melanoma"])
     assert math.isnan(found["auc_seborrheic_keratosis"])  # only one answer occurs
     assert found["choice"] == found["jaccard"]
@@ -226,14 +254,14 @@ def test_an_unknown_label_counts_for_neither_side(finished: Finished, lesions: l
     network, _ = load_checkpoint(finished.best)
     samples = list(lesions)
     samples[unknown] = replace(samples[unknown], labels=(math.nan, 0.0))
-    assert validate(network, LEARNS, samples, "cpu")["auc_melanoma"] == 1
+    assert check(network, samples)["auc_melanoma"] == 1
 
 
 def test_a_validation_mask_of_another_size_is_refused_by_name(tmp_path: Path, lesions: list[Sample]) -> None:
     path = tmp_path / "mask.png"
     Image.fromarray(np.zeros((SIDE, SIDE + 1), np.uint8)).save(path)
     with pytest.raises(InputError) as raised:
-        validate(make_network(SPEC), LEARNS, [replace(lesions[0], mask=path)], "cpu")
+        check(make_network(SPEC), [replace(lesions[0], mask=path)])
     assert str(raised.value).startswith(f"{path}: ")
 
 
@@ -242,7 +270,7 @@ def test_every_epoch_bends_the_samples_anew(tmp_path: Path, lesions: list[Sample
     still = TrainSettings(epochs=2, batch=4, encoder_lr=0.0, head_lr=0.0, initial="none", workers=0)
     recipe = Recipe(replace(SPEC, options={**SPEC.options, "dropout": 0.0}), still)
     steps: list[Progress] = []
-    train(recipe, lesions, lesions, tmp_path, on_step=steps.append)
+    run(recipe, lesions, lesions, tmp_path, on_step=steps.append)
     assert len({each.loss for each in steps}) == 2
 
 
@@ -254,19 +282,21 @@ import torch
 
 from lesioncli.training.datasets import read_samples
 from lesioncli.training.recipe import load_recipe
-from lesioncli.training.trainer import train
+from lesioncli.training.trainer import Task, make_fabric, train
 
 
 def die_in_the_middle_of_epoch_2(progress):
-    if (progress.epoch, progress.step) == (1, 0):
+    if (progress.stage, progress.epoch, progress.step) == (stage, 1, 0):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    recipe, data, run = map(Path, sys.argv[1:])
+    recipe, data, run = map(Path, sys.argv[1:4])
+    stage = sys.argv[4]
     samples = read_samples(data, "Training")
-    train(load_recipe(recipe), samples, samples, run, seed=5, on_step=die_in_the_middle_of_epoch_2)
+    task = Task(load_recipe(recipe), samples, samples, run, seed=5, on_step=die_in_the_middle_of_epoch_2)
+    train(task, make_fabric("cpu")[0])
 """
 
 
@@ -283,59 +313,67 @@ def differences(a: Any, b: Any, where: str = "") -> list[str]:
     return [] if a == b or (a != a and b != b) else [f"{where}: {a} and {b}"]
 
 
+def killed(tmp_path: Path, recipe: Path, data: Path, stage: str) -> Path:
+    """The folder of a run that was killed at the first step of that stage's second epoch."""
+    script, folder = tmp_path / "killed.py", tmp_path / "killed"
+    script.write_text(KILLED)
+    command = [sys.executable, *map(str, (script, recipe, data, folder)), stage]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert process.returncode == -signal.SIGKILL, process.stderr
+    return folder
+
+
+def saved_state(folder: Path) -> dict[str, Any]:
+    return torch.load(folder / "last.pt", weights_only=True)  # type: ignore[no-any-return]
+
+
 def test_a_run_that_was_killed_and_resumed_ends_with_the_same_weights(
     tmp_path: Path, folder: Path, lesions: list[Sample]
 ) -> None:
     """Bit for bit, though one run loads its data in a process of its own, as recipes do, and the other does not."""
-    path, script = tmp_path / "recipe.toml", tmp_path / "killed.py"
+    path = tmp_path / "recipe.toml"
     path.write_text(INTERRUPTED)
-    script.write_text(KILLED)
     recipe = load_recipe(path)
-
-    command = [sys.executable, *map(str, (script, path, folder, tmp_path / "killed"))]
-    process = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert process.returncode == -signal.SIGKILL, process.stderr
-    begun = torch.load(tmp_path / "killed/last.pt", weights_only=True)
+    resumed = killed(tmp_path, path, folder, "joint")
+    begun = saved_state(resumed / "joint")
     assert len(begun["history"]) == 1
 
     epochs: list[float] = []
-    train(recipe, lesions, lesions, tmp_path / "killed", seed=5, on_epoch=lambda row: epochs.append(row["epoch"]))
+    run(recipe, lesions, lesions, resumed, seed=5, on_epoch=lambda _, row: epochs.append(row["epoch"]))
     assert epochs == [2, 3]
     whole = replace(recipe, train=replace(recipe.train, workers=0))
-    train(whole, lesions, lesions, tmp_path / "whole", seed=5)
+    run(whole, lesions, lesions, tmp_path / "whole", seed=5)
 
-    resumed, uninterrupted = (
-        torch.load(tmp_path / f"{name}/last.pt", weights_only=True) for name in ("killed", "whole")
-    )
-    assert differences(begun["network"], resumed["network"])  # it went on learning
-    assert not differences(resumed, uninterrupted)
-    best = [(tmp_path / f"{name}/best.safetensors").read_bytes() for name in ("killed", "whole")]
-    assert best[0] == best[1]
+    end, uninterrupted = saved_state(resumed / "joint"), saved_state(tmp_path / "whole/joint")
+    assert differences(begun["part"], end["part"])  # it went on learning
+    assert not differences(end, uninterrupted)
+    assert (resumed / BEST).read_bytes() == (tmp_path / "whole" / BEST).read_bytes()
 
 
 def test_a_folder_that_holds_another_run_is_refused_and_left_alone(finished: Finished, lesions: list[Sample]) -> None:
-    before = {each.name: each.read_bytes() for each in finished.run.iterdir()}
+    before = contents(finished.run)
     training = lesions * 8
     with pytest.raises(InputError, match=r"another recipe; choose another --out"):
-        train(replace(LEARNS, augment=AugmentSettings()), training, lesions, finished.run)
+        run(replace(LEARNS, augment=AugmentSettings()), training, lesions, finished.run)
     with pytest.raises(InputError, match="another seed;"):
-        train(LEARNS, training, lesions, finished.run, seed=1)
+        run(LEARNS, training, lesions, finished.run, seed=1)
     with pytest.raises(InputError, match="another data;"):
-        train(LEARNS, training[::-1], lesions, finished.run)
+        run(LEARNS, training[::-1], lesions, finished.run)
     with pytest.raises(InputError, match="another data and counts;"):
-        train(LEARNS, training, lesions[:3], finished.run)
-    assert {each.name: each.read_bytes() for each in finished.run.iterdir()} == before
+        run(LEARNS, training, lesions[:3], finished.run)
+    assert contents(finished.run) == before
 
 
-@pytest.mark.parametrize(("name", "content"), [("recipe.json", b'{"recipe": {'), ("last.pt", b"PK")])
+@pytest.mark.parametrize(("name", "content"), [("recipe.json", b'{"recipe": {'), ("joint/last.pt", b"PK")])
 def test_a_damaged_run_folder_is_refused_by_name(
     tmp_path: Path, finished: Finished, lesions: list[Sample], name: str, content: bytes
 ) -> None:
-    for each in ("recipe.json", "last.pt"):
-        shutil.copy(finished.run / each, tmp_path)
+    (tmp_path / "joint").mkdir()
+    for each in ("recipe.json", "joint/last.pt"):
+        shutil.copy(finished.run / each, tmp_path / each)
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError) as raised:
-        train(LEARNS, lesions * 8, lesions, tmp_path)
+        run(LEARNS, lesions * 8, lesions, tmp_path)
     assert str(raised.value).startswith(f"{tmp_path / name}: ")
 
 
@@ -345,9 +383,9 @@ def with_settings(**settings: Any) -> Recipe:
 
 def test_a_loss_that_is_no_longer_finite_ends_the_run(tmp_path: Path, lesions: list[Sample]) -> None:
     absurd = with_settings(initial="none", encoder_lr=1e30, head_lr=1e30)
-    with pytest.raises(InputError, match=r"loss is (nan|inf) in epoch 1, step \d; lower the learning rates"):
-        train(absurd, lesions * 8, lesions, tmp_path / "run")
-    assert [each.name for each in (tmp_path / "run").iterdir()] == ["recipe.json"]
+    with pytest.raises(InputError, match=r"joint: loss is (nan|inf) in epoch 1, step \d; lower the learning rates"):
+        run(absurd, lesions * 8, lesions, tmp_path / "run")
+    assert [each.name for each in (tmp_path / "run").rglob("*") if each.is_file()] == ["recipe.json"]
 
 
 def imagenet() -> dict[str, torch.Tensor]:
@@ -360,7 +398,7 @@ def test_weights_that_are_not_finite_end_the_run_at_its_first_step(tmp_path: Pat
     weights["_conv_head.weight"][0, 0] = math.inf
     torch.save(weights, path)
     with pytest.raises(InputError, match="loss is nan in epoch 1, step 1;"):
-        train(with_settings(initial=str(path)), lesions, lesions, tmp_path / "run")
+        run(with_settings(initial=str(path)), lesions, lesions, tmp_path / "run")
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
@@ -371,7 +409,7 @@ def test_a_file_of_weights_is_where_the_encoder_begins(tmp_path: Path, lesions: 
         key: (value + 0.25 if key.endswith("_bn1.bias") else value).contiguous() for key, value in imagenet().items()
     }
     torch.save(weights, path) if suffix == ".pth" else save_file(weights, path)
-    best = train(with_settings(initial=str(path), encoder_lr=0.0), lesions, lesions, tmp_path / "run")
+    best = run(with_settings(initial=str(path), encoder_lr=0.0), lesions, lesions, tmp_path / "run")
     trained = load_file(best)
     assert torch.equal(trained["encoder.conv_stem.weight"], weights["_conv_stem.weight"])
     assert torch.equal(trained["encoder.blocks.1.0.bn2.bias"], weights["_blocks.1._bn1.bias"])
@@ -387,14 +425,14 @@ def test_a_file_that_holds_no_weights_is_refused_by_name(tmp_path: Path, lesions
     torch.save({"epoch": 3, "state_dict": imagenet()}, files["values.pth"])
     for path in files.values():
         with pytest.raises(InputError) as raised:  # a run that never began holds no folder: all may have the same
-            train(with_settings(initial=str(path)), lesions, lesions, tmp_path / "run")
+            run(with_settings(initial=str(path)), lesions, lesions, tmp_path / "run")
         assert str(raised.value).startswith(f"{path}: ")
 
 
 def test_an_encoder_without_weights_of_its_own_says_what_to_do(tmp_path: Path, lesions: list[Sample]) -> None:
     recipe = replace(LEARNS, model=replace(SPEC, options={"encoder": "googlenet", "decoder_widths": [8]}))
-    with pytest.raises(InputError, match=r"GoogLeNet.*set initial"):
-        train(recipe, lesions, lesions, tmp_path)
+    with pytest.raises(InputError, match=r"set initial.*googlenet"):
+        run(recipe, lesions, lesions, tmp_path)
 
 
 def test_a_device_is_chosen_with_its_reason() -> None:

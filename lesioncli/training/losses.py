@@ -38,9 +38,25 @@ def rank_loss(probability: Tensor, mask: Tensor) -> Tensor:
     fewer lesion pixels, or none, the missing ones count as certain: they cost only beside background above .7.
     """
     lesion = (mask >= 0.5).to(probability.dtype)
-    background = (probability * (1 - lesion)).flatten(1).topk(HARDEST).values
-    inside = 1 - ((1 - probability) * lesion).flatten(1).topk(HARDEST).values
+    count = min(HARDEST, lesion[0].numel())
+    background = (probability * (1 - lesion)).flatten(1).topk(count).values
+    inside = 1 - ((1 - probability) * lesion).flatten(1).topk(count).values
     return (background[:, :, None] - inside[:, None, :] + MARGIN).clamp(min=0).mean()
+
+
+def total_loss(
+    mask_logits: Tensor | None, class_logits: Tensor | None, mask: Tensor, labels: Tensor, weights: LossWeights
+) -> Tensor:
+    """The sum of what a stage's outputs can be blamed for; None where it has no such output.
+
+    For a joint network it is paper B's sum of a mask's and two answers' losses, whose weights are not public.
+    """
+    parts = []
+    if mask_logits is not None:
+        parts.append(mask_loss(mask_logits, mask, weights))
+    if class_logits is not None:
+        parts.append(class_loss(class_logits, labels, weights))
+    return torch.stack(parts).sum()
 
 
 def mask_loss(logits: Tensor, mask: Tensor, weights: LossWeights) -> Tensor:

@@ -35,9 +35,9 @@ from lesioncli.files import PRETRAINED, sha256_of, written_whole
 from lesioncli.training.checkpoint import load_checkpoint, make_network, save_checkpoint
 from lesioncli.training.datasets import AugmentedSamples, EpochSampler, Sample, balance_weights, fingerprint
 from lesioncli.training.initial import imagenet_file, load_initial
-from lesioncli.training.losses import class_loss, mask_loss
-from lesioncli.training.recipe import LossWeights, Recipe, TrainSettings
-from lesioncli.training.stages import STAGES, Outputs, Stage, StageNetwork, find_stage, take_over
+from lesioncli.training.losses import total_loss
+from lesioncli.training.recipe import Recipe, TrainSettings
+from lesioncli.training.stages import STAGES, Stage, StageNetwork, find_stage, take_over
 from lesioncli.training.validation import validate
 
 BEST = "best.safetensors"
@@ -114,7 +114,7 @@ def _train_stage(task: Task, stage: Stage, fabric: Fabric) -> Path:
         state.network.train()
         for step, (images, masks, labels) in enumerate(loader):
             outputs = state.network(images.contiguous(memory_format=torch.channels_last))
-            loss = stage_loss(outputs, masks, labels, settings.loss)
+            loss = total_loss(*outputs, masks, labels, settings.loss)
             if not torch.isfinite(loss):
                 raise InputError(
                     f"{stage.name}: loss is {loss.item()} in epoch {epoch + 1}, step {step + 1};"
@@ -140,16 +140,6 @@ def _train_stage(task: Task, stage: Stage, fabric: Fabric) -> Path:
             task.on_epoch(stage.name, row)
         fabric.barrier()
     return folder / BEST
-
-
-def stage_loss(outputs: Outputs, masks: Tensor, labels: Tensor, weights: LossWeights) -> Tensor:
-    """The sum of what a stage's outputs can be blamed for; masks (N, 1, H, W), labels (N, 2), nan where unknown."""
-    parts = []
-    if outputs.mask_logits is not None:
-        parts.append(mask_loss(outputs.mask_logits, masks, weights))
-    if outputs.class_logits is not None:
-        parts.append(class_loss(outputs.class_logits, labels, weights))
-    return torch.stack(parts).sum()
 
 
 def _network_for(task: Task, stage: Stage, fabric: Fabric) -> StageNetwork:

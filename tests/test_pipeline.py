@@ -247,6 +247,25 @@ def test_one_look_is_the_engines_own_answer(engine_manifest: Path, tmp_path: Pat
         assert [outcome.values[name] for name in CLASSES] == answer.scores[0].tolist()
 
 
+@pytest.mark.parametrize(("tta", "times"), [("none", 1), ("flips", 1), ("full", 5)])
+def test_only_crops_are_a_reason_to_decode_more(
+    viewing_engine: Callable[[str, int], Engine],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tta: str,
+    times: int,
+) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def watched(path: Path, at_least_hw: tuple[int, int]) -> Decoded:
+        asked.append(at_least_hw)
+        return decode(path, at_least_hw)
+
+    monkeypatch.setattr(pipeline, "decode", watched)
+    outcomes_of(save_many(tmp_path / "images", 2), viewing_engine(tta, 1), tmp_path / "out", Options(tta=tta))
+    assert asked == [(times * FREE_SIDE, times * FREE_SIDE)] * 2
+
+
 @pytest.mark.parametrize(("opened", "asked"), [("none", "flips"), ("flips", "none"), ("flips", "full")])
 def test_an_engine_open_for_another_procedure_is_not_used(
     viewing_engine: Callable[[str, int], Engine], tmp_path: Path, opened: str, asked: str

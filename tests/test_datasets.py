@@ -19,7 +19,9 @@ from lesioncli.training.augment import augment
 from lesioncli.training.datasets import (
     AugmentedSamples,
     EpochSampler,
+    Key,
     Sample,
+    balance_weights,
     collect,
     fingerprint,
     has_split,
@@ -87,7 +89,7 @@ def plain(folder: Path, count: int = 3) -> Path:
 
 def read_one(folder: Path) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The first sample as the network would see it, neither bent nor recoloured."""
-    return AugmentedSamples(read_samples(folder, "Training"), (HEIGHT, WIDTH), STILL, seed=0)[0, 0]
+    return AugmentedSamples(read_samples(folder, "Training"), (HEIGHT, WIDTH), STILL, seed=0)[0, 0, 0]
 
 
 @pytest.mark.parametrize("layout", [challenge, plain])
@@ -266,10 +268,10 @@ def with_mask_of_another_size(folder: Path) -> Path:
 )
 def test_faulty_files_are_refused_by_name_when_they_are_read(tmp_path: Path, spoil: Callable[[Path], Path]) -> None:
     samples = AugmentedSamples(read_samples(plain(tmp_path), "Training"), (32, 32), STILL, seed=0)
-    samples[0, 0]
+    samples[0, 0, 0]
     at_fault = spoil(tmp_path)
     with pytest.raises(InputError) as raised:
-        samples[0, 0]
+        samples[0, 0, 0]
     assert str(raised.value).startswith(f"{at_fault}: ")
 
 
@@ -320,30 +322,30 @@ def test_a_sample_is_what_its_files_say(tmp_path: Path) -> None:
     assert inside == pytest.approx(case.image[case.mask].mean(0) / 255, abs=0.05)
 
 
-def test_a_sample_is_the_augmentation_of_its_epoch_and_index(tmp_path: Path) -> None:
+def test_a_sample_is_the_augmentation_of_its_key(tmp_path: Path) -> None:
     samples = read_samples(plain(tmp_path), "Training")
-    pixels, mask, _ = AugmentedSamples(samples, (32, 64), AugmentSettings(), seed=7)[5, 1]
+    pixels, mask, _ = AugmentedSamples(samples, (32, 64), AugmentSettings(), seed=7)[5, 3, 1]
     with Image.open(samples[1].image) as file:
         picture = np.asarray(file)
     expected = augment(
-        picture, read_mask(samples[1].mask), (32, 64), AugmentSettings(), np.random.default_rng((7, 5, 1))
+        picture, read_mask(samples[1].mask), (32, 64), AugmentSettings(), np.random.default_rng((7, 5, 3, 1))
     )
     assert np.array_equal((pixels.numpy() * 255).round().astype(np.uint8), expected[0].transpose(2, 0, 1))
     assert np.array_equal((mask.numpy()[0] * 255).round().astype(np.uint8), expected[1])
 
 
-def test_epoch_and_index_decide_a_sample_and_nothing_else_does(tmp_path: Path) -> None:
+def test_the_key_and_the_seed_decide_a_sample_and_nothing_else_does(tmp_path: Path) -> None:
     samples = read_samples(plain(tmp_path), "Training")
 
-    def draw(epoch: int, index: int, seed: int = 0) -> bytes:
+    def draw(epoch: int, place: int, index: int, seed: int = 0) -> bytes:
         fresh = AugmentedSamples(samples, (32, 32), AugmentSettings(), seed)
-        return fresh[epoch, index][0].numpy().tobytes()
+        return fresh[epoch, place, index][0].numpy().tobytes()
 
-    first = draw(0, 0)
+    first = draw(0, 0, 0)
     np.random.seed(1)  # noqa: NPY002 - the global generators must not matter
     torch.manual_seed(1)
-    assert draw(0, 0) == first
-    assert len({first, draw(1, 0), draw(0, 1), draw(0, 0, seed=1)}) == 4
+    assert draw(0, 0, 0) == first
+    assert len({first, draw(1, 0, 0), draw(0, 1, 0), draw(0, 0, 1), draw(0, 0, 0, seed=1)}) == 5
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -369,13 +371,13 @@ def test_a_large_jpeg_that_is_decoded_smaller_keeps_its_mask(tmp_path: Path) -> 
     mask = case.mask.astype(np.uint8) * 255
     save(tmp_path / "images/x0.jpg", np.repeat(mask[..., None], 3, 2))
     save(tmp_path / "masks/x0.png", mask)
-    pixels, bent, _ = AugmentedSamples(read_samples(tmp_path, "Training"), (96, 96), STILL, seed=0)[0, 0]
+    pixels, bent, _ = AugmentedSamples(read_samples(tmp_path, "Training"), (96, 96), STILL, seed=0)[0, 0, 0]
     lesion, outline = pixels[0] > 0.5, bent[0] > 0.5
     assert (lesion & outline).sum() / (lesion | outline).sum() > 0.97
 
 
-def batches(count: int, batch: int, seed: int, epoch: int) -> list[list[tuple[int, int]]]:
-    sampler = EpochSampler(count, batch, seed)
+def batches(count: int, batch: int, seed: int, epoch: int, share: tuple[int, int] = (0, 1)) -> list[list[Key]]:
+    sampler = EpochSampler([1.0] * count, batch, seed, share)
     sampler.epoch = epoch
     return list(sampler)
 
@@ -384,27 +386,69 @@ def test_an_epochs_order_depends_on_seed_and_epoch_alone() -> None:
     first = batches(10, 3, seed=4, epoch=2)
     torch.manual_seed(1)
     assert batches(10, 3, seed=4, epoch=2) == first
-    indices = {tuple(i for batch in batches(10, 3, s, e) for _, i in batch) for s, e in ((4, 2), (4, 3), (5, 2))}
+    indices = {tuple(i for batch in batches(10, 3, s, e) for _, _, i in batch) for s, e in ((4, 2), (4, 3), (5, 2))}
     assert len(indices) == 3
 
 
 def test_an_epoch_takes_each_sample_at_most_once_and_leaves_the_short_tail_out() -> None:
     taken = batches(10, 3, seed=0, epoch=6)
     assert [len(batch) for batch in taken] == [3, 3, 3]
-    assert len(EpochSampler(10, 3, 0)) == 3
+    assert len(EpochSampler([1.0] * 10, 3, 0)) == 3
     keys = [key for batch in taken for key in batch]
-    assert {epoch for epoch, _ in keys} == {6}
-    assert len({index for _, index in keys}) == 9
-    assert {index for _, index in keys} < set(range(10))
+    assert {epoch for epoch, _, _ in keys} == {6}
+    assert [place for _, place, _ in keys] == list(range(9))
+    assert len({index for _, _, index in keys}) == 9
+    assert {index for _, _, index in keys} < set(range(10))
 
 
 def test_epochs_leave_different_samples_out() -> None:
-    left_out = {frozenset(range(10)) - {i for batch in batches(10, 3, 0, e) for _, i in batch} for e in range(20)}
+    left_out = {frozenset(range(10)) - {i for batch in batches(10, 3, 0, e) for _, _, i in batch} for e in range(20)}
     assert len(left_out) > 3
 
 
 def test_a_batch_larger_than_the_data_is_all_of_it() -> None:
-    assert [sorted(batch) for batch in batches(4, 16, seed=0, epoch=0)] == [[(0, 0), (0, 1), (0, 2), (0, 3)]]
+    (batch,) = batches(4, 16, seed=0, epoch=0)
+    assert sorted(index for _, _, index in batch) == [0, 1, 2, 3]
+
+
+def test_devices_share_every_batch_out_between_them() -> None:
+    whole = batches(11, 4, seed=1, epoch=3)
+    shares = [batches(11, 4, seed=1, epoch=3, share=(which, 2)) for which in (0, 1)]
+    assert [sorted(a + b) for a, b in zip(*shares, strict=True)] == [sorted(batch) for batch in whole]
+    assert all(len(batch) == 2 for share in shares for batch in share)
+
+
+def counted(weights: list[float], epoch: int) -> list[int]:
+    sampler = EpochSampler(weights, 1, seed=0)
+    sampler.epoch = epoch
+    taken = [index for batch in sampler for _, _, index in batch]
+    assert len(taken) == len(weights)
+    return [taken.count(index) for index in range(len(weights))]
+
+
+def test_a_sample_is_drawn_as_often_as_its_weight_says() -> None:
+    """Weights 3, 1 and .5 over eight samples: in each epoch the number expected, rounded down or up."""
+    weights = [3.0, 3.0, 1.0, 1.0, 1.0, 1.0, 0.5, 0.5]
+    expected = np.array(weights) * 8 / sum(weights)
+    many = np.array([counted(weights, epoch) for epoch in range(200)])
+    assert ((many >= np.floor(expected)) & (many <= np.ceil(expected))).all()
+    assert many.mean(0) == pytest.approx(expected, abs=0.12)
+
+
+def test_a_repeated_sample_is_bent_anew_each_time(tmp_path: Path) -> None:
+    samples = read_samples(plain(tmp_path), "Training")
+    sampler = EpochSampler([9.0, 1.0, 1.0], 3, seed=0)
+    keys = [key for batch in sampler for key in batch]
+    twice = [key for key in keys if key[2] == 0][:2]
+    bent = AugmentedSamples(samples, (32, 32), AugmentSettings(), seed=0)
+    assert not torch.equal(bent[twice[0]][0], bent[twice[1]][0])
+
+
+def test_balance_goes_by_class_and_counts_unknown_ones_as_neither(tmp_path: Path) -> None:
+    one = read_samples(plain(tmp_path), "Training")[0]
+    labels = [(1.0, 0.0), (0.0, 1.0), (0.0, 0.0), (float("nan"), float("nan"))]
+    samples = [replace(one, labels=each) for each in labels]
+    assert balance_weights(samples, (5.0, 4.0, 1.0)) == [5, 4, 1, 1]
 
 
 def test_a_fingerprint_tells_names_labels_and_files_apart(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_a_shipped_recipe_loads_and_its_network_fits_its_size(path: Path) -> Non
     assert recipe.model.name == path.stem
     assert {"ISIC_0012271", "ISIC_0012175"} <= set(recipe.train.exclude)  # they duplicate official test images
     with torch.inference_mode():
-        masks, _ = make_network(recipe.model).eval()(torch.zeros(1, 3, recipe.model.height, recipe.model.width))
+        masks, *_ = make_network(recipe.model).eval()(torch.zeros(1, 3, recipe.model.height, recipe.model.width))
     assert masks.shape == (1, 1, recipe.model.height, recipe.model.width)
 
 
@@ -96,10 +96,31 @@ batch = 8
     assert recipe.engine.batch == 8
 
 
+def test_a_stage_changes_what_its_section_names_and_shares_the_rest(tmp_path: Path) -> None:
+    text = """
+    [train]
+    epochs = 7
+    batch = 4
+    [loss]
+    rank = 0.5
+    [stages.joint.train]
+    epochs = 2
+    [stages.joint.loss]
+    dice = 1
+    """
+    recipe = load_recipe(write(tmp_path, MODEL + text))
+    own = recipe.for_stage("joint")
+    assert own.train == TrainSettings(epochs=2, batch=4)
+    assert own.loss == LossWeights(rank=0.5, dice=1)
+    assert own.augment == AugmentSettings()
+    other = recipe.for_stage("another")
+    assert (other.train, other.loss) == (TrainSettings(epochs=7, batch=4), LossWeights(rank=0.5))
+
+
 def test_a_resolved_recipe_holds_every_value() -> None:
     saved = load_recipe(SHIPPED[0]).as_dict()
-    assert set(saved) == {"model", "train", "loss", "augment", "engine"}
-    for each in dataclasses.fields(Recipe):
+    assert set(saved) == {"model", "train", "loss", "augment", "engine", "stages"}
+    for each in dataclasses.fields(Recipe)[:-1]:
         assert set(saved[each.name]) == {inner.name for inner in dataclasses.fields(each.type)}  # type: ignore[arg-type]  # a type or text
 
 
@@ -120,6 +141,14 @@ def test_a_resolved_recipe_holds_every_value() -> None:
         (MODEL + "[train]\nexclude = [12271]", r"\[train\] exclude = \[12271\].*list of str"),
         (MODEL + "[augment]\nzoom = 1.2", r"\[augment\] zoom = 1\.2.*list of 2 float"),
         (MODEL + "[augment]\nzoom = [1, 2, 3]", r"\[augment\] zoom = \[1, 2, 3\].*list of 2 float"),
+        (MODEL + "[train]\nschedule = 'cosine'", r"\[train\] schedule = 'cosine'.*one-cycle, poly"),
+        (MODEL + "[train]\nbalance = [1, 2]", r"\[train\] balance = \[1, 2\].*list of 3 float"),
+        (MODEL + "[stages.joint.train]\nepoch = 3", r"\[stages\.joint\.train\] has no 'epoch'"),
+        (
+            MODEL + "[stages.joint.optimizer]\nlr = 3",
+            r"\[stages\.joint\] has no 'optimizer'; it has train, loss, augment",
+        ),
+        (MODEL + "[stages]\njoint = 3", r"stages\.joint must be a section"),
         (MODEL + "options = 3", r"\[model\] options = 3.*table"),
         (MODEL.replace("64", "'64'"), r"\[model\] height = '64'.*int"),
         (MODEL.replace("64", "250"), "size 250x96 is not a positive multiple of 32"),
@@ -189,5 +218,5 @@ def test_an_unknown_name_is_refused_with_those_there_are(tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     (tmp_path / "engines").mkdir()
     (tmp_path / "engines/mine.toml").write_text(MODEL)
-    with pytest.raises(InputError, match=r"'multitsk'; there are mine, multitask, multitask-lite"):
+    with pytest.raises(InputError, match=r"'multitsk'; there are mbdcnn-lite, mine, multitask, multitask-lite"):
         find_recipe("multitsk")

@@ -212,3 +212,23 @@ def test_a_colour_setting_of_a_tenth_moves_colours_by_about_a_tenth(name: str) -
         changes.append(np.abs(image[bright].astype(int) - (200, 100, 60)).max())
     assert max(changes) == pytest.approx(0.1 * scaled[name], rel=0.2)
     assert min(changes) < 0.5 * max(changes)
+
+
+def test_centred_cut_outs_are_the_fifteen_of_paper_a_s_classifier() -> None:
+    """Shares of width and height, read off the matrix: whole, or 4/5 to 1/5 of both sides, or that of the shorter."""
+    height, width = 96, 160
+    fifths = (4, 3.5, 3, 2.5, 2, 1.5, 1)
+    expected = {(1.0, 1.0)} | {(n / 5, n / 5) for n in fifths}
+    expected |= {(round(n / 5 * height / width, 3), n / 5) for n in fifths}
+    counts: dict[tuple[float, float], int] = {}
+    for seed in range(1500):
+        matrix, (canvas_w, canvas_h) = draw_geometry(
+            (height, width), (64, 64), replace(AugmentSettings(), centred=True), rng(seed)
+        )
+        assert matrix @ (width / 2, height / 2, 1) == pytest.approx([canvas_w / 2, canvas_h / 2], abs=1e-3)
+        along_w, along_h = np.linalg.norm(matrix[:, :2] * (width, height), axis=1)
+        shares = (round(float(canvas_w / along_w), 3), round(float(canvas_h / along_h), 3))
+        counts[shares] = counts.get(shares, 0) + 1
+    assert set(counts) == expected
+    assert min(counts.values()) > 60  # 100 of each are expected
+    assert max(counts.values()) < 150

@@ -204,11 +204,11 @@ def test_dice_against_a_loop_over_images_and_channels() -> None:
 
 def rank_by_loop(probability: Tensor, mask: Tensor) -> float:
     """Paper A's rank loss, pair by pair; an image with fewer than 30 pixels of a kind is filled up with zeros."""
-    means = []
+    means: list[float] = []
     for p_image, m_image in zip(probability.flatten(1).tolist(), mask.flatten(1).tolist(), strict=True):
         background = sorted((p * (1 - y) for p, y in zip(p_image, m_image, strict=True)), reverse=True)[:30]
         missing = sorted(((1 - p) * y for p, y in zip(p_image, m_image, strict=True)), reverse=True)[:30]
-        means.append(sum(max(0.0, n - (1 - q) + 0.3) for n in background for q in missing) / 900)
+        means.append(sum(max(0.0, n - (1.0 - q) + 0.3) for n in background for q in missing) / 900)
     return sum(means) / len(means)
 
 

@@ -110,9 +110,8 @@ def test_the_map_reaches_enhanced_sn_unless_it_is_switched_off() -> None:
 
 def test_no_gradient_flows_into_mask_cn_from_the_map() -> None:
     network = make()
-    network.enhance(
-        draw(1, 3, SIDE, SIDE), network.mask_cn(draw(1, 3, SIDE, SIDE), draw(1, 1, SIDE, SIDE))[1]
-    ).sum().backward()
+    _, activation = network.mask_cn(draw(1, 3, SIDE, SIDE), draw(1, 1, SIDE, SIDE))
+    torch.autograd.backward(network.enhance(draw(1, 3, SIDE, SIDE), activation).sum())
     assert all(each.grad is None for each in network.mask_cn.parameters())
     assert any(each.grad is not None for each in network.enhanced_sn.parameters())
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_training import BEST, NEARLY_STILL, differences, draw_folder, killed, run, saved_state
+from test_training import NEARLY_STILL, differences, draw_folder, killed, run, saved_state
 
 from lesioncli.errors import InputError
 from lesioncli.spec import ModelSpec
@@ -17,6 +17,7 @@ from lesioncli.training.checkpoint import load_checkpoint, make_network, save_ch
 from lesioncli.training.datasets import Sample, read_samples
 from lesioncli.training.recipe import LossWeights, Recipe, StageSettings, TrainSettings, load_recipe
 from lesioncli.training.stages import STAGES, StageNetwork, find_stage, take_over
+from lesioncli.training.trainer import BEST
 from lesioncli.training.validation import validate
 
 SIDE = 64

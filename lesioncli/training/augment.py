@@ -13,6 +13,8 @@ from lesioncli.training.recipe import AugmentSettings
 Rng = np.random.Generator
 Float32 = NDArray[np.float32]
 
+CENTRED_SHARES = (1.0, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)  # of both sides, and as squares of the shorter side
+CENTRED_CHANCES = (1 / 15, *[2 / 15] * 7)
 OVERSAMPLING = 2  # the cut-out is taken at up to this many times the network's size, so that kernels have work to do
 
 
@@ -36,8 +38,7 @@ def draw_geometry(
 ) -> tuple[Float32, tuple[int, int]]:
     """Draw a cut-out: any rotation, a flip, zoom, aspect and shift. Returns source -> canvas (2, 3) and its (W, H)."""
     height, width = source_hw[:2]
-    zoom = np.exp(rng.uniform(*np.log(settings.zoom)))
-    stretch = np.sqrt(settings.aspect) ** rng.uniform(-1, 1)
+    zoom, stretch, shift = _draw_centred(height, width, rng) if settings.centred else _draw_free(settings, rng)
     cut_w, cut_h = width * zoom * stretch, height * zoom / stretch
     canvas_w = int(np.clip(cut_w, size_hw[1], OVERSAMPLING * size_hw[1]))
     canvas_h = int(np.clip(cut_h, size_hw[0], OVERSAMPLING * size_hw[0]))
@@ -49,9 +50,23 @@ def draw_geometry(
     scale_in = np.diag([1 / width, 1 / height])
     scale_out = np.diag([canvas_w / (zoom * stretch), canvas_h / (zoom / stretch)])
     linear = scale_out @ turn @ scale_in
-    centre = np.array([width, height]) * (0.5 + rng.uniform(-settings.shift, settings.shift, 2))
+    centre = np.array([width, height]) * (0.5 + rng.uniform(-shift, shift, 2))
     offset = np.array([canvas_w, canvas_h]) / 2 - linear @ centre
     return np.column_stack([linear, offset]).astype(np.float32), (canvas_w, canvas_h)
+
+
+def _draw_free(settings: AugmentSettings, rng: Rng) -> tuple[float, float, float]:
+    """Zoom, stretch and greatest shift of a cut-out anywhere within the settings."""
+    zoom = np.exp(rng.uniform(*np.log(settings.zoom)))
+    return zoom, np.sqrt(settings.aspect) ** rng.uniform(-1, 1), settings.shift
+
+
+def _draw_centred(height: int, width: int, rng: Rng) -> tuple[float, float, float]:
+    """One of the 15 crops that paper A's classifier learns from: the picture, or a part of both sides, or a square."""
+    share = rng.choice(CENTRED_SHARES, p=CENTRED_CHANCES)
+    if share == 1 or rng.random() < 0.5:
+        return share, 1.0, 0.0
+    return share * min(height, width) / np.sqrt(height * width), np.sqrt(height / width), 0.0
 
 
 def _reduce(canvas: UInt8, size_hw: tuple[int, int], rng: Rng) -> UInt8:

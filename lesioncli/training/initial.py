@@ -272,8 +272,8 @@ KINDS = (
         remark=_RAW_SKIPS,
     ),
     # The same layers, tensor by tensor. Not the same function: the skips, output stride 32, input in [-1, 1]. The VOC
-    # weights above probably came about that way, by training on from these. timm's xception65p has its norms elsewhere, and
-    # gluon_xception65 rectifies elsewhere; they are other networks and are not taken.
+    # weights above probably came about that way, by training on from these. timm's xception65p has its norms elsewhere,
+    # and gluon_xception65 rectifies elsewhere; they are other networks and are not taken.
     Kind(
         "ImageNet weights of timm's xception65",
         (AlignedXception65,),

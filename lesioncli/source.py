@@ -32,9 +32,10 @@ def resolve(model: str | None, work: Path) -> Source:
     if path.suffix in (".onnx", *CHECKPOINT_SUFFIXES):
         return _from_weights(path, work, EngineSettings())
     recipe_path = find_recipe(model)
-    settings = load_recipe(recipe_path).engine
+    recipe = load_recipe(recipe_path)
+    settings = recipe.engine
     if settings.checkpoint == "shipped":
-        return Source(shipped_onnx(), None, settings)
+        return Source(shipped_onnx(recipe.model.name), None, settings)
     if not settings.checkpoint:
         raise InputError(f"{recipe_path}: [engine] names no checkpoint; train it, then build from best.safetensors")
     return _from_weights(recipe_path.parent / settings.checkpoint, work, settings)

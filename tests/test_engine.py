@@ -24,10 +24,11 @@ from conftest import (
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from lesioncli.backends.base import Batch, Engine, Layout, Prediction, sha256_of
+from lesioncli.backends.base import Batch, Engine, Layout, Prediction
 from lesioncli.backends.build import build
 from lesioncli.backends.choose import open_engine, shipped_onnx
 from lesioncli.errors import EngineError
+from lesioncli.files import sha256_of
 
 BATCHES = [1, 3, 4]
 MANIFEST = "tiny.openvino.json"

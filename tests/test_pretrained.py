@@ -9,9 +9,10 @@ import torch
 
 from lesioncli.backends import openvino
 from lesioncli.backends.build import build, run_all
-from lesioncli.backends.choose import PRETRAINED, SHIPPED_MODEL, open_engine, shipped_onnx
+from lesioncli.backends.choose import SHIPPED_MODEL, open_engine, shipped_onnx
 from lesioncli.demo import draw_case
 from lesioncli.evaluation import metrics
+from lesioncli.files import PRETRAINED
 from lesioncli.inference.geometry import to_full_size, to_network
 from lesioncli.training.checkpoint import load_checkpoint
 from lesioncli.training.export import graph_of

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesioncli.errors import EngineError, InputError
-from lesioncli.files import written_whole
+from lesioncli.files import sha256_of, written_whole
 from lesioncli.spec import ModelSpec
 
 UInt8 = NDArray[np.uint8]
@@ -80,11 +80,6 @@ class Manifest:
                     f"{path.parent / name}: does not match its manifest's sha256, so it is not loaded;"
                     " run: lesioncli build-engine"
                 )
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesioncli.backends import openvino
-from lesioncli.backends.base import Batch, Engine, Manifest, UInt8, sha256_of
+from lesioncli.backends.base import Batch, Engine, Manifest, UInt8
 from lesioncli.backends.choose import manifest_path
 from lesioncli.errors import EngineError, InputError
 from lesioncli.evaluation import metrics
+from lesioncli.files import sha256_of
 from lesioncli.inference.geometry import to_network
 
 MIN_MASK_JACCARD = 0.99

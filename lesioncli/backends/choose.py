@@ -4,13 +4,13 @@ from collections.abc import Callable
 from math import ceil
 from pathlib import Path
 
-from lesioncli.backends.base import Engine, Layout, Manifest, sha256_of
+from lesioncli.backends.base import Engine, Layout, Manifest
 from lesioncli.errors import EngineError
+from lesioncli.files import PRETRAINED, sha256_of
 from lesioncli.spec import ModelSpec
 
 BACKENDS = ("openvino",)
 SHIPPED_MODEL = "multitask-lite"
-PRETRAINED = Path(__file__).parents[1] / "pretrained"
 
 
 def choose_backend(asked: str) -> tuple[str, str]:
@@ -22,9 +22,9 @@ def choose_backend(asked: str) -> tuple[str, str]:
     return asked, "as asked"
 
 
-def shipped_onnx() -> Path:
-    """The graph of the model that comes with the package."""
-    return PRETRAINED / f"{SHIPPED_MODEL}.onnx"
+def shipped_onnx(model: str = SHIPPED_MODEL) -> Path:
+    """The graph of a model that comes with the package."""
+    return PRETRAINED / f"{model}.onnx"
 
 
 def manifest_path(folder: Path, model: str, backend: str) -> Path:

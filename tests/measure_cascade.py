@@ -1,0 +1,117 @@
+"""What each part of a trained cascade is worth on validation pictures: masks, scores, the confidence that comes free.
+
+    python tests/measure_cascade.py CHECKPOINT FOLDER [FOLDER ...]
+
+Folders are as for `lesioncli train`: their validation split, or all of a plain folder. Every mask is compared at its
+image's own size, single view. Intervals are 95 % percentile bootstraps over images; differences are paired.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lesioncli.evaluation import metrics
+from lesioncli.inference.geometry import to_full_size, to_network
+from lesioncli.inference.pipeline import expected_jaccard
+from lesioncli.models.mbdcnn import MBDCNN, CascadeOutput
+from lesioncli.training.checkpoint import load_checkpoint
+from lesioncli.training.datasets import Sample, has_split, read_mask_of, read_picture, read_samples
+from lesioncli.training.export import agreement
+
+Values = NDArray[np.float64]
+SEED = 0
+POOR = 0.65  # below this Jaccard a mask counts as failed, as in the challenge of 2018
+
+
+def main() -> None:
+    torch.set_grad_enabled(False)
+    network, spec = load_checkpoint(Path(sys.argv[1]))
+    assert isinstance(network, MBDCNN)
+    for folder in map(Path, sys.argv[2:]):
+        samples = read_samples(folder, "Validation" if has_split(folder, "Validation") else "Training")
+        rows = [_measure(network, sample, (spec.height, spec.width), spec.reduction) for sample in samples]
+        table = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+        labels = np.array([sample.labels for sample in samples])
+        print(f"{folder}: {len(samples)} images")
+        _report(table, labels)
+
+
+def _measure(network: MBDCNN, sample: Sample, size_hw: tuple[int, int], reduction: str) -> dict[str, float]:
+    picture = read_picture(sample, size_hw)
+    reduced = to_network(picture.rgb, *size_hw, reduction)
+    out: CascadeOutput = network(torch.from_numpy(reduced.copy()).permute(2, 0, 1)[None].float() / 255)
+    without_map = network.enhance(
+        torch.from_numpy(reduced.copy()).permute(2, 0, 1)[None].float() / 255, out.activation * 0
+    )
+    logits = {
+        "coarse": out.coarse_logits,
+        "enhanced": out.mask_logits,
+        "enhanced, map zeroed": without_map,
+        "mean of both": (out.coarse_logits + out.mask_logits) / 2,
+    }
+    truth = read_mask_of(sample, picture.stored_hw) > 0
+    maps = {name: np.rint(each[0, 0].sigmoid().numpy() * 255).astype(np.uint8) for name, each in logits.items()}
+    row = {}
+    for name, probability in maps.items():
+        full = to_full_size(probability, picture.stored_hw, picture.orientation)
+        row[f"Jaccard {name}"] = metrics.jaccard(metrics.count(truth, full > 127))
+    melanoma, keratosis, _ = network.class_probabilities(out.class_logits)[0].tolist()
+    p = maps["enhanced"] / 255
+    entropy = -(p * np.log2(np.maximum(p, 1e-9)) + (1 - p) * np.log2(np.maximum(1 - p, 1e-9)))
+    return {
+        **row,
+        "AUC melanoma": melanoma,
+        "AUC seborrheic keratosis": keratosis,
+        "agreement": float(agreement(out.coarse_logits, out.mask_logits)),
+        "expected Jaccard": expected_jaccard(maps["enhanced"], 128),
+        "certainty (1 - mean entropy)": 1 - float(entropy.mean()),
+    }
+
+
+def _report(table: dict[str, Values], labels: Values) -> None:
+    for name in (each for each in table if each.startswith("Jaccard")):
+        print(f"  {name}: {_interval(_mean, table[name])}")
+    for better, worse in (("enhanced", "coarse"), ("enhanced", "enhanced, map zeroed"), ("mean of both", "enhanced")):
+        print(f"  {better} less {worse}: {_interval(_mean, table[f'Jaccard {better}'] - table[f'Jaccard {worse}'])}")
+    for column, name in enumerate(("AUC melanoma", "AUC seborrheic keratosis")):
+        known = ~np.isnan(labels[:, column])
+        if 0 < labels[known, column].sum() < known.sum():
+            print(f"  {name}: {_interval(_auc, labels[known, column], table[name][known])}")
+    jaccard = table["Jaccard enhanced"]
+    is_poor = (jaccard < POOR).astype(np.float64)
+    print(f"  {is_poor.sum():.0f} masks are below {POOR}")
+    for name in ("agreement", "expected Jaccard", "certainty (1 - mean entropy)"):
+        finds, ranks = _interval(_auc, is_poor, -table[name]), _interval(_spearman, table[name], jaccard)
+        print(f"  {name}: Spearman with the true Jaccard {ranks}; AUC for finding poor masks {finds}")
+
+
+def _mean(values: Values) -> float:
+    return float(values.mean())
+
+
+def _auc(positive: Values, scores: Values) -> float:
+    return metrics.auc(positive > 0.5, scores)
+
+
+def _spearman(a: Values, b: Values) -> float:
+    return float(np.corrcoef(_ranks(a), _ranks(b))[0, 1])
+
+
+def _ranks(values: Values) -> Values:
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+
+
+def _interval(figure: Callable[..., float], *columns: Values) -> str:
+    rng = np.random.default_rng(SEED)
+    draws = (rng.integers(len(columns[0]), size=len(columns[0])) for _ in range(metrics.RESAMPLES))
+    low, high = metrics.percentile_interval(np.array([figure(*(each[drawn] for each in columns)) for drawn in draws]))
+    return f"{figure(*columns):.4f} ({low:.4f} to {high:.4f})"
+
+
+if __name__ == "__main__":
+    main()

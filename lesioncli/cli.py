@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.console import Console
@@ -283,8 +283,18 @@ def _report_run(summary: "Summary", json_output: bool) -> None:
 
 @app.command()
 def evaluate(
-    truth: Annotated[Path, typer.Option("--gt", help="Folder of true masks, with a labels CSV if there is one.")],
+    truth: Annotated[
+        Path, typer.Option("--gt", help="True masks and labels: a folder, a data set, a CSV of pairs or of labels.")
+    ],
     predictions: Annotated[Path, typer.Option("--pred", help="Folder that segment wrote.")] = Path("masks"),
+    protocol: Annotated[
+        str, typer.Option(help="Whose rules: plain, isic2017, isic2018 or ph2.", metavar="NAME")
+    ] = "plain",
+    labels: Annotated[Path | None, typer.Option(help="CSV with labels.", show_default="the one in --gt")] = None,
+    scores: Annotated[Path | None, typer.Option(help="CSV with scores.", show_default="scores.csv in --pred")] = None,
+    distances: Annotated[
+        bool, typer.Option("--distances", help="Also measure how far apart outlines, areas and centres are.")
+    ] = False,
     csv_path: Annotated[
         Path | None, typer.Option("--csv", help="Per-image results.", show_default="evaluation.csv in --pred")
     ] = None,
@@ -294,20 +304,31 @@ def evaluate(
 ) -> None:
     """Compare masks and scores with the truth: per image, and means with 95 % intervals."""
     from lesioncli.evaluation import evaluate as library
+    from lesioncli.evaluation.protocols import PROTOCOLS
 
+    _one_of("--protocol", protocol, tuple(PROTOCOLS))
     with _counter(not json_output) as tell:
-        evaluation = library.evaluate(truth, predictions, workers=workers, seed=seed, on_progress=tell)
+        evaluation = library.evaluate(
+            truth,
+            predictions,
+            protocol=protocol,
+            labels=labels,
+            scores=scores,
+            distances=distances,
+            workers=workers,
+            seed=seed,
+            on_progress=tell,
+        )
     path = csv_path or predictions / "evaluation.csv"
-    library.write_cases(evaluation, path)
-    problems = [f"{case.name}: {case.problem}" for case in evaluation.cases if case.problem]
-    problems += evaluation.score_problems
+    if evaluation.cases:
+        library.write_cases(evaluation, path)
     if json_output:
-        _print_json({**_evaluation_json(evaluation), "problems": problems, "extra": list(evaluation.extra)})
+        _print_json(_evaluation_json(evaluation, protocol))
     else:
-        _print_evaluation(evaluation)
-        out.print(f"per image: {_plain(path)}", soft_wrap=True)
-    _list_some("not scored", problems)
-    _list_some("prediction without a truth", list(evaluation.extra))
+        _print_evaluation(evaluation, protocol)
+        if evaluation.cases:
+            out.print(f"per image: {_plain(path)}", soft_wrap=True)
+    _tell_evaluation(evaluation, PROTOCOLS[protocol].complete)
     if evaluation.failed:
         raise typer.Exit(EXIT_SOME_FAILED)
 
@@ -322,44 +343,99 @@ def _counter(show: bool) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def _evaluation_json(evaluation: "Evaluation") -> Mapping[str, Any]:
+def _evaluation_json(evaluation: "Evaluation", protocol: str) -> Mapping[str, Any]:
+    """The official scorer's document, and all else under `lesioncli`."""
+    from lesioncli.evaluation.protocols import joined
+
     scored = sum(not case.problem for case in evaluation.cases)
-    return {
+    ours = {
+        "protocol": protocol,
+        "ranking": {key: {"figure": name, "value": value} for key, (name, value) in evaluation.ranking.items()},
         "truths": len(evaluation.cases),
         "scored": scored,
-        "means": dict(evaluation.means),
-        "auc": {name: _or_none(value) for name, value in evaluation.auc.items()},
-        "auc_mean": _or_none(evaluation.auc_mean),
+        "means": evaluation.means,
+        "auc": evaluation.auc,
+        "auc_mean": evaluation.auc_mean,
         "auc_count": evaluation.auc_count,
+        "per_class": evaluation.per_class,
         "intervals": {key: list(value) for key, value in evaluation.intervals.items()},
+        "problems": _problems(evaluation),
+        "extra": evaluation.extra,
+        "extra_scores": evaluation.extra_scores,
+        "notes": _notes(evaluation),
     }
+    official = joined(evaluation.mask_document, evaluation.score_document)
+    return cast(Mapping[str, Any], _without_nan({**official, "lesioncli": ours}))
 
 
-def _or_none(value: float) -> float | None:
-    """JSON has no nan: an AUC that is undefined is null."""
-    return None if math.isnan(value) else value
+def _without_nan(content: Any) -> Any:
+    """JSON has no nan: a figure that is undefined is null."""
+    if isinstance(content, Mapping):
+        return {key: _without_nan(value) for key, value in content.items()}
+    return None if isinstance(content, float) and math.isnan(content) else content
 
 
-def _print_evaluation(evaluation: "Evaluation") -> None:
+def _problems(evaluation: "Evaluation") -> list[str]:
+    return [f"{case.name}: {case.problem}" for case in evaluation.cases if case.problem] + [*evaluation.score_problems]
+
+
+def _notes(evaluation: "Evaluation") -> list[str]:
+    return [*evaluation.notes, *(f"{case.name}: {case.note}" for case in evaluation.cases if case.note)]
+
+
+def _print_evaluation(evaluation: "Evaluation", protocol: str) -> None:
     from rich.table import Table
 
     from lesioncli.evaluation.evaluate import AUC_MEAN
 
-    scored = sum(not case.problem for case in evaluation.cases)
     table = Table("metric", "value", "95 % interval", "images")
     for column in table.columns[1:]:
         column.justify = "right"
-    means = [(name, value, scored) for name, value in evaluation.means.items()]
-    aucs = [(f"AUC {name.replace('_', ' ')}", value, evaluation.auc_count) for name, value in evaluation.auc.items()]
-    keys = [*evaluation.means, *evaluation.auc]
+    judged = [case.metrics for case in evaluation.cases if not case.problem]
+    means = [
+        (name, name, value, sum(not math.isnan(metrics[name]) for metrics in judged))
+        for name, value in evaluation.means.items()
+    ]
+    aucs = [
+        (name, f"AUC {name.replace('_', ' ')}", value, evaluation.auc_count) for name, value in evaluation.auc.items()
+    ]
     if len(aucs) > 1:
-        aucs.append(("AUC mean", evaluation.auc_mean, evaluation.auc_count))
-        keys.append(AUC_MEAN)
-    for key, (name, value, count) in zip(keys, [*means, *aucs], strict=True):
+        aucs.append((AUC_MEAN, "AUC mean", evaluation.auc_mean, evaluation.auc_count))
+    for key, name, value, count in [*means, *aucs]:
         interval = evaluation.intervals.get(key)
         shown = f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else ""
-        table.add_row(name, "undefined" if math.isnan(value) else f"{value:.4f}", shown, str(count))
+        table.add_row(_plain(name), _figure(value), shown, str(count))
     out.print(table)
+    if evaluation.per_class:
+        _print_classes(evaluation.per_class)
+    for what, (name, value) in evaluation.ranking.items():
+        out.print(f"{protocol} ranks {what} by {name}: {_figure(value)}", soft_wrap=True)
+
+
+def _print_classes(per_class: Mapping[str, Mapping[str, float]]) -> None:
+    from rich.table import Table
+
+    table = Table("metric", *(_plain(name.replace("_", " ")) for name in per_class))
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for metric in next(iter(per_class.values())):
+        table.add_row(metric, *(_figure(metrics[metric]) for metrics in per_class.values()))
+    out.print(table)
+
+
+def _figure(value: float) -> str:
+    return "undefined" if math.isnan(value) else f"{value:.4f}"
+
+
+def _tell_evaluation(evaluation: "Evaluation", complete: bool) -> None:
+    """Say what was not judged, what was too much, and what was odd."""
+    problems = _problems(evaluation)
+    _list_some("not scored", problems)
+    _list_some("prediction without a truth", evaluation.extra)
+    _list_some("scores without a label", evaluation.extra_scores)
+    _list_some("note", _notes(evaluation))
+    if problems and complete:
+        _say("no official figures where an image is missing: the official scorer takes all or none")
 
 
 def _list_some(title: str, lines: Sequence[str]) -> None:
@@ -413,7 +489,7 @@ def train(
     ] = None,
     stage: Annotated[str | None, typer.Option(help="Train this stage only.", show_default="all, in order")] = None,
     start: Annotated[
-        Path | None, typer.Option(help="A checkpoint of the same network: what is not trained comes from it.")
+        Path | None, typer.Option(help="A checkpoint whose networks are taken where they fit.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights, order and augmentation.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",

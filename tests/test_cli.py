@@ -197,8 +197,9 @@ def test_json_is_the_only_thing_on_stdout(here: Path) -> None:
     summary = json.loads(call("segment", "data/images", "--out", "masks", "--json").stdout)
     assert (summary["images"], summary["ok"], summary["failed"]) == (3, 3, 0)
     result = json.loads(call("evaluate", "--gt", "data/labels", "--json").stdout)
-    assert (result["truths"], result["scored"], result["problems"]) == (3, 3, [])
-    assert set(result["auc"]) == {"melanoma", "seborrheic_keratosis"}
+    assert (result["lesioncli"]["truths"], result["lesioncli"]["scored"], result["lesioncli"]["problems"]) == (3, 3, [])
+    assert set(result["per_category"]["auc"]) == set(result["lesioncli"]["auc"]) == {"melanoma", "seborrheic_keratosis"}
+    assert result["macro_average"]["jaccard"] == result["lesioncli"]["means"]["jaccard"]
     built = json.loads(call("build-engine", "--precision", "fp32", "--json").stdout)
     assert built["precision"] == "fp32"
     assert built["parity"]["mask_jaccard"] == 1

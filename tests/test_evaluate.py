@@ -88,6 +88,7 @@ def test_figures_by_hand(truth: Path, masks: Path) -> None:
     assert [case.name for case in evaluation.cases] == ["a", "b"]
     assert evaluation.cases[0].metrics == dict.fromkeys(metrics.PIXEL_METRICS, 1.0)
     figures = {"jaccard": 1 / 2, "dice": 2 / 3, "accuracy": 3 / 4, "sensitivity": 1, "specificity": 2 / 3}
+    figures["threshold_jaccard"] = 0
     assert evaluation.cases[1].metrics == pytest.approx(figures)
     assert evaluation.means == pytest.approx({name: (1 + value) / 2 for name, value in figures.items()})
     assert (evaluation.extra, evaluation.score_problems, evaluation.failed) == ((), (), False)
@@ -383,7 +384,10 @@ def test_masks_that_are_grey_in_effect(
     for folder in (truth, masks):
         mine = folder.name == other
         save(folder / f"x.{suffix if mine else 'png'}", picture if mine else block(4, 5), **(options if mine else {}))
-    assert only(evaluate(truth, masks)) == CaseResult("x", dict.fromkeys(metrics.PIXEL_METRICS, 1.0))
+    case = only(evaluate(truth, masks))
+    assert (case.metrics, case.problem) == (dict.fromkeys(metrics.PIXEL_METRICS, 1.0), "")
+    role = "truth" if other == "labels" else "prediction"
+    assert case.note == ("" if picture.mode in ("1", "L") else f"{role} is stored as {picture.mode}")
 
 
 NOT_GREY = "is not a single-channel mask: "
@@ -524,6 +528,7 @@ def test_auc_is_that_of_scikit_learn_whatever_the_order_of_the_rows(scored: tupl
     assert evaluation.auc == pytest.approx(theirs)
     assert evaluation.auc_mean == pytest.approx(sum(theirs.values()) / 2)
     assert (evaluation.auc_count, evaluation.score_problems, evaluation.failed) == (40, (), False)
+    assert evaluation.extra_scores == ("unlabelled",)
     resampled = metrics.bootstrap_aucs(labels, scores, seed=4)
     columns = {**dict(zip(theirs, resampled.T, strict=True)), "auc_mean": resampled.mean(axis=1)}
     for name, column in columns.items():
@@ -556,7 +561,7 @@ def test_labels_find_scores_in_sub_folders_as_masks_do(scored: tuple[Path, Path]
     write(masks / "scores.csv", *score_rows(rows))
     evaluation = evaluate(truth, masks)
     assert (evaluation.auc, evaluation.auc_count) == ({"melanoma": 1.0}, 2)
-    assert evaluation.score_problems == ("r: several rows in scores.csv: s/r, t/r",)
+    assert evaluation.score_problems == ("r: several rows of scores: s/r, t/r",)
 
 
 @pytest.mark.parametrize("value", ["", "nan", "n/a", "1.01", "-0.01", "inf"])
@@ -569,7 +574,7 @@ def test_a_labelled_id_without_a_usable_score_is_named(value: str, scored: tuple
     assert evaluation.score_problems == (
         "r: melanoma not a number from 0 to 1",
         "s: melanoma and nevus not a number from 0 to 1",
-        "t: no row in scores.csv",
+        "t: no row of scores",
         "u: failed: decode: cut short",
     )
     assert (evaluation.auc, evaluation.auc_count) == ({"melanoma": 1.0, "nevus": 1.0}, 2)
@@ -595,7 +600,7 @@ def test_scores_without_rows_lack_every_id(scored: tuple[Path, Path]) -> None:
     write(truth / "labels.csv", "image,melanoma", "a,1")
     write(masks / "scores.csv", SCORES_HEADER)
     evaluation = evaluate(truth, masks)
-    assert evaluation.score_problems == ("a: no row in scores.csv",)
+    assert evaluation.score_problems == ("a: no row of scores",)
     assert (list(evaluation.auc), evaluation.auc_count) == (["melanoma"], 0)
     assert math.isnan(evaluation.auc["melanoma"])
 
@@ -654,7 +659,7 @@ def test_labels_that_cannot_be_trusted_are_refused(lines: list[str], complaint: 
 @pytest.mark.parametrize(
     ("lines", "complaint"),
     [
-        ([], "no column image, status, reason, melanoma"),
+        ([], "no column melanoma"),
         (["image,status,nevus", "a.jpg,ok,.5"], "no column reason, melanoma"),
         (["image,status,reason,melanoma", "a.jpg,ok,,.5", "a.png,ok,,.5"], "line 3: image 'a' is there twice"),
         (["image,status,reason,melanoma", ",ok,,.5"], "line 2: image '' is empty"),
@@ -673,14 +678,17 @@ def test_scores_that_cannot_be_trusted_are_refused(lines: list[str], complaint: 
 
 
 def test_cases_are_written_with_all_their_digits(tmp_path: Path) -> None:
-    figures = dict(zip(metrics.PIXEL_METRICS, (1 / 3, 0.5, 1.0, 0.0, 2 / 3), strict=True))
-    cases = (CaseResult("a", figures), CaseResult("sub/b", {}, 'no prediction: "odd", quoted'))
+    figures = dict(zip(metrics.PIXEL_METRICS, (1 / 3, 0.5, 1.0, 0.0, 2 / 3, math.nan), strict=True))
+    cases = (
+        CaseResult("a", figures, note="truth is stored as RGB"),
+        CaseResult("sub/b", {}, 'no prediction: "odd", quoted'),
+    )
     path = tmp_path / "new" / "cases.csv"
     write_cases(Evaluation(cases, (), {}, {}, 0, (), {}), path)
     assert list(csv.reader(path.read_text().splitlines())) == [
-        ["image", "jaccard", "dice", "accuracy", "sensitivity", "specificity", "problem"],
-        ["a", repr(1 / 3), "0.5", "1.0", "0.0", repr(2 / 3), ""],
-        ["sub/b", "", "", "", "", "", 'no prediction: "odd", quoted'],
+        ["image", "jaccard", "dice", "accuracy", "sensitivity", "specificity", "threshold_jaccard", "problem", "note"],
+        ["a", repr(1 / 3), "0.5", "1.0", "0.0", repr(2 / 3), "", "", "truth is stored as RGB"],
+        ["sub/b", "", "", "", "", "", "", 'no prediction: "odd", quoted', ""],
     ]
     assert list(path.parent.iterdir()) == [path]
 

@@ -29,20 +29,21 @@ EMPTY, FULL = draw(".... .... ...."), draw("#### #### ####")
 LEFT, TOP, CORNER = draw("##.. ##.. ##.."), draw("#### .... ...."), draw("#... .... ....")
 
 
-# truth, prediction, and then jaccard, dice, accuracy, sensitivity, specificity
+# truth, prediction, and then jaccard, dice, accuracy, sensitivity, specificity, threshold_jaccard
 DRAWN = {
-    "same": (LEFT, LEFT, "1 1 1 1 1"),
-    "crossing": (LEFT, TOP, "2/8 4/10 6/12 2/6 4/6"),
-    "crossing, swapped": (TOP, LEFT, "2/8 4/10 6/12 2/4 4/8"),
-    "too small": (LEFT, CORNER, "1/6 2/7 7/12 1/6 1"),
-    "too large": (CORNER, LEFT, "1/6 2/7 7/12 1 6/11"),
-    "apart": (LEFT, ~LEFT, "0 0 0 0 0"),
-    "both empty": (EMPTY, EMPTY, "1 1 1 1 1"),
-    "both full": (FULL, FULL, "1 1 1 1 1"),
-    "truth empty": (EMPTY, CORNER, "0 0 11/12 1 11/12"),
-    "prediction empty": (CORNER, EMPTY, "0 0 11/12 0 1"),
-    "truth full": (FULL, CORNER, "1/12 2/13 1/12 1/12 1"),
-    "prediction full": (CORNER, FULL, "1/12 2/13 1/12 1 0"),
+    "same": (LEFT, LEFT, "1 1 1 1 1 1"),
+    "almost same": (LEFT, draw("##.. ##.. #..."), "5/6 10/11 11/12 5/6 1 5/6"),
+    "crossing": (LEFT, TOP, "2/8 4/10 6/12 2/6 4/6 0"),
+    "crossing, swapped": (TOP, LEFT, "2/8 4/10 6/12 2/4 4/8 0"),
+    "too small": (LEFT, CORNER, "1/6 2/7 7/12 1/6 1 0"),
+    "too large": (CORNER, LEFT, "1/6 2/7 7/12 1 6/11 0"),
+    "apart": (LEFT, ~LEFT, "0 0 0 0 0 0"),
+    "both empty": (EMPTY, EMPTY, "1 1 1 1 1 1"),
+    "both full": (FULL, FULL, "1 1 1 1 1 1"),
+    "truth empty": (EMPTY, CORNER, "0 0 11/12 1 11/12 0"),
+    "prediction empty": (CORNER, EMPTY, "0 0 11/12 0 1 0"),
+    "truth full": (FULL, CORNER, "1/12 2/13 1/12 1/12 1 0"),
+    "prediction full": (CORNER, FULL, "1/12 2/13 1/12 1 0 0"),
 }
 
 
@@ -50,6 +51,23 @@ DRAWN = {
 def test_hand_drawn_masks(truth: Bools, prediction: Bools, expected: str) -> None:
     counts = count(truth, prediction)
     assert [metric(counts) for metric in PIXEL_METRICS.values()] == [float(Fraction(each)) for each in expected.split()]
+
+
+@pytest.mark.parametrize(("agreed", "expected"), [(64, 0.0), (65, 0.65), (66, 0.66)])
+def test_threshold_jaccard_begins_at_65_of_100(agreed: int, expected: float) -> None:
+    assert metrics.threshold_jaccard(Counts(agreed, 0, 100 - agreed, 50)) == expected
+
+
+@pytest.mark.parametrize(
+    ("counts", "ppv", "npv"),
+    [(Counts(1, 3, 2, 6), 1 / 4, 6 / 8), (Counts(0, 0, 2, 6), 1, 6 / 8), (Counts(1, 3, 0, 0), 1 / 4, 1)],
+)
+def test_predictive_values_by_hand(counts: Counts, ppv: float, npv: float) -> None:
+    assert (metrics.ppv(counts), metrics.npv(counts)) == (ppv, npv)
+
+
+def test_accuracy_of_nothing_is_nan() -> None:
+    assert math.isnan(metrics.accuracy(Counts(0, 0, 0, 0)))
 
 
 def test_counts_are_named_right() -> None:
@@ -74,7 +92,7 @@ def test_pixel_metrics_are_those_of_scikit_learn(data: st.DataObject, shape: tup
         "sensitivity": recall_score(y, p, zero_division=1.0),
         "specificity": recall_score(~y, ~p, zero_division=1.0),
     }
-    assert {name: metric(counts) for name, metric in PIXEL_METRICS.items()} == pytest.approx(theirs, abs=1e-12)
+    assert {name: PIXEL_METRICS[name](counts) for name in theirs} == pytest.approx(theirs, abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -129,6 +147,18 @@ def test_each_resampled_mean_is_that_of_the_rows_drawn() -> None:
     values = np.random.default_rng(1).random((50, 3))
     drawn = np.random.default_rng(3).integers(50, size=(2000, 50))
     assert bootstrap_means(values, seed=3) == pytest.approx(values[drawn].mean(axis=1), abs=1e-12)
+
+
+def test_a_nan_is_left_out_of_its_columns_mean() -> None:
+    values = np.array([[1.0, math.nan, math.nan], [2.0, 5.0, math.nan], [6.0, 7.0, math.nan]])
+    assert metrics.means(values) == pytest.approx([3, 6, math.nan], nan_ok=True)
+    drawn = np.random.default_rng(3).integers(3, size=(2000, 3))
+    resampled = bootstrap_means(values, seed=3)
+    for rows, found in zip(drawn[:50], resampled[:50], strict=True):
+        known = values[rows, 1][~np.isnan(values[rows, 1])]
+        assert found == pytest.approx(
+            [values[rows, 0].mean(), known.mean() if known.size else math.nan, math.nan], nan_ok=True
+        )
 
 
 def test_the_size_of_a_block_changes_no_number(monkeypatch: pytest.MonkeyPatch) -> None:

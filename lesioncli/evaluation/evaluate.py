@@ -9,25 +9,31 @@ import csv
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lesioncli.cores import count_cores
 from lesioncli.errors import ImageError, InputError
-from lesioncli.evaluation.masks import find_masks, read_mask
+from lesioncli.evaluation.distances import measure
+from lesioncli.evaluation.masks import Found, find_masks, read_mask
 from lesioncli.evaluation.metrics import (
     PIXEL_METRICS,
     auc,
     bootstrap_aucs,
     bootstrap_means,
     count,
+    means,
     percentile_interval,
 )
-from lesioncli.evaluation.tables import Labels, ScoreRow, read_labels, read_scores
+from lesioncli.evaluation.protocols import PROTOCOLS, Protocol, image_id, mask_document, ranking, score_document
+from lesioncli.evaluation.readers import Truth, read_truth
+from lesioncli.evaluation.scores import class_metrics
+from lesioncli.evaluation.tables import NO_LABELS, Labels, ScoreRow, read_scores
 from lesioncli.files import written_whole
 
 SCORES = "scores.csv"
@@ -39,22 +45,30 @@ _QUEUE_LENGTH = 1024  # cases handed to the threads at once; futures for a milli
 
 @dataclass(frozen=True)
 class CaseResult:
-    """One truth mask: its metrics by the names in PIXEL_METRICS, or the `problem` that kept it from being scored."""
+    """One truth mask: its metrics by name, or the `problem` that kept it from being scored.
+
+    `note` says what is out of the ordinary about files that were scored all the same.
+    """
 
     name: str
     metrics: Mapping[str, float]
     problem: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """What evaluate() found.
 
-    `cases` has one entry for every truth mask, sorted by name; `extra` names the predictions without a truth. `means`
-    are over the scored cases, and empty where there are none. `auc` is per class in the labels CSV, over the
-    `auc_count` ids with a score, and nan where those have one label only; it is empty where there is no labels CSV or
-    no scores.csv. `score_problems` names the other labelled ids and says why. `intervals` are 95 % bootstrap
-    intervals for the keys of `means` and `auc` and for AUC_MEAN, except where the value itself is nan.
+    `cases` has one entry for every truth mask, sorted by name; `extra` names the predictions without a truth, and
+    `extra_scores` the rows without a label. `means` are over the scored cases in which the metric is defined, nan where
+    there is none, and empty where no case was scored. `auc` is per class in the labels, over the `auc_count` ids with a
+    score, and nan where those have one label only; it is empty where there are no labels or no scores. `per_class` has
+    the further metrics of each class. `score_problems` names the other labelled ids and says why. `intervals` are 95 %
+    bootstrap intervals for the keys of `means` and `auc` and for AUC_MEAN, except where the value itself is nan.
+    `mask_document` and `score_document` are what the official scorer prints, and `ranking` what the protocol ranks by;
+    empty where the protocol wants every image judged, and not every one could be. `notes` says what else was left out
+    or decided.
     """
 
     cases: tuple[CaseResult, ...]
@@ -64,10 +78,16 @@ class Evaluation:
     auc_count: int
     score_problems: tuple[str, ...]
     intervals: Mapping[str, tuple[float, float]]
+    per_class: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    extra_scores: tuple[str, ...] = ()
+    mask_document: Mapping[str, Any] = field(default_factory=dict)
+    score_document: Mapping[str, Any] = field(default_factory=dict)
+    ranking: Mapping[str, tuple[str, float]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def auc_mean(self) -> float:
-        """Plain mean over the classes in the labels CSV, by which ISIC-2017 Part 3 ranks; nan where there is none."""
+        """Plain mean over the classes in the labels, by which ISIC-2017 Part 3 ranks; nan where there is none."""
         return sum(self.auc.values()) / len(self.auc) if self.auc else math.nan
 
     @property
@@ -80,57 +100,124 @@ def evaluate(
     truth: Path,
     predictions: Path,
     *,
+    protocol: str = "plain",
+    labels: Path | None = None,
+    scores: Path | None = None,
+    distances: bool = False,
     workers: int = 0,
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Judge the masks and scores.csv in folder `predictions` by the masks and the labels CSV in folder `truth`.
+    """Judge the masks and scores in folder `predictions` by the masks and labels in `truth`, as `protocol` says.
 
-    `workers` threads read masks, 0 means one per CPU. `seed` is the bootstrap's. `on_progress` is told (done, total)
-    after each case. InputError where a folder has no masks or two of one name, or a CSV is not what it should be.
+    `truth` is anything that readers.read_truth() knows. `labels` and `scores` are CSVs that take the place of those
+    found in the two folders. `distances` also measures how far outlines are apart. `workers` threads read masks, 0
+    means one per CPU. `seed` is the bootstrap's. `on_progress` is told (done, total) after each case. InputError where
+    a folder has no masks or two of one name, or a CSV is not what it should be.
     """
-    truths, masks = find_masks(truth), find_masks(predictions, skip=OVERLAYS)
-    labels = read_labels(truth)
-    rows = read_scores(predictions / SCORES, labels.classes)
-    if not truths:
-        raise InputError(f"{truth}: no masks found; looked for x.png or x_segmentation.png, also .bmp, .tif and .tiff")
-    if not masks and not rows:
-        raise InputError(f"{predictions}: no masks found; give the folder that `lesioncli segment` wrote")
+    rules = PROTOCOLS[protocol]
+    true = read_truth(truth, labels)
+    rows = _read_scores(scores, predictions, true.labels)
+    found = _find_predictions(true, predictions)
+    _refuse_nothing(truth, predictions, true, found, rows)
     failures = {name: row.failure for name, row in (rows or {}).items() if row.failure}
-    jobs, extra = _pair(truths, masks, failures)
-    cases = tuple(_watched(_run(jobs, workers or count_cores()), len(jobs), on_progress))
-    means, mean_intervals = _mean_metrics(cases, seed)
-    scored = _join(labels, rows)
+    jobs, extra = _pair(_by_image(true.masks, rules), found, failures, rules)
+    cases = tuple(_watched(_run(jobs, distances, workers or count_cores()), len(jobs), on_progress))
+    averages, mean_intervals = _mean_metrics(cases, seed)
+    scored = _join(true.labels, rows, rules)
     aucs, auc_intervals = _aucs(scored, seed)
-    intervals = mean_intervals | auc_intervals
-    return Evaluation(cases, extra, means, aucs, len(scored.labels), scored.problems, intervals)
+    documents = _official(cases, scored, rules)
+    return Evaluation(
+        cases=cases,
+        extra=extra,
+        means=averages,
+        auc=aucs,
+        auc_count=len(scored.labels),
+        score_problems=scored.problems,
+        intervals=mean_intervals | auc_intervals,
+        per_class=_per_class(scored),
+        extra_scores=scored.extra,
+        mask_document=documents[0],
+        score_document=documents[1],
+        ranking=ranking(rules, *documents),
+        notes=(*true.notes, *_one_label(scored)),
+    )
 
 
 def write_cases(evaluation: Evaluation, path: Path) -> None:
-    """Write one CSV row per case: image, the metrics (blank where not scored), problem. Written whole or not at all."""
+    """Write one CSV row per case: image, the metrics (blank where there is none), problem, note.
+
+    Written whole or not at all.
+    """
+    names = tuple(evaluation.means) or tuple(PIXEL_METRICS)
     rows = (
-        (case.name, *(case.metrics.get(each, "") for each in PIXEL_METRICS), case.problem) for case in evaluation.cases
+        (case.name, *(_shown(case.metrics.get(each, math.nan)) for each in names), case.problem, case.note)
+        for case in evaluation.cases
     )
     with written_whole(path) as aside, aside.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
-        writer.writerow(("image", *PIXEL_METRICS, "problem"))
+        writer.writerow(("image", *names, "problem", "note"))
         writer.writerows(rows)
+
+
+def _shown(value: float) -> float | str:
+    return "" if math.isnan(value) else value
+
+
+# What there is
+
+
+def _read_scores(asked: Path | None, predictions: Path, labels: Labels) -> dict[str, ScoreRow] | None:
+    if asked and not asked.is_file():
+        raise InputError(f"{asked}: no such file")
+    return read_scores(asked or predictions / SCORES, labels.classes)
+
+
+def _find_predictions(true: Truth, predictions: Path) -> Found:
+    """The predicted masks: those that a table pairs, or those in the folder; none are asked for without true masks."""
+    if true.predictions is not None:
+        return Found(true.predictions, {})
+    return find_masks(predictions, skip=OVERLAYS) if true.masks or not true.labels.by_id else Found({}, {})
+
+
+def _refuse_nothing(
+    truth: Path, predictions: Path, true: Truth, found: Found, rows: Mapping[str, ScoreRow] | None
+) -> None:
+    if truth.is_dir() and not true.masks:
+        raise InputError(f"{truth}: no masks found; looked for x.png or x_segmentation.png, also .bmp, .tif and .tiff")
+    if true.masks and not (found.masks or found.others or rows):
+        raise InputError(f"{predictions}: no masks found; give the folder that `lesioncli segment` wrote")
+    if not true.masks and rows is None:
+        raise InputError(f"{predictions / SCORES}: no scores to compare with {truth}; give them with --scores")
 
 
 # Which belongs to which
 
 
-def _match(names: Collection[str], available: Collection[str]) -> dict[str, tuple[str, ...]]:
+def _by_image(masks: Mapping[str, Path], rules: Protocol) -> dict[str, Path]:
+    """True masks by the image that the protocol sees in their names."""
+    if not rules.isic_names:
+        return dict(masks)
+    found: dict[str, Path] = {}
+    for name, path in masks.items():
+        image = image_id(name, rules)
+        if image in found:
+            raise InputError(f"two masks for {image}: {found[image]} and {path}; keep one of them")
+        found[image] = path
+    return found
+
+
+def _match(names: Collection[str], available: Collection[str], rules: Protocol) -> dict[str, tuple[str, ...]]:
     """For each name what it may mean in `available`: one is a match, none or several are a problem.
 
-    The whole name decides. Only where no name has a folder does the last part of an available one do too: elsewhere
-    x could take what belongs to a/x.
+    The whole name decides. Only where no name has a folder does the image that an available one names do too:
+    elsewhere x could take what belongs to a/x.
     """
-    by_last_part: dict[str, list[str]] = {}
+    by_image: dict[str, list[str]] = {}
     if not any("/" in name for name in names):
         for each in sorted(available):
-            by_last_part.setdefault(each.rpartition("/")[2], []).append(each)
-    return {name: (name,) if name in available else tuple(by_last_part.get(name, ())) for name in names}
+            by_image.setdefault(image_id(each, rules), []).append(each)
+    return {name: (name,) if name in available else tuple(by_image.get(name, ())) for name in names}
 
 
 class _Job(NamedTuple):
@@ -142,32 +229,44 @@ class _Job(NamedTuple):
 
 
 def _pair(
-    truths: Mapping[str, Path], masks: Mapping[str, Path], failures: Mapping[str, str]
+    truths: Mapping[str, Path], found: Found, failures: Mapping[str, str], rules: Protocol
 ) -> tuple[list[_Job], tuple[str, ...]]:
     """One job per truth, sorted by name, and the names of the masks that no truth asked for."""
-    matches = _match(truths, masks.keys() | failures.keys())
-    jobs = [_Job(name, truths[name], _choose(matches[name], masks, failures)) for name in sorted(truths)]
-    asked_for = {name for found in matches.values() for name in found}
-    return jobs, tuple(sorted(masks.keys() - asked_for))
+    matches = _match(truths, found.masks.keys() | failures.keys(), rules)
+    unusable = {image_id(name, rules): path for name, path in found.others.items()}
+    jobs = [
+        _Job(name, truths[name], _choose(name, matches[name], found.masks, failures, unusable))
+        for name in sorted(truths)
+    ]
+    asked_for = {name for each in matches.values() for name in each}
+    return jobs, tuple(sorted(found.masks.keys() - asked_for))
 
 
-def _choose(found: tuple[str, ...], masks: Mapping[str, Path], failures: Mapping[str, str]) -> Path | str:
-    if not found:
-        return "no prediction"
-    if len(found) > 1:
-        return f"several predictions: {', '.join(found)}"
-    if found[0] in failures:  # a mask that is there all the same is left from an earlier run
-        return f"no prediction: {failures[found[0]]}"
-    return masks[found[0]]
+def _choose(
+    name: str,
+    matches: tuple[str, ...],
+    masks: Mapping[str, Path],
+    failures: Mapping[str, str],
+    unusable: Mapping[str, Path],
+) -> Path | str:
+    if not matches:
+        other = unusable.get(name.rpartition("/")[2])
+        return f"no prediction: {other.name} is not a PNG, BMP or TIFF; save it as PNG" if other else "no prediction"
+    if len(matches) > 1:
+        return f"several predictions: {', '.join(matches)}"
+    if matches[0] in failures:  # a mask that is there all the same is left from an earlier run
+        return f"no prediction: {failures[matches[0]]}"
+    return masks[matches[0]]
 
 
 # Judging masks
 
 
-def _run(jobs: list[_Job], workers: int) -> Iterator[CaseResult]:
+def _run(jobs: list[_Job], distances: bool, workers: int) -> Iterator[CaseResult]:
+    judge = partial(_judge, distances)
     with ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(jobs), _QUEUE_LENGTH):
-            yield from pool.map(_judge, jobs[start : start + _QUEUE_LENGTH])
+            yield from pool.map(judge, jobs[start : start + _QUEUE_LENGTH])
 
 
 def _watched(
@@ -179,49 +278,58 @@ def _watched(
         yield case
 
 
-def _judge(job: _Job) -> CaseResult:
+def _judge(distances: bool, job: _Job) -> CaseResult:
     if isinstance(job.prediction, str):
         return CaseResult(job.name, {}, job.prediction)
     try:
         truth, prediction = read_mask(job.truth, "truth"), read_mask(job.prediction, "prediction")
     except ImageError as error:
         return CaseResult(job.name, {}, error.reason)
-    if truth.shape != prediction.shape:
-        sizes = "truth {}x{}, prediction {}x{}".format(*truth.shape, *prediction.shape)
+    if truth.lesion.shape != prediction.lesion.shape:
+        sizes = "truth {}x{}, prediction {}x{}".format(*truth.lesion.shape, *prediction.lesion.shape)
         return CaseResult(job.name, {}, f"sizes differ: {sizes}")
-    counts = count(truth, prediction)
-    return CaseResult(job.name, {name: metric(counts) for name, metric in PIXEL_METRICS.items()})
+    counts = count(truth.lesion, prediction.lesion)
+    metrics = {name: metric(counts) for name, metric in PIXEL_METRICS.items()}
+    if distances:
+        metrics |= measure(truth.lesion, prediction.lesion)
+    return CaseResult(job.name, metrics, note="; ".join(filter(None, (truth.note, prediction.note))))
 
 
 def _mean_metrics(cases: tuple[CaseResult, ...], seed: int) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
     """Means over the scored cases, and their intervals."""
-    values = np.array([[case.metrics[name] for name in PIXEL_METRICS] for case in cases if not case.problem])
-    if not values.size:
+    scored = [case.metrics for case in cases if not case.problem]
+    if not scored:
         return {}, {}
-    means = dict(zip(PIXEL_METRICS, values.mean(axis=0).tolist(), strict=True))
+    names = tuple(scored[0])
+    values = np.array([[metrics[name] for name in names] for metrics in scored])
+    averages = dict(zip(names, means(values).tolist(), strict=True))
     resampled = bootstrap_means(values, seed)
-    return means, {name: percentile_interval(resampled[:, column]) for column, name in enumerate(PIXEL_METRICS)}
+    columns = [column for column, name in enumerate(names) if not math.isnan(averages[name])]
+    return averages, {names[column]: percentile_interval(resampled[:, column]) for column in columns}
 
 
 # Labels and scores
 
 
 class _Scored(NamedTuple):
-    """Labels and scores (N, K) of the labelled ids that have both, and what is wrong with the others."""
+    """Labels and scores (N, K) and weights (N, 2) of the labelled ids that have both, and what is wrong with others."""
 
     classes: tuple[str, ...]
     labels: NDArray[np.bool_]
     scores: NDArray[np.float64]
+    weights: NDArray[np.float64]
     problems: tuple[str, ...]
+    extra: tuple[str, ...]
 
 
-def _join(labels: Labels, rows: Mapping[str, ScoreRow] | None) -> _Scored:
-    """Scores of the labelled ids; nothing at all where there is no scores.csv."""
+def _join(labels: Labels, rows: Mapping[str, ScoreRow] | None, rules: Protocol) -> _Scored:
+    """Scores of the labelled ids; nothing at all where there are no scores."""
     if rows is None:
-        labels, rows = Labels((), {}), {}
+        labels, rows = NO_LABELS, {}
     usable: list[tuple[str, ScoreRow]] = []
     problems: list[str] = []
-    for name, found in sorted(_match(labels.by_id, rows).items()):
+    matches = _match(labels.by_id, rows, rules)
+    for name, found in sorted(matches.items()):
         if problem := _score_problem(found, rows, labels.classes):
             problems.append(f"{name}: {problem}")
         else:
@@ -229,14 +337,16 @@ def _join(labels: Labels, rows: Mapping[str, ScoreRow] | None) -> _Scored:
     shape = len(usable), len(labels.classes)
     truths = np.array([labels.by_id[name] for name, _ in usable], np.bool_).reshape(shape)
     scores = np.array([row.scores for _, row in usable], np.float64).reshape(shape)
-    return _Scored(labels.classes, truths, scores, tuple(problems))
+    weights = np.array([labels.weights[name] for name, _ in usable], np.float64).reshape(len(usable), 2)
+    extra = rows.keys() - {name for found in matches.values() for name in found} if labels.by_id else ()
+    return _Scored(labels.classes, truths, scores, weights, tuple(problems), tuple(sorted(extra)))
 
 
 def _score_problem(found: tuple[str, ...], rows: Mapping[str, ScoreRow], classes: tuple[str, ...]) -> str:
     if not found:
-        return f"no row in {SCORES}"
+        return "no row of scores"
     if len(found) > 1:
-        return f"several rows in {SCORES}: {', '.join(found)}"
+        return f"several rows of scores: {', '.join(found)}"
     row = rows[found[0]]
     if row.failure:
         return f"failed: {row.failure}"
@@ -253,3 +363,29 @@ def _aucs(scored: _Scored, seed: int) -> tuple[dict[str, float], dict[str, tuple
     resampled = bootstrap_aucs(scored.labels, scored.scores, seed)
     by_name = {**dict(zip(aucs, resampled.T, strict=True)), AUC_MEAN: resampled.mean(axis=1)}
     return aucs, {name: percentile_interval(each) for name, each in by_name.items() if not np.isnan(each).all()}
+
+
+def _per_class(scored: _Scored) -> dict[str, dict[str, float]]:
+    columns = zip(scored.classes, scored.labels.T, scored.scores.T, strict=True)
+    return {name: class_metrics(labels, scores, scored.weights[:, 0]) for name, labels, scores in columns}
+
+
+def _one_label(scored: _Scored) -> tuple[str, ...]:
+    """The classes that cannot be ranked, and why."""
+    columns = zip(scored.classes, scored.labels.T, strict=True)
+    return tuple(
+        f"{name}: all {len(labels)} labels are {int(labels[0])}, so its AUC and average precision are undefined"
+        for name, labels in columns
+        if labels.size and labels.all() == labels.any()
+    )
+
+
+def _official(
+    cases: tuple[CaseResult, ...], scored: _Scored, rules: Protocol
+) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """The official scorer's documents of masks and of scores."""
+    judged = [case.metrics for case in cases if not case.problem]
+    masks = mask_document(judged) if len(judged) == len(cases) or not rules.complete else {}
+    if scored.problems and rules.complete:
+        return masks, {}
+    return masks, score_document(scored.classes, scored.labels, scored.scores, scored.weights, rules)

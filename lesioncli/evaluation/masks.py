@@ -2,9 +2,9 @@
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,24 +14,44 @@ from lesioncli.errors import ImageError, InputError
 from lesioncli.evaluation.metrics import THRESHOLD
 
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
+OTHER_SUFFIXES = (".jpg", ".jpeg", ".gif", ".webp")  # pictures, and so perhaps meant as masks
 MASK_FORMATS = ("PNG", "BMP", "TIFF")  # by content: left to choose, Pillow runs Ghostscript on an EPS named x.png
 
 Role = Literal["truth", "prediction"]
 
 
-def find_masks(folder: Path, skip: str = "") -> dict[str, Path]:
-    """Masks by name: the posix path below `folder`, without suffix and `_segmentation`; sub-folder `skip` is left."""
+class Found(NamedTuple):
+    """Masks by name, and pictures of other formats, whose name no mask has."""
+
+    masks: Mapping[str, Path]
+    others: Mapping[str, Path]
+
+
+def find_masks(folder: Path, skip: str = "") -> Found:
+    """Masks and other pictures by the posix path below `folder`, without suffix and `_segmentation`.
+
+    Sub-folder `skip` is left. InputError where the folder cannot be listed, or two masks have one name.
+    """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
-    found: dict[str, Path] = {}
+    masks: dict[str, Path] = {}
+    others: dict[str, Path] = {}
     for path in _walk(folder, skip):
-        if path.suffix.lower() not in MASK_SUFFIXES or path.stem.endswith("_superpixels"):
+        if path.stem.endswith("_superpixels"):
             continue
-        name = path.relative_to(folder).with_name(path.stem.removesuffix("_segmentation")).as_posix()
-        if name in found:
-            raise InputError(f"two masks for {name}: {found[name]} and {path}; keep one of them")
-        found[name] = path
-    return found
+        name = path.relative_to(folder).with_name(bare_stem(path)).as_posix()
+        if path.suffix.lower() in OTHER_SUFFIXES:
+            others[name] = path
+        elif path.suffix.lower() in MASK_SUFFIXES:
+            if name in masks:
+                raise InputError(f"two masks for {name}: {masks[name]} and {path}; keep one of them")
+            masks[name] = path
+    return Found(masks, {name: path for name, path in others.items() if name not in masks})
+
+
+def bare_stem(path: Path) -> str:
+    """The image's name in that of its mask: without suffix and `_segmentation`, or ISIC-2016's `_Segmentation`."""
+    return path.stem.removesuffix("_segmentation").removesuffix("_Segmentation") or path.stem
 
 
 def _walk(folder: Path, skip: str) -> Iterator[Path]:
@@ -47,14 +67,25 @@ def _refuse(error: OSError) -> NoReturn:
     raise InputError(f"{error.filename}: cannot be listed ({error.strerror})") from error
 
 
-def read_mask(path: Path, role: Role) -> NDArray[np.bool_]:
-    """Where the mask (H, W) is lesion; ImageError, its reason beginning with `role`, where that cannot be told."""
-    grey, white = _grey(_decode(path, role), role)
+class Mask(NamedTuple):
+    """Where a mask (H, W) is lesion, and what about its file is out of the ordinary."""
+
+    lesion: NDArray[np.bool_]
+    note: str
+
+
+def read_mask(path: Path, role: Role) -> Mask:
+    """Read one mask; ImageError, its reason beginning with `role`, where it cannot be told what is lesion."""
+    image = _decode(path, role)
+    grey, white = _grey(image, role)
     # A 0/1 mask would be all background. A prediction above that may be a probability map that never reached 1/2.
     too_dark = THRESHOLD if role == "truth" else 1
     if 0 < (brightest := int(grey.max())) <= too_dark * white // 255:
         raise ImageError("decode", f"{role} is a 0/{brightest} mask, not 0/{white}")
-    return np.asarray(grey > THRESHOLD * white // 255)
+    odd = [] if image.mode in ("1", "L") else [f"{role} is stored as {image.mode}"]
+    if soft := int(np.count_nonzero((grey > 0) & (grey < brightest))):
+        odd.append(f"{role} is soft: {soft} pixels are neither 0 nor {brightest}")
+    return Mask(np.asarray(grey > THRESHOLD * white // 255), "; ".join(odd))
 
 
 def _decode(path: Path, role: Role) -> Image.Image:

@@ -5,8 +5,9 @@ Definitions are those of the ISIC challenges: one value per image, then the plai
 Intervals are percentile bootstraps over images.
 """
 
+import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +19,16 @@ MAX_DRAWS = 200_000_000  # in all resamples together: about 5 s a class
 DRAWS_AT_ONCE = 1_000_000  # 8 MB an array, about six of them live at a time
 
 
-class Counts(NamedTuple):
-    """Pixels of one prediction against one truth."""
+THRESHOLD_JACCARD = 0.65  # ISIC-2018 Task 1: below the least agreement among three experts a mask counts nothing
 
-    true_positive: int
-    false_positive: int
-    false_negative: int
-    true_negative: int
+
+class Counts(NamedTuple):
+    """Pixels of one prediction against one truth, or weighted images of one class's scores against its labels."""
+
+    true_positive: float
+    false_positive: float
+    false_negative: float
+    true_negative: float
 
 
 def count(truth: NDArray[np.bool_], prediction: NDArray[np.bool_]) -> Counts:
@@ -42,6 +46,12 @@ def jaccard(counts: Counts) -> float:
     return counts.true_positive / union if union else 1.0
 
 
+def threshold_jaccard(counts: Counts) -> float:
+    """The Jaccard index from .65 on, else 0."""
+    value = jaccard(counts)
+    return value if value >= THRESHOLD_JACCARD else 0.0
+
+
 def dice(counts: Counts) -> float:
     """Twice the intersection over the sum of the areas; two empty masks agree fully."""
     areas = 2 * counts.true_positive + counts.false_positive + counts.false_negative
@@ -49,8 +59,9 @@ def dice(counts: Counts) -> float:
 
 
 def accuracy(counts: Counts) -> float:
-    """Share of pixels that are right."""
-    return (counts.true_positive + counts.true_negative) / sum(counts)
+    """Share of pixels that are right; nan where there are none."""
+    total = sum(counts)
+    return (counts.true_positive + counts.true_negative) / total if total else math.nan
 
 
 def sensitivity(counts: Counts) -> float:
@@ -65,12 +76,25 @@ def specificity(counts: Counts) -> float:
     return counts.true_negative / background if background else 1.0
 
 
+def ppv(counts: Counts) -> float:
+    """Share of what was called positive that is; 1 where nothing was called so."""
+    called = counts.true_positive + counts.false_positive
+    return counts.true_positive / called if called else 1.0
+
+
+def npv(counts: Counts) -> float:
+    """Share of what was called negative that is; 1 where nothing was called so."""
+    called = counts.true_negative + counts.false_negative
+    return counts.true_negative / called if called else 1.0
+
+
 PIXEL_METRICS = {
     "jaccard": jaccard,
     "dice": dice,
     "accuracy": accuracy,
     "sensitivity": sensitivity,
     "specificity": specificity,
+    "threshold_jaccard": threshold_jaccard,
 }
 
 
@@ -111,8 +135,21 @@ def _weighted_auc(ranking: _Ranking, weights: NDArray[np.float64]) -> NDArray[np
 
 
 def bootstrap_means(values: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
-    """Means (R, M) of R resamples of the N images in values (N, M); N > 0."""
-    return np.concatenate([weights @ values for weights in _resamples(len(values), seed)]) / len(values)
+    """Means (R, M) of R resamples of the N images in values (N, M); N > 0. A nan is left out of its column's mean."""
+    known = ~np.isnan(values)
+    filled, counted = np.where(known, values, 0), known.astype(np.float64)
+    blocks = [_ratio(weights @ filled, weights @ counted) for weights in _resamples(len(values), seed)]
+    return np.concatenate(blocks)
+
+
+def means(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean (M,) of each column of values (N, M); a nan is left out, and a column of nothing else has no mean."""
+    known = ~np.isnan(values)
+    return _ratio(np.where(known, values, 0).sum(axis=0), known.sum(axis=0))
+
+
+def _ratio(sums: NDArray[np.float64], counts: NDArray[Any]) -> NDArray[np.float64]:
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
 def bootstrap_aucs(labels: NDArray[np.bool_], scores: NDArray[np.float64], seed: int) -> NDArray[np.float64]:

@@ -1,83 +1,119 @@
-"""The two tables that evaluate reads: labels beside the true masks, and the scores.csv that segment wrote."""
+"""The two tables that evaluate reads: labels of the truth, and the scores of segment or of a challenge submission."""
 
 import csv
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from lesioncli.errors import InputError
 from lesioncli.spec import CLASSES
 
-ID_COLUMNS = ("image", "image_id", "isic_id", "name")
+ID_COLUMNS = ("image", "image_id", "isic_id", "lesion_id", "name")
+WEIGHTS = ("score_weight", "validation_weight")
+WITHOUT_WEIGHT = "ISIC_0035068"  # the official scorer takes this image out of every score
 
 _SUFFIX = re.compile(r"\.[^./]+$")
-_PICTURE_SUFFIX = re.compile(r"\.(jpe?g|png|bmp|tiff?)$", re.IGNORECASE)  # an id without one may hold a dot
+_PICTURE_SUFFIX = re.compile(r"\.(jpe?g|png|bmp|webp|tiff?)$", re.IGNORECASE)  # an id without one may hold a dot
 
 
 class Labels(NamedTuple):
-    """The labels CSV: its classes in the order of CLASSES, and for each id whether it is one of them."""
+    """The labels CSV: its classes, and for each id whether it is one of them and what it weighs (score, validation)."""
 
     classes: tuple[str, ...]
     by_id: Mapping[str, tuple[bool, ...]]
+    weights: Mapping[str, tuple[float, float]]
+
+
+NO_LABELS = Labels((), {}, {})
 
 
 class ScoreRow(NamedTuple):
-    """A row of scores.csv: the reason if it failed, and the score of each class in the labels, nan for no number."""
+    """A row of scores: the reason if it failed, and the score of each class in the labels, nan for no number."""
 
     failure: str
     scores: tuple[float, ...]
 
 
-def read_labels(folder: Path) -> Labels:
-    """The labels CSV that lies in `folder`; no classes where there is none."""
+def find_labels(folder: Path) -> Path | None:
+    """The CSV in `folder` with labels for the classes of CLASSES; None where there is none."""
     tables = [path for path in sorted(folder.iterdir()) if path.suffix.lower() == ".csv" and path.name[0] != "."]
-    found = {path: columns for path in tables if (columns := _label_columns(path))}
+    found = [path for path in tables if _id_column(header := read_header(path)) and _known_classes(header)]
     if len(found) > 1:
         raise InputError(f"several CSV files with labels, keep one of them: {', '.join(map(str, found))}")
-    for path, (id_column, *classes) in found.items():
-        return _parse_labels(path, id_column, tuple(classes))
-    return Labels((), {})
+    return found[0] if found else None
 
 
-def _label_columns(path: Path) -> tuple[str, ...]:
-    """The id column of a labels CSV and its classes; empty where this is none."""
-    header = _header(path)
-    ids = [column for column in ID_COLUMNS if column in header]
-    classes = [column for column in CLASSES if column in header]
-    return (ids[0], *classes) if ids and classes else ()
-
-
-def _parse_labels(path: Path, id_column: str, classes: tuple[str, ...]) -> Labels:
+def read_labels(path: Path) -> Labels:
+    """Labels by id: of the classes of CLASSES that the CSV has, or, where it has none, of every other column."""
+    header = read_header(path)
+    others = [column for column in header if column.lower() not in (*ID_COLUMNS, *WEIGHTS)]
+    if not (id_column := _id_column(header)):
+        raise InputError(f"{path}: no column {' or '.join(ID_COLUMNS)}")
+    if not (classes := _known_classes(header) or tuple(others)):
+        raise InputError(f"{path}: no column for any class")
     by_id: dict[str, tuple[bool, ...]] = {}
-    for line, row in _rows(path):
-        name = _PICTURE_SUFFIX.sub("", row[id_column].strip())
-        if not name or name in by_id:
-            raise InputError(f"{path}, line {line}: {id_column} {name!r} is {'there twice' if name else 'empty'}")
+    weights: dict[str, tuple[float, float]] = {}
+    for line, row in read_rows(path):
+        name = _new(_id(row[id_column]), by_id, f"{path}, line {line}: {id_column}")
         for column in classes:
-            if _number(row[column]) not in (0, 1):
-                raise InputError(f"{path}, line {line}: {column} is {row[column]!r}, not 0 or 1")
-        by_id[name] = tuple(_number(row[column]) == 1 for column in classes)
+            if _number(row[column.lower()]) not in (0, 1):
+                raise InputError(f"{path}, line {line}: {column} is {row[column.lower()]!r}, not 0 or 1")
+        by_id[name] = tuple(_number(row[column.lower()]) == 1 for column in classes)
+        weights[name] = _weights(name, row, f"{path}, line {line}")
     if not by_id:
         raise InputError(f"{path}: no labels below the header")
-    return Labels(classes, by_id)
+    return Labels(classes, by_id, weights)
+
+
+def _id_column(header: list[str]) -> str:
+    lower = [column.lower() for column in header]
+    return next((column for column in ID_COLUMNS if column in lower), "")
+
+
+def _known_classes(header: list[str]) -> tuple[str, ...]:
+    lower = [column.lower() for column in header]
+    return tuple(column for column in CLASSES if column in lower)
+
+
+def _id(text: str) -> str:
+    return _PICTURE_SUFFIX.sub("", text.strip())
+
+
+def _new(name: str, taken: Container[str], where: str) -> str:
+    if not name or name in taken:
+        raise InputError(f"{where} {name!r} is {'there twice' if name else 'empty'}")
+    return name
+
+
+def _weights(name: str, row: Mapping[str, str], where: str) -> tuple[float, float]:
+    values = [_number(row.get(column, "1")) for column in WEIGHTS]
+    for column, value in zip(WEIGHTS, values, strict=True):
+        if not 0 <= value < math.inf:
+            raise InputError(f"{where}: {column} is {row[column]!r}, not a number from 0 on")
+    return (0.0, 0.0) if name == WITHOUT_WEIGHT else (values[0], values[1])
 
 
 def read_scores(path: Path, classes: tuple[str, ...]) -> dict[str, ScoreRow] | None:
-    """Rows of scores.csv by mask name; None where there is no such file."""
+    """Scores by id: of segment's scores.csv, or of a submission, which has no status. None where there is no file."""
     if not path.exists():
         return None
-    if missing := [column for column in ("image", "status", "reason", *classes) if column not in _header(path)]:
+    header = read_header(path)
+    lower = [column.lower() for column in header]
+    from_segment = "status" in lower
+    needed = ["image", "reason", *classes] if from_segment else list(classes)
+    if missing := [column for column in needed if column.lower() not in lower]:
         raise InputError(f"{path}: no column {', '.join(missing)}")
+    if not (id_column := _id_column(header)):
+        raise InputError(f"{path}: no column {' or '.join(ID_COLUMNS)}")
     found: dict[str, ScoreRow] = {}
-    for line, row in _rows(path):
-        name = _SUFFIX.sub("", row["image"])
-        if not name or name in found:
-            raise InputError(f"{path}, line {line}: image {name!r} is {'there twice' if name else 'empty'}")
-        failure = (row["reason"] or "failed") if row["status"] == "failed" else ""
-        found[name] = ScoreRow(failure, tuple(_number(row[column]) for column in classes))
+    for line, row in read_rows(path):
+        name = _SUFFIX.sub("", row["image"]) if from_segment else _id(row[id_column])
+        _new(name, found, f"{path}, line {line}: {id_column}")
+        failure = (row["reason"] or "failed") if from_segment and row["status"] == "failed" else ""
+        found[name] = ScoreRow(failure, tuple(_number(row[column.lower()]) for column in classes))
     return found
 
 
@@ -91,14 +127,20 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise InputError(f"{path}: cannot be read as CSV ({error})") from error
 
 
-def _header(path: Path) -> list[str]:
+def read_header(path: Path) -> list[str]:
+    """Columns of a CSV, stripped; none where it is empty."""
     _, columns = next(_lines(path), (0, []))
-    return [column.strip().lower() for column in columns]
+    return [column.strip() for column in columns]
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line number and fields by column below the header; InputError where there are more or fewer than it has."""
-    header = _header(path)
+def read_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Line number and fields by lower-case column below the header.
+
+    InputError where a line has more or fewer fields than the header, or the header one column twice.
+    """
+    header = [column.lower() for column in read_header(path)]
+    if twice := sorted({column for column in header if column and header.count(column) > 1}):
+        raise InputError(f"{path}: column {', '.join(twice)} is there twice")
     for line, fields in itertools.islice(_lines(path), 1, None):
         if len(fields) != len(header):
             raise InputError(f"{path}, line {line}: {len(fields)} fields, but the header has {len(header)}")

@@ -1,0 +1,117 @@
+"""How the challenges judge, and their scorer's document: its names, its rules, its digits.
+
+The model is isic-challenge-scoring 5.8.0, which judges masks and scores apart. `overall` is what it prints there: of
+masks always the thresholded Jaccard. What a challenge ranked by, which is something else in 2017, is `ranking`.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lesioncli.evaluation.scores import COUNT_METRICS, balanced_accuracy, class_metrics
+
+MASK_METRICS = ("accuracy", "sensitivity", "specificity", "jaccard", "threshold_jaccard", "dice")
+SCORE_METRICS = (*COUNT_METRICS, "auc", "auc_sens_80", "ap")
+
+ISIC_NUMBER = re.compile(r"(?<!\d)\d{7}(?!\d)")  # the official scorer also finds 0000003 inside ISIC_10000003
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A challenge's rules.
+
+    Masks are ranked by the mean `mask_metric`, scores by `score_metric`: the mean of this metric over the classes, or
+    the balanced accuracy. Where `isic_names`, a file belongs to the image whose number of seven digits it names.
+    Where `complete`, there are no official figures unless every image could be judged.
+    """
+
+    mask_metric: str
+    score_metric: str
+    isic_names: bool
+    complete: bool
+
+
+PROTOCOLS: Mapping[str, Protocol] = {
+    "plain": Protocol("jaccard", "auc", isic_names=False, complete=False),
+    "isic2017": Protocol("jaccard", "auc", isic_names=True, complete=True),
+    "isic2018": Protocol("threshold_jaccard", "balanced_accuracy", isic_names=True, complete=True),
+    "ph2": Protocol("jaccard", "auc", isic_names=False, complete=True),
+}
+
+
+def image_id(name: str, protocol: Protocol) -> str:
+    """The image to which a file or row of this name belongs: `ISIC_` and its number, or the last part of the name."""
+    last = name.rpartition("/")[2]
+    numbers = ISIC_NUMBER.findall(last) if protocol.isic_names else []
+    return f"ISIC_{numbers[0]}" if len(numbers) == 1 else last
+
+
+def mask_document(cases: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """What the official scorer prints of masks, from the metrics of each; nothing where there are none."""
+    if not cases:
+        return {}
+    means = {name: float(np.mean([case[name] for case in cases])) for name in MASK_METRICS}
+    overall = means["threshold_jaccard"]
+    return {"overall": overall, "validation": overall, "macro_average": means}
+
+
+def score_document(
+    classes: tuple[str, ...],
+    labels: NDArray[np.bool_],
+    scores: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    protocol: Protocol,
+) -> dict[str, Any]:
+    """What the official scorer prints of labels and scores (N, K); weights (N, 2) are those for score and validation.
+
+    Nothing where there are no images. A figure that is undefined is nan.
+    """
+    if not labels.size:
+        return {}
+    overall, validation = (_judge(classes, labels, scores, column) for column in weights.T)
+    return {
+        "overall": _ranked(overall, protocol.score_metric),
+        "validation": _ranked(validation, protocol.score_metric),
+        **overall,
+    }
+
+
+def _judge(
+    classes: tuple[str, ...], labels: NDArray[np.bool_], scores: NDArray[np.float64], weights: NDArray[np.float64]
+) -> dict[str, Any]:
+    by_class = [class_metrics(*columns, weights) for columns in zip(labels.T, scores.T, strict=True)]
+    per_category = {name: dict(zip(classes, (each[name] for each in by_class), strict=True)) for name in SCORE_METRICS}
+    return {
+        "per_category": per_category,
+        "macro_average": {name: sum(values.values()) / len(classes) for name, values in per_category.items()},
+        "aggregate": {"balanced_accuracy": balanced_accuracy(labels, scores, weights)},
+    }
+
+
+def _ranked(document: Mapping[str, Any], metric: str) -> float:
+    figures = document["aggregate"] | document["macro_average"]
+    return float(figures[metric])
+
+
+def ranking(protocol: Protocol, masks: Mapping[str, Any], scores: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
+    """The figures a challenge ranks by, with the name under which the documents hold them."""
+    found: dict[str, tuple[str, float]] = {}
+    if masks:
+        found["masks"] = f"macro_average.{protocol.mask_metric}", masks["macro_average"][protocol.mask_metric]
+    if scores:
+        part = "aggregate" if protocol.score_metric in scores["aggregate"] else "macro_average"
+        found["scores"] = f"{part}.{protocol.score_metric}", scores[part][protocol.score_metric]
+    return found
+
+
+def joined(masks: Mapping[str, Any], scores: Mapping[str, Any]) -> dict[str, Any]:
+    """One document of the official two: the scores' own under `classification`, and the masks' over it at the top.
+
+    So each official name is found where the scorer has it; `overall`, `validation` and `macro_average`, which both
+    have, are those of the masks where there are masks.
+    """
+    return {**scores, **masks, **({"classification": dict(scores)} if scores else {})}

@@ -86,7 +86,7 @@ def test_what_mask_cn_is_not_told_it_does_not_know() -> None:
         disc(0.3, 0.3, 0.1, SIDE) * 20 - 10,
         disc(0.5, 0.5, 0.4, SIDE) * 20 - 10,
     )
-    for reads, differs in (("rgb", False), ("mask", True), ("crop", True)):
+    for reads, differs in (("rgb", False), ("mask", True), ("crop", True), ("pool", True)):
         network = make(reads=reads).mask_cn
         with torch.no_grad():
             assert torch.equal(network(images, small)[0], network(images, large)[0]) != differs
@@ -95,7 +95,7 @@ def test_what_mask_cn_is_not_told_it_does_not_know() -> None:
 
 
 def test_an_unknown_way_of_reading_is_refused() -> None:
-    with pytest.raises(ValueError, match="none of rgb, mask, crop"):
+    with pytest.raises(ValueError, match="none of rgb, mask, crop, pool"):
         make(reads="text")
 
 
@@ -146,7 +146,7 @@ class ColumnTrunk(nn.Module):
 
 
 def test_where_mask_cn_looked_in_the_cut_out_is_put_back_into_the_picture() -> None:
-    network = MaskCN(ColumnTrunk(), 1, "crop", 0.0)
+    network = MaskCN(ColumnTrunk(), 1, 16, "crop", 0.0)
     with torch.no_grad():
         network.classifier.weight.fill_(1.0)
         images = torch.zeros(1, 3, 256, 256)
@@ -156,6 +156,22 @@ def test_where_mask_cn_looked_in_the_cut_out_is_put_back_into_the_picture() -> N
     assert peak[0] in (2, 3)
     assert peak[1] in (6, 7)
     assert activation[0, 0, 8:].abs().max() == 0  # below the cut-out
+
+
+def test_pooling_over_the_lesion_is_the_mean_under_the_mask_beside_that_of_the_picture() -> None:
+    """Red is 1 in the left half and 0 right of it; the lesion is the left half, or the right, or nowhere."""
+    network = MaskCN(ColumnTrunk(), 1, 16, "pool", 0.0)
+    images = torch.zeros(1, 3, 64, 64)
+    images[:, 0, :, :32] = 1.0
+    left = torch.full((1, 1, 64, 64), -20.0)
+    left[..., :32] = 20.0
+    with torch.no_grad():
+        network.classifier.bias.zero_()
+        for column, lesion, expected in ((0, left, 0.5), (1, left, 1.0), (1, -left, 0.0), (1, left * 0 - 20, 0.5)):
+            network.classifier.weight.zero_()
+            network.classifier.weight[:, column] = 1.0
+            assert network(images, lesion)[0][0, 0].item() == pytest.approx(expected, abs=0.002)
+            assert network(images, lesion)[1].shape == (1, 1, 4, 4)
 
 
 @pytest.mark.parametrize(("row", "column", "radius"), [(0.5, 0.5, 0.2), (0.4, 0.6, 0.25), (0.35, 0.5, 0.15)])

@@ -165,8 +165,24 @@ def test_one_stage_alone_needs_what_it_builds_on(tmp_path: Path, finished: Path,
 
 def test_a_start_of_another_network_is_refused_by_name(tmp_path: Path, finished: Path, lesions: list[Sample]) -> None:
     other = replace(LEARNS, model=replace(SPEC, options={**SPEC.options, "width": 24}))
-    with pytest.raises(InputError, match=f"{finished / BEST}: holds another network"):
+    with pytest.raises(InputError, match=f"{finished / BEST}: its coarse_sn is another network"):
         run(other, lesions, lesions, tmp_path, only="mask-cn", start=finished / BEST)
+    joint = replace(LEARNS, model=ModelSpec("joint", "multitask", SIDE, SIDE, {"encoder": "efficientnet_lite0"}))
+    with pytest.raises(InputError, match=f"{finished / BEST}: holds a mbdcnn, not a multitask"):
+        run(joint, lesions, lesions, tmp_path / "joint", start=finished / BEST)
+
+
+def test_a_start_lends_the_parts_that_fit_to_an_experiment_with_another(
+    tmp_path: Path, finished: Path, lesions: list[Sample]
+) -> None:
+    """mask-CN with a fourth channel is another network than the start's; coarse-SN before it is the same."""
+    other = replace(
+        LEARNS, model=replace(SPEC, options={**SPEC.options, "reads": "mask"}), train=replace(QUICK, epochs=1)
+    )
+    best = load_file(run(other, lesions, lesions, tmp_path, only="mask-cn", start=finished / BEST))
+    start = load_file(finished / BEST)
+    assert best["mask_cn.encoder.body.conv_stem.weight"].shape[1] == 4
+    assert all(torch.equal(value, best[key]) for key, value in start.items() if key.startswith("coarse_sn."))
 
 
 @pytest.mark.parametrize("what", ["stage", "recipe"])

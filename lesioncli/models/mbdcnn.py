@@ -17,8 +17,9 @@ from lesioncli.models.region import cut_out, put_back, region_of
 from lesioncli.models.xception import AlignedXception65, Xception41
 
 CLASSES = ("melanoma", "seborrheic_keratosis", "nevus")
-# What mask-CN reads: the picture; with the coarse mask as a fourth channel (the paper); the lesion cut out by the mask.
-READS = ("rgb", "mask", "crop")
+# What mask-CN reads: the picture; with the coarse mask as a fourth channel (the paper); the lesion cut out by the mask;
+# the picture, its maps averaged over the lesion as well as over all of it.
+READS = ("rgb", "mask", "crop", "pool")
 
 
 class CascadeOutput(NamedTuple):
@@ -37,12 +38,13 @@ class MaskCN(nn.Module):
     linear layer (paper A, section III-B).
     """
 
-    def __init__(self, encoder: nn.Module, channels: int, reads: str, dropout: float) -> None:
+    def __init__(self, encoder: nn.Module, channels: int, output_stride: int, reads: str, dropout: float) -> None:
         super().__init__()
         self.encoder = encoder
+        self.output_stride = output_stride
         self.reads = reads
         self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(channels, len(CLASSES))
+        self.classifier = nn.Linear(channels * (2 if reads == "pool" else 1), len(CLASSES))
 
     def forward(self, images: Tensor, coarse_logits: Tensor) -> tuple[Tensor, Tensor]:
         """RGB in [0, 1] (N, 3, H, W), lesion logits (N, 1, H, W) -> class logits (N, 3), activation (N, 1, h, w)."""
@@ -53,6 +55,10 @@ class MaskCN(nn.Module):
             maps = self.encoder(torch.cat([images, (coarse_logits > 0).to(images.dtype)], 1))
         else:
             maps = self.encoder(images)
+        if self.reads == "pool":
+            weight = functional.avg_pool2d(coarse_logits.detach().float().sigmoid(), self.output_stride)
+            weight = (weight + 1e-3) / (weight.mean((2, 3), keepdim=True) + 1e-3)  # without a lesion, the whole picture
+            maps = torch.cat([maps, maps * weight.to(maps.dtype)], 1)
         class_logits = self.classifier(self.dropout(maps.mean((2, 3))))
         activation = activation_map(maps, self.classifier.weight, class_logits)
         if self.reads == "crop":
@@ -112,7 +118,7 @@ class MBDCNN(nn.Module):
             ClassificationEncoder(encoder, channels_in, drop_path) if separable else Xception41(channels_in=channels_in)
         )
         self.coarse_sn = segmenter(takes_map=False)
-        self.mask_cn = MaskCN(classifier, classifier.channels, reads, dropout)
+        self.mask_cn = MaskCN(classifier, classifier.channels, 32 if separable else 16, reads, dropout)
         self.enhanced_sn = segmenter(takes_map=True)
         self.uses_map = uses_map
 

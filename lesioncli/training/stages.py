@@ -5,6 +5,7 @@ A stage trains one part of a network. The parts before it are frozen and run on 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, Self, cast
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from lesioncli.errors import InputError
 from lesioncli.models.deeplab import lesion_logits
+from lesioncli.training.checkpoint import load_checkpoint
 
 
 class Outputs(NamedTuple):
@@ -121,6 +123,24 @@ def take_over(network: nn.Module, stage: Stage) -> list[str]:
     if result.unexpected_keys or not all(key.startswith("map_merge.") for key in fresh):
         raise InputError(f"{stage.name} cannot start from {stage.follows}: the networks differ by more than the map")
     return fresh
+
+
+def take_parts(network: nn.Module, stage: Stage, kind: str, path: Path) -> None:
+    """Give a network the parts of a checkpoint that are like its own; those that the stage builds on must be.
+
+    So an experiment with one part can start from where the others have come to. InputError names the part.
+    """
+    found, spec = load_checkpoint(path)
+    if spec.network != kind:
+        raise InputError(f"{path}: holds a {spec.network}, not a {kind}")
+    before = True
+    for each in STAGES[kind]:
+        before = before and each != stage
+        own, weights = network.get_submodule(each.part), found.get_submodule(each.part).state_dict()
+        if {key: value.shape for key, value in own.state_dict().items()} == {k: v.shape for k, v in weights.items()}:
+            own.load_state_dict(weights)
+        elif before:
+            raise InputError(f"{path}: its {each.part} is another network than the recipe's; see [model] there")
 
 
 def _shallow_copy(network: nn.Module) -> nn.Module:

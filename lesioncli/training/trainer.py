@@ -11,6 +11,7 @@ every process that torchrun starts.
 
 import json
 import logging
+import math
 import os
 import platform
 import shutil
@@ -32,12 +33,12 @@ from torch.utils.data import DataLoader
 from lesioncli import __version__
 from lesioncli.errors import EngineError, InputError
 from lesioncli.files import PRETRAINED, sha256_of, written_whole
-from lesioncli.training.checkpoint import load_checkpoint, make_network, save_checkpoint
+from lesioncli.training.checkpoint import make_network, save_checkpoint
 from lesioncli.training.datasets import AugmentedSamples, EpochSampler, Sample, balance_weights, fingerprint
 from lesioncli.training.initial import imagenet_file, load_initial
 from lesioncli.training.losses import total_loss
-from lesioncli.training.recipe import Recipe, TrainSettings
-from lesioncli.training.stages import STAGES, Stage, StageNetwork, find_stage, take_over
+from lesioncli.training.recipe import LossWeights, Recipe, TrainSettings
+from lesioncli.training.stages import STAGES, Stage, StageNetwork, find_stage, take_over, take_parts
 from lesioncli.training.validation import validate
 
 BEST = "best.safetensors"
@@ -112,34 +113,40 @@ def _train_stage(task: Task, stage: Stage, fabric: Fabric) -> Path:
         sampler.epoch = epoch
         losses = []
         state.network.train()
-        for step, (images, masks, labels) in enumerate(loader):
-            outputs = state.network(images.contiguous(memory_format=torch.channels_last))
-            loss = total_loss(outputs.mask_logits, outputs.class_logits, masks, labels, settings.loss)
-            if not torch.isfinite(loss):
+        for step, batch in enumerate(loader):
+            loss = _step(state, batch, settings.loss, fabric)
+            if not math.isfinite(loss):
                 raise InputError(
-                    f"{stage.name}: loss is {loss.item()} in epoch {epoch + 1}, step {step + 1};"
-                    " lower the learning rates"
+                    f"{stage.name}: loss is {loss} in epoch {epoch + 1}, step {step + 1}; lower the learning rates"
                 )
-            state.optimizer.zero_grad(set_to_none=True)
-            fabric.backward(loss)
-            state.optimizer.step()
-            state.schedule.step()
-            state.average.update_parameters(network.part)
-            losses.append(loss.item())
-            task.on_step(Progress(stage.name, epoch, settings.train.epochs, step, len(sampler), losses[-1]))
+            losses.append(loss)
+            task.on_step(Progress(stage.name, epoch, settings.train.epochs, step, len(sampler), loss))
         if fabric.is_global_zero:
             averaged = network.with_part(state.average.module)
             scores = validate(averaged, spec, task.validation, fabric.device)
             seconds = time.monotonic() - started
-            row = {"epoch": epoch + 1.0, "loss": float(np.mean(losses)), **scores, "seconds": seconds}
-            history.append(row)
-            if row["choice"] >= max(each["choice"] for each in history):
+            history.append({"epoch": epoch + 1.0, "loss": float(np.mean(losses)), **scores, "seconds": seconds})
+            if scores["choice"] >= max(each["choice"] for each in history):
                 save_checkpoint(folder / BEST, averaged.network, spec)
             _write_history(folder, history)
             state.save(folder / "last.pt", history)  # last, so that an epoch it holds is done in every respect
-            task.on_epoch(stage.name, row)
+            task.on_epoch(stage.name, history[-1])
         fabric.barrier()
     return folder / BEST
+
+
+def _step(state: "State", batch: tuple[Tensor, Tensor, Tensor], weights: LossWeights, fabric: Fabric) -> float:
+    """Learn from one batch, unless its loss is not finite; returns the loss."""
+    images, masks, labels = batch
+    outputs = state.network(images.contiguous(memory_format=torch.channels_last))
+    loss = total_loss(outputs.mask_logits, outputs.class_logits, masks, labels, weights)
+    if torch.isfinite(loss):
+        state.optimizer.zero_grad(set_to_none=True)
+        fabric.backward(loss)
+        state.optimizer.step()
+        state.schedule.step()
+        state.average.update_parameters(state.part)
+    return loss.item()
 
 
 def _network_for(task: Task, stage: Stage, fabric: Fabric) -> StageNetwork:
@@ -148,10 +155,7 @@ def _network_for(task: Task, stage: Stage, fabric: Fabric) -> StageNetwork:
     before = _made_before(task, stage)
     network = make_network(spec)
     if before is not None:
-        started, other = load_checkpoint(before)
-        if (other.network, dict(other.options)) != (spec.network, json.loads(json.dumps(dict(spec.options)))):
-            raise InputError(f"{before}: holds another network than the recipe's; train that first, or change [model]")
-        network.load_state_dict(started.state_dict())
+        take_parts(network, stage, spec.network, before)
     part = StageNetwork(network, stage)
     if stage.follows:
         fresh = take_over(network, stage)

@@ -49,9 +49,9 @@ def _measure(network: MBDCNN, sample: Sample, size_hw: tuple[int, int], reductio
     )
     logits = {
         "coarse": out.coarse_logits,
-        "enhanced": out.mask_logits,
+        "enhanced": out.enhanced_logits,
         "enhanced, map zeroed": without_map,
-        "mean of both": (out.coarse_logits + out.mask_logits) / 2,
+        "mean of both": (out.coarse_logits + out.enhanced_logits) / 2,
     }
     truth = read_mask_of(sample, picture.stored_hw) > 0
     maps = {name: np.rint(each[0, 0].sigmoid().numpy() * 255).astype(np.uint8) for name, each in logits.items()}
@@ -60,14 +60,14 @@ def _measure(network: MBDCNN, sample: Sample, size_hw: tuple[int, int], reductio
         full = to_full_size(probability, picture.stored_hw, picture.orientation)
         row[f"Jaccard {name}"] = metrics.jaccard(metrics.count(truth, full > 127))
     melanoma, keratosis, _ = network.class_probabilities(out.class_logits)[0].tolist()
-    p = maps["enhanced"] / 255
+    p = maps["mean of both"] / 255
     entropy = -(p * np.log2(np.maximum(p, 1e-9)) + (1 - p) * np.log2(np.maximum(1 - p, 1e-9)))
     return {
         **row,
         "AUC melanoma": melanoma,
         "AUC seborrheic keratosis": keratosis,
-        "agreement": float(agreement(out.coarse_logits, out.mask_logits)),
-        "expected Jaccard": expected_jaccard(maps["enhanced"], 128),
+        "agreement": float(agreement(out.coarse_logits, out.enhanced_logits)),
+        "expected Jaccard": expected_jaccard(maps["mean of both"], 128),
         "certainty (1 - mean entropy)": 1 - float(entropy.mean()),
     }
 
@@ -75,13 +75,18 @@ def _measure(network: MBDCNN, sample: Sample, size_hw: tuple[int, int], reductio
 def _report(table: dict[str, Values], labels: Values) -> None:
     for name in (each for each in table if each.startswith("Jaccard")):
         print(f"  {name}: {_interval(_mean, table[name])}")
-    for better, worse in (("enhanced", "coarse"), ("enhanced", "enhanced, map zeroed"), ("mean of both", "enhanced")):
+    for better, worse in (
+        ("enhanced", "coarse"),
+        ("enhanced", "enhanced, map zeroed"),
+        ("mean of both", "enhanced"),
+        ("mean of both", "coarse"),
+    ):
         print(f"  {better} less {worse}: {_interval(_mean, table[f'Jaccard {better}'] - table[f'Jaccard {worse}'])}")
     for column, name in enumerate(("AUC melanoma", "AUC seborrheic keratosis")):
         known = ~np.isnan(labels[:, column])
         if 0 < labels[known, column].sum() < known.sum():
             print(f"  {name}: {_interval(_auc, labels[known, column], table[name][known])}")
-    jaccard = table["Jaccard enhanced"]
+    jaccard = table["Jaccard mean of both"]
     is_poor = (jaccard < POOR).astype(np.float64)
     print(f"  {is_poor.sum():.0f} masks are below {POOR}")
     for name in ("agreement", "expected Jaccard", "certainty (1 - mean entropy)"):

@@ -56,8 +56,16 @@ def test_the_cascade_is_its_three_networks_in_a_row(reads: str) -> None:
         enhanced = lesion_logits(network.enhanced_sn(images, on_grid))
     assert out.mask_logits.shape == out.coarse_logits.shape == (2, 1, SIDE, SIDE)
     assert out.class_logits.shape == (2, 3)
-    for got, expected in zip(out, (enhanced, coarse, class_logits, activation), strict=True):
+    for got, expected in zip(out, (enhanced, coarse, enhanced, class_logits, activation), strict=True):
         assert torch.equal(got, expected)
+
+
+def test_a_fused_mask_is_the_mean_of_both_logits() -> None:
+    images = draw(1, 3, SIDE, SIDE)
+    with torch.no_grad():
+        out, plain = make(fuse=True)(images), make()(images)
+    assert torch.equal(out.mask_logits, (plain.coarse_logits + plain.enhanced_logits) / 2)
+    assert torch.equal(out.enhanced_logits, plain.mask_logits)
 
 
 @pytest.mark.parametrize("size", [(224, 224), (256, 288), (64, 96)])

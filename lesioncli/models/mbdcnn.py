@@ -23,10 +23,12 @@ READS = ("rgb", "mask", "crop", "pool")
 
 
 class CascadeOutput(NamedTuple):
-    """Lesion logits of both masks (N, 1, H, W), class logits (N, 3) by CLASSES, activation map (N, 1, H/16, W/16)."""
+    """Lesion logits (N, 1, H, W) of the mask and of the two it comes from; class logits (N, 3) by CLASSES; the activation
+    map (N, 1, h, w) on the grid of mask-CN's maps."""
 
     mask_logits: Tensor
     coarse_logits: Tensor
+    enhanced_logits: Tensor
     class_logits: Tensor
     activation: Tensor
 
@@ -83,7 +85,8 @@ class MBDCNN(nn.Module):
     """The three networks and the way data take through them.
 
     `reads` is what mask-CN reads, one of READS; `uses_map` False leaves enhanced-SN's map at zero, which is the
-    ablation that tells what the map is worth.
+    ablation that tells what the map is worth. The mask is enhanced-SN's, as in the paper, or with `fuse` the mean of
+    its logits and coarse-SN's: two networks for the price that is paid anyway.
     """
 
     def __init__(
@@ -95,6 +98,7 @@ class MBDCNN(nn.Module):
         dropout: float = 0.0,
         drop_path: float = 0.0,
         uses_map: bool = True,
+        fuse: bool = False,
     ) -> None:
         super().__init__()
         if reads not in READS:
@@ -121,6 +125,7 @@ class MBDCNN(nn.Module):
         self.mask_cn = MaskCN(classifier, classifier.channels, 32 if separable else 16, reads, dropout)
         self.enhanced_sn = segmenter(takes_map=True)
         self.uses_map = uses_map
+        self.fuse = fuse
 
     @staticmethod
     def class_probabilities(class_logits: Tensor) -> Tensor:
@@ -132,7 +137,8 @@ class MBDCNN(nn.Module):
         coarse = lesion_logits(self.coarse_sn(images))
         class_logits, activation = self.mask_cn(images, coarse)
         enhanced = self.enhance(images, activation)
-        return CascadeOutput(enhanced, coarse, class_logits, activation)
+        mask = (coarse + enhanced) / 2 if self.fuse else enhanced
+        return CascadeOutput(mask, coarse, enhanced, class_logits, activation)
 
     def enhance(self, images: Tensor, activation: Tensor) -> Tensor:
         """Lesion logits (N, 1, H, W) of enhanced-SN; the map is brought to its ASPP's grid."""

@@ -54,7 +54,7 @@ class CascadeGraph(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         cascade = self.network(_rgb(image))
         scores = self.network.class_probabilities(cascade.class_logits)
-        return _pixels(cascade.mask_logits), scores, agreement(cascade.coarse_logits, cascade.mask_logits)
+        return _pixels(cascade.mask_logits), scores, agreement(cascade.coarse_logits, cascade.enhanced_logits)
 
 
 def agreement(first: Tensor, second: Tensor) -> Tensor:

@@ -23,8 +23,9 @@ READS = ("rgb", "mask", "crop", "pool")
 
 
 class CascadeOutput(NamedTuple):
-    """Lesion logits (N, 1, H, W) of the mask and of the two it comes from; class logits (N, 3) by CLASSES; the activation
-    map (N, 1, h, w) on the grid of mask-CN's maps."""
+    """Lesion logits (N, 1, H, W) of the mask and of the two it comes from, class logits (N, 3) by CLASSES, and the
+    activation map (N, 1, h, w) on the grid of mask-CN's maps.
+    """
 
     mask_logits: Tensor
     coarse_logits: Tensor

@@ -446,6 +446,31 @@ def _list_some(title: str, lines: Sequence[str]) -> None:
 
 
 @app.command()
+def submission(
+    predictions: Annotated[Path, typer.Argument(help="Folder that segment wrote.")] = Path("masks"),
+    challenge: Annotated[
+        str, typer.Option("--protocol", help="Which challenge: isic2017 or isic2018.", metavar="NAME")
+    ] = "isic2017",
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder for the files.")] = Path("submission"),
+    json_output: Json = False,
+) -> None:
+    """Write masks and scores as the files that an ISIC challenge asks for."""
+    from lesioncli.evaluation.submission import CHALLENGES, write_submission
+
+    _one_of("--protocol", challenge, tuple(CHALLENGES))
+    written = write_submission(predictions, out_folder, challenge)
+    if json_output:
+        files = {str(path): images for path, images in written.files.items()}
+        _print_json({"files": files, "problems": written.problems})
+    else:
+        for path, images in written.files.items():
+            out.print(f"{_plain(path)}: {images} images", soft_wrap=True)
+    _list_some("left out", written.problems)
+    if written.problems:
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+@app.command()
 def demo(
     folder: Annotated[Path, typer.Argument(help="New folder; gets images/ and labels/.")],
     count: Annotated[int, typer.Option(min=1, help="How many pictures.")] = 12,

@@ -121,6 +121,7 @@ def test_two_true_masks_of_one_isic_image_are_refused(tmp_path: Path) -> None:
         ("mymodel_ISIC_0000001_v2.png", "isic2018", True),
         ("sub/ISIC_0000001_mask.png", "isic2018", True),
         ("ISIC_10000001.png", "isic2018", False),
+        ("ISIC_00000012.png", "isic2018", False),
         ("ISIC_0000001_0000002.png", "isic2018", False),
         ("0000001.png", "plain", False),
         ("0000001.png", "ph2", False),

@@ -58,9 +58,13 @@ def test_operating_points_are_the_best_of_all_thresholds(rows: list[tuple[bool, 
         assert mine[f"spec_at_sens_{percent}"] == pytest.approx(best)
 
 
-def test_a_specificity_of_exactly_95_percent_is_enough() -> None:
-    negatives = np.linspace(0, 0.5, 19).tolist()
-    assert even([0] * 19 + [0, 1], [*negatives, 0.9, 0.8])["sens_at_spec_95"] == 1  # 1 of 20 called wrongly
+@pytest.mark.parametrize("weight", [1.0, 0.7])
+def test_exactly_the_specificity_or_sensitivity_asked_for_is_enough(weight: float) -> None:
+    # Two of 20 negatives are above the only positive; 5 of 100 positives are below the only negative.
+    above = class_metrics(np.arange(21) == 18, np.arange(21) / 20, np.full(21, weight))
+    below = class_metrics(np.arange(101) != 5, np.arange(101) / 100, np.full(101, weight))
+    assert above["sens_at_spec_90"] == 1
+    assert below["spec_at_sens_95"] == 1
 
 
 def test_counts_by_hand_where_half_is_negative() -> None:
@@ -77,6 +81,8 @@ def test_calibration_error_by_hand() -> None:
     # The bins are 1/15 wide: .01 and .05 share the first, whose mean score is .03 where half are positive.
     assert even([0, 1, 1], [0.01, 0.05, 1.0])["calibration_error"] == pytest.approx(2 / 3 * (0.5 - 0.03))
     assert even([0, 1], [0.01, 0.99])["calibration_error"] == pytest.approx(0.01)
+    assert even([0, 1], [0.06, 0.07])["calibration_error"] == pytest.approx((0.06 + 0.93) / 2)
+    assert even([0, 1], [0.92, 0.94])["calibration_error"] == pytest.approx((0.92 + 0.06) / 2)
 
 
 def test_brier_by_hand() -> None:

@@ -18,6 +18,7 @@ MASK_METRICS = ("accuracy", "sensitivity", "specificity", "jaccard", "threshold_
 SCORE_METRICS = (*COUNT_METRICS, "auc", "auc_sens_80", "ap")
 
 ISIC_NUMBER = re.compile(r"(?<!\d)\d{7}(?!\d)")  # the official scorer also finds 0000003 inside ISIC_10000003
+ISIC_ID = re.compile(r"ISIC_\d{7}")
 
 
 @dataclass(frozen=True)

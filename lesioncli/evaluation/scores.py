@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 
 POSITIVE_ABOVE = 0.5  # a score of exactly .5 is negative
 CALIBRATION_BINS = 15  # Guo et al. 2017 (arXiv 1706.04599), section 4
-SLACK = 1e-12  # 1 - 0.05 is a little more than 0.95 in floating point
+SLACK = 1e-12  # one of ten weights of 0.1 is a little more than a tenth of their sum in floating point
 
 COUNT_METRICS = {
     "accuracy": accuracy,

@@ -564,6 +564,14 @@ def test_labels_find_scores_in_sub_folders_as_masks_do(scored: tuple[Path, Path]
     assert evaluation.score_problems == ("r: several rows of scores: s/r, t/r",)
 
 
+@pytest.mark.parametrize("name", [" p ", "p.v2", "p.jpg"])
+def test_an_image_is_what_its_file_is_called_without_its_suffix(name: str, scored: tuple[Path, Path]) -> None:
+    truth, masks = scored
+    save(truth / f"{name}.png")
+    write(masks / "scores.csv", SCORES_HEADER, f"{name}.dat,,,,failed,cut short,,,,,")
+    assert problems(evaluate(truth, masks))[name] == "no prediction: cut short"
+
+
 @pytest.mark.parametrize("value", ["", "nan", "n/a", "1.01", "-0.01", "inf"])
 def test_a_labelled_id_without_a_usable_score_is_named(value: str, scored: tuple[Path, Path]) -> None:
     truth, masks = scored

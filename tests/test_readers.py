@@ -53,7 +53,7 @@ def test_isic_layouts(folder: str, ending: str, given: str, tmp_path: Path) -> N
     save(tmp_path / "ISIC-2017_Test_v2_Data" / "ISIC_0000001_superpixels.png")
     save(tmp_path / "masks" / "ISIC_0000001.png", WIDER)
     truth = tmp_path if given == "root" else tmp_path / folder
-    evaluation = evaluate(truth, tmp_path / "masks", protocol="isic2017")
+    evaluation = evaluate(truth, tmp_path / "masks")
     assert jaccards(evaluation) == {"ISIC_0000001": 0.5}
     assert evaluation.notes == evaluation.extra == ()
 

@@ -118,7 +118,20 @@ def export_onnx(network: nn.Module, spec: ModelSpec, path: Path) -> None:
     for node in model.graph.node:  # the exporter notes source lines there, with the paths of this machine
         node.ClearField("metadata_props")
         node.ClearField("doc_string")
+    _leave_bytes_to_the_cast(model.graph)
     onnx.helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
     onnx.checker.check_model(model)
     with written_whole(path) as aside:
         onnx.save(model, aside, format="protobuf")
+
+
+def _leave_bytes_to_the_cast(graph: onnx.GraphProto) -> None:
+    """Make the first Cast the only node that reads the bytes: the exporter takes height and width from them as well."""
+    (cast_node,) = (node for node in graph.node if node.op_type == "Cast" and "image" in node.input)
+    first = onnx.NodeProto()
+    first.CopyFrom(cast_node)
+    graph.node.remove(cast_node)
+    graph.node.insert(0, first)
+    for node in graph.node:
+        if node.op_type == "Shape" and node.input[0] == "image":
+            node.input[0] = first.output[0]

@@ -25,7 +25,14 @@ from onnx import TensorProto, helper
 
 from lesioncli.backends.base import Batch, Manifest
 from lesioncli.backends.build import Answers, Built, Reference, build
-from lesioncli.backends.choose import choose_backend, find_engine, manifest_path, open_engine, shipped_onnx
+from lesioncli.backends.choose import (
+    SHIPPED_MODEL,
+    choose_backend,
+    find_engine,
+    manifest_path,
+    open_engine,
+    shipped_onnx,
+)
 from lesioncli.backends.openvino import choose_precision
 from lesioncli.errors import EngineError, InputError
 from lesioncli.spec import METADATA_KEY, ModelSpec
@@ -33,6 +40,7 @@ from lesioncli.spec import METADATA_KEY, ModelSpec
 PICTURES = [draw(seed, 50, 70) for seed in range(4)]
 HAS_BF16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 needs_bf16 = pytest.mark.skipif(not HAS_BF16, reason="this processor has no bf16 arithmetic")
+SHIPPED = f"{SHIPPED_MODEL}.openvino"
 
 
 def sha256(path: Path) -> str:
@@ -306,13 +314,13 @@ def test_choose_backend_refuses_what_it_has_not() -> None:
     ("there", "asked", "expected", "reason"),
     [
         ([], None, None, "none in"),
-        (["multitask-lite.openvino"], None, "multitask-lite.openvino", "the shipped model's"),
-        (["a.openvino", "multitask-lite.openvino"], None, "multitask-lite.openvino", "the shipped model's"),
+        ([SHIPPED], None, SHIPPED, "the shipped model's"),
+        (["a.openvino", SHIPPED], None, SHIPPED, "the shipped model's"),
         (["a.openvino"], None, "a.openvino", "the only one in"),
         (["a.openvino", "b.tensorrt"], None, "a.openvino", "the only one in"),
         (["b.tensorrt"], None, None, "none in"),
         (["a.openvino", "b.openvino"], "b", "b.openvino", "as asked"),
-        (["a.openvino", "multitask-lite.openvino"], "a", "a.openvino", "as asked"),
+        (["a.openvino", SHIPPED], "a", "a.openvino", "as asked"),
     ],
 )
 def test_find_engine_by_name_or_default(

@@ -15,7 +15,8 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from lesioncli import __version__
-from lesioncli.backends.choose import shipped_onnx
+from lesioncli.backends.choose import SHIPPED_MODEL, shipped_onnx
+from lesioncli.backends.openvino import read_spec
 from lesioncli.cli import app
 from lesioncli.demo import draw_case
 from lesioncli.inference import outputs
@@ -68,7 +69,7 @@ def test_segment_builds_the_engine_and_says_so(tmp_path: Path, monkeypatch: pyte
     done = call("segment", "images", "--out", "masks")
     assert done.exit_code == 0
     assert "built now" in done.stderr
-    assert (tmp_path / "engines" / "multitask-lite.openvino.json").is_file()
+    assert (tmp_path / "engines" / f"{SHIPPED_MODEL}.openvino.json").is_file()
     again = call("segment", "images", "--out", "masks")
     assert "built now" not in again.stderr
     assert "1 done before" in again.stdout
@@ -152,11 +153,11 @@ def test_errors_have_their_code_and_name_the_matter(here: Path, words: list[str]
 def test_engine_errors_exit_4(here: Path) -> None:
     draw(here / "images" / "a.png")
     assert call("segment", "images", "--out", "masks", "--engine", "mine").exit_code == 4
-    weights = here / "engines" / "multitask-lite.openvino.bin"
+    weights = here / "engines" / f"{SHIPPED_MODEL}.openvino.bin"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x00\x01")
     done = call("segment", "images", "--out", "masks")
     assert done.exit_code == 4
-    assert "multitask-lite.openvino.bin" in done.stderr
+    assert f"{SHIPPED_MODEL}.openvino.bin" in done.stderr
     assert "lesioncli build-engine" in done.stderr
 
 
@@ -256,8 +257,9 @@ def test_procedures_have_folders_of_their_own_and_say_who_they_are(here: Path) -
 def test_an_engine_that_takes_one_size_only_says_what_to_do(here: Path) -> None:
     draw(here / "images" / "a.png")
     graph = onnx.load(shipped_onnx())
-    for axis in (1, 2):
-        graph.graph.input[0].type.tensor_type.shape.dim[axis].dim_value = 256
+    spec = read_spec(shipped_onnx())
+    for axis, side in ((1, spec.height), (2, spec.width)):
+        graph.graph.input[0].type.tensor_type.shape.dim[axis].dim_value = side
     onnx.save(graph, here / "one-size.onnx")
     build = call("build-engine", "one-size.onnx", "--name", "one-size", "--precision", "fp32", "--images", "images")
     assert build.exit_code == 0

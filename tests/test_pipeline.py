@@ -231,13 +231,14 @@ def test_the_shipped_models_views_are_those_of_its_graph_asked_one_by_one(
     with open_engine(engine_manifest, lay_out=PROCEDURES[tta].layout) as engine:
         outcomes = outcomes_of(images, engine, tmp_path / "out", Options(tta=tta))
     for outcome, picture in zip(outcomes, pictures, strict=True):
-        assert_as_looked_at(outcome, tmp_path / "out", picture, tta, 256, network)
+        assert_as_looked_at(outcome, tmp_path / "out", picture, tta, engine.spec.height, network)
 
 
 def test_one_look_is_the_engines_own_answer(engine_manifest: Path, tmp_path: Path) -> None:
-    pictures = [draw_case(seed, 256, 256).image for seed in range(80, 83)]
-    images = [ImageFile(save(tmp_path / f"{n}.png", picture), f"{n}") for n, picture in enumerate(pictures)]
     with open_engine(engine_manifest) as engine:
+        spec = engine.spec
+        pictures = [draw_case(seed, spec.height, spec.width).image for seed in range(80, 83)]
+        images = [ImageFile(save(tmp_path / f"{n}.png", picture), f"{n}") for n, picture in enumerate(pictures)]
         outcomes = outcomes_of(images, engine, tmp_path / "out", Options(tta="none"))
         for slot, picture in zip(engine.slots, pictures, strict=False):
             slot[0] = picture

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,32 +19,58 @@ from lesioncli.training.checkpoint import load_checkpoint
 from lesioncli.training.export import graph_of
 from lesioncli.training.recipe import find_recipe, load_recipe
 
-WEIGHTS = PRETRAINED / f"{SHIPPED_MODEL}.safetensors"
+MODELS = sorted(path.stem for path in PRETRAINED.glob("*.onnx"))
+
+each_model = pytest.mark.parametrize("model", MODELS)
 
 
-@pytest.mark.parametrize("path", [shipped_onnx(), WEIGHTS], ids=lambda path: path.suffix)
-def test_no_paths_inside(path: Path) -> None:
-    content = path.read_bytes()
-    assert not [word for word in (b"site-packages", b"stack_trace", b".py", b"/home/", b"/usr/") if word in content]
+def weights_of(model: str) -> Path:
+    return PRETRAINED / f"{model}.safetensors"
 
 
-def test_graph_weights_recipe_and_run_say_the_same() -> None:
-    recipe = load_recipe(find_recipe(SHIPPED_MODEL))
-    _, spec = load_checkpoint(WEIGHTS)
-    assert spec == openvino.read_spec(shipped_onnx())
+def test_the_default_is_one_of_those_that_ship() -> None:
+    assert {SHIPPED_MODEL, "multitask-lite"} <= set(MODELS)
+    for model in MODELS:
+        assert {path.suffix for path in PRETRAINED.glob(f"{model}.*")} == {".onnx", ".safetensors", ".md", ".json"}
+        assert shipped_onnx(model).stat().st_size < 50e6
+
+
+@each_model
+def test_no_paths_inside(model: str) -> None:
+    for path in (shipped_onnx(model), weights_of(model)):
+        content = path.read_bytes()
+        assert not [word for word in (b"site-packages", b"stack_trace", b".py", b"/home/", b"/usr/") if word in content]
+
+
+@each_model
+def test_graph_weights_recipe_and_run_say_the_same(model: str) -> None:
+    recipe = load_recipe(find_recipe(model))
+    _, spec = load_checkpoint(weights_of(model))
+    assert spec == openvino.read_spec(shipped_onnx(model))
     assert json.loads(spec.to_json()) == json.loads(recipe.model.to_json())
-    run = json.loads((PRETRAINED / f"{SHIPPED_MODEL}.recipe.json").read_text(encoding="utf-8"))
+    run = json.loads((PRETRAINED / f"{model}.recipe.json").read_text(encoding="utf-8"))
     now = json.loads(json.dumps(recipe.as_dict()))
-    for section in ("model", "train", "loss", "augment"):  # settings that came later have what was done before them
-        assert run["recipe"][section] == {key: now[section][key] for key in run["recipe"][section]}, section
+    for section in ("model", "train", "loss", "augment", "stages"):
+        assert_says(run["recipe"].get(section, {}), now[section], section)
 
 
-def test_graph_answers_as_its_weights(tmp_path: Path) -> None:
-    network, _ = load_checkpoint(WEIGHTS)
-    pictures = [to_network(draw_case(seed, 256, 320).image, 256, 256) for seed in range(100, 104)]
+def assert_says(run: Any, now: Any, where: str) -> None:
+    """All that a run went by stands in the recipe; settings that came later do there what was done before them."""
+    if isinstance(run, dict):
+        for key, value in run.items():
+            assert_says(value, now[key], f"{where}.{key}")
+    else:
+        assert run == now, where
+
+
+@each_model
+def test_graph_answers_as_its_weights(tmp_path: Path, model: str) -> None:
+    network, spec = load_checkpoint(weights_of(model))
+    cases = [draw_case(seed, 256, 320).image for seed in range(100, 104)]
+    pictures = [to_network(each, spec.height, spec.width) for each in cases]
     with torch.inference_mode():
         mask, scores, *_ = graph_of(network)(torch.from_numpy(np.stack(pictures)))
-    manifest = build(shipped_onnx(), tmp_path, pictures, precision="fp32").path
+    manifest = build(shipped_onnx(model), tmp_path, pictures, precision="fp32").path
     engine_mask, engine_scores = run_all(open_engine(manifest), pictures)
     assert np.abs(mask.numpy().astype(int) - engine_mask).max() <= 1
     np.testing.assert_allclose(scores.numpy(), engine_scores, atol=1e-4)
@@ -51,14 +78,16 @@ def test_graph_answers_as_its_weights(tmp_path: Path) -> None:
 
 def test_it_finds_drawn_lesions(engine_manifest: Path) -> None:
     cases = [draw_case(seed, 240, 320) for seed in range(40, 52)]
-    inputs = [to_network(case.image, 256, 256) for case in cases]
-    probability, _ = run_all(open_engine(engine_manifest), inputs)
+    engine = open_engine(engine_manifest)
+    inputs = [to_network(case.image, engine.spec.height, engine.spec.width) for case in cases]
+    probability, _ = run_all(engine, inputs)
     found = [to_full_size(each, (240, 320)) > 127 for each in probability]
     agreement = [metrics.jaccard(metrics.count(case.mask, mask)) for case, mask in zip(cases, found, strict=True)]
     assert np.mean(agreement) > 0.8
 
 
-def test_the_card_names_data_licence_figures_and_limits() -> None:
-    card = (PRETRAINED / f"{SHIPPED_MODEL}.md").read_text(encoding="utf-8")
+@each_model
+def test_the_card_names_data_licence_figures_and_limits(model: str) -> None:
+    card = (PRETRAINED / f"{model}.md").read_text(encoding="utf-8")
     for word in ("ISIC-2017", "CC0", "Apache-2.0", "Jaccard", "## Limits", "Not a medical device"):
         assert word in card

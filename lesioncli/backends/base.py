@@ -29,7 +29,12 @@ MANIFEST_FORMAT = 1
 
 @dataclass(frozen=True)
 class Manifest:
-    """The JSON beside an engine. `files` maps each file's name to its sha256."""
+    """The JSON beside an engine. `files` maps each file's name to its sha256.
+
+    `targets` are the compute capabilities that a plan is for, as in sm86; a CPU engine has none. `gated` says what the
+    parity figures are of: the "engine", or only the "graph" it was compiled of, where the engine could not be run.
+    `dynamic`: it takes batches of one image up to `batch`.
+    """
 
     spec: ModelSpec
     backend: str
@@ -42,7 +47,15 @@ class Manifest:
     source_sha256: str
     parity: Mapping[str, float]
     created: str
+    targets: Sequence[str] = ()
+    gated: str = "engine"
+    dynamic: bool = False
     format: int = MANIFEST_FORMAT
+
+    @property
+    def stem(self) -> str:
+        """What the names of the engine's files begin with."""
+        return f"{self.spec.name}.{self.backend}"
 
     @property
     def sha256(self) -> str:
@@ -61,7 +74,7 @@ class Manifest:
             if values["format"] != MANIFEST_FORMAT:
                 raise EngineError(f"{path}: manifest format {values['format']}, this version reads {MANIFEST_FORMAT}")
             values["spec"] = ModelSpec.from_json(json.dumps(values["spec"]), path)
-            manifest = cls(**values)
+            manifest = cls(**{**values, "targets": tuple(values.get("targets", ()))})
             if type(manifest.batch) is not int or manifest.batch < 1:
                 raise ValueError(f"batch {manifest.batch!r} is not a positive number")
             manifest._check_files(path)
@@ -70,15 +83,15 @@ class Manifest:
         return manifest
 
     def _check_files(self, path: Path) -> None:
+        again = f"lesioncli build-engine --backend {self.backend}"
         for name, expected in self.files.items():
             if Path(name).name != name:
                 raise EngineError(f"{path}: names a file outside its folder: {name!r}")
             if not (path.parent / name).is_file():
-                raise EngineError(f"{path}: {name} is missing; run: lesioncli build-engine")
+                raise EngineError(f"{path}: {name} is missing; run: {again}")
             if sha256_of(path.parent / name) != expected:
                 raise EngineError(
-                    f"{path.parent / name}: does not match its manifest's sha256, so it is not loaded;"
-                    " run: lesioncli build-engine"
+                    f"{path.parent / name}: does not match its manifest's sha256, so it is not loaded; run: {again}"
                 )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,69 +35,124 @@ class Built:
     reason: str
 
 
+class Compiler(Protocol):
+    """What a backend gives to build(): precisions to try, an engine to judge each by, and the files.
+
+    `gated` says what is judged, the "engine" itself or only the "graph" it is compiled of (see Manifest).
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def targets(self) -> Sequence[str]: ...
+    @property
+    def gated(self) -> str: ...
+    @property
+    def dynamic(self) -> bool: ...
+
+    def precisions(self, asked: str) -> Sequence[tuple[str, str]]:
+        """(precision, reason) for what to try in turn; EngineError where it has not what is asked for."""
+        ...
+
+    def judged(self, onnx: Path, manifest: Manifest, work: Path) -> Engine:
+        """What the gate asks, in the manifest's precision; the folder `work` holds its files."""
+        ...
+
+    def compile(self, onnx: Path, manifest: Manifest, work: Path) -> Sequence[Path]:
+        """The engine's files, written to `work`; EngineError where the graph cannot be compiled so."""
+        ...
+
+
 def build(
     onnx: Path,
     folder: Path,
     pictures: Sequence[UInt8],
     *,
+    compiler: Compiler | None = None,
     precision: str = "auto",
     batch: int = 1,
     reference: Reference | None = None,
     name: str | None = None,
 ) -> Built:
-    """Build an OpenVINO engine of an ONNX graph into `folder` and gate it on `pictures`, RGB (H, W, 3).
+    """Build an engine of an ONNX graph into `folder` and gate it on `pictures`, RGB (H, W, 3).
 
-    The engine is called `name`, else as its model. `reference` gives the fp32 answers; without one the graph itself
-    does, in fp32. Raises InputError for a graph that
-    cannot be read and EngineError where the engine disagrees. "auto" tries the faster precision first, and says so
-    where only fp32 passes.
+    Without a compiler, OpenVINO's. The engine is called `name`, else as its model. `reference` gives the fp32 answers;
+    without one the graph itself does, in fp32. Raises InputError for a graph that cannot be read and EngineError where
+    the engine disagrees. "auto" tries the faster precision first, and says so where only fp32 passes.
     """
     if not pictures:
         raise InputError("the parity gate has no pictures")
+    compiler = compiler or openvino.OpenVinoCompiler()
+    manifest = _draft(onnx, compiler, precision, batch, name)
+    spec = manifest.spec
+    images = [to_network(each, spec.height, spec.width, spec.reduction) for each in pictures]
+    tries = compiler.precisions(precision)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made ({error.strerror}); choose another --out") from error
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".building-") as name_of_work:
+        work = Path(name_of_work)
+        expected = reference(images) if reference else run_all(openvino.run_graph(onnx, manifest, work), images)
+
+        def judge(tried: Manifest) -> Answers:
+            return run_all(compiler.judged(onnx, tried, work), images)
+
+        manifest, reason = _first_that_agrees(manifest, tries, judge, expected)
+        files = compiler.compile(onnx, manifest, work)
+        manifest = replace(manifest, files={each.name: sha256_of(each) for each in files})
+        for each in files:
+            each.replace(folder / each.name)
+    path = manifest_path(folder, spec.name, compiler.name)
+    manifest.write(path)
+    return Built(path, manifest, reason)
+
+
+def _draft(onnx: Path, compiler: Compiler, precision: str, batch: int, name: str | None) -> Manifest:
+    """The manifest as far as it is known before anything is compiled."""
     spec = openvino.read_spec(onnx)
     if name is not None:
         try:
             spec = replace(spec, name=name)
         except ValueError as error:
             raise InputError(f"no engine can be called so: {error}") from error
-    images = [to_network(each, spec.height, spec.width, spec.reduction) for each in pictures]
-    chosen, reason = openvino.choose_precision(precision)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be made ({error.strerror}); choose another --out") from error
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".building-") as work:
-        stem = manifest_path(folder, spec.name, openvino.NAME).stem
-        xml = Path(work) / f"{stem}.xml"
-        openvino.compile_to_files(onnx, xml)
-        files = [xml, xml.with_suffix(".bin")]
-        manifest = Manifest(
-            spec=spec,
-            backend=openvino.NAME,
-            backend_version=openvino.VERSION,
-            precision_asked=precision,
-            precision=chosen,
-            batch=batch,
-            device=f"CPU: {openvino.processor()}",
-            files={each.name: sha256_of(each) for each in files},
-            source_sha256=sha256_of(onnx),
-            parity={},
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-        )
-        exact = replace(manifest, precision="fp32")
-        expected = reference(images) if reference else run_all(openvino.OpenVinoEngine(exact, xml.parent, 2), images)
-        parity, problem = _compare(manifest, xml.parent, images, expected)
-        if problem and precision == "auto" and chosen != "fp32":
-            manifest, reason = exact, f"{chosen} was tried and {problem}"
-            parity, problem = _compare(manifest, xml.parent, images, expected)
-        if problem:
-            raise EngineError(f"{spec.name}: no engine written: in {manifest.precision}, {problem}")
-        for each in files:
-            each.replace(folder / each.name)
-    manifest = replace(manifest, parity=parity)
-    path = manifest_path(folder, spec.name, openvino.NAME)
-    manifest.write(path)
-    return Built(path, manifest, reason)
+    return Manifest(
+        spec=spec,
+        backend=compiler.name,
+        backend_version=compiler.version,
+        precision_asked=precision,
+        precision="fp32",
+        batch=batch,
+        device=compiler.device,
+        files={},
+        source_sha256=sha256_of(onnx),
+        parity={},
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        targets=tuple(compiler.targets),
+        gated=compiler.gated,
+        dynamic=compiler.dynamic,
+    )
+
+
+def _first_that_agrees(
+    manifest: Manifest,
+    tries: Sequence[tuple[str, str]],
+    judge: Callable[[Manifest], Answers],
+    expected: Answers,
+) -> tuple[Manifest, str]:
+    """(manifest with precision and parity, reason for it); EngineError where no precision passes the gate."""
+    problem = ""
+    for precision, why in tries:
+        reason = f"{manifest.precision} was tried and {problem}" if problem else why
+        manifest = replace(manifest, precision=precision)
+        figures, problem = _compare(judge(manifest), expected)
+        if not problem:
+            return replace(manifest, parity=figures), reason
+    raise EngineError(f"{manifest.spec.name}: no engine written: in {manifest.precision}, {problem}")
 
 
 def run_all(engine: Engine, images: Sequence[UInt8]) -> Answers:
@@ -115,17 +171,15 @@ def run_all(engine: Engine, images: Sequence[UInt8]) -> Answers:
     return np.concatenate([each.mask for each in predictions]), np.concatenate([each.scores for each in predictions])
 
 
-def _compare(
-    manifest: Manifest, folder: Path, images: Sequence[UInt8], expected: Answers
-) -> tuple[dict[str, float], str]:
+def _compare(found: Answers, expected: Answers) -> tuple[dict[str, float], str]:
     """(parity figures, what is wrong with them or "")."""
-    masks, scores = run_all(openvino.OpenVinoEngine(manifest, folder, 2), images)
+    masks, scores = found
     agreement = [
         metrics.jaccard(metrics.count(a > GATE_THRESHOLD, b > GATE_THRESHOLD))
         for a, b in zip(expected[0], masks, strict=True)
     ]
     figures = {
-        "images": float(len(images)),
+        "images": float(len(masks)),
         "mask_jaccard": round(float(np.mean(agreement)), 5),
         "worst_mask_jaccard": round(float(np.min(agreement)), 5),
         "score_difference": round(float(np.abs(expected[1] - scores).max()), 5),

@@ -1,8 +1,9 @@
 """The CPU engine: the embedded default and, in fp32, the living definition of what a graph computes."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from lesioncli.backends.base import Engine, Layout, Manifest
 from lesioncli.cores import count_cores
 from lesioncli.errors import EngineError, InputError
+from lesioncli.files import sha256_of
 from lesioncli.spec import METADATA_KEY, ModelSpec
 
 # On import openvino reports itself to its maker's analytics, unless it cannot import its reporter, for which it has a
@@ -58,6 +60,42 @@ def compile_to_files(onnx: Path, xml: Path) -> None:
     """
     with _named_errors(f"{onnx}: cannot be compiled"):
         openvino.save_model(openvino.Core().read_model(onnx), xml, compress_to_fp16=False)
+
+
+def run_graph(onnx: Path, manifest: Manifest, work: Path) -> Engine:
+    """A graph as it is, in fp32 on this CPU, whatever engine the manifest is of; `work` holds its files."""
+    xml = work / f"{onnx.stem}.xml"
+    compile_to_files(onnx, xml)
+    files = {each.name: sha256_of(each) for each in (xml, xml.with_suffix(".bin"))}
+    return OpenVinoEngine(replace(manifest, precision="fp32", files=files), work, 2)
+
+
+class OpenVinoCompiler:
+    """What build() needs of this backend, see build.Compiler."""
+
+    name = NAME
+    version = VERSION
+    targets: Sequence[str] = ()
+    gated = "engine"
+    dynamic = False
+
+    @property
+    def device(self) -> str:
+        return f"CPU: {processor()}"
+
+    def precisions(self, asked: str) -> list[tuple[str, str]]:
+        best, reason = choose_precision(asked)
+        return [(best, reason)] if asked == best or best == "fp32" else [(best, reason), ("fp32", "it is exact")]
+
+    def judged(self, onnx: Path, manifest: Manifest, work: Path) -> Engine:
+        files = {each.name: sha256_of(each) for each in self.compile(onnx, manifest, work)}
+        return OpenVinoEngine(replace(manifest, files=files), work, 2)
+
+    def compile(self, onnx: Path, manifest: Manifest, work: Path) -> Sequence[Path]:
+        xml = work / f"{manifest.stem}.xml"
+        if not xml.is_file():  # the same for every precision
+            compile_to_files(onnx, xml)
+        return [xml, xml.with_suffix(".bin")]
 
 
 @contextmanager

@@ -279,6 +279,9 @@ def _report_run(summary: "Summary", json_output: bool) -> None:
         f" ({summary.seconds:.1f} s{speed}); masks and scores.csv are in {_plain(summary.out)}/",
         soft_wrap=True,
     )
+    if summary.ok > len(summary.look_first):
+        names = ", ".join(f"{_plain(name)} ({confidence:.2f})" for name, confidence in summary.look_first)
+        out.print(f"least sure, so worth a look first: {names}", soft_wrap=True)
 
 
 @app.command()

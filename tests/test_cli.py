@@ -278,6 +278,16 @@ def test_another_threshold_is_refused_in_the_same_folder(here: Path) -> None:
     assert "--overwrite" in done.stderr
 
 
+def test_what_is_least_sure_is_named_where_there_is_a_choice(here: Path) -> None:
+    assert call("demo", "data", "--count", "7", "--size", "96", "64").exit_code == 0
+    done = call("segment", "data/images", "--out", "masks")
+    rows = rows_of(here / "masks")
+    first = sorted(rows, key=lambda name: float(rows[name]["confidence"]))[:5]
+    shown = ", ".join(f"{name} ({float(rows[name]['confidence']):.2f})" for name in first)
+    assert f"least sure, so worth a look first: {shown}" in done.stdout
+    assert "least sure" not in call("segment", "data/images/demo_0001.jpg", "--out", "one").stdout
+
+
 def test_progress_is_quiet_when_not_in_a_terminal(here: Path) -> None:
     draw(here / "images" / "a.png")
     done = call("segment", "images", "--out", "masks")

@@ -29,6 +29,7 @@ from lesioncli.inference import pipeline
 from lesioncli.inference.images import Decoded, ImageFile, decode
 from lesioncli.inference.outputs import FAILED, OK, SKIPPED, Outcome, RunFolder, mask_path
 from lesioncli.inference.pipeline import Options, expected_jaccard, segment
+from lesioncli.inference.run import run
 from lesioncli.inference.views import PROCEDURES
 from lesioncli.spec import CLASSES
 
@@ -544,3 +545,17 @@ def test_an_engine_that_fails_ends_the_run(
         with pytest.raises(EngineError, match="the device is gone"):
             list(segment(save_many(tmp_path / "images", 30), engine, out, Options()))
         assert set(threading.enumerate()) == threads
+
+
+def test_a_run_names_the_images_that_it_is_least_sure_of(tiny_engine: OpenEngine, tmp_path: Path) -> None:
+    """Red at 128 and 127 is in doubt, 255 and 0 are not; a broken image has no confidence to be named for."""
+    images = []
+    for number, red in enumerate((255, 140, 250, 200, 160, 240, 150, 230, 128)):
+        picture = np.zeros((32, 32, 3), np.uint8)
+        picture[..., 0] = red
+        images.append(ImageFile(save(tmp_path / f"{number}.png", picture), str(number)))
+    (tmp_path / "broken.png").write_text("none")
+    images.append(ImageFile(tmp_path / "broken.png", "broken"))
+    summary = run(images, tiny_engine(1), tmp_path / "out", Options())
+    assert [name for name, _ in summary.look_first] == ["8.png", "1.png", "6.png", "4.png", "3.png"]
+    assert summary.look_first[0][1] == pytest.approx(128 / 255, abs=1e-5)

@@ -1,5 +1,6 @@
 """One call for a whole run: find the images, send them through an engine, leave the folder complete."""
 
+import heapq
 import platform
 import time
 from collections import Counter
@@ -14,13 +15,18 @@ from lesioncli.backends.base import Engine
 from lesioncli.errors import ImageError
 from lesioncli.inference.geometry import UInt8
 from lesioncli.inference.images import ImageFile, decode, find_images
-from lesioncli.inference.outputs import FAILED, OK, SKIPPED, Outcome, RunFolder
+from lesioncli.inference.outputs import FAILED, OK, SKIPPED, Outcome, RunFolder, image_name
 from lesioncli.inference.pipeline import Options, segment
+
+LOOK_FIRST = 5
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run did: images by status, wall seconds, CPU seconds by stage, and what ran it."""
+    """What a run did: images by status, wall seconds, CPU seconds by stage, and what ran it.
+
+    `look_first` names the images of this run whose masks are least sure, with their confidence, the least sure first.
+    """
 
     images: int
     ok: int
@@ -33,6 +39,7 @@ class Summary:
     precision: str
     tta: str
     out: str
+    look_first: Sequence[tuple[str, float]]
 
     @property
     def images_per_second(self) -> float:
@@ -77,12 +84,14 @@ def run(
     started = time.monotonic()
     statuses: Counter[str] = Counter()
     cpu: Counter[str] = Counter()
+    doubtful: list[tuple[float, str]] = []
     finished = "interrupted"
     try:
         for outcome in segment(images, engine, folder, options):
             folder.add(outcome)
             statuses[outcome.status] += 1
             cpu.update(outcome.seconds)
+            _keep_doubtful(doubtful, outcome)
             on_outcome(outcome)
         finished = "finished"
     finally:
@@ -101,7 +110,16 @@ def run(
         precision=manifest.precision,
         tta=options.tta,
         out=str(out),
+        look_first=sorted(((name, round(-doubt, 5)) for doubt, name in doubtful), key=lambda each: (each[1], each[0])),
     )
+
+
+def _keep_doubtful(heap: list[tuple[float, str]], outcome: Outcome) -> None:
+    """Keep the LOOK_FIRST least sure: a heap of (-confidence, name), from which the surest leaves first."""
+    if outcome.status == OK:
+        heapq.heappush(heap, (-outcome.values["confidence"], image_name(outcome.image)))
+        if len(heap) > LOOK_FIRST:
+            heapq.heappop(heap)
 
 
 def sample_pictures(folder: Path, count: int, at_least_hw: tuple[int, int]) -> list[UInt8]:

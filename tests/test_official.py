@@ -90,6 +90,18 @@ def test_same_digits_as_the_scorer_itself(tmp_path: Path) -> None:
         assert_same(document(ours(tmp_path / name)), theirs[name])
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("two classes", ()),
+        ("the image that never counts", ("of weight 0, so in no official figure of scores: ISIC_0035068",)),
+    ],
+)
+def test_images_that_do_not_count_are_named(name: str, said: tuple[str, ...], tmp_path: Path) -> None:
+    SAME[name](tmp_path)
+    assert ours(tmp_path).notes == said
+
+
 # Where the official scorer is wrong or brittle: its answer, and ours. A figure is macro_average's jaccard or auc.
 GOOD_AUC = RECORDED["two classes"]["macro_average"]["auc"]
 DIFFERENT: Mapping[str, tuple[str, float, str]] = {
@@ -116,7 +128,7 @@ DIFFERENT: Mapping[str, tuple[str, float, str]] = {
     "a missing score": ("Missing value(s)", math.nan, "problem: ISIC_0000040: melanoma not a number from 0 to 1"),
     "a score above 1": ("outside the interval", math.nan, "problem: ISIC_0000040: melanoma not a number from 0 to 1"),
     "one label only": ("ValueError", math.nan, "note: seborrheic_keratosis: all 40 labels are 0"),
-    "weights in another order": ("0.557", RECORDED["weights"]["macro_average"]["auc"], ""),
+    "weights in another order": ("0.557", RECORDED["weights"]["macro_average"]["auc"], "note: of weight 0"),
 }
 
 

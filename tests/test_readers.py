@@ -75,9 +75,10 @@ def test_labels_of_isic_2016_have_no_header(benign: str, malignant: str, tmp_pat
     save(tmp_path / "ISBI2016_ISIC_Part1_Test_GroundTruth" / "ISIC_0000001_Segmentation.png")
     lines = [f"ISIC_0000001,{benign}", f"ISIC_0000002,{malignant}"]
     write(tmp_path / "ISBI2016_ISIC_Part3_Test_GroundTruth.csv", *lines)
-    labels = read_truth(tmp_path).labels
-    assert labels.classes == ("melanoma",)
-    assert labels.by_id == {"ISIC_0000001": (False,), "ISIC_0000002": (True,)}
+    table = tmp_path / "ISBI2016_ISIC_Part3_Test_GroundTruth.csv"
+    for labels in (read_truth(tmp_path).labels, read_truth(tmp_path, table).labels, read_truth(table).labels):
+        assert labels.classes == ("melanoma",)
+        assert labels.by_id == {"ISIC_0000001": (False,), "ISIC_0000002": (True,)}
 
 
 @pytest.mark.parametrize(
@@ -259,6 +260,10 @@ def test_labels_and_scores_given_take_the_place_of_those_found(tmp_path: Path) -
 REFUSED: dict[str, tuple[Callable[[Path], Evaluation], str]] = {
     "no scores": (lambda here: evaluate(here / "gt.csv", here), r"scores\.csv: no scores to compare with .*--scores"),
     "no such scores": (lambda here: evaluate(here / "gt.csv", here, scores=here / "x.csv"), r"x\.csv: no such file"),
+    "no such labels": (
+        lambda here: evaluate(here / "gt.csv", here, labels=here / "x.csv"),
+        r"x\.csv: cannot be read as CSV",
+    ),
     "no class": (lambda here: evaluate(write(here / "x.csv", "image", "a"), here), r"x\.csv: no column for any class"),
     "no id": (lambda here: evaluate(write(here / "x.csv", "MEL", "1"), here), r"x\.csv: no column image or image_id"),
     "two columns": (

@@ -140,7 +140,7 @@ def evaluate(
         mask_document=documents[0],
         score_document=documents[1],
         ranking=ranking(rules, *documents),
-        notes=(*true.notes, *_one_label(scored)),
+        notes=(*true.notes, *_one_label(scored), *_weightless(true.labels, rows)),
     )
 
 
@@ -378,6 +378,12 @@ def _one_label(scored: _Scored) -> tuple[str, ...]:
         for name, labels in columns
         if labels.size and labels.all() == labels.any()
     )
+
+
+def _weightless(labels: Labels, rows: Mapping[str, ScoreRow] | None) -> tuple[str, ...]:
+    """Which images count for nothing: the truth may say so, and the official scorer does of one."""
+    none = [name for name, (weight, _) in labels.weights.items() if not weight] if rows else []
+    return (f"of weight 0, so in no official figure of scores: {', '.join(none)}",) if none else ()
 
 
 def _official(

@@ -3,7 +3,6 @@
 Each reader answers for the layout it knows, or not at all; the first that answers is taken.
 """
 
-import csv
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import NamedTuple
 
 from lesioncli.errors import InputError
 from lesioncli.evaluation.masks import bare_stem, find_masks
-from lesioncli.evaluation.tables import NO_LABELS, Labels, find_labels, read_header, read_labels, read_rows
+from lesioncli.evaluation.protocols import ISIC_ID
+from lesioncli.evaluation.tables import NO_LABELS, Labels, find_labels, read_header, read_labels, read_lines, read_rows
 
 PH2_IMAGES = "PH2 Dataset images"
 PH2_TABLE = "PH2_dataset.txt"
@@ -39,7 +39,7 @@ def read_truth(path: Path, labels: Path | None = None) -> Truth:
     InputError where there is nothing, or it is not clear what is meant.
     """
     truth = _read_table(path) if path.is_file() else next(filter(None, (reader(path) for reader in _READERS)))
-    return truth._replace(labels=read_labels(labels)) if labels else truth
+    return truth._replace(labels=_isic_labels(labels)) if labels else truth
 
 
 def _ph2(folder: Path) -> Truth | None:
@@ -82,13 +82,12 @@ def _isic(folder: Path) -> Truth | None:
 
 def _isic_labels(path: Path) -> Labels:
     """Labels of Part 3. Those of 2016 have no header: an id, and benign or malignant, or 0.0 or 1.0."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = [row for row in csv.reader(file) if row]
-    if not (rows and re.fullmatch(r"ISIC_\d{7}", rows[0][0].strip())):
+    _, first = next(read_lines(path), (0, [""]))
+    if not ISIC_ID.fullmatch(first[0].strip()):
         return read_labels(path)
     words = {"benign": False, "malignant": True, "0.0": False, "1.0": True, "0": False, "1": True}
     by_id: dict[str, tuple[bool, ...]] = {}
-    for name, *label in rows:
+    for _, (name, *label) in read_lines(path):
         if len(label) != 1 or label[0].strip() not in words or name in by_id:
             raise InputError(f"{path}: {name!r} is there twice, or its label {label} is not benign or malignant")
         by_id[name] = (words[label[0].strip()],)
@@ -109,7 +108,7 @@ _READERS: tuple[Callable[[Path], Truth | None], ...] = (_ph2, _isic, _plain)
 def _read_table(path: Path) -> Truth:
     """A table of pairs, with columns `truth` and `prediction` and perhaps `image`; else the labels of Part 3 alone."""
     if not {"truth", "prediction"} <= {column.lower() for column in read_header(path)}:
-        return Truth({}, read_labels(path))
+        return Truth({}, _isic_labels(path))
     masks: dict[str, Path] = {}
     predictions: dict[str, Path] = {}
     for line, row in read_rows(path):

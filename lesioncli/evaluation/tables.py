@@ -117,7 +117,7 @@ def read_scores(path: Path, classes: tuple[str, ...]) -> dict[str, ScoreRow] | N
     return found
 
 
-def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+def read_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Line number and fields of each line that is not blank. File names need not be UTF-8, hence the escapes."""
     try:
         with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
@@ -129,7 +129,7 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 def read_header(path: Path) -> list[str]:
     """Columns of a CSV, stripped; none where it is empty."""
-    _, columns = next(_lines(path), (0, []))
+    _, columns = next(read_lines(path), (0, []))
     return [column.strip() for column in columns]
 
 
@@ -141,7 +141,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     header = [column.lower() for column in read_header(path)]
     if twice := sorted({column for column in header if column and header.count(column) > 1}):
         raise InputError(f"{path}: column {', '.join(twice)} is there twice")
-    for line, fields in itertools.islice(_lines(path), 1, None):
+    for line, fields in itertools.islice(read_lines(path), 1, None):
         if len(fields) != len(header):
             raise InputError(f"{path}, line {line}: {len(fields)} fields, but the header has {len(header)}")
         yield line, dict(zip(header, fields, strict=True))

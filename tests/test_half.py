@@ -129,6 +129,7 @@ def test_followers_are_half_only_where_all_their_data_is(tmp_path: Path) -> None
 
 def test_a_half_tensor_that_is_an_output_comes_out_as_fp32(product: Path) -> None:
     (found,) = ReferenceEvaluator(str(halved(product))).run(None, {"x": np.full((1, 1, 4, 4), 1 + 2**-12, np.float32)})
+    assert isinstance(found, np.ndarray)
     assert found.dtype == np.float32
     assert (found == 3).all()  # 2**-12 was lost on the way in
 

@@ -158,3 +158,10 @@ def test_masks_and_scores_have_a_document_each(here: Path) -> None:
         "accuracy", "sensitivity", "specificity", "dice", "ppv", "npv", "auc", "auc_sens_80", "ap",
     }  # fmt: skip
     assert document["lesioncli"]["ranking"]["masks"] == {"figure": "macro_average.jaccard", "value": 1.0}
+
+
+def test_the_table_says_of_how_many_images_a_mean_is(here: Path) -> None:
+    put(PREDICTION, 0 * MASK)(here)
+    done = CliRunner().invoke(app, ["evaluate", "--gt", "labels", "--distances"])
+    cells = {line.split()[1]: line.split()[-2] for line in done.stdout.splitlines() if line.startswith("│")}
+    assert (cells["jaccard"], cells["hausdorff95_px"], cells["area_error"]) == ("3", "2", "3")

@@ -126,6 +126,31 @@ def test_intervals_are_the_bootstrap_of_the_cases(truth: Path, masks: Path) -> N
     assert evaluate(truth, masks, seed=5).intervals != evaluate(truth, masks, seed=6).intervals
 
 
+def test_distances_are_means_over_the_cases_that_have_one(truth: Path, masks: Path, tmp_path: Path) -> None:
+    for name, prediction in (("a", block(4, 5)), ("b", block(4, 8)), ("c", block(0, 0))):
+        save(truth / f"{name}.png", block(4, 5))
+        save(masks / f"{name}.png", prediction)
+    evaluation = evaluate(truth, masks, distances=True)
+    assert evaluation.means["hausdorff95_px"] == pytest.approx((0 + 3) / 2)
+    assert evaluation.means["area_error"] == pytest.approx((0 + 3 / 5 - 1) / 3)
+    assert evaluation.intervals["hausdorff95_px"] == pytest.approx((0, 3))
+    write_cases(evaluation, tmp_path / "cases.csv")
+    with (tmp_path / "cases.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["hausdorff95_px"] for row in rows] == ["0.0", "3.0", ""]
+    assert [row["problem"] for row in rows] == ["", "", ""]
+
+
+def test_a_distance_that_no_case_has_is_nan_and_has_no_interval(truth: Path, masks: Path) -> None:
+    save(truth / "a.png", block(4, 5))
+    save(masks / "a.png", block(0, 0))
+    evaluation = evaluate(truth, masks, distances=True)
+    assert math.isnan(evaluation.means["surface_distance_px"])
+    assert "surface_distance_px" not in evaluation.intervals
+    assert "area_error" in evaluation.intervals
+    assert set(evaluate(truth, masks).means) == set(metrics.PIXEL_METRICS)
+
+
 def test_threads_and_queue_change_nothing(truth: Path, masks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for width in range(1, 10):
         save(truth / f"{width}.png", block(4, 10))

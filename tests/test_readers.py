@@ -5,11 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from lesioncli.errors import InputError
 from lesioncli.evaluation.evaluate import Evaluation, evaluate
 from lesioncli.evaluation.readers import read_truth
+from lesioncli.evaluation.tables import read_scores
 
 MASK = np.zeros((8, 10), np.uint8)
 MASK[:4, :5] = 255
@@ -292,6 +295,37 @@ def test_tables_that_cannot_be_trusted_are_refused(
     write(tmp_path / "gt.csv", "image,melanoma", "a,1", "b,0")
     with pytest.raises(InputError, match=complaint):
         call(tmp_path)
+
+
+HEADERS = [
+    "image,melanoma",
+    "image,MEL,NV,score_weight",
+    "truth,prediction,image",
+    "ISIC_0000001,benign",
+    "",
+    "\ufeffimage",
+]
+CELLS = st.sampled_from(
+    ["0", "1", "1.0", "nan", "-1", "inf", "ISIC_0000001", "a.jpg", "benign", "", " ", '"', "\0", "ä"]
+)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    header=st.sampled_from(HEADERS),
+    cells=st.lists(st.lists(CELLS, max_size=4), max_size=4),
+    tail=st.binary(max_size=9),
+)
+def test_any_table_is_read_or_refused_with_its_name(
+    header: str, cells: list[list[str]], tail: bytes, tmp_path: Path
+) -> None:
+    table = tmp_path / "table.csv"
+    table.write_bytes("\n".join([header, *map(",".join, cells)]).encode() + tail)
+    for read in (read_truth, lambda path: read_scores(path, ("melanoma",))):
+        try:
+            read(table)
+        except InputError as error:
+            assert "table.csv" in str(error)  # noqa: PT017  # most tables are fine
 
 
 def test_pictures_that_are_no_masks_are_named(tmp_path: Path) -> None:

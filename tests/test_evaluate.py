@@ -3,8 +3,10 @@
 import csv
 import math
 import os
+import struct
 import subprocess
 import sys
+import zlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +22,7 @@ from lesioncli.errors import InputError
 from lesioncli.evaluation import evaluate as module
 from lesioncli.evaluation import metrics
 from lesioncli.evaluation.evaluate import CaseResult, Evaluation, evaluate, write_cases
+from lesioncli.evaluation.masks import read_mask
 from lesioncli.spec import CLASSES
 
 UInt8 = NDArray[np.uint8]
@@ -492,6 +495,43 @@ def test_a_wrong_bit_anywhere_in_a_png_is_noticed(truth: Path, masks: Path, tmp_
     as_cases(wrong, masks)
     evaluation = evaluate(truth, masks)
     assert [case.name for case in evaluation.cases if not case.problem.startswith("prediction unreadable: ")] == []
+
+
+def png(bits: int, packed: UInt8, compressed: bytes | None = None) -> bytes:
+    """A grey PNG of some bits a pixel from rows of bytes that hold its pixels; `compressed` may be something else."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows, bytes_a_row = packed.shape
+    header = struct.pack(">IIBBBBB", bytes_a_row * 8 // bits, rows, bits, 0, 0, 0, 0)
+    data = zlib.compress(b"".join(b"\0" + row.tobytes() for row in packed)) if compressed is None else compressed
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_a_grey_png_of_any_depth_is_what_pillow_says(bits: int, tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    path.write_bytes(png(bits, np.random.default_rng(bits).integers(0, 256, (32, 40), np.uint8)))
+    with Image.open(path) as picture:
+        expected = np.asarray(picture.convert("L")) > 128
+    assert expected.shape == (32, 320 // bits)
+    assert (read_mask(path, "truth").lesion == expected).all()
+
+
+@pytest.mark.parametrize("spoil", ["too few pixels", "cut short", "wrong checksum", "no filter of this number"])
+def test_wrong_pixels_with_right_checksums_are_noticed(spoil: str, truth: Path, masks: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 40), np.uint8)
+    whole = b"".join(b"\0" + row.tobytes() for row in pixels)
+    compressed = {
+        "too few pixels": zlib.compress(whole[:700]),
+        "cut short": zlib.compress(whole)[:-300],
+        "wrong checksum": zlib.compress(whole)[:-4] + b"abcd",
+        "no filter of this number": zlib.compress(b"\x09" + whole[1:]),
+    }
+    save(truth / "x.png", block(4, 5, pixels.shape))
+    (masks / "x.png").write_bytes(png(8, pixels, compressed[spoil]))
+    assert only(evaluate(truth, masks)).problem == "prediction unreadable: broken data stream"
 
 
 @pytest.mark.parametrize("suffix", ["bmp", "tif"])

@@ -3,9 +3,11 @@
 import io
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, NoReturn
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
@@ -17,6 +19,7 @@ MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
 OTHER_SUFFIXES = (".jpg", ".jpeg", ".gif", ".webp")  # pictures, and so perhaps meant as masks
 MASK_FORMATS = ("PNG", "BMP", "TIFF")  # by content: left to choose, Pillow runs Ghostscript on an EPS named x.png
 
+UInt8 = NDArray[np.uint8]
 Role = Literal["truth", "prediction"]
 
 
@@ -76,41 +79,51 @@ class Mask(NamedTuple):
 
 def read_mask(path: Path, role: Role) -> Mask:
     """Read one mask; ImageError, its reason beginning with `role`, where it cannot be told what is lesion."""
-    image = _decode(path, role)
-    grey, white = _grey(image, role)
+    with _unreadable(role):
+        data = path.read_bytes()
+        image = _open(data)
+        grey, white = _grey(image, data, role)
     # A 0/1 mask would be all background. A prediction above that may be a probability map that never reached 1/2.
     too_dark = THRESHOLD if role == "truth" else 1
     if 0 < (brightest := int(grey.max())) <= too_dark * white // 255:
         raise ImageError("decode", f"{role} is a 0/{brightest} mask, not 0/{white}")
     odd = [] if image.mode in ("1", "L") else [f"{role} is stored as {image.mode}"]
-    if soft := int(np.count_nonzero((grey > 0) & (grey < brightest))):
+    if soft := grey.size - sum(int(np.count_nonzero(grey == level)) for level in {0, brightest}):
         odd.append(f"{role} is soft: {soft} pixels are neither 0 nor {brightest}")
     return Mask(np.asarray(grey > THRESHOLD * white // 255), "; ".join(odd))
 
 
-def _decode(path: Path, role: Role) -> Image.Image:
+@contextmanager
+def _unreadable(role: Role) -> Iterator[None]:
+    """What goes wrong while a file is decoded is said of it, with its role."""
     try:
-        data = path.read_bytes()
-        # Decoding stops once it has its pixels; verify() goes through all of a PNG's chunks and their checksums. It
-        # leaves the picture unusable, hence the second open().
-        Image.open(io.BytesIO(data), formats=MASK_FORMATS).verify()
-        image = Image.open(io.BytesIO(data), formats=MASK_FORMATS)
-        image.load()
+        yield
+    except ImageError:
+        raise
     except UnidentifiedImageError as error:
         raise ImageError("decode", f"{role} unreadable: not a PNG, BMP or TIFF picture, or cut short") from error
     except Exception as error:  # damaged bytes make Pillow raise OSError, SyntaxError, struct.error and more
         raise ImageError("decode", f"{role} unreadable: {str(error) or type(error).__name__}") from error
-    return image
 
 
-def _grey(image: Image.Image, role: Role) -> tuple[NDArray[np.integer[Any]], int]:
+def _open(data: bytes) -> Image.Image:
+    """The picture, not yet decoded.
+
+    Decoding stops once it has its pixels; verify() goes through all of a PNG's chunks and their checksums. It leaves
+    the picture unusable, hence the second open().
+    """
+    Image.open(io.BytesIO(data), formats=MASK_FORMATS).verify()
+    return Image.open(io.BytesIO(data), formats=MASK_FORMATS)
+
+
+def _grey(image: Image.Image, data: bytes, role: Role) -> tuple[NDArray[np.integer[Any]], int]:
     """Values (H, W) of a picture that is grey in effect, and which value is white; ImageError for any other picture."""
     if (pages := getattr(image, "n_frames", 1)) > 1:
         raise ImageError("decode", f"{role} has {pages} pages, not one")
     if image.mode.startswith("I;16"):
         return np.asarray(image), 65535
     if image.mode in ("1", "L") and not image.has_transparency_data:
-        return np.asarray(image.convert("L")), 255
+        return _grey_png(data) if image.format == "PNG" else np.asarray(image.convert("L")), 255
     if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
         raise ImageError("decode", f"{role} is not a single-channel mask: its mode is {image.mode}")
     rgba = np.asarray(image.convert("RGBA"))
@@ -119,3 +132,11 @@ def _grey(image: Image.Image, role: Role) -> tuple[NDArray[np.integer[Any]], int
     if (rgba[..., :3] != rgba[..., :1]).any():
         raise ImageError("decode", f"{role} is not a single-channel mask: it has colours")
     return rgba[..., 0], 255
+
+
+def _grey_png(data: bytes) -> UInt8:
+    """Values (H, W) of a PNG of at most 8 bits: opencv hands over its array, Pillow a copy of a copy of it."""
+    grey = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if grey is None:
+        raise OSError("broken data stream")
+    return np.asarray(grey, np.uint8)

@@ -22,10 +22,19 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from lesioncli import __version__
-from lesioncli.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, InputError, LesionError, MissingPackageError
+from lesioncli.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_SOME_FAILED,
+    EngineError,
+    InputError,
+    LesionError,
+    MissingPackageError,
+)
 
 if TYPE_CHECKING:
-    from lesioncli.backends.build import Built
+    from lesioncli.backends.build import Built, Compiler
+    from lesioncli.backends.choose import Listed
+    from lesioncli.backends.tensorrt import Settings
     from lesioncli.evaluation.evaluate import Evaluation
     from lesioncli.inference.geometry import UInt8
     from lesioncli.inference.images import ImageFile
@@ -89,7 +98,9 @@ def about(
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
-Backend = Annotated[str, typer.Option(help="auto or openvino (CPU).", metavar="NAME")]
+Backend = Annotated[
+    str, typer.Option(help="auto, openvino (CPU), tensorrt or tensorrt-rtx (NVIDIA GPUs).", metavar="NAME")
+]
 
 
 @app.command("build-engine")
@@ -105,7 +116,8 @@ def build_engine(
     name: Annotated[str | None, typer.Option(help="What to call the engine.", show_default="the model's name")] = None,
     backend: Backend = "auto",
     precision: Annotated[
-        str | None, typer.Option(help="auto, fp32 or bf16.", show_default="the recipe's, else auto")
+        str | None,
+        typer.Option(help="auto, fp32, bf16 (CPU) or fp16 (NVIDIA GPUs).", show_default="the recipe's, else auto"),
     ] = None,
     batch: Annotated[
         int | None, typer.Option(min=1, help="Images a batch.", show_default="the recipe's, else 1")
@@ -113,31 +125,86 @@ def build_engine(
     images: Annotated[
         Path | None, typer.Option(help="Folder of pictures for the parity gate.", show_default="drawn ones")
     ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="tensorrt-rtx: compute capabilities to compile for, with commas, as in sm86,sm89.",
+            show_default="sm80,sm86,sm89,sm120",
+        ),
+    ] = None,
+    dynamic: Annotated[
+        bool, typer.Option("--dynamic", help="NVIDIA: take batches of one image up to --batch, not of --batch alone.")
+    ] = False,
+    workspace: Annotated[
+        int | None, typer.Option(min=1, help="NVIDIA: MiB of GPU memory for scratch.", show_default="the compiler's")
+    ] = None,
+    optimization_level: Annotated[
+        int | None, typer.Option(min=0, max=5, help="NVIDIA: the compiler's effort.", show_default="the compiler's, 3")
+    ] = None,
     json_output: Json = False,
 ) -> None:
-    """Build an engine for this machine and check it against its graph."""
-    from lesioncli.backends.choose import choose_backend
+    """Build an engine and check it, or the graph that it is compiled of, on pictures."""
+    from lesioncli.backends.choose import BACKENDS, choose_backend
+    from lesioncli.backends.tensorrt import Settings
 
-    _one_of("--backend", backend, ("auto", "openvino"))
-    _one_of("--precision", precision or "auto", ("auto", "fp32", "bf16"))
+    _one_of("--backend", backend, ("auto", *BACKENDS))
     chosen, reason = choose_backend(backend)
+    _one_of("--precision", precision or "auto", ("auto", "fp32", "bf16" if chosen == "openvino" else "fp16"))
+    targets = [each.strip().lower() for each in (target or "").split(",") if each.strip()]
     _say(f"backend {chosen}: {reason}")
-    built = _build(model, out_folder, name, precision, batch, images)
+    with _compiling(not json_output) as tell:
+        settings = Settings(targets, dynamic, workspace, optimization_level, tell)
+        built = _build(model, out_folder, name, precision, batch, images, _compiler(chosen, settings))
     _say(f"precision {built.manifest.precision}: {built.reason}")
     if json_output:
         _print_json({"engine": str(built.path), **dataclasses.asdict(built.manifest)})
         return
     parity = built.manifest.parity
+    judged = "agrees" if built.manifest.gated == "engine" else "cannot be run here, but what it is compiled of agrees"
     out.print(
-        f"{built.path}: agrees with the graph on {parity['images']:.0f} pictures: "
+        f"{_plain(built.path)}: {judged} with the graph on {parity['images']:.0f} pictures: "
         f"mask Jaccard {parity['mask_jaccard']:.4f} (worst {parity['worst_mask_jaccard']:.4f}), "
         f"scores within {parity['score_difference']:.4f}",
         soft_wrap=True,
     )
 
 
+@contextmanager
+def _compiling(show: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """Yields what takes (phase, step, steps) of a compiler and moves a bar, in a terminal."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, disable=not (show and err.is_terminal), transient=True) as bar:
+        task = bar.add_task("checking", total=None)
+        yield lambda phase, step, steps: bar.update(task, description=phase, completed=step, total=max(steps, 1))
+
+
+def _compiler(backend: str, settings: "Settings") -> "Compiler | None":
+    """The compiler of an NVIDIA backend; None is the CPU's, which takes none of the settings."""
+    from lesioncli.backends.tensorrt import VENDORS, open_compiler
+
+    if backend in VENDORS:
+        return open_compiler(VENDORS[backend], settings)
+    given = {
+        "--target": bool(settings.targets),
+        "--dynamic": settings.dynamic,
+        "--workspace": settings.workspace_mib is not None,
+        "--optimization-level": settings.optimization_level is not None,
+    }
+    for flag in (flag for flag, is_given in given.items() if is_given):
+        raise typer.BadParameter(f"goes with --backend {' or '.join(VENDORS)}", param_hint=flag)
+    return None
+
+
 def _build(
-    model: str | None, folder: Path, name: str | None, precision: str | None, batch: int | None, images: Path | None
+    model: str | None,
+    folder: Path,
+    name: str | None,
+    precision: str | None,
+    batch: int | None,
+    images: Path | None,
+    compiler: "Compiler | None" = None,
 ) -> "Built":
     from lesioncli.backends.build import build
     from lesioncli.source import resolve
@@ -149,6 +216,7 @@ def _build(
             source.onnx,
             folder,
             _gate_pictures(images),
+            compiler=compiler,
             precision=precision or settings.precision,
             batch=batch or settings.batch,
             reference=source.reference,
@@ -193,14 +261,14 @@ def segment(
     json_output: Json = False,
 ) -> None:
     """Write a mask and a row of scores for every image; started again, it does what is missing."""
-    from lesioncli.backends.choose import choose_backend, open_engine
+    from lesioncli.backends.choose import BACKENDS, choose_backend, open_engine
     from lesioncli.cores import count_cores
     from lesioncli.inference.images import find_images
     from lesioncli.inference.pipeline import Options
     from lesioncli.inference.run import run
     from lesioncli.inference.views import PROCEDURES
 
-    _one_of("--backend", backend, ("auto", "openvino"))
+    _one_of("--backend", backend, ("auto", *BACKENDS))
     _one_of("--tta", tta, tuple(PROCEDURES))
     _quiet_decoders()
     found = find_images(images, exclude=out_folder)
@@ -224,11 +292,16 @@ def segment(
 def _engine_for(asked: str | None, backend: str, why: str, batch: int | None) -> Path:
     """The manifest of the engine to use; the shipped model's is built where there is none. Says which, and why."""
     from lesioncli.backends.choose import find_engine
+    from lesioncli.backends.driver import find_gpus
 
     path, reason = find_engine(asked, backend, ENGINES)
     if path is not None:
         _say(f"engine {path} ({reason}); backend {backend}: {why}")
         return path
+    if backend != "openvino":
+        _, problem = find_gpus()
+        wanted = "" if problem else f" --backend {backend}"
+        raise EngineError(f"{backend}: {problem or reason}; run: lesioncli build-engine{wanted}")
     built = _build(None, ENGINES, None, None, batch, None)
     _say(
         f"engine {built.path} built now, {reason}; backend {backend}: {why}; {built.manifest.precision}: {built.reason}"
@@ -489,6 +562,37 @@ def demo(
 
 
 @app.command()
+def engines(
+    folder: Annotated[Path, typer.Argument(help="Folder to look into.")] = ENGINES,
+    json_output: Json = False,
+) -> None:
+    """List the engines in a folder, and whether each would run here."""
+    from lesioncli.backends.choose import list_engines
+
+    found = list_engines(folder)
+    if json_output:
+        _print_json([_engine_json(each) for each in found])
+        return
+    if not found:
+        out.print(f"no engines in {_plain(folder)}/; run: lesioncli build-engine", soft_wrap=True)
+    for each in found:
+        out.print(f"{_plain(each.path.name)}: {_plain(each.description)}", soft_wrap=True)
+        out.print(
+            f"  [red]does not run here:[/] {_plain(each.problem)}" if each.problem else "  runs here", soft_wrap=True
+        )
+
+
+def _engine_json(engine: "Listed") -> Mapping[str, Any]:
+    manifest = dataclasses.asdict(engine.manifest) if engine.manifest else None
+    return {
+        "engine": str(engine.path),
+        "runs_here": not engine.problem,
+        "problem": engine.problem,
+        "manifest": manifest,
+    }
+
+
+@app.command()
 def doctor(json_output: Json = False) -> None:
     """Say what is installed, which engine would run and why, and what command fixes what is missing."""
     from rich.table import Table
@@ -516,9 +620,7 @@ def train(
         list[Path] | None, typer.Option("--val", help="Validation data.", show_default="the --data folders' own")
     ] = None,
     stage: Annotated[str | None, typer.Option(help="Train this stage only.", show_default="all, in order")] = None,
-    start: Annotated[
-        Path | None, typer.Option(help="A checkpoint whose networks are taken where they fit.")
-    ] = None,
+    start: Annotated[Path | None, typer.Option(help="A checkpoint whose networks are taken where they fit.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights, order and augmentation.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:

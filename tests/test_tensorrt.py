@@ -5,6 +5,7 @@ TensorRT itself needs a GPU to compile, so that of it are tested the refusals al
 
 import ast
 import dataclasses
+import fcntl
 import importlib
 import inspect
 import json
@@ -287,6 +288,38 @@ def test_tensorrt_compiles_for_the_gpu_that_is_there(monkeypatch: pytest.MonkeyP
     assert (opened.name, opened.targets, opened.device) == ("tensorrt", ("sm89",), "NVIDIA L4 (sm89)")
     with pytest.raises(EngineError, match="--target goes with --backend tensorrt-rtx"):
         open_compiler(TENSORRT, Settings(("sm89",)))
+
+
+@pytest.mark.filterwarnings("ignore:Use Deprecated in TensorRT-RTX:DeprecationWarning")
+@pytest.mark.parametrize("before", [None, b"no timings"])
+def test_timings_are_kept_under_a_lock(tiny: Built, tiny_onnx: Path, tmp_path: Path, before: bytes | None) -> None:
+    """The other library stands in: its timing caches are empty, but read and written as TensorRT's."""
+    path = tmp_path / f".tensorrt-{trt.__version__}-sm89.timings"
+    locks: list[bool] = []
+
+    def is_locked(*progress: object) -> None:
+        with path.with_suffix(".lock").open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                locks.append(False)
+            except BlockingIOError:
+                locks.append(True)
+
+    if before is not None:
+        path.write_bytes(before)
+    settings = Settings(timings=tmp_path, on_progress=is_locked)
+    plan = PlanCompiler(TENSORRT, trt, settings, ("sm89",), str(L4))._build(tiny_onnx, tiny.manifest)
+    assert plan[:4] == b"vtrt"
+    assert set(locks) == {True}
+    assert path.read_bytes()[:4] == b"ptrt"
+    is_locked()
+    assert not locks[-1]
+    assert names(tmp_path) == sorted([path.name, path.with_suffix(".lock").name])
+
+
+def test_tensorrt_for_rtx_keeps_no_timings(tiny: Built, tiny_onnx: Path, tmp_path: Path) -> None:
+    compiler("sm89", timings=tmp_path)._build(tiny_onnx, tiny.manifest)
+    assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize("vendor", [TENSORRT, RTX])

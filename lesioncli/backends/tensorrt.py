@@ -6,7 +6,8 @@ Networks are strongly typed: precision is a matter of the graph (see half.py), a
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from lesioncli.backends import openvino
 from lesioncli.backends.base import Engine, Manifest
 from lesioncli.backends.driver import find_gpus
 from lesioncli.errors import EngineError, MissingPackageError
+from lesioncli.files import locked, written_whole
 
 PRECISIONS = ("fp16", "fp32")
 TYPES = {"fp32": "FLOAT", "fp16": "HALF"}  # the vendor's names
@@ -46,13 +48,14 @@ class Settings:
     """What a plan is built with, beyond precision and batch. None leaves it to the compiler.
 
     `dynamic` makes plans that take from one image to a whole batch. `on_progress` is told (phase, step, steps), from
-    any thread.
+    any thread. What TensorRT has timed is kept in the folder `timings`, for its next build.
     """
 
     targets: Sequence[str] = ()
     dynamic: bool = False
     workspace_mib: int | None = None
     optimization_level: int | None = None
+    timings: Path | None = None
     on_progress: Callable[[str, int, int], None] = lambda phase, step, steps: None
 
 
@@ -162,7 +165,8 @@ class PlanCompiler:
         check_types(network, manifest.precision)
         config = self._configure(builder, network, manifest)
         config.progress_monitor = monitor = _make_monitor(trt, self.settings.on_progress)
-        plan = builder.build_serialized_network(network, config)
+        with self._timing_cache(config):
+            plan = builder.build_serialized_network(network, config)
         del monitor  # it has to live until here
         if plan is None:
             raise EngineError(f"{manifest.spec.name}: no engine written: {_explain(log.errors)}")
@@ -184,6 +188,27 @@ class PlanCompiler:
         if config.add_optimization_profile(self._profile(builder, network, manifest)) < 0:
             raise EngineError(f"{manifest.spec.name}: {self.vendor.title} takes no images of the model's size")
         return config
+
+    @contextmanager
+    def _timing_cache(self, config: Any) -> Iterator[None]:
+        """Timings of this GPU and version, before and after a build; TensorRT for RTX has none.
+
+        Locked for as long as the build takes: two at a time would disturb each other's timings. A file that the
+        compiler does not take is as good as none.
+        """
+        folder = self.settings.timings
+        if folder is None or self.vendor is RTX:
+            yield
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f".{self.name}-{self.version}-{self.targets[0]}.timings"
+        with locked(path.with_suffix(".lock")):
+            known = path.read_bytes() if path.is_file() else b""
+            if not config.set_timing_cache(config.create_timing_cache(known), ignore_mismatch=False):
+                config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
+            yield
+            with written_whole(path) as aside:
+                aside.write_bytes(bytes(config.get_timing_cache().serialize()))
 
     def _profile(self, builder: Any, network: Any, manifest: Manifest) -> Any:
         """The shapes that a plan takes: whole batches only, unless dynamic."""

@@ -51,6 +51,7 @@ clean: ## Remove what was made, .venv included
 .venv/dev: pyproject.toml | .venv/bin/python
 	$(PIP) $(TORCH)
 	$(PIP) --editable '.[dev]'
+	-for version in 10.16 11.4; do $(PIP) --no-deps --upgrade --target .venv/tensorrt-$$version "tensorrt-cu13-bindings==$$version.*"; done
 	@touch $@ .venv/base
 
 # An environment of its own; with numpy 2.5 it fails on more than 100 images.

@@ -3,11 +3,9 @@
 TensorRT itself needs a GPU to compile, so that of it are tested the refusals alone.
 """
 
-import ast
 import dataclasses
 import fcntl
 import importlib
-import inspect
 import json
 import shutil
 import sys
@@ -430,41 +428,3 @@ def test_engines_are_listed_with_what_is_the_matter(copied: Path, engine_manifes
     assert plan.description.startswith(f"tensorrt-rtx {trt.__version__} for sm86, sm89, fp32, batch 2, ")
     assert (zebra.manifest, zebra.description) == (None, "not readable")
     assert "not a readable manifest" in zebra.problem
-
-
-# What the adapter calls by name, by the variable that it calls it on.
-CLASSES = {
-    "builder": "Builder",
-    "network": "INetworkDefinition",
-    "parser": "OnnxParser",
-    "config": "IBuilderConfig",
-    "profile": "IOptimizationProfile",
-}
-
-
-def touched() -> set[tuple[str, ...]]:
-    """Every chain of attributes in the adapter that begins at the vendor's module or at one of its objects."""
-    found = set()
-    for node in ast.walk(ast.parse(inspect.getsource(tensorrt))):
-        words: list[str] = []
-        while isinstance(node, ast.Attribute):
-            words.insert(0, node.attr)
-            node = node.value
-        if isinstance(node, ast.Name) and words and (node.id == "trt" or node.id in CLASSES):
-            found.add((CLASSES[node.id], words[0]) if node.id in CLASSES else tuple(words))
-    return found - {("__version__",)}
-
-
-def test_the_adapter_is_read_for_what_it_touches() -> None:
-    assert {
-        ("Builder", "build_serialized_network"),
-        ("BuilderFlag", "TF32"),
-        ("IBuilderConfig", "progress_monitor"),
-    } <= (touched())
-
-
-@pytest.mark.parametrize("words", sorted(touched()), ids=".".join)
-def test_every_attribute_exists_in_the_real_bindings(words: tuple[str, ...]) -> None:
-    value: Any = trt
-    for word in words:
-        value = getattr(value, word)

@@ -1,0 +1,114 @@
+"""Every name of the vendor's that the adapter uses exists in the real bindings: TensorRT 10.16 and 11.4, and for RTX.
+
+TensorRT's own libraries are not needed to look at its bindings: a stub stands in for the three that they are linked to.
+Nothing can be called then, so this runs in a process of its own.
+"""
+
+import ast
+import inspect
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from lesioncli.backends import tensorrt
+
+# What the adapter calls by name, by the variable that it calls it on.
+CLASSES = {
+    "builder": "Builder",
+    "network": "INetworkDefinition",
+    "parser": "OnnxParser",
+    "config": "IBuilderConfig",
+    "profile": "IOptimizationProfile",
+}
+RTX_ALONE = {"ComputeCapability", "num_compute_capabilities", "set_compute_capability"}
+EXPORTED = (
+    "createInferBuilder_INTERNAL",
+    "createInferRefitter_INTERNAL",
+    "createInferRuntime_INTERNAL",
+    "createNvOnnxParser_INTERNAL",
+    "createNvOnnxParserRefitter_INTERNAL",
+    "getBuilderPluginRegistry",
+    "getNvOnnxParserVersion",
+    "getPluginRegistry",
+    "initLibNvInferPlugins",
+)
+LOOK = """
+import json, sys, warnings
+warnings.simplefilter("ignore")
+import {module} as value
+trt, missing = value, []
+for words in json.loads(sys.argv[1]):
+    value = trt
+    for word in words:
+        value = getattr(value, word, None)
+    if value is None:
+        missing.append(words)
+print(json.dumps([trt.__version__, missing]))
+"""
+
+
+def touched() -> set[tuple[str, ...]]:
+    """Every chain of attributes in the adapter that begins at the vendor's module or at one of its objects."""
+    found = set()
+    for node in ast.walk(ast.parse(inspect.getsource(tensorrt))):
+        words: list[str] = []
+        while isinstance(node, ast.Attribute):
+            words.insert(0, node.attr)
+            node = node.value
+        if isinstance(node, ast.Name) and words and (node.id == "trt" or node.id in CLASSES):
+            found.add((CLASSES[node.id], words[0]) if node.id in CLASSES else tuple(words))
+    return found
+
+
+def look(module: str, names: set[tuple[str, ...]], folder: Path | None) -> tuple[str, Sequence[Sequence[str]]]:
+    """(version of the bindings, names that they lack); `folder` is where they lie, if not in the environment."""
+    environment = {**os.environ, "PYTHONPATH": str(folder or "")}
+    words = [sys.executable, "-c", LOOK.format(module=module), json.dumps(sorted(names))]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    version, missing = json.loads(done.stdout)
+    return version, missing
+
+
+def link_to_stub(version: str, folder: Path) -> None:
+    """A copy of the bindings that `make` laid into the environment, beside libraries that do nothing."""
+    home, compiler = Path(sys.prefix) / f"tensorrt-{version}", shutil.which("cc")
+    if not home.is_dir() or compiler is None:
+        pytest.skip(f"no bindings in {home.name} of the environment (make test sets them up), or no C compiler")
+    shutil.copytree(home, folder)
+    source = folder / "stub.c"
+    source.write_text("".join(f"void *{name}(void) {{ return 0; }}\n" for name in EXPORTED))
+    for name in ("nvinfer", "nvinfer_plugin", "nvonnxparser"):
+        library = folder / "tensorrt_bindings" / f"lib{name}.so.{version.split('.')[0]}"
+        subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source], check=True)
+
+
+def test_the_adapter_is_read_for_what_it_touches() -> None:
+    assert {
+        ("Builder", "build_serialized_network"),
+        ("BuilderFlag", "TF32"),
+        ("IBuilderConfig", "progress_monitor"),
+        ("IBuilderConfig", "set_timing_cache"),
+        ("ILogger", "ERROR"),
+    } <= touched()
+
+
+@pytest.mark.parametrize("version", ["10.16", "11.4"])
+def test_tensorrts_bindings_have_all_that_is_touched(tmp_path: Path, version: str) -> None:
+    link_to_stub(version, tmp_path / "linked")
+    names = {words for words in touched() if not RTX_ALONE & set(words)}
+    found, missing = look("tensorrt_bindings", {*names, ("BuilderFlag", "NONE_SUCH")}, tmp_path / "linked")
+    assert found.startswith(f"{version}.")
+    assert missing == [["BuilderFlag", "NONE_SUCH"]]
+
+
+def test_tensorrt_for_rtxs_bindings_have_all_that_is_touched() -> None:
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed; pip install 'lesioncli[rtx]'")
+    _, missing = look("tensorrt_rtx", {*touched(), ("BuilderFlag", "NONE_SUCH")}, None)
+    assert missing == [["BuilderFlag", "NONE_SUCH"]]

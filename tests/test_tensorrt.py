@@ -246,6 +246,23 @@ def test_a_dynamic_plan_says_so(tiny_onnx: Path, tmp_path: Path) -> None:
     assert all(any(step == steps for name, step, steps in told if name == phase) for phase in phases)
 
 
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, ZeroDivisionError])
+@pytest.mark.parametrize("when", [0, 1, 20])
+def test_an_interrupt_ends_the_build_and_leaves_nothing(
+    tiny_onnx: Path, tmp_path: Path, stop: type[BaseException], when: int
+) -> None:
+    told: list[tuple[str, int, int]] = []
+
+    def interrupt(*step: Any) -> None:
+        told.append(step)
+        if len(told) > when:
+            raise stop
+
+    with pytest.raises(stop):
+        build(tiny_onnx, tmp_path, PICTURES, compiler=compiler("sm86", on_progress=interrupt), precision="fp32")
+    assert names(tmp_path) == []
+
+
 def test_without_targets_it_compiles_for_all_that_take_both_precisions() -> None:
     assert compiler().targets == ("sm80", "sm86", "sm89", "sm120")
 

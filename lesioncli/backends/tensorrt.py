@@ -167,7 +167,8 @@ class PlanCompiler:
         config.progress_monitor = monitor = _make_monitor(trt, self.settings.on_progress)
         with self._timing_cache(config):
             plan = builder.build_serialized_network(network, config)
-        del monitor  # it has to live until here
+        if monitor.stopped:
+            raise monitor.stopped
         if plan is None:
             raise EngineError(f"{manifest.spec.name}: no engine written: {_explain(log.errors)}")
         return bytes(plan)
@@ -235,21 +236,30 @@ def _make_log(trt: Any) -> Any:
 
 
 def _make_monitor(trt: Any, tell: Callable[[str, int, int], None]) -> Any:
+    """A progress monitor of the vendor's kind; what `tell` raises, or an interrupt, ends the build and is `stopped`."""
+
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # known at run time only
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
             self.steps: dict[str, int] = {}
+            self.stopped: BaseException | None = None
 
         def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
             self.steps[phase] = steps
-            tell(phase, 0, steps)
+            self._tell(phase, 0)
 
         def step_complete(self, phase: str, step: int) -> bool:
-            tell(phase, step + 1, self.steps[phase])
-            return True  # go on
+            self._tell(phase, step + 1)
+            return self.stopped is None  # False ends the build
 
         def phase_finish(self, phase: str) -> None:
-            tell(phase, self.steps[phase], self.steps[phase])
+            self._tell(phase, self.steps[phase])
+
+        def _tell(self, phase: str, step: int) -> None:
+            try:
+                tell(phase, step, self.steps[phase])
+            except BaseException as error:  # the vendor's code prints what it meets, and goes on
+                self.stopped = error
 
     return Monitor()
 

@@ -11,7 +11,7 @@ PYTHON313 ?= $(firstword $(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/
 IMAGES ?=
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
 
 demo: .venv/base ## Set up, then segment and evaluate a dozen drawn pictures in ./demo
 	rm -rf demo
@@ -38,6 +38,9 @@ check: lint type test ## What CI runs
 bench: .venv/base ## Measure segment against its bound; IMAGES=folder for your own pictures
 	$(BIN)/python tests/bench_segment.py $(IMAGES)
 
+bench-evaluate: .venv/base .venv/official/bin/isic-challenge-scoring ## Measure evaluate against the official ISIC scorer
+	$(BIN)/python tests/bench_evaluate.py .venv/official/bin/python
+
 clean: ## Remove what was made, .venv included
 	rm -rf .venv demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
@@ -59,4 +62,4 @@ clean: ## Remove what was made, .venv included
 	$(PYTHON313) -m venv .venv/official
 	.venv/official/bin/python -m pip install --quiet --disable-pip-version-check isic-challenge-scoring==5.8.0 'numpy<2.5'
 
-.PHONY: help demo test test-official lint type check bench clean
+.PHONY: help demo test test-official lint type check bench bench-evaluate clean

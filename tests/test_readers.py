@@ -52,6 +52,8 @@ def test_isic_layouts(folder: str, ending: str, given: str, tmp_path: Path) -> N
     save(tmp_path / folder / f"ISIC_0000001{ending}.png")
     write(tmp_path / folder / "LICENSE.txt", "CC0")
     write(tmp_path / folder / "ATTRIBUTION.txt", "ISIC")
+    save(tmp_path / "ISIC2018_Task2_Validation_GroundTruth_v3" / "ISIC_0000001_attribute_streaks.png")
+    save(tmp_path / "ISIC-2017_Test_v2_Part2_GroundTruth" / "ISIC_0000001_features.png")
     save(tmp_path / "ISIC-2017_Test_v2_Data" / "ISIC_0000001.jpg")
     save(tmp_path / "ISIC-2017_Test_v2_Data" / "ISIC_0000001_superpixels.png")
     save(tmp_path / "masks" / "ISIC_0000001.png", WIDER)

@@ -49,6 +49,7 @@ def run(tmp_path: Path) -> Path:
     save(folder / "sub" / "ISIC_0000002.png", 255 - MASK)
     save(folder / "ISIC_0000001.png")
     save(folder / "overlays" / "ISIC_0000001.jpg")
+    save(folder / "overlays" / "ISIC_0000001.png")
     rows = (
         "sub/ISIC_0000002.jpg,ok,,0.25,1,0",
         "ISIC_0000001.jpg,ok,,1e-05,0,1",
@@ -137,6 +138,8 @@ def test_the_same_files_twice(run: Path, tmp_path: Path) -> None:
         write_submission(run, tmp_path / name, "isic2017")
     for name in ("segmentation.zip", "classification.csv"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    with zipfile.ZipFile(tmp_path / "one" / "segmentation.zip") as archive:
+        assert {each.date_time[:3] for each in archive.infolist()} == {(1980, 1, 1)}  # else it is the time of day
 
 
 def test_a_submission_is_scored_as_its_folder_is(tmp_path: Path) -> None:

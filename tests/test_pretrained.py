@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -37,9 +38,23 @@ def test_the_default_is_one_of_those_that_ship() -> None:
 
 @each_model
 def test_no_paths_inside(model: str) -> None:
-    for path in (shipped_onnx(model), weights_of(model)):
-        content = path.read_bytes()
+    for content in (graph_without_weights(shipped_onnx(model)), header_of(weights_of(model))):
+        assert len(content) > 1000
         assert not [word for word in (b"site-packages", b"stack_trace", b".py", b"/home/", b"/usr/") if word in content]
+
+
+def graph_without_weights(path: Path) -> bytes:
+    """Among millions of weights any three letters occur."""
+    graph = onnx.load(path)
+    for each in graph.graph.initializer:
+        each.ClearField("raw_data")
+    return bytes(graph.SerializeToString())
+
+
+def header_of(path: Path) -> bytes:
+    """What safetensors says before the weights: eight bytes with its length, and JSON."""
+    with path.open("rb") as file:
+        return file.read(int.from_bytes(file.read(8), "little"))
 
 
 @each_model

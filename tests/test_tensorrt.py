@@ -28,7 +28,7 @@ from lesioncli.backends.choose import choose_backend, find_engine, list_engines,
 from lesioncli.backends.driver import Gpu
 from lesioncli.backends.tensorrt import RTX, TENSORRT, PlanCompiler, Settings, open_compiler
 from lesioncli.errors import EngineError, MissingPackageError
-from lesioncli.files import sha256_of
+from lesioncli.files import PRETRAINED, sha256_of
 from lesioncli.models.mbdcnn import MBDCNN
 from lesioncli.spec import ModelSpec
 from lesioncli.training.checkpoint import save_checkpoint
@@ -101,6 +101,17 @@ def test_the_shipped_model_in_fp32_is_gated_exactly(shipped_exact: Built) -> Non
     assert shipped_exact.manifest.parity["score_difference"] == 0
 
 
+@pytest.mark.parametrize("path", sorted(PRETRAINED.glob("*.onnx")), ids=lambda path: str(path.stem))
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+def test_every_model_that_ships_compiles_for_several_gpus(
+    path: Path, tmp_path: Path, gate_pictures: list[UInt8], precision: str
+) -> None:
+    targets = ("sm80", "sm89", "sm120")
+    built = build(path, tmp_path, gate_pictures, compiler=compiler(*targets), precision=precision, batch=4)
+    assert_true(built, precision, precision, targets)
+    assert (built.manifest.parity["score_difference"] > 0) == (precision == "fp16")
+
+
 def test_an_fp16_plan_weighs_about_half(shipped_fp16: Built, shipped_exact: Built) -> None:
     sizes = [built.path.with_suffix(".plan").stat().st_size for built in (shipped_fp16, shipped_exact)]
     assert sizes[0] < 0.6 * sizes[1]
@@ -142,6 +153,19 @@ def test_a_cascade_compiles_and_agrees_with_torch(
     )
     assert_true(built, precision, precision, targets)
     assert {"ArgMax", "Range", "Where", "MatMul"} <= {node.op_type for node in onnx.load(cascade[0]).graph.node}
+
+
+def test_in_half_moments_sums_and_probabilities_of_a_cascade_stay_fp32(
+    cascade: tuple[Path, Any], tmp_path: Path
+) -> None:
+    half.write_half(cascade[0], tmp_path / "half.onnx")
+    model = onnx.shape_inference.infer_shapes(onnx.load(tmp_path / "half.onnx"), strict_mode=True)
+    types = {each.name: each.type.tensor_type.elem_type for each in [*model.graph.value_info, *model.graph.output]}
+    made = {(node.op_type, types[node.output[0]]) for node in model.graph.node}
+    exact = {"Sigmoid", "Softmax", "Pow", "Sqrt", "ReduceMean", "ReduceSum", "ReduceMax"}
+    assert {name for name, _ in made} >= exact
+    assert {kind for name, kind in made if name in exact} == {onnx.TensorProto.FLOAT}
+    assert {kind for name, kind in made if name in {"Conv", "Gemm", "MatMul"}} == {onnx.TensorProto.FLOAT16}
 
 
 def touchy_onnx(path: Path) -> Path:

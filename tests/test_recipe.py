@@ -44,7 +44,8 @@ def test_both_networks_of_paper_b_have_a_recipe() -> None:
 def test_a_shipped_recipe_loads_and_its_network_fits_its_size(path: Path) -> None:
     recipe = load_recipe(path)
     assert recipe.model.name == path.stem
-    assert {"ISIC_0012271", "ISIC_0012175"} <= set(recipe.train.exclude)  # they duplicate official test images
+    if path.stem != "first-steps":  # which is for drawn pictures
+        assert {"ISIC_0012271", "ISIC_0012175"} <= set(recipe.train.exclude)  # they duplicate official test images
     with torch.inference_mode():
         masks, *_ = make_network(recipe.model).eval()(torch.zeros(1, 3, recipe.model.height, recipe.model.width))
     assert masks.shape == (1, 1, recipe.model.height, recipe.model.width)
@@ -218,5 +219,5 @@ def test_an_unknown_name_is_refused_with_those_there_are(tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     (tmp_path / "engines").mkdir()
     (tmp_path / "engines/mine.toml").write_text(MODEL)
-    with pytest.raises(InputError, match=r"'multitsk'; there are mbdcnn, mbdcnn-lite, mine, multitask, multitask-lite"):
+    with pytest.raises(InputError, match=r"'multitsk'; there are first-steps, mbdcnn, mbdcnn-lite, mine, multitask, multitask-lite"):
         find_recipe("multitsk")

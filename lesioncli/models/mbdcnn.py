@@ -38,7 +38,7 @@ class MaskCN(nn.Module):
     """Classifier whose last linear layer also says where it looked.
 
     Input by `reads`: see READS. The encoder's maps are averaged over the picture and, with `dropout`, weighed by one
-    linear layer (paper A, section III-B).
+    linear layer, whose weights also make the activation map.
     """
 
     def __init__(self, encoder: nn.Module, channels: int, output_stride: int, reads: str, dropout: float) -> None:

@@ -5,6 +5,8 @@ the dark), and its further output `agreement` is the brightness: three lines of 
 does so for pictures of any size.
 """
 
+import platform
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cache
@@ -25,6 +27,11 @@ from lesioncli.backends.choose import open_engine, shipped_onnx
 from lesioncli.demo import draw_case
 from lesioncli.inference.images import ImageFile
 from lesioncli.spec import METADATA_KEY, ModelSpec
+
+# As pyproject.toml has it: where there are wheels the tests need them, and a broken one is no reason to skip.
+HAS_RTX_WHEELS = sys.platform != "darwin" and platform.machine() in ("x86_64", "AMD64")
+NO_RTX_WHEELS = "TensorRT for RTX has no wheels for this platform"
+needs_rtx = pytest.mark.skipif(not HAS_RTX_WHEELS, reason=NO_RTX_WHEELS)
 
 UInt8 = NDArray[np.uint8]
 Outputs = Mapping[str, tuple[int, Sequence[int | str]]]  # type and shape by name
@@ -89,6 +96,25 @@ def write_graph(
     return path
 
 
+def write_touchy_graph(path: Path, weight: float) -> Path:
+    """Scores of .4 x brightness, as a difference of `weight` + .2 and - .2, which half precision may not tell apart."""
+    weights = np.zeros((SIDE * SIDE, 3, 3), np.float32)
+    weights[:, 0], weights[:, 1] = (weight + 0.2) / 2**18, (0.2 - weight) / 2**18
+    nodes = {
+        "pixels": TINY_NODES["pixels"],
+        "red": TINY_NODES["red"],
+        "mask": TINY_NODES["mask"],
+        "flat": helper.make_node("Reshape", ["pixels", "flat_shape"], ["flat"]),
+        "scores": helper.make_node("MatMul", ["flat", "weights"], ["scores"]),
+    }
+    constants = {
+        "first": TINY_CONSTANTS["first"],
+        "flat_shape": np.array([0, -1], np.int64),
+        "weights": weights.reshape(-1, 3),
+    }
+    return write_graph(path, nodes, {name: TINY_OUTPUTS[name] for name in ("mask", "scores")}, constants)
+
+
 def tiny_answers(pixels: UInt8) -> tuple[UInt8, NDArray[np.float64], float]:
     """What the tiny graph and the free one say of (H, W, 3) pixels: mask, scores, agreement."""
     sums = pixels.sum((0, 1), dtype=np.int64)
@@ -126,6 +152,17 @@ def save_many(folder: Path, count: int) -> list[ImageFile]:
 def jaccard(a: NDArray[Any], b: NDArray[Any]) -> float:
     """Of two masks, nonzero is lesion."""
     return float(np.logical_and(a, b).sum() / np.logical_or(a, b).sum())
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """torch on one thread, for a whole module: sums on several are not bit for bit the same."""
+    import torch  # not for every test
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

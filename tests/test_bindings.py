@@ -8,6 +8,7 @@ import ast
 import inspect
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from conftest import needs_rtx
 
 from lesioncli.backends import tensorrt
 
@@ -79,8 +81,8 @@ def look(module: str, names: set[tuple[str, ...]], folder: Path | None) -> tuple
 def link_to_stub(version: str, folder: Path) -> None:
     """A copy of the bindings that `make` laid into the environment, beside libraries that do nothing."""
     home, compiler = Path(sys.prefix) / f"tensorrt-{version}", shutil.which("cc")
-    if not home.is_dir() or compiler is None:
-        pytest.skip(f"no bindings in {home.name} of the environment (make test sets them up), or no C compiler")
+    assert home.is_dir(), f"no {home}; make test sets it up"
+    assert compiler, "no C compiler"
     shutil.copytree(home, folder)
     source = folder / "stub.c"
     source.write_text("".join(f"void *{name}(void) {{ return 0; }}\n" for name in EXPORTED))
@@ -99,6 +101,9 @@ def test_the_adapter_is_read_for_what_it_touches() -> None:
     } <= touched()
 
 
+@pytest.mark.skipif(
+    (sys.platform, platform.machine()) != ("linux", "x86_64"), reason="make sets the bindings up on Linux x86-64 only"
+)
 @pytest.mark.parametrize("version", ["10.16", "11.4"])
 def test_tensorrts_bindings_have_all_that_is_touched(tmp_path: Path, version: str) -> None:
     link_to_stub(version, tmp_path / "linked")
@@ -108,7 +113,7 @@ def test_tensorrts_bindings_have_all_that_is_touched(tmp_path: Path, version: st
     assert missing == [["BuilderFlag", "NONE_SUCH"]]
 
 
+@needs_rtx
 def test_tensorrt_for_rtxs_bindings_have_all_that_is_touched() -> None:
-    pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed; pip install 'lesioncli[rtx]'")
     _, missing = look("tensorrt_rtx", {*touched(), ("BuilderFlag", "NONE_SUCH")}, None)
     assert missing == [["BuilderFlag", "NONE_SUCH"]]

@@ -20,6 +20,7 @@ from conftest import (
     draw,
     tiny_answers,
     write_graph,
+    write_touchy_graph,
 )
 from onnx import TensorProto, helper
 
@@ -172,23 +173,8 @@ def test_a_refused_build_leaves_the_engine_that_was_there(tiny_onnx: Path, tmp_p
 
 @pytest.fixture
 def touchy_onnx(tmp_path: Path) -> Path:
-    """Scores of .4 x brightness as a difference of large weights: in bf16 100.2 and 99.8 are both 100."""
-    weights = np.zeros((SIDE * SIDE, 3, 3), np.float32)
-    weights[:, 0], weights[:, 1] = 100.2 / 2**18, -99.8 / 2**18
-    nodes = {
-        "pixels": TINY_NODES["pixels"],
-        "red": TINY_NODES["red"],
-        "mask": TINY_NODES["mask"],
-        "flat": helper.make_node("Reshape", ["pixels", "flat_shape"], ["flat"]),
-        "scores": helper.make_node("MatMul", ["flat", "weights"], ["scores"]),
-    }
-    constants = {
-        "first": TINY_CONSTANTS["first"],
-        "flat_shape": np.array([0, -1], np.int64),
-        "weights": weights.reshape(-1, 3),
-    }
-    outputs = {name: TINY_OUTPUTS[name] for name in ("mask", "scores")}
-    return write_graph(tmp_path / "touchy.onnx", nodes, outputs, constants)
+    """In bf16 100.2 and 99.8 are both 100."""
+    return write_touchy_graph(tmp_path / "touchy.onnx", 100)
 
 
 GREY = [np.full((SIDE, SIDE, 3), value, np.uint8) for value in (128, 200, 255)]

@@ -1,7 +1,7 @@
 """Checkpoints: what was saved comes back, and no file that is something else is taken or run."""
 
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from lesioncli.errors import InputError
 from lesioncli.spec import METADATA_KEY, ModelSpec
 from lesioncli.training.checkpoint import load_checkpoint, make_network, save_checkpoint
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SPEC = ModelSpec(
     name="tiny",
     network="multitask",
@@ -22,14 +24,6 @@ SPEC = ModelSpec(
     width=96,
     options={"encoder": "efficientnet_lite0", "decoder_widths": [8], "separable": True, "lesion_pooling": True},
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

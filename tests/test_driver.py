@@ -1,4 +1,5 @@
 """What the NVIDIA driver is asked, and what is made of its answers; the driver here is a stand-in."""
+# ruff: noqa: N802 - its functions have the driver's names
 
 import ctypes
 from collections.abc import Sequence
@@ -15,22 +16,22 @@ class Driver:
     def __init__(self, gpus: Sequence[tuple[str, int, int]], init: int = 0, count: int = 0) -> None:
         self.gpus, self.statuses = gpus, {"init": init, "count": count}
 
-    def cuInit(self, flags: int) -> int:  # noqa: N802 - the driver's names
+    def cuInit(self, flags: int) -> int:
         return self.statuses["init"]
 
-    def cuDeviceGetCount(self, into: Any) -> int:  # noqa: N802
+    def cuDeviceGetCount(self, into: Any) -> int:
         into._obj.value = len(self.gpus)
         return self.statuses["count"]
 
-    def cuDeviceGet(self, into: Any, number: int) -> int:  # noqa: N802
+    def cuDeviceGet(self, into: Any, number: int) -> int:
         into._obj.value = 10 + number  # a handle is not a number
         return 0
 
-    def cuDeviceGetName(self, into: Any, size: int, device: Any) -> int:  # noqa: N802
+    def cuDeviceGetName(self, into: Any, size: int, device: Any) -> int:
         into.value = self.gpus[device.value - 10][0].encode()[: size - 1]
         return 0
 
-    def cuDeviceGetAttribute(self, into: Any, attribute: int, device: Any) -> int:  # noqa: N802
+    def cuDeviceGetAttribute(self, into: Any, attribute: int, device: Any) -> int:
         into._obj.value = self.gpus[device.value - 10][{75: 1, 76: 2}[attribute]]
         return 0
 

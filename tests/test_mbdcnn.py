@@ -3,36 +3,27 @@
 The paper's own sizes are proved in test_xception.py.
 """
 
-from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from networks import awake
 from torch import Tensor, nn
 
 from lesioncli.models.deeplab import lesion_logits
 from lesioncli.models.mbdcnn import MBDCNN, READS, MaskCN, activation_map
 from lesioncli.models.region import DILATION, SMALLEST, Region, cut_out, put_back, region_of
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SIDE = 64
-LITE = {"encoder": "efficientnet_lite0", "width": 16, "rates": (1, 2, 3)}
+LITE: dict[str, Any] = {"encoder": "efficientnet_lite0", "width": 16, "rates": (1, 2, 3)}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def make(**options: object) -> MBDCNN:
+def make(**options: Any) -> MBDCNN:
     torch.manual_seed(0)
-    network = MBDCNN(**{**LITE, **options}).eval()  # type: ignore[arg-type]
-    for each in network.modules():  # fresh norms in eval mode let maps die out in the depth
-        if isinstance(each, nn.BatchNorm2d):
-            each.running_var.fill_(0.3)  # type: ignore[union-attr]
-    return network
+    return awake(MBDCNN(**{**LITE, **options}))
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -114,6 +105,14 @@ def test_the_map_reaches_enhanced_sn_unless_it_is_switched_off() -> None:
         with torch.no_grad():
             same = torch.equal(network.enhance(images, activation), network.enhance(images, activation * 0))
         assert same != uses_map
+
+
+def test_a_map_goes_to_the_network_that_takes_one_and_to_no_other() -> None:
+    network, images, activation = make(), draw(1, 3, SIDE, SIDE), draw(1, 1, 4, 4)
+    with pytest.raises(ValueError, match="goes with takes_map"):
+        network.coarse_sn(images, activation)
+    with pytest.raises(ValueError, match="goes with takes_map"):
+        network.enhanced_sn(images)
 
 
 def test_no_gradient_flows_into_mask_cn_from_the_map() -> None:

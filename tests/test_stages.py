@@ -1,7 +1,7 @@
 """The stages of the cascade, run for real on four drawn lesions: each learns, and leaves the other networks alone."""
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from lesioncli.training.recipe import LossWeights, Recipe, StageSettings, TrainS
 from lesioncli.training.stages import STAGES, StageNetwork, find_stage, take_over
 from lesioncli.training.trainer import BEST
 from lesioncli.training.validation import validate
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SIDE = 64
 SPEC = ModelSpec(
@@ -61,14 +63,6 @@ balance = [2.0, 3.0, 1.0]
 dice = 1.0
 rank = 0.05
 """
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,19 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import SIDE, TINY_CONSTANTS, TINY_NODES, TINY_OUTPUTS, UInt8, draw, write_graph
+from conftest import (
+    HAS_RTX_WHEELS,
+    NO_RTX_WHEELS,
+    SIDE,
+    TINY_CONSTANTS,
+    TINY_NODES,
+    UInt8,
+    draw,
+    write_graph,
+    write_touchy_graph,
+)
+from networks import awake
 from onnx import helper
-from torch import nn
 
 from lesioncli.backends import half, tensorrt
 from lesioncli.backends.base import Manifest
@@ -29,12 +39,13 @@ from lesioncli.backends.driver import Gpu
 from lesioncli.backends.tensorrt import RTX, TENSORRT, PlanCompiler, Settings, open_compiler
 from lesioncli.errors import EngineError, MissingPackageError
 from lesioncli.files import PRETRAINED, sha256_of
-from lesioncli.models.mbdcnn import MBDCNN
 from lesioncli.spec import ModelSpec
-from lesioncli.training.checkpoint import save_checkpoint
+from lesioncli.training.checkpoint import make_network, save_checkpoint
 from lesioncli.training.export import export_checkpoint
 
-trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed; pip install 'lesioncli[rtx]'")
+if not HAS_RTX_WHEELS:
+    pytest.skip(NO_RTX_WHEELS, allow_module_level=True)
+trt = importlib.import_module("tensorrt_rtx")
 
 PICTURES = [draw(seed, 50, 70) for seed in range(3)]
 VERSION = tuple(int(each) for each in str(trt.__version__).split("."))
@@ -135,11 +146,8 @@ def cascade(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     folder = tmp_path_factory.mktemp("cascade")
     options = {"encoder": "efficientnet_lite0", "reads": "crop", "width": 16, "rates": (1, 2, 3)}
     torch.manual_seed(0)
-    network = MBDCNN(**options).eval()  # type: ignore[arg-type]
-    for each in network.modules():
-        if isinstance(each, nn.BatchNorm2d):
-            each.running_var.fill_(0.3)  # type: ignore[union-attr]
-    save_checkpoint(folder / "net.safetensors", network, ModelSpec("cascade", "mbdcnn", 64, 64, options))
+    spec = ModelSpec("cascade", "mbdcnn", 64, 64, options)
+    save_checkpoint(folder / "net.safetensors", awake(make_network(spec)), spec)
     return folder / "cascade.onnx", export_checkpoint(folder / "net.safetensors", folder / "cascade.onnx")
 
 
@@ -168,31 +176,11 @@ def test_in_half_moments_sums_and_probabilities_of_a_cascade_stay_fp32(
     assert {kind for name, kind in made if name in {"Conv", "Gemm", "MatMul"}} == {onnx.TensorProto.FLOAT16}
 
 
-def touchy_onnx(path: Path) -> Path:
-    """Scores of .4 x brightness as a difference of large weights: in fp16 1000.2 and 999.8 are 1000 and 1000."""
-    weights = np.zeros((SIDE * SIDE, 3, 3), np.float32)
-    weights[:, 0], weights[:, 1] = 1000.2 / 2**18, -999.8 / 2**18
-    nodes = {
-        "pixels": TINY_NODES["pixels"],
-        "red": TINY_NODES["red"],
-        "mask": TINY_NODES["mask"],
-        "flat": helper.make_node("Reshape", ["pixels", "flat_shape"], ["flat"]),
-        "scores": helper.make_node("MatMul", ["flat", "weights"], ["scores"]),
-    }
-    constants = {
-        "first": TINY_CONSTANTS["first"],
-        "flat_shape": np.array([0, -1], np.int64),
-        "weights": weights.reshape(-1, 3),
-    }
-    outputs = {name: TINY_OUTPUTS[name] for name in ("mask", "scores")}
-    return write_graph(path, nodes, outputs, constants)
-
-
 GREY = [np.full((SIDE, SIDE, 3), value, np.uint8) for value in (128, 200, 255)]
 
 
 def test_what_fp16_would_lose_is_refused_or_compiled_in_fp32(tmp_path: Path) -> None:
-    graph = touchy_onnx(tmp_path / "touchy.onnx")
+    graph = write_touchy_graph(tmp_path / "touchy.onnx", 1000)  # 1000.2 and 999.8 are both 1000
     with pytest.raises(EngineError, match="no engine written: in fp16, scores are off by"):
         build(graph, tmp_path / "fp16", GREY, compiler=compiler("sm86"), precision="fp16")
     assert names(tmp_path / "fp16") == []

@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -34,6 +34,8 @@ from lesioncli.training.recipe import AugmentSettings, Recipe, TrainSettings, lo
 from lesioncli.training.stages import StageNetwork, find_stage
 from lesioncli.training.trainer import BEST, Progress, Task, choose_device, make_fabric, train
 from lesioncli.training.validation import validate
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SIDE = 64
 EPOCHS = 3
@@ -87,14 +89,6 @@ ema = 0.9
 initial = "none"
 workers = 1
 """
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def draw_folder(folder: Path, count: int, height: int = SIDE, width: int = SIDE) -> Path:
@@ -324,7 +318,8 @@ def killed(tmp_path: Path, recipe: Path, data: Path, stage: str) -> Path:
 
 
 def saved_state(folder: Path) -> dict[str, Any]:
-    return torch.load(folder / "last.pt", weights_only=True)  # type: ignore[no-any-return]
+    state: dict[str, Any] = torch.load(folder / "last.pt", weights_only=True)
+    return state
 
 
 def test_a_run_that_was_killed_and_resumed_ends_with_the_same_weights(

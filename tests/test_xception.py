@@ -1,10 +1,11 @@
 """The Xceptions of paper A, against its published sizes and against forward passes written again from raw weights."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import cast
 
 import pytest
 import torch
+from networks import lively
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
@@ -12,15 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from lesioncli.models.mbdcnn import MBDCNN
 from lesioncli.models.xception import AlignedXception65, Xception41
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 Weights = Mapping[str, Tensor]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -30,32 +25,18 @@ def mbdcnn() -> MBDCNN:
         return MBDCNN("xception").eval()
 
 
-def lively(network: nn.Module) -> nn.Module:
-    """Weights that keep the signal's variance and norms that are not the identity."""
-    generator = torch.Generator().manual_seed(2)
-    for each in network.modules():
-        if isinstance(each, nn.Conv2d):
-            nn.init.kaiming_normal_(each.weight, generator=generator)
-        if isinstance(each, nn.BatchNorm2d):
-            each.running_mean = torch.empty(each.num_features).normal_(0, 0.2, generator=generator)
-            each.running_var = torch.empty(each.num_features).uniform_(1, 3, generator=generator)
-            nn.init.uniform_(each.weight, 0.3, 1.0, generator=generator)
-            nn.init.normal_(each.bias, 0, 0.2, generator=generator)
-    return network.eval()
-
-
 @pytest.fixture(scope="module")
 def aligned() -> AlignedXception65:
     with torch.device("meta"):
         network = AlignedXception65()
-    return cast(AlignedXception65, lively(network.to_empty(device="cpu")))
+    return cast(AlignedXception65, lively(network.to_empty(device="cpu"), variance=(1, 3), gain=(0.3, 1.0)))
 
 
 @pytest.fixture(scope="module")
 def xception41() -> Xception41:
     with torch.device("meta"):
         network = Xception41()
-    return cast(Xception41, lively(network.to_empty(device="cpu")))
+    return cast(Xception41, lively(network.to_empty(device="cpu"), variance=(1, 3), gain=(0.3, 1.0)))
 
 
 @pytest.fixture(scope="module")

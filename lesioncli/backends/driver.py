@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+DRIVERS = {"Linux": "libcuda.so.1", "Windows": "nvcuda.dll"}
 COMPUTE_CAPABILITY = (75, 76)  # the driver's numbers of the attributes major and minor
 
 
@@ -23,8 +24,8 @@ class Gpu:
 def find_gpus() -> tuple[Sequence[Gpu], str]:
     """(GPUs in the driver's order, why there are none or "")."""
     try:
-        driver = ctypes.CDLL("nvcuda.dll" if platform.system() == "Windows" else "libcuda.so.1")
-    except OSError:
+        driver = ctypes.CDLL(DRIVERS[platform.system()])
+    except (KeyError, OSError):
         return (), "no NVIDIA driver found"
     count = ctypes.c_int(0)
     if (status := driver.cuInit(0)) or (status := driver.cuDeviceGetCount(ctypes.byref(count))):

@@ -86,12 +86,16 @@ class DeepLab(nn.Module):
                 module.apply(_initialise)
 
     def forward(self, images: Tensor, activation: Tensor | None = None) -> Tensor:
-        """RGB in [0, 1] (N, 3, H, W), activation map (N, 1, H/16, W/16) -> logits (N, 2, H, W)."""
+        """RGB in [0, 1] (N, 3, H, W), activation map (N, 1, H/16, W/16) -> logits (N, 2, H, W).
+
+        ValueError where a map is given to a network that takes none, or none to one that takes it.
+        """
         low, deep = self.encoder(images)
         x = self.aspp_dropout(self.aspp(deep))
-        if self.map_merge is not None:
-            assert activation is not None  # noqa: S101 - the two go together by construction
+        if self.map_merge is not None and activation is not None:
             x = self.map_merge(torch.cat([x, activation], 1))
+        elif self.map_merge is not None or activation is not None:
+            raise ValueError("an activation map goes with takes_map, and with nothing else")
         x = self.decoder(torch.cat([_enlarge(x), self.low(low)], 1))
         return _enlarge(self.logits(x))
 

@@ -99,7 +99,7 @@ class StageNetwork(nn.Module):
         return self.stage.run(self.network, images)
 
     def class_probabilities(self, class_logits: Tensor) -> Tensor:
-        return cast(Any, self.network).class_probabilities(class_logits)  # type: ignore[no-any-return]
+        return cast(Tensor, cast(Any, self.network).class_probabilities(class_logits))
 
     def with_part(self, part: nn.Module) -> "StageNetwork":
         """The same, with another module in the part's place, in eval mode; the frozen parts are shared."""

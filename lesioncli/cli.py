@@ -5,20 +5,15 @@ Results go to stdout, everything about how it goes to stderr. Imports of the lib
 """
 
 import dataclasses
-import json
 import logging
-import math
-import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from typer.core import TyperGroup
 
 from lesioncli import __version__
@@ -30,21 +25,30 @@ from lesioncli.errors import (
     LesionError,
     MissingPackageError,
 )
+from lesioncli.render import (
+    comparing,
+    compiling,
+    engine_json,
+    err,
+    evaluation_json,
+    list_some,
+    out,
+    plain,
+    print_evaluation,
+    print_json,
+    report_run,
+    say,
+    segmenting,
+    tell_evaluation,
+    training_progress,
+)
 
 if TYPE_CHECKING:
     from lesioncli.backends.build import Built, Compiler
-    from lesioncli.backends.choose import Listed
     from lesioncli.backends.tensorrt import Settings
-    from lesioncli.evaluation.evaluate import Evaluation
     from lesioncli.inference.geometry import UInt8
-    from lesioncli.inference.images import ImageFile
-    from lesioncli.inference.run import Summary
-
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
 
 ENGINES = Path("engines")
-SHOWN_FAILURES = 20
 GATE_PICTURES = 32  # drawn ones cost 25 ms each; fewer let a bf16 engine pass that is off on photographs
 
 
@@ -55,7 +59,7 @@ class Group(TyperGroup):
         try:
             return super().invoke(ctx)
         except LesionError as error:
-            err.print(f"[bold red]error:[/] {_plain(error)}", soft_wrap=True)
+            err.print(f"[bold red]error:[/] {plain(error)}", soft_wrap=True)
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
             err.print("interrupted; what is finished is kept, the same command goes on from there")
@@ -151,33 +155,22 @@ def build_engine(
     chosen, reason = choose_backend(backend)
     _one_of("--precision", precision or "auto", ("auto", "fp32", "bf16" if chosen == "openvino" else "fp16"))
     targets = [each.strip().lower() for each in (target or "").split(",") if each.strip()]
-    _say(f"backend {chosen}: {reason}")
-    with _compiling(not json_output) as tell:
+    say(f"backend {chosen}: {reason}")
+    with compiling(not json_output) as tell:
         settings = Settings(targets, dynamic, workspace, optimization_level, out_folder, tell)
         built = _build(model, out_folder, name, precision, batch, images, _compiler(chosen, settings))
-    _say(f"precision {built.manifest.precision}: {built.reason}")
+    say(f"precision {built.manifest.precision}: {built.reason}")
     if json_output:
-        _print_json({"engine": str(built.path), **dataclasses.asdict(built.manifest)})
+        print_json({"engine": str(built.path), **dataclasses.asdict(built.manifest)})
         return
     parity = built.manifest.parity
     judged = "agrees" if built.manifest.gated == "engine" else "cannot be run here, but what it is compiled of agrees"
     out.print(
-        f"{_plain(built.path)}: {judged} with the graph on {parity['images']:.0f} pictures: "
+        f"{plain(built.path)}: {judged} with the graph on {parity['images']:.0f} pictures: "
         f"mask Jaccard {parity['mask_jaccard']:.4f} (worst {parity['worst_mask_jaccard']:.4f}), "
         f"scores within {parity['score_difference']:.4f}",
         soft_wrap=True,
     )
-
-
-@contextmanager
-def _compiling(show: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """Yields what takes (phase, step, steps) of a compiler and moves a bar, in a terminal."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, disable=not (show and err.is_terminal), transient=True) as bar:
-        task = bar.add_task("checking", total=None)
-        yield lambda phase, step, steps: bar.update(task, description=phase, completed=step, total=max(steps, 1))
 
 
 def _compiler(backend: str, settings: "Settings") -> "Compiler | None":
@@ -277,14 +270,14 @@ def segment(
     options = Options(threshold, workers, overlay, tta)
     with (
         open_engine(manifest, 2 * (workers or count_cores()), PROCEDURES[tta].layout) as opened,
-        _progress(found, not json_output) as tell,
+        segmenting(found, not json_output) as tell,
     ):
         if batch not in (None, opened.batch_size):
             raise InputError(
                 f"{manifest}: is built for batches of {opened.batch_size}; run: lesioncli build-engine --batch {batch}"
             )
         summary = run(found, opened, out_folder, options, overwrite=overwrite, on_outcome=tell)
-    _report_run(summary, json_output)
+    report_run(summary, json_output)
     if summary.failed:
         raise typer.Exit(EXIT_SOME_FAILED)
 
@@ -296,65 +289,17 @@ def _engine_for(asked: str | None, backend: str, why: str, batch: int | None) ->
 
     path, reason = find_engine(asked, backend, ENGINES)
     if path is not None:
-        _say(f"engine {path} ({reason}); backend {backend}: {why}")
+        say(f"engine {path} ({reason}); backend {backend}: {why}")
         return path
     if backend != "openvino":
         _, problem = find_gpus()
         wanted = "" if problem else f" --backend {backend}"
         raise EngineError(f"{backend}: {problem or reason}; run: lesioncli build-engine{wanted}")
     built = _build(None, ENGINES, None, None, batch, None)
-    _say(
+    say(
         f"engine {built.path} built now, {reason}; backend {backend}: {why}; {built.manifest.precision}: {built.reason}"
     )
     return built.path
-
-
-@contextmanager
-def _progress(images: "Sequence[ImageFile]", show: bool) -> Iterator[Callable[[Any], None]]:
-    """Yields what takes each Outcome: moves a bar in a terminal, names the first failures anywhere."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    failures = done = 0
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=err, disable=not (show and err.is_terminal)) as bar:
-        task = bar.add_task("", total=len(images), rate="")
-
-        def tell(outcome: Any) -> None:
-            nonlocal failures, done
-            done += outcome.status != "skipped"
-            elapsed = bar.tasks[0].elapsed
-            bar.update(task, advance=1, rate=f"{done / elapsed:.0f} images/s" if elapsed else "")
-            if outcome.status != "failed":
-                return
-            failures += 1
-            if failures <= SHOWN_FAILURES:
-                err.print(f"[red]failed:[/] {_plain(outcome.image.path)}: {outcome.stage}: {_plain(outcome.reason)}")
-
-        yield tell
-    if failures > SHOWN_FAILURES:
-        err.print(f"... and {failures - SHOWN_FAILURES} more failed; scores.csv names them all")
-
-
-def _report_run(summary: "Summary", json_output: bool) -> None:
-    if json_output:
-        _print_json({**dataclasses.asdict(summary), "images_per_second": round(summary.images_per_second, 2)})
-        return
-    speed = f", {summary.images_per_second:.0f} images/s" if summary.ok + summary.failed else ""
-    out.print(
-        f"{summary.images} images: {summary.ok} ok, {summary.failed} failed, {summary.skipped} done before"
-        f" ({summary.seconds:.1f} s{speed}); masks and scores.csv are in {_plain(summary.out)}/",
-        soft_wrap=True,
-    )
-    if summary.ok > len(summary.look_first):
-        names = ", ".join(f"{_plain(name)} ({confidence:.2f})" for name, confidence in summary.look_first)
-        out.print(f"least sure, so worth a look first: {names}", soft_wrap=True)
 
 
 @app.command()
@@ -383,7 +328,7 @@ def evaluate(
     from lesioncli.evaluation.protocols import PROTOCOLS
 
     _one_of("--protocol", protocol, tuple(PROTOCOLS))
-    with _counter(not json_output) as tell:
+    with comparing(not json_output) as tell:
         evaluation = library.evaluate(
             truth,
             predictions,
@@ -399,126 +344,14 @@ def evaluate(
     if evaluation.cases:
         library.write_cases(evaluation, path)
     if json_output:
-        _print_json(_evaluation_json(evaluation, protocol))
+        print_json(evaluation_json(evaluation, protocol))
     else:
-        _print_evaluation(evaluation, protocol)
+        print_evaluation(evaluation, protocol)
         if evaluation.cases:
-            out.print(f"per image: {_plain(path)}", soft_wrap=True)
-    _tell_evaluation(evaluation, PROTOCOLS[protocol].complete)
+            out.print(f"per image: {plain(path)}", soft_wrap=True)
+    tell_evaluation(evaluation, PROTOCOLS[protocol].complete)
     if evaluation.failed:
         raise typer.Exit(EXIT_SOME_FAILED)
-
-
-@contextmanager
-def _counter(show: bool) -> Iterator[Callable[[int, int], None]]:
-    """Yields what takes (done, total) and moves a bar, in a terminal."""
-    from rich.progress import Progress
-
-    with Progress(console=err, disable=not (show and err.is_terminal), transient=True) as bar:
-        task = bar.add_task("comparing")
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def _evaluation_json(evaluation: "Evaluation", protocol: str) -> Mapping[str, Any]:
-    """The official scorer's document, and all else under `lesioncli`."""
-    from lesioncli.evaluation.protocols import joined
-
-    scored = sum(not case.problem for case in evaluation.cases)
-    ours = {
-        "protocol": protocol,
-        "ranking": {key: {"figure": name, "value": value} for key, (name, value) in evaluation.ranking.items()},
-        "truths": len(evaluation.cases),
-        "scored": scored,
-        "means": evaluation.means,
-        "auc": evaluation.auc,
-        "auc_mean": evaluation.auc_mean,
-        "auc_count": evaluation.auc_count,
-        "per_class": evaluation.per_class,
-        "intervals": {key: list(value) for key, value in evaluation.intervals.items()},
-        "problems": _problems(evaluation),
-        "extra": evaluation.extra,
-        "extra_scores": evaluation.extra_scores,
-        "notes": _notes(evaluation),
-    }
-    official = joined(evaluation.mask_document, evaluation.score_document)
-    return cast(Mapping[str, Any], _without_nan({**official, "lesioncli": ours}))
-
-
-def _without_nan(content: Any) -> Any:
-    """JSON has no nan: a figure that is undefined is null."""
-    if isinstance(content, Mapping):
-        return {key: _without_nan(value) for key, value in content.items()}
-    return None if isinstance(content, float) and math.isnan(content) else content
-
-
-def _problems(evaluation: "Evaluation") -> list[str]:
-    return [f"{case.name}: {case.problem}" for case in evaluation.cases if case.problem] + [*evaluation.score_problems]
-
-
-def _notes(evaluation: "Evaluation") -> list[str]:
-    return [*evaluation.notes, *(f"{case.name}: {case.note}" for case in evaluation.cases if case.note)]
-
-
-def _print_evaluation(evaluation: "Evaluation", protocol: str) -> None:
-    from rich.table import Table
-
-    from lesioncli.evaluation.evaluate import AUC_MEAN
-
-    table = Table("metric", "value", "95 % interval", "images")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    judged = [case.metrics for case in evaluation.cases if not case.problem]
-    means = [
-        (name, name, value, sum(not math.isnan(metrics[name]) for metrics in judged))
-        for name, value in evaluation.means.items()
-    ]
-    aucs = [
-        (name, f"AUC {name.replace('_', ' ')}", value, evaluation.auc_count) for name, value in evaluation.auc.items()
-    ]
-    if len(aucs) > 1:
-        aucs.append((AUC_MEAN, "AUC mean", evaluation.auc_mean, evaluation.auc_count))
-    for key, name, value, count in [*means, *aucs]:
-        interval = evaluation.intervals.get(key)
-        shown = f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else ""
-        table.add_row(_plain(name), _figure(value), shown, str(count))
-    out.print(table)
-    if evaluation.per_class:
-        _print_classes(evaluation.per_class)
-    for what, (name, value) in evaluation.ranking.items():
-        out.print(f"{protocol} ranks {what} by {name}: {_figure(value)}", soft_wrap=True)
-
-
-def _print_classes(per_class: Mapping[str, Mapping[str, float]]) -> None:
-    from rich.table import Table
-
-    table = Table("metric", *(_plain(name.replace("_", " ")) for name in per_class))
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for metric in next(iter(per_class.values())):
-        table.add_row(metric, *(_figure(metrics[metric]) for metrics in per_class.values()))
-    out.print(table)
-
-
-def _figure(value: float) -> str:
-    return "undefined" if math.isnan(value) else f"{value:.4f}"
-
-
-def _tell_evaluation(evaluation: "Evaluation", complete: bool) -> None:
-    """Say what was not judged, what was too much, and what was odd."""
-    problems = _problems(evaluation)
-    _list_some("not scored", problems)
-    _list_some("prediction without a truth", evaluation.extra)
-    _list_some("scores without a label", evaluation.extra_scores)
-    _list_some("note", _notes(evaluation))
-    if problems and complete:
-        _say("no official figures where an image is missing: the official scorer takes all or none")
-
-
-def _list_some(title: str, lines: Sequence[str]) -> None:
-    for line in lines[:SHOWN_FAILURES]:
-        err.print(f"[red]{title}:[/] {_plain(line)}", soft_wrap=True)
-    if len(lines) > SHOWN_FAILURES:
-        err.print(f"... and {len(lines) - SHOWN_FAILURES} more; --json lists them all")
 
 
 @app.command()
@@ -537,11 +370,11 @@ def submission(
     written = write_submission(predictions, out_folder, challenge)
     if json_output:
         files = {str(path): images for path, images in written.files.items()}
-        _print_json({"files": files, "problems": written.problems})
+        print_json({"files": files, "problems": written.problems})
     else:
         for path, images in written.files.items():
-            out.print(f"{_plain(path)}: {images} images", soft_wrap=True)
-    _list_some("left out", written.problems)
+            out.print(f"{plain(path)}: {images} images", soft_wrap=True)
+    list_some("left out", written.problems)
     if written.problems:
         raise typer.Exit(EXIT_SOME_FAILED)
 
@@ -571,25 +404,15 @@ def engines(
 
     found = list_engines(folder)
     if json_output:
-        _print_json([_engine_json(each) for each in found])
+        print_json([engine_json(each) for each in found])
         return
     if not found:
-        out.print(f"no engines in {_plain(folder)}/; run: lesioncli build-engine", soft_wrap=True)
+        out.print(f"no engines in {plain(folder)}/; run: lesioncli build-engine", soft_wrap=True)
     for each in found:
-        out.print(f"{_plain(each.path.name)}: {_plain(each.description)}", soft_wrap=True)
+        out.print(f"{plain(each.path.name)}: {plain(each.description)}", soft_wrap=True)
         out.print(
-            f"  [red]does not run here:[/] {_plain(each.problem)}" if each.problem else "  runs here", soft_wrap=True
+            f"  [red]does not run here:[/] {plain(each.problem)}" if each.problem else "  runs here", soft_wrap=True
         )
-
-
-def _engine_json(engine: "Listed") -> Mapping[str, Any]:
-    manifest = dataclasses.asdict(engine.manifest) if engine.manifest else None
-    return {
-        "engine": str(engine.path),
-        "runs_here": not engine.problem,
-        "problem": engine.problem,
-        "manifest": manifest,
-    }
 
 
 @app.command()
@@ -601,11 +424,11 @@ def doctor(json_output: Json = False) -> None:
 
     findings = examine(ENGINES)
     if json_output:
-        _print_json([dataclasses.asdict(each) for each in findings])
+        print_json([dataclasses.asdict(each) for each in findings])
     else:
         table = Table("what", "state", "fix", box=None)
         for each in findings:
-            table.add_row(each.subject, _plain(each.state), _plain(each.fix))
+            table.add_row(each.subject, plain(each.state), plain(each.fix))
         out.print(table)
     if any(each.needed and each.fix for each in findings):
         raise typer.Exit(4)
@@ -628,7 +451,8 @@ def train(
     _one_of("--device", device, ("auto", "cpu", "cuda"))
     try:
         from lesioncli.training.datasets import collect
-        from lesioncli.training.trainer import Task, choose_device, make_fabric
+        from lesioncli.training.devices import choose_device, make_fabric
+        from lesioncli.training.trainer import Task
         from lesioncli.training.trainer import train as library
     except ModuleNotFoundError as error:
         raise MissingPackageError(str(error.name), "train") from error
@@ -640,41 +464,14 @@ def train(
     fabric, precision = make_fabric(chosen)
     first = fabric.is_global_zero  # of several processes, one speaks
     if first:
-        _say(f"{len(training)} training and {len(held_out)} validation samples; device {chosen}: {reason}; {precision}")
-    with _training_progress(first) as (on_step, on_epoch):
+        say(f"{len(training)} training and {len(held_out)} validation samples; device {chosen}: {reason}; {precision}")
+    with training_progress(first) as (on_step, on_epoch):
         task = Task(
-            resolved, training, held_out, run_folder, seed, start, on_step, on_epoch, _say if first else lambda _: None
+            resolved, training, held_out, run_folder, seed, start, on_step, on_epoch, say if first else lambda _: None
         )
         best = library(task, fabric, stage)
     if first:
-        out.print(f"best checkpoint: {_plain(best)}; next: lesioncli build-engine {_plain(best)}", soft_wrap=True)
-
-
-@contextmanager
-def _training_progress(
-    show: bool,
-) -> Iterator[tuple[Callable[[Any], None], Callable[[str, Mapping[str, float]], None]]]:
-    """A bar over the epoch's steps with loss, rate and time left, and a line for every epoch."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.fields[where]}"), BarColumn(), MofNCompleteColumn())
-    more = (TextColumn("loss {task.fields[loss]:.3f}  {task.fields[rate]}"), TimeRemainingColumn())
-    with Progress(*columns, *more, console=err, disable=not (show and err.is_terminal)) as bar:
-        task = bar.add_task("", total=None, where="", loss=math.nan, rate="")
-
-        def on_step(progress: Any) -> None:
-            speed = bar.tasks[0].speed
-            rate = f"{speed:.1f} steps/s" if speed else ""
-            if progress.step == 0:
-                bar.reset(task, total=progress.steps)
-            where = f"{progress.stage} {progress.epoch + 1}/{progress.epochs}"
-            bar.update(task, completed=progress.step + 1, where=where, loss=progress.loss, rate=rate)
-
-        def on_epoch(stage: str, row: Mapping[str, float]) -> None:
-            figures = ", ".join(f"{key} {value:.4g}" for key, value in row.items() if key != "epoch")
-            err.print(f"{stage}, epoch {row['epoch']:.0f}: {figures}", soft_wrap=True)
-
-        yield on_step, on_epoch
+        out.print(f"best checkpoint: {plain(best)}; next: lesioncli build-engine {plain(best)}", soft_wrap=True)
 
 
 def _quiet_decoders() -> None:
@@ -686,18 +483,3 @@ def _quiet_decoders() -> None:
 def _one_of(flag: str, value: str, allowed: Sequence[str]) -> None:
     if value not in allowed:
         raise typer.BadParameter(f"{value!r} is none of {', '.join(allowed)}", param_hint=flag)
-
-
-def _say(text: str) -> None:
-    err.print(_plain(text), style="dim", soft_wrap=True)
-
-
-def _print_json(content: Any) -> None:
-    sys.stdout.write(json.dumps(content, indent=1, default=str) + "\n")
-
-
-def _plain(text: object) -> str:
-    """Text for rich in which a file's name is no markup."""
-    from rich.markup import escape
-
-    return escape(str(text))

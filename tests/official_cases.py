@@ -1,6 +1,6 @@
 """Small cases for the official scorer and for ours, drawn here, and what the official one said of them.
 
-tests/official_documents.json holds its answers. To make it anew, in the environment that `make test-official` sets up:
+tests/official_documents.json holds its answers. To make it anew, once `make test` has set the scorer up:
 
     .venv/bin/python tests/official_cases.py .venv/official/bin/python
 """

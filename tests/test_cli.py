@@ -208,6 +208,17 @@ def test_json_is_the_only_thing_on_stdout(here: Path) -> None:
     assert {"lesioncli", "openvino", "processor", "engine"} <= {each["subject"] for each in findings}
 
 
+def test_each_class_and_the_ranking_are_shown_for_a_challenge_alone(here: Path) -> None:
+    call("demo", "data", "--count", "3", "--size", "96", "64")
+    call("segment", "data/images", "--out", "masks")
+    plain, ph2 = (call("evaluate", "--gt", "data/labels", "--protocol", name).stdout for name in ("plain", "ph2"))
+    assert "more of each class: --protocol isic2017, or --json" in plain
+    assert "ranks" not in plain
+    assert "ppv" not in plain
+    assert "ph2 ranks masks by macro_average.jaccard: " in ph2
+    assert "ppv" in ph2
+
+
 def test_evaluate_names_what_is_missing(here: Path) -> None:
     call("demo", "data", "--count", "3", "--size", "128", "96")
     call("segment", "data/images", "--out", "masks")

@@ -418,6 +418,11 @@ def test_devices_share_every_batch_out_between_them() -> None:
     assert all(len(batch) == 2 for share in shares for batch in share)
 
 
+def test_more_devices_than_samples_in_a_batch_are_refused() -> None:
+    with pytest.raises(InputError, match="a batch of 2 cannot be shared out between 3 processes"):
+        EpochSampler([1.0] * 8, 2, seed=0, share=(0, 3))
+
+
 def counted(weights: list[float], epoch: int) -> list[int]:
     sampler = EpochSampler(weights, 1, seed=0)
     sampler.epoch = epoch

@@ -24,7 +24,8 @@ ALLOWED: dict[str, set[str]] = {
     "training": {"models", "evaluation", "inference.geometry", "inference.images"},
     "source": {"backends", "training"},
     "doctor": {"backends"},
-    "cli": {"backends", "inference", "evaluation", "training", "source", "demo", "doctor"},
+    "render": {"evaluation"},
+    "cli": {"backends", "inference", "evaluation", "training", "source", "demo", "doctor", "render"},
 }
 FREE = {"errors", "spec", "files", "cores"}
 VENDORS = {

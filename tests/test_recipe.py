@@ -142,6 +142,7 @@ def test_a_resolved_recipe_holds_every_value() -> None:
             MODEL + "[stages.joint.optimizer]\nlr = 3",
             r"\[stages\.joint\] has no 'optimizer'; it has train, loss, augment",
         ),
+        (MODEL + "[stages.joint.train]\nexclude = ['a']", r"\[stages\.joint\.train\] has no exclude.*see \[train\]"),
         (MODEL + "[stages]\njoint = 3", r"stages\.joint must be a section"),
         (MODEL + "options = 3", r"\[model\] options = 3.*table"),
         (MODEL.replace("64", "'64'"), r"\[model\] height = '64'.*int"),

@@ -30,9 +30,10 @@ from lesioncli.errors import EngineError, InputError
 from lesioncli.spec import CLASSES, ModelSpec
 from lesioncli.training.checkpoint import load_checkpoint, make_network
 from lesioncli.training.datasets import Sample, read_samples
+from lesioncli.training.devices import choose_device, make_fabric
 from lesioncli.training.recipe import AugmentSettings, Recipe, TrainSettings, load_recipe
 from lesioncli.training.stages import StageNetwork, find_stage
-from lesioncli.training.trainer import BEST, Progress, Task, choose_device, make_fabric, train
+from lesioncli.training.trainer import BEST, Progress, Task, train
 from lesioncli.training.validation import validate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -276,7 +277,8 @@ import torch
 
 from lesioncli.training.datasets import read_samples
 from lesioncli.training.recipe import load_recipe
-from lesioncli.training.trainer import Task, make_fabric, train
+from lesioncli.training.devices import make_fabric
+from lesioncli.training.trainer import Task, train
 
 
 def die_in_the_middle_of_epoch_2(progress):

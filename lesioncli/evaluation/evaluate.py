@@ -7,7 +7,7 @@ their size; of a million images only names and numbers are held.
 
 import csv
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,6 +21,7 @@ from lesioncli.cores import count_cores
 from lesioncli.errors import ImageError, InputError
 from lesioncli.evaluation.distances import measure
 from lesioncli.evaluation.masks import Found, find_masks, read_mask
+from lesioncli.evaluation.matching import Job, by_image, match, pair
 from lesioncli.evaluation.metrics import (
     PIXEL_METRICS,
     auc,
@@ -30,7 +31,7 @@ from lesioncli.evaluation.metrics import (
     means,
     percentile_interval,
 )
-from lesioncli.evaluation.protocols import PROTOCOLS, Protocol, image_id, mask_document, ranking, score_document
+from lesioncli.evaluation.protocols import PROTOCOLS, Protocol, mask_document, ranking, score_document
 from lesioncli.evaluation.readers import Truth, read_truth
 from lesioncli.evaluation.scores import class_metrics
 from lesioncli.evaluation.tables import NO_LABELS, Labels, ScoreRow, read_scores
@@ -121,7 +122,7 @@ def evaluate(
     found = _find_predictions(true, predictions)
     _refuse_nothing(truth, predictions, true, found, rows)
     failures = {name: row.failure for name, row in (rows or {}).items() if row.failure}
-    jobs, extra = _pair(_by_image(true.masks, rules), found, failures, rules)
+    jobs, extra = pair(by_image(true.masks, rules), found, failures, rules)
     cases = tuple(_watched(_run(jobs, distances, workers or count_cores()), len(jobs), on_progress))
     averages, mean_intervals = _mean_metrics(cases, seed)
     scored = _join(true.labels, rows, rules)
@@ -164,9 +165,6 @@ def _shown(value: float) -> float | str:
     return "" if math.isnan(value) else value
 
 
-# What there is
-
-
 def _read_scores(asked: Path | None, predictions: Path, labels: Labels) -> dict[str, ScoreRow] | None:
     if asked and not asked.is_file():
         raise InputError(f"{asked}: no such file")
@@ -191,78 +189,7 @@ def _refuse_nothing(
         raise InputError(f"{predictions / SCORES}: no scores to compare with {truth}; give them with --scores")
 
 
-# Which belongs to which
-
-
-def _by_image(masks: Mapping[str, Path], rules: Protocol) -> dict[str, Path]:
-    """True masks by the image that the protocol sees in their names."""
-    if not rules.isic_names:
-        return dict(masks)
-    found: dict[str, Path] = {}
-    for name, path in masks.items():
-        image = image_id(name, rules)
-        if image in found:
-            raise InputError(f"two masks for {image}: {found[image]} and {path}; keep one of them")
-        found[image] = path
-    return found
-
-
-def _match(names: Collection[str], available: Collection[str], rules: Protocol) -> dict[str, tuple[str, ...]]:
-    """For each name what it may mean in `available`: one is a match, none or several are a problem.
-
-    The whole name decides. Only where no name has a folder does the image that an available one names do too:
-    elsewhere x could take what belongs to a/x.
-    """
-    by_image: dict[str, list[str]] = {}
-    if not any("/" in name for name in names):
-        for each in sorted(available):
-            by_image.setdefault(image_id(each, rules), []).append(each)
-    return {name: (name,) if name in available else tuple(by_image.get(name, ())) for name in names}
-
-
-class _Job(NamedTuple):
-    """A truth mask and its prediction, or why there is none."""
-
-    name: str
-    truth: Path
-    prediction: Path | str
-
-
-def _pair(
-    truths: Mapping[str, Path], found: Found, failures: Mapping[str, str], rules: Protocol
-) -> tuple[list[_Job], tuple[str, ...]]:
-    """One job per truth, sorted by name, and the names of the masks that no truth asked for."""
-    matches = _match(truths, found.masks.keys() | failures.keys(), rules)
-    unusable = {image_id(name, rules): path for name, path in found.others.items()}
-    jobs = [
-        _Job(name, truths[name], _choose(name, matches[name], found.masks, failures, unusable))
-        for name in sorted(truths)
-    ]
-    asked_for = {name for each in matches.values() for name in each}
-    return jobs, tuple(sorted(found.masks.keys() - asked_for))
-
-
-def _choose(
-    name: str,
-    matches: tuple[str, ...],
-    masks: Mapping[str, Path],
-    failures: Mapping[str, str],
-    unusable: Mapping[str, Path],
-) -> Path | str:
-    if not matches:
-        other = unusable.get(name.rpartition("/")[2])
-        return f"no prediction: {other.name} is not a PNG, BMP or TIFF; save it as PNG" if other else "no prediction"
-    if len(matches) > 1:
-        return f"several predictions: {', '.join(matches)}"
-    if matches[0] in failures:  # a mask that is there all the same is left from an earlier run
-        return f"no prediction: {failures[matches[0]]}"
-    return masks[matches[0]]
-
-
-# Judging masks
-
-
-def _run(jobs: list[_Job], distances: bool, workers: int) -> Iterator[CaseResult]:
+def _run(jobs: list[Job], distances: bool, workers: int) -> Iterator[CaseResult]:
     judge = partial(_judge, distances)
     with ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(jobs), _QUEUE_LENGTH):
@@ -278,7 +205,7 @@ def _watched(
         yield case
 
 
-def _judge(distances: bool, job: _Job) -> CaseResult:
+def _judge(distances: bool, job: Job) -> CaseResult:
     if isinstance(job.prediction, str):
         return CaseResult(job.name, {}, job.prediction)
     try:
@@ -308,9 +235,6 @@ def _mean_metrics(cases: tuple[CaseResult, ...], seed: int) -> tuple[dict[str, f
     return averages, {names[column]: percentile_interval(resampled[:, column]) for column in columns}
 
 
-# Labels and scores
-
-
 class _Scored(NamedTuple):
     """Labels and scores (N, K) and weights (N, 2) of the labelled ids that have both, and what is wrong with others."""
 
@@ -328,7 +252,7 @@ def _join(labels: Labels, rows: Mapping[str, ScoreRow] | None, rules: Protocol) 
         labels, rows = NO_LABELS, {}
     usable: list[tuple[str, ScoreRow]] = []
     problems: list[str] = []
-    matches = _match(labels.by_id, rows, rules)
+    matches = match(labels.by_id, rows, rules)
     for name, found in sorted(matches.items()):
         if problem := _score_problem(found, rows, labels.classes):
             problems.append(f"{name}: {problem}")

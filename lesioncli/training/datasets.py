@@ -200,11 +200,14 @@ class EpochSampler(Sampler[list[Key]]):
 
     `weights` (one a sample) say how often each is drawn; equal ones draw every sample once an epoch. `share` is (which,
     of how many): each device takes its part of every batch, so that a batch is the same on any number of devices.
+    InputError where there are more devices than samples in a batch.
     """
 
     def __init__(self, weights: Sequence[float], batch: int, seed: int, share: tuple[int, int] = (0, 1)) -> None:
         self.weights = np.asarray(weights, np.float64)
         self.batch = min(batch, len(weights))
+        if share[1] > self.batch:
+            raise InputError(f"a batch of {self.batch} cannot be shared out between {share[1]} processes; start fewer")
         self.seed = seed
         self.share = share
         self.epoch = 0

@@ -148,6 +148,8 @@ def _build_stages(stages: Any, common: Mapping[str, Any]) -> dict[str, StageSett
     for name, own in _table(stages, "stages").items():
         if strange := set(_table(own, f"stages.{name}")) - set(parts):
             raise ValueError(f"[stages.{name}] has no {sorted(strange)[0]!r}; it has {', '.join(parts)}")
+        if "exclude" in _table(own.get("train", {}), f"stages.{name}.train"):
+            raise ValueError(f"[stages.{name}.train] has no exclude: all stages see the same pictures; see [train]")
         built[name] = StageSettings(
             **{
                 part: _build(

@@ -10,9 +10,7 @@ every process that torchrun starts.
 """
 
 import json
-import logging
 import math
-import os
 import platform
 import shutil
 import time
@@ -31,7 +29,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
 from lesioncli import __version__
-from lesioncli.errors import EngineError, InputError
+from lesioncli.errors import InputError
 from lesioncli.files import PRETRAINED, sha256_of, written_whole
 from lesioncli.training.checkpoint import make_network, save_checkpoint
 from lesioncli.training.datasets import AugmentedSamples, EpochSampler, Sample, balance_weights, fingerprint
@@ -84,17 +82,19 @@ def train(task: Task, fabric: Fabric, only: str | None = None) -> Path:
     if fabric.is_global_zero:
         _start_or_check(task)
     fabric.barrier()
-    stages = STAGES[network]
+    stages = [each for each in STAGES[network] if only in (None, each.name)]
     for stage in stages:
-        if only in (None, stage.name):
-            best = _train_stage(task, stage, fabric)
-    if best.parent.name == stages[-1].name and fabric.is_global_zero:
+        _train_stage(task, stage, fabric)
+    best = task.run / stages[-1].name / BEST
+    if stages[-1] != STAGES[network][-1]:
+        return best
+    if fabric.is_global_zero:
         with written_whole(task.run / BEST) as aside:
             shutil.copyfile(best, aside)
-    return task.run / BEST if best.parent.name == stages[-1].name else best
+    return task.run / BEST
 
 
-def _train_stage(task: Task, stage: Stage, fabric: Fabric) -> Path:
+def _train_stage(task: Task, stage: Stage, fabric: Fabric) -> None:
     """One stage from its first epoch, or from the one after the last that was finished, to its end."""
     spec, settings = task.recipe.model, task.recipe.for_stage(stage.name)
     number, folder = STAGES[spec.network].index(stage), task.run / stage.name
@@ -132,7 +132,6 @@ def _train_stage(task: Task, stage: Stage, fabric: Fabric) -> Path:
             state.save(folder / "last.pt", history)  # last, so that an epoch it holds is done in every respect
             task.on_epoch(stage.name, history[-1])
         fabric.barrier()
-    return folder / BEST
 
 
 def _step(state: "State", batch: tuple[Tensor, Tensor, Tensor], weights: LossWeights, fabric: Fabric) -> float:
@@ -317,38 +316,6 @@ def _seed(*numbers: int) -> None:
 
 def _one_thread(worker: int) -> None:
     cv2.setNumThreads(1)
-
-
-def choose_device(asked: str) -> tuple[str, str]:
-    """(device, reason) for "auto", "cpu" or "cuda"; EngineError where there is no GPU to take."""
-    has_gpu = torch.cuda.is_available()
-    if asked == "cuda" and not has_gpu:
-        raise EngineError("torch finds no CUDA device; train with --device cpu, or see: lesioncli doctor")
-    if asked != "auto":
-        return asked, "as asked"
-    return ("cuda", torch.cuda.get_device_name()) if has_gpu else ("cpu", "torch finds no CUDA device")
-
-
-def make_fabric(device: str) -> tuple[Fabric, str]:
-    """(Fabric, precision and why) for "cpu" or "cuda": one device, or one a process where torchrun started several."""
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    precision, reason = _choose_precision(device)
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if torch.distributed.is_torchelastic_launched() else 1
-    strategy = "ddp" if processes > 1 else "auto"
-    nodes = int(os.environ.get("GROUP_WORLD_SIZE", "1")) if processes > 1 else 1
-    fabric = Fabric(accelerator=device, devices=processes, strategy=strategy, num_nodes=nodes, precision=precision)
-    fabric.launch()
-    return fabric, reason
-
-
-def _choose_precision(device: str) -> tuple[Any, str]:
-    if device == "cuda":
-        if torch.cuda.is_bf16_supported(including_emulation=False):
-            return "bf16-mixed", "bf16 beside fp32: this GPU multiplies it natively"
-        return "16-mixed", "fp16 beside fp32, with loss scaling: this GPU has no native bf16"
-    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return "bf16-mixed", "bf16 beside fp32: this processor can"
-    return "32-true", "fp32: this processor has no bf16"
 
 
 def _write_history(folder: Path, history: list[dict[str, float]]) -> None:

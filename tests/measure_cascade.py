@@ -7,12 +7,11 @@ image's own size, single view. Intervals are 95 % percentile bootstraps over ima
 """
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from measure_confidence import Values, auc, interval, mean, report_signs
 
 from lesioncli.evaluation import metrics
 from lesioncli.inference.geometry import to_full_size, to_network
@@ -21,10 +20,6 @@ from lesioncli.models.mbdcnn import MBDCNN, CascadeOutput
 from lesioncli.training.checkpoint import load_checkpoint
 from lesioncli.training.datasets import Sample, has_split, read_mask_of, read_picture, read_samples
 from lesioncli.training.export import agreement
-
-Values = NDArray[np.float64]
-SEED = 0
-POOR = 0.65  # below this Jaccard a mask counts as failed, as in the challenge of 2018
 
 
 def main() -> None:
@@ -74,51 +69,20 @@ def _measure(network: MBDCNN, sample: Sample, size_hw: tuple[int, int], reductio
 
 def _report(table: dict[str, Values], labels: Values) -> None:
     for name in (each for each in table if each.startswith("Jaccard")):
-        print(f"  {name}: {_interval(_mean, table[name])}")
+        print(f"  {name}: {interval(mean, table[name])}")
     for better, worse in (
         ("enhanced", "coarse"),
         ("enhanced", "enhanced, map zeroed"),
         ("mean of both", "enhanced"),
         ("mean of both", "coarse"),
     ):
-        print(f"  {better} less {worse}: {_interval(_mean, table[f'Jaccard {better}'] - table[f'Jaccard {worse}'])}")
+        print(f"  {better} less {worse}: {interval(mean, table[f'Jaccard {better}'] - table[f'Jaccard {worse}'])}")
     for column, name in enumerate(("AUC melanoma", "AUC seborrheic keratosis")):
         known = ~np.isnan(labels[:, column])
         if 0 < labels[known, column].sum() < known.sum():
-            print(f"  {name}: {_interval(_auc, labels[known, column], table[name][known])}")
-    jaccard = table["Jaccard mean of both"]
-    is_poor = (jaccard < POOR).astype(np.float64)
-    print(f"  {is_poor.sum():.0f} masks are below {POOR}")
-    for name in ("agreement", "expected Jaccard", "certainty (1 - mean entropy)"):
-        finds, ranks = _interval(_auc, is_poor, -table[name]), _interval(_spearman, table[name], jaccard)
-        print(f"  {name}: Spearman with the true Jaccard {ranks}; AUC for finding poor masks {finds}")
-
-
-def _mean(values: Values) -> float:
-    return float(values.mean())
-
-
-def _auc(positive: Values, scores: Values) -> float:
-    return metrics.auc(positive > 0.5, scores)
-
-
-def _spearman(a: Values, b: Values) -> float:
-    return float(np.corrcoef(_ranks(a), _ranks(b))[0, 1])
-
-
-def _ranks(values: Values) -> Values:
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-
-
-def _interval(figure: Callable[..., float], *columns: Values) -> str:
-    rng = np.random.default_rng(SEED)
-    draws = (rng.integers(len(columns[0]), size=len(columns[0])) for _ in range(metrics.RESAMPLES))
-    values = np.array([figure(*(each[drawn] for each in columns)) for drawn in draws])
-    if np.isnan(values).all():
-        return "undefined"
-    low, high = metrics.percentile_interval(values)
-    return f"{figure(*columns):.4f} ({low:.4f} to {high:.4f})"
+            print(f"  {name}: {interval(auc, labels[known, column], table[name][known])}")
+    signs = {name: table[name] for name in ("agreement", "expected Jaccard", "certainty (1 - mean entropy)")}
+    report_signs(table["Jaccard mean of both"], signs)
 
 
 if __name__ == "__main__":

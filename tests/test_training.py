@@ -28,7 +28,7 @@ from torch import nn
 from lesioncli.demo import draw_case
 from lesioncli.errors import EngineError, InputError
 from lesioncli.spec import CLASSES, ModelSpec
-from lesioncli.training.checkpoint import load_checkpoint, make_network
+from lesioncli.training.checkpoint import load_checkpoint, make_network, save_checkpoint
 from lesioncli.training.datasets import Sample, read_samples
 from lesioncli.training.devices import choose_device, make_fabric
 from lesioncli.training.recipe import AugmentSettings, Recipe, TrainSettings, load_recipe
@@ -443,3 +443,18 @@ def test_a_device_is_chosen_with_its_reason() -> None:
 def test_cuda_without_a_gpu_is_an_engine_error() -> None:
     with pytest.raises(EngineError, match=r"no CUDA device.*--device cpu"):
         choose_device("cuda")
+
+
+def test_a_run_knows_whom_it_learns_from(tmp_path: Path, lesions: list[Sample]) -> None:
+    teacher = tmp_path / "teacher.safetensors"
+    save_checkpoint(teacher, make_network(SPEC), SPEC)
+    learns = replace(LEARNS, train=replace(LEARNS.train, epochs=1, initial="none"))
+    taught = replace(
+        learns, train=replace(learns.train, teachers=(str(teacher),)), loss=replace(learns.loss, teachers=0.9)
+    )
+    alone = load_file(run(learns, lesions, lesions, tmp_path / "alone"))
+    followed = load_file(run(taught, lesions, lesions, tmp_path / "taught"))
+    assert any(not torch.equal(alone[key], followed[key]) for key in alone), "the teacher changed nothing"
+    save_checkpoint(teacher, make_network(SPEC), SPEC)  # other weights under the same name
+    with pytest.raises(InputError, match="holds a run with another teachers"):
+        run(taught, lesions, lesions, tmp_path / "taught")

@@ -29,6 +29,11 @@ _LITE = {"efficientnet_lite0": (1.0, 1.0), "efficientnet_lite1": (1.0, 1.1), "ef
 _TF_BN_EPS = 1e-3
 
 
+def smoothed(images: Tensor) -> Tensor:
+    """(N, C, H, W), each pixel the mean of its 3x3 neighbourhood, within the picture."""
+    return functional.avg_pool2d(images, 3, stride=1, padding=1, count_include_pad=False)
+
+
 class SameConv2d(nn.Conv2d):
     """Convolution with TensorFlow's "same" padding: where one side must get more, it is the far one.
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lesioncli.models.deeplab import DeepLab, lesion_logits
-from lesioncli.models.encoders import EfficientNetLite
+from lesioncli.models.encoders import EfficientNetLite, smoothed
 from lesioncli.models.region import cut_out, put_back, region_of
 from lesioncli.models.xception import AlignedXception65, Xception41
 
@@ -163,8 +163,7 @@ class SegmentationEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """RGB in [0, 1], (N, 3, H, W) -> (N, low_channels, H/4, W/4), (N, deep_channels, H/16, W/16)."""
-        smooth = functional.avg_pool2d(images, 3, stride=1, padding=1, count_include_pad=False)
-        _, low, _, middle, last = self.body(smooth * 2 - 1)
+        _, low, _, middle, last = self.body(smoothed(images) * 2 - 1)
         return low, torch.cat([middle, functional.interpolate(last, scale_factor=2.0, mode="bilinear")], 1)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lesioncli.models.encoders import make_encoder
+from lesioncli.models.encoders import make_encoder, smoothed
 
 CLASSES = ("melanoma", "seborrheic_keratosis")
 
@@ -67,7 +67,7 @@ class Multitask(nn.Module):
 
     `lesion_pooling` gives the heads a second average of the deepest map, weighted by the predicted mask: what the
     whole picture looks like, and what the lesion looks like. The mask is detached there, so that a head's error does
-    not bend the outline.
+    not bend the outline. With `smooth` the picture is smoothed first: that is where reduction kernels differ.
     """
 
     def __init__(
@@ -78,19 +78,21 @@ class Multitask(nn.Module):
         lesion_pooling: bool = False,
         dropout: float = 0.4,
         drop_path: float = 0.0,
+        smooth: bool = False,
     ) -> None:
         super().__init__()
         self.encoder = make_encoder(encoder, drop_path)
         self.decoder = UNetDecoder(self.encoder.channels, tuple(decoder_widths), separable)
         self.output_stride = float(2 ** (5 - len(decoder_widths)))
         self.lesion_pooling = lesion_pooling
+        self.smooth = smooth
         pooled = self.encoder.channels[-1] * (2 if lesion_pooling else 1)
         self.dropout = nn.Dropout(dropout)
         self.heads = nn.ModuleDict({name: nn.Linear(pooled, 1) for name in CLASSES})
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """RGB in [0, 1], (N, 3, H, W) -> lesion logits (N, 1, H, W) and class logits (N, 2) in CLASSES' order."""
-        features = self.encoder(images * 2 - 1)
+        features = self.encoder((smoothed(images) if self.smooth else images) * 2 - 1)
         mask_logits = functional.interpolate(
             self.decoder(features), scale_factor=self.output_stride, mode="bilinear", align_corners=False
         )

@@ -78,15 +78,16 @@ def mask_loss(logits: Tensor, mask: Tensor, weights: LossWeights) -> Tensor:
 def class_loss(logits: Tensor, labels: Tensor, weights: LossWeights) -> Tensor:
     """Cross-entropy of class logits (N, K) for labels (N, 2): melanoma, seborrheic keratosis; nan where unknown.
 
-    Two logits are two answers that do not compete, each with a loss of its own (paper B); three are one answer out of
-    melanoma, seborrheic keratosis and nevus (paper A), known only where both labels are.
+    Labels may be probabilities. Two logits are two answers that do not compete, each with a loss of its own (paper B);
+    three are one answer out of melanoma, seborrheic keratosis and nevus (paper A), known only where both labels are.
     """
     logits = logits.float()
     if logits.shape[1] == labels.shape[1]:
         return weights.classes * _binary_loss(logits, labels, weights.class_smoothing)
     known = ~labels.isnan().any(1)
-    nevus = 1 - labels.amax(1, keepdim=True)
-    target = torch.cat([labels, nevus], 1).nan_to_num(0.0).argmax(1)
+    answers = labels.nan_to_num(0.0)
+    target = torch.cat([answers, (1 - answers.sum(1, keepdim=True)).clamp(min=0)], 1)
+    target = target / target.sum(1, keepdim=True)
     losses = functional.cross_entropy(logits, target, reduction="none", label_smoothing=weights.class_smoothing)
     return weights.classes * (losses * known).sum() / known.sum().clamp(min=1)
 

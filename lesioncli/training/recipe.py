@@ -45,6 +45,7 @@ class LossWeights:
     dice: float = 0.0
     rank: float = 0.0
     classes: float = 0.5
+    teachers: float = 0.0  # share of the truth that is the teachers' answer
     mask_smoothing: float = 0.02
     class_smoothing: float = 0.02
 
@@ -61,6 +62,7 @@ class TrainSettings:
     weight_decay: float = 0.02
     ema: float = 0.998  # decay of the running average of the weights, reached after a warm-up; 0 is none
     initial: str = "imagenet"  # or "none", or a file of encoder weights
+    teachers: tuple[str, ...] = ()  # shipped models or checkpoints that answer beside the truth, see [loss]
     balance: tuple[float, float, float] = (1.0, 1.0, 1.0)  # how often melanoma, keratosis and the rest are drawn
     exclude: tuple[str, ...] = ()
     workers: int = 1
@@ -90,6 +92,10 @@ class StageSettings:
     loss: LossWeights = field(default_factory=LossWeights)
     augment: AugmentSettings = field(default_factory=AugmentSettings)
 
+    def __post_init__(self) -> None:
+        if bool(self.train.teachers) != bool(self.loss.teachers):
+            raise ValueError("[train] teachers says who answers and [loss] teachers for how much: give both or neither")
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -105,8 +111,11 @@ class Recipe:
     engine: EngineSettings = field(default_factory=EngineSettings)
     stages: Mapping[str, StageSettings] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.for_stage("any other")  # whose settings must fit together, too
+
     def for_stage(self, name: str) -> StageSettings:
-        return self.stages.get(name, StageSettings(self.train, self.loss, self.augment))
+        return self.stages.get(name) or StageSettings(self.train, self.loss, self.augment)
 
     def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -134,11 +143,11 @@ def load_recipe(path: Path) -> Recipe:
             for each in dataclasses.fields(Recipe)
             if each.name != "stages"
         }
+        if tables:
+            raise ValueError(f"unknown section {sorted(tables)[0]!r}")
+        return Recipe(**sections, stages=stages)
     except (OSError, tomllib.TOMLDecodeError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not a recipe: {error}") from error
-    if tables:
-        raise InputError(f"{path}: unknown section {sorted(tables)[0]!r}")
-    return Recipe(**sections, stages=stages)
 
 
 def _build_stages(stages: Any, common: Mapping[str, Any]) -> dict[str, StageSettings]:

@@ -37,6 +37,7 @@ from lesioncli.training.initial import imagenet_file, load_initial
 from lesioncli.training.losses import total_loss
 from lesioncli.training.recipe import LossWeights, Recipe, TrainSettings
 from lesioncli.training.stages import STAGES, Stage, StageNetwork, find_stage, take_over, take_parts
+from lesioncli.training.teachers import Teachers, teacher_path
 from lesioncli.training.validation import validate
 
 BEST = "best.safetensors"
@@ -105,6 +106,7 @@ def _train_stage(task: Task, stage: Stage, fabric: Fabric) -> None:
     sampler = EpochSampler(weights, settings.train.batch, task.seed, share)
     state = _prepare(network, settings.train, fabric, steps=settings.train.epochs * len(sampler))
     history = state.resume(folder / "last.pt")
+    teachers = _make_teachers(settings.train, fabric)
     samples = AugmentedSamples(task.training, (spec.height, spec.width), settings.augment, task.seed)
     loader = _make_loader(samples, sampler, settings.train.workers, fabric)
     for epoch in range(len(history), settings.train.epochs):
@@ -114,7 +116,7 @@ def _train_stage(task: Task, stage: Stage, fabric: Fabric) -> None:
         losses = []
         state.network.train()
         for step, batch in enumerate(loader):
-            loss = _step(state, batch, settings.loss, fabric)
+            loss = _step(state, batch, teachers, settings.loss, fabric)
             if not math.isfinite(loss):
                 raise InputError(
                     f"{stage.name}: loss is {loss} in epoch {epoch + 1}, step {step + 1}; lower the learning rates"
@@ -134,10 +136,20 @@ def _train_stage(task: Task, stage: Stage, fabric: Fabric) -> None:
         fabric.barrier()
 
 
-def _step(state: "State", batch: tuple[Tensor, Tensor, Tensor], weights: LossWeights, fabric: Fabric) -> float:
+def _step(
+    state: "State",
+    batch: tuple[Tensor, Tensor, Tensor],
+    teachers: Teachers | None,
+    weights: LossWeights,
+    fabric: Fabric,
+) -> float:
     """Learn from one batch, unless its loss is not finite; returns the loss."""
     images, masks, labels = batch
-    outputs = state.network(images.contiguous(memory_format=torch.channels_last))
+    images = images.contiguous(memory_format=torch.channels_last)
+    if teachers is not None:
+        with fabric.autocast():
+            masks, labels = teachers.mix_into(weights.teachers, images, masks, labels)
+    outputs = state.network(images)
     loss = total_loss(outputs.mask_logits, outputs.class_logits, masks, labels, weights)
     if torch.isfinite(loss):
         state.optimizer.zero_grad(set_to_none=True)
@@ -181,6 +193,13 @@ def _made_before(task: Task, stage: Stage) -> Path | None:
             " train it first, or name a checkpoint with --start"
         )
     return task.start
+
+
+def _make_teachers(settings: TrainSettings, fabric: Fabric) -> Teachers | None:
+    if not settings.teachers:
+        return None
+    teachers = Teachers([teacher_path(each) for each in settings.teachers]).eval()
+    return teachers.to(fabric.device)
 
 
 @dataclass
@@ -282,6 +301,7 @@ def _start_or_check(task: Task) -> None:
         "data": {"training": fingerprint(task.training), "validation": fingerprint(task.validation)},
         "counts": {"training": len(task.training), "validation": len(task.validation)},
         "start": sha256_of(task.start) if task.start else None,
+        "teachers": _hashes_of_teachers(task.recipe),
     }
     versions = {"lesioncli": __version__, "torch": torch.__version__, "python": platform.python_version()}
     path = task.run / "recipe.json"
@@ -292,6 +312,11 @@ def _start_or_check(task: Task) -> None:
         return
     with written_whole(path) as aside:
         aside.write_text(json.dumps({**depends, "versions": versions}, indent=1) + "\n", encoding="utf-8")
+
+
+def _hashes_of_teachers(recipe: Recipe) -> dict[str, str]:
+    names = {name for stage in STAGES[recipe.model.network] for name in recipe.for_stage(stage.name).train.teachers}
+    return {name: sha256_of(teacher_path(name)) for name in sorted(names)}
 
 
 def _read_json(path: Path) -> Any:

@@ -220,7 +220,7 @@ def test_what_the_parser_cannot_read_is_named(tmp_path: Path) -> None:
 
 
 def parsed(onnx_path: Path) -> tuple[Any, Any]:
-    log = tensorrt._make_log(trt)
+    log = tensorrt.make_log(trt)
     builder = trt.Builder(log)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     assert trt.OnnxParser(network, log).parse_from_file(str(onnx_path))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesioncli.backends import cuda
-from lesioncli.backends.base import Engine, Layout, Manifest, Span
+from lesioncli.backends.base import Engine, Layout, Manifest, Span, UInt8
 from lesioncli.backends.tensorrt import VENDORS, load, make_log, matching_gpus
 from lesioncli.errors import EngineError
 
@@ -35,16 +35,17 @@ class PlanEngine(Engine):
         self._what = f"{manifest.stem} on {gpu}"
         self._device = cuda.Device(number, traced)
         try:
-            self._open(manifest, folder, ahead, layout)
+            slots, outputs = self._open(manifest, folder, ahead, layout)
         except BaseException:
             self._device.close()
             raise
+        self._started = self._finished = 0
+        super().__init__(manifest, layout, slots, DEPTH, outputs)
 
-    def _open(self, manifest: Manifest, folder: Path, ahead: int, layout: Layout) -> None:
-        plan = _Plan(manifest, folder)
+    def _open(self, manifest: Manifest, folder: Path, ahead: int, layout: Layout) -> tuple[list[UInt8], list[str]]:
+        """Load the plan and take the memory; returns the slots and the names of the outputs."""
+        self._plan = plan = _Plan(manifest, folder)
         self._device.on_close(plan.release)
-        self._contexts: list[Any] = []
-        self._device.on_close(self._contexts.clear)
         outputs = plan.outputs()
         free, needed = self._device.free_bytes(), DEPTH * (plan.scratch_bytes() + _lane_bytes(manifest, outputs))
         try:
@@ -52,24 +53,15 @@ class PlanEngine(Engine):
                 slots = layout.make_ring(DEPTH + ahead, self._device.pinned)
                 self._lanes = [cuda.Lane(self._device, _image_bytes(manifest), outputs) for _ in range(DEPTH)]
             for lane in self._lanes:
-                self._contexts.append(plan.make_context(lane))
+                plan.add_context(lane)
         except cuda.OutOfMemoryError as error:
             raise EngineError(f"{error}; {_what_fits(manifest, free, needed)}") from error
-        self._started = self._finished = 0
-        super().__init__(manifest, layout, slots, DEPTH, list(outputs))
+        return slots, list(outputs)
 
     def _start(self, slot: int) -> None:
-        number = self._started % DEPTH
-        context, images = self._contexts[number], self.slots[slot]
-
-        def execute(stream: int) -> None:
-            if self.manifest.dynamic and not context.set_input_shape(INPUT, images.shape):
-                raise EngineError(f"{self._what}: takes no batch of {images.shape}; build the engine again")
-            if not context.execute_async_v3(stream):
-                raise EngineError(f"{self._what}: a batch could not be started; see: lesioncli doctor")
-
+        number, images = self._started % DEPTH, self.slots[slot]
         with cuda.named_errors(self._what):
-            self._lanes[number].start(images, execute)
+            self._lanes[number].start(images, lambda stream: self._plan.execute(number, len(images), stream))
         self._started += 1
 
     def _finish(self, slot: int) -> dict[str, NDArray[Any]]:
@@ -87,13 +79,17 @@ class PlanEngine(Engine):
 
 
 class _Plan:
-    """A plan in the vendor's hands: deserialised, compared with its manifest, and made into contexts."""
+    """A plan in the vendor's hands: deserialised, compared with its manifest, and made into contexts.
+
+    Contexts stay in their list: a variable that held one would outlive the device with the traceback of an error.
+    """
 
     def __init__(self, manifest: Manifest, folder: Path) -> None:
         vendor = VENDORS[manifest.backend]
         trt = load(vendor)
         (name,) = (name for name in manifest.files if Path(name).suffix == ".plan")
         self._manifest, self._what, self._log = manifest, f"{folder / name}: {vendor.title}", make_log(trt)
+        self._contexts: list[Any] = []
         self._runtime = trt.Runtime(self._log)
         self._engine = self._runtime.deserialize_cuda_engine((folder / name).read_bytes())
         if self._engine is None:
@@ -125,20 +121,31 @@ class _Plan:
         """Memory of the GPU that one context works in."""
         return int(self._engine.device_memory_size_v2)
 
-    def make_context(self, lane: cuda.Lane) -> Any:
-        context = self._engine.create_execution_context()
-        if context is None:
+    def add_context(self, lane: cuda.Lane) -> None:
+        """A context for batches in this lane's memory."""
+        self._contexts.append(self._engine.create_execution_context())
+        if self._contexts[-1] is None:
             raise cuda.OutOfMemoryError(f"{self._what} makes no execution context ({self._said()})")
         for name, memory in {INPUT: lane.input, **lane.outputs}.items():
-            if not context.set_tensor_address(name, int(memory)):
+            if not self._contexts[-1].set_tensor_address(name, int(memory)):
                 raise EngineError(f"{self._what} takes no address for {name!r} ({self._said()})")
-        spec = self._manifest.spec
-        if not context.set_input_shape(INPUT, (self._manifest.batch, spec.height, spec.width, 3)):
-            raise EngineError(f"{self._what} takes no batch of {self._manifest.batch} ({self._said()})")
-        return context
+        self._set_rows(len(self._contexts) - 1, self._manifest.batch)
+
+    def execute(self, number: int, rows: int, stream: int) -> None:
+        """Enqueue the batch in the lane of that number."""
+        if self._manifest.dynamic:
+            self._set_rows(number, rows)
+        if not self._contexts[number].execute_async_v3(stream):
+            raise EngineError(f"{self._what} does not start a batch ({self._said()}); see: lesioncli doctor")
 
     def release(self) -> None:
+        self._contexts.clear()
         del self._engine, self._runtime
+
+    def _set_rows(self, number: int, rows: int) -> None:
+        spec = self._manifest.spec
+        if not self._contexts[number].set_input_shape(INPUT, (rows, spec.height, spec.width, 3)):
+            raise EngineError(f"{self._what} takes no batch of {rows} ({self._said()}); run: lesioncli build-engine")
 
     def _said(self) -> str:
         return self._log.errors[-1] if self._log.errors else "it gives no reason"

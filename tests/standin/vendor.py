@@ -7,6 +7,7 @@ and the graph, and what runs them: contexts that read and write device memory wh
 import ctypes
 import json
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -35,6 +36,7 @@ class Vendor(ModuleType):
 
     def __init__(self, driver: Driver, magic: bytes, version: str) -> None:
         super().__init__("vendor")
+        self.__spec__ = ModuleSpec("vendor", None)  # what finds modules asks for it
         self.driver, self.magic, self.__version__ = driver, magic, version
         self.numbers = [int(each) for each in version.split(".")]
         self.scratch_bytes = 1 << 20

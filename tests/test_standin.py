@@ -500,10 +500,11 @@ def test_what_is_not_there_is_not_freed_or_used_again(gpu: Gpu) -> None:
     for allocate, free in (
         (library.cuMemAlloc_v2, library.cuMemFree_v2),
         (library.cuMemHostAlloc, library.cuMemFreeHost),
+        (library.cuMemAllocHost_v2, library.cuMemFreeHost),
     ):
         assert allocate(ctypes.byref(handle), ctypes.c_size_t(SIZE), 0) == 0
         assert [free(handle), free(handle)] == [0, 1]
-    assert len(gpu.driver.violations()) == 6
+    assert len(gpu.driver.violations()) == 7
 
 
 def test_a_kernel_cannot_call_the_driver(gpu: Gpu) -> None:
@@ -514,7 +515,7 @@ def test_a_kernel_cannot_call_the_driver(gpu: Gpu) -> None:
     assert gpu.driver.violations() == ["cuCtxSynchronize called from a kernel"]
 
 
-def test_host_functions_run_in_order_but_not_when_an_operation_failed(gpu: Gpu) -> None:
+def test_host_functions_run_in_a_streams_order(gpu: Gpu) -> None:
     stream, memory = gpu.cuda.Stream(), gpu.cuda.mem_alloc(SIZE)
     called: list[int] = []
     function = standin.Function(lambda _: called.append(len(gpu.driver.trace())))

@@ -1,4 +1,4 @@
-"""Builds pycuda over the stand-in for the CUDA driver: python tests/standin/install.py, as `make test` does.
+"""Builds pycuda over the stand-in for the CUDA driver: python -m standin.install in tests/, as `make test` does.
 
 PyPI has pycuda's source alone. It is compiled against the headers of one CUDA release, also where there is a toolkit:
 which functions an extension is linked to depends on them. All of it lies in one folder of the environment, and pip is

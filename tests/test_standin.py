@@ -8,6 +8,7 @@ import ctypes
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from lesioncli.backends import driver as real_driver
 
 pytestmark = pytest.mark.skipif(not standin.SUPPORTED, reason="the stand-in driver is for Linux on x86-64")
 SIZE = 1000
+PATIENCE_S = 10  # of what waits for the test, should that fail
 SEEDS = range(12)
 UInt8 = NDArray[np.uint8]
 
@@ -165,7 +167,7 @@ def test_an_event_stands_for_its_latest_record(gpu: Gpu) -> None:
     event.record(first)
     first.synchronize()
     memory = gpu.cuda.mem_alloc(SIZE)
-    gpu.launch(first, memory, does=lambda _: done.wait())
+    gpu.launch(first, memory, does=lambda _: done.wait(PATIENCE_S))
     event.record(first)
     second.wait_for_event(event)
     assert not event.query()
@@ -178,7 +180,7 @@ def test_an_event_stands_for_its_latest_record(gpu: Gpu) -> None:
 def test_the_default_stream_waits_for_blocking_streams_and_they_for_it(gpu: Gpu) -> None:
     blocking, free, memory, gate = gpu.cuda.Stream(), gpu.cuda.Stream(1), gpu.cuda.mem_alloc(SIZE), threading.Event()
     given = gpu.pinned()
-    gpu.launch(blocking, memory, does=lambda _: gate.wait())
+    gpu.launch(blocking, memory, does=lambda _: gate.wait(PATIENCE_S))
     gpu.cuda.memset_d8(memory, 5, SIZE)  # on the default stream
     gpu.cuda.memset_d8_async(memory, 6, SIZE, blocking)
     gpu.cuda.memcpy_htod_async(memory, given, free)
@@ -264,10 +266,10 @@ def test_memory_that_is_freed_in_use_is_noted_and_lives_until_then(gpu: Gpu) -> 
 
     def wait(_: UInt8) -> None:
         began.set()
-        gate.wait()
+        gate.wait(PATIENCE_S)
 
     gpu.launch(stream, other, does=wait)
-    began.wait()
+    began.wait(PATIENCE_S)
     gpu.cuda.memcpy_htod_async(memory, value, stream)
     gpu.launch(stream, memory, other, does=add_one)
     gpu.cuda.memcpy_dtoh_async(got, memory, stream)
@@ -307,6 +309,16 @@ def test_device_memory_is_not_the_hosts(gpu: Gpu) -> None:
             gpu.cuda.memcpy_htod(address, np.zeros(size, np.uint8))
     look = f"import ctypes; ctypes.string_at({int(memory)}, 1)"
     assert subprocess.run([sys.executable, "-c", look], check=False).returncode == -11
+
+
+def test_device_memory_is_filled_and_copied_on_the_device(gpu: Gpu) -> None:
+    first, second, got = gpu.cuda.mem_alloc(SIZE), gpu.cuda.mem_alloc(SIZE), np.zeros(SIZE // 4, np.uint32)
+    gpu.cuda.memset_d32(first, 0x01020304, SIZE // 4)
+    gpu.cuda.memcpy_dtod(second, first, SIZE)
+    gpu.cuda.memcpy_dtoh(got, second)
+    assert (got == 0x01020304).all()
+    gpu.cuda.memcpy_dtoh(got[:5], int(second) + 2)
+    assert (got[:5] == 0x03040102).all()
 
 
 @pytest.mark.parametrize(
@@ -358,7 +370,7 @@ def test_an_operation_that_fails_is_noticed_when_it_is_waited_for(gpu: Gpu, capf
 def test_a_lost_device_stays_lost(gpu: Gpu, capfd: pytest.CaptureFixture[str]) -> None:
     stream, memory, gate = gpu.cuda.Stream(), gpu.cuda.mem_alloc(SIZE), threading.Event()
     address = int(memory)
-    gpu.launch(stream, memory, does=lambda _: gate.wait())
+    gpu.launch(stream, memory, does=lambda _: gate.wait(PATIENCE_S))
     gpu.driver.lose_device()
     gate.set()
     for call in (
@@ -403,18 +415,78 @@ def test_registered_memory_is_pinned_until_it_is_not(gpu: Gpu) -> None:
 
 
 def test_a_second_thread_has_no_context(gpu: Gpu) -> None:
-    seen: list[str] = []
+    seen: list[object] = []
 
     def call() -> None:
         try:
             gpu.cuda.mem_alloc(1)
         except gpu.cuda.LogicError as error:
             seen.append(str(error))
+        seen.append(gpu.driver.library.cuCtxPopCurrent_v2(None))
 
     thread = threading.Thread(target=call)
     thread.start()
     thread.join()
-    assert seen == ["cuMemAlloc failed: invalid device context"]
+    assert seen == ["cuMemAlloc failed: invalid device context", 201]
+
+
+def test_a_context_is_current_to_the_thread_that_pushed_it_until_it_is_destroyed(gpu: Gpu) -> None:
+    library, primary, found = gpu.driver.library, ctypes.c_uint64(0), ctypes.c_uint64(0)
+    assert library.cuCtxGetCurrent(ctypes.byref(primary)) == 0
+    assert library.cuCtxSetCurrent(ctypes.c_uint64(0)) == 0
+    assert library.cuCtxSynchronize() == 201
+    assert library.cuCtxPushCurrent_v2(ctypes.c_uint64(5)) == 201
+    assert library.cuCtxSetCurrent(primary) == 0
+    assert library.cuCtxSynchronize() == 0
+    assert library.cuCtxCreate_v4(ctypes.byref(found), None, 0, 0) == 0
+    assert library.cuCtxDestroy_v2(found) == 0
+    assert [library.cuCtxDestroy_v2(found), library.cuCtxPushCurrent_v2(found)] == [201, 709]
+    assert library.cuCtxGetCurrent(ctypes.byref(found)) == 0
+    assert found.value == primary.value
+    assert library.cuDevicePrimaryCtxSetFlags_v2(0, 4) == 0
+    assert library.cuDevicePrimaryCtxReset_v2(0) == 0
+    assert library.cuCtxSynchronize() == 709
+    assert library.cuDevicePrimaryCtxRelease_v2(0) == 201
+    assert gpu.driver.violations() == [
+        "cuCtxDestroy of a context that is not there to be destroyed",
+        "primary context released more often than retained",
+    ]
+
+
+def test_a_context_that_is_destroyed_takes_what_is_queued_with_it(gpu: Gpu) -> None:
+    other, gate, began = gpu.cuda.Device(0).make_context(), threading.Event(), threading.Event()
+    stream, memory, got = gpu.cuda.Stream(), gpu.cuda.mem_alloc(SIZE), gpu.pinned()
+
+    def wait(_: UInt8) -> None:
+        began.set()
+        gate.wait(PATIENCE_S)
+
+    gpu.launch(stream, memory, does=wait)
+    gpu.cuda.memcpy_dtoh_async(got, memory, stream)
+    began.wait(PATIENCE_S)
+    other.pop()
+    other.detach()
+    gate.set()
+    assert gpu.driver.violations()[0] == "context destroyed while operations were on their way"
+    assert len(gpu.driver.violations()) == 4  # and what it had
+    until = time.monotonic() + PATIENCE_S
+    while (got != 0xDD).any() and time.monotonic() < until:  # what freed memory holds
+        time.sleep(0.001)
+    assert [row.kind for row in gpu.driver.trace()] == ["kernel"]
+    assert (got == 0xDD).all()
+    del stream, memory, got
+
+
+def test_objects_that_outlive_a_reset_can_be_dropped(gpu: Gpu, capfd: pytest.CaptureFixture[str]) -> None:
+    left: list[Any] = [gpu.cuda.Stream(), gpu.pinned()]
+    other = gpu.cuda.Device(0).make_context()
+    left += [gpu.cuda.mem_alloc(SIZE), gpu.cuda.Event()]
+    other.pop()
+    gpu.driver.reset()
+    assert left[1][0] == 0  # no fault
+    left.clear()  # pycuda ends the process where it cannot push the context of an object
+    assert capfd.readouterr().err.count("a clean-up operation failed") == 4
+    other.detach()
 
 
 def test_what_is_not_there_is_not_freed_or_used_again(gpu: Gpu) -> None:
@@ -428,10 +500,11 @@ def test_what_is_not_there_is_not_freed_or_used_again(gpu: Gpu) -> None:
     for allocate, free in (
         (library.cuMemAlloc_v2, library.cuMemFree_v2),
         (library.cuMemHostAlloc, library.cuMemFreeHost),
+        (library.cuMemAllocHost_v2, library.cuMemFreeHost),
     ):
         assert allocate(ctypes.byref(handle), ctypes.c_size_t(SIZE), 0) == 0
         assert [free(handle), free(handle)] == [0, 1]
-    assert len(gpu.driver.violations()) == 6
+    assert len(gpu.driver.violations()) == 7
 
 
 def test_a_kernel_cannot_call_the_driver(gpu: Gpu) -> None:
@@ -442,7 +515,7 @@ def test_a_kernel_cannot_call_the_driver(gpu: Gpu) -> None:
     assert gpu.driver.violations() == ["cuCtxSynchronize called from a kernel"]
 
 
-def test_host_functions_run_in_order_but_not_when_an_operation_failed(gpu: Gpu) -> None:
+def test_host_functions_run_in_a_streams_order(gpu: Gpu) -> None:
     stream, memory = gpu.cuda.Stream(), gpu.cuda.mem_alloc(SIZE)
     called: list[int] = []
     function = standin.Function(lambda _: called.append(len(gpu.driver.trace())))

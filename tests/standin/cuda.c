@@ -50,7 +50,7 @@ enum { NON_BLOCKING = 1, DISABLE_TIMING = 2 }; /* CU_STREAM_NON_BLOCKING, CU_EVE
 
 typedef struct context {
     CUcontext handle;
-    bool primary, dead;
+    bool primary, dead, past; /* past: of before a reset */
     int references;
     CUresult error; /* sticky: once set, every call returns it and no operation has an effect */
     struct stream *standard;
@@ -139,7 +139,6 @@ typedef struct failure { /* the nth call or operation of that name from now on *
 
 #define DEVICE_ADDRESSES (1ull << 60) /* not canonical on x86-64: to follow one is a fault */
 #define ALIGNMENT 512
-#define PAGE 4096
 #define FRESH 0xA5 /* what new memory holds */
 #define GONE 0xDD  /* what freed memory holds */
 #define STACK 32
@@ -158,7 +157,7 @@ static size_t violations_size;
 static Row *rows;
 static size_t row_count, row_room;
 static bool engine_busy[3]; /* a GPU has one engine for each direction of copies, and one that computes */
-static int64_t tickets, pageable_copies, generation;
+static int64_t tickets, pageable_copies, resets;
 static uint64_t handles = 0x1000, next_address = DEVICE_ADDRESSES;
 static size_t memory_used;
 static bool started;
@@ -174,8 +173,8 @@ static struct {
 } settings;
 
 static __thread struct {
-    int64_t generation;
-    int depth;
+    int64_t resets;
+    int depth, left; /* left: before a reset */
     Context *items[STACK];
 } stack;
 static __thread Operation *running; /* by this thread */
@@ -255,8 +254,11 @@ static void count(const char *name) { /* a string that lasts */
 /* ---- How a call begins and ends ---- */
 
 static Context *current(void) {
-    if (stack.generation != generation) stack.depth = 0;
-    stack.generation = generation;
+    if (stack.resets != resets) {
+        stack.left += stack.depth;
+        stack.depth = 0;
+        stack.resets = resets;
+    }
     return stack.depth ? stack.items[stack.depth - 1] : NULL;
 }
 
@@ -556,27 +558,27 @@ CUresult cuDriverGetVersion(int *version) {
 
 static const struct {
     CUresult code;
-    const char *name, *text;
+    const char *text;
 } errors[] = {
-    {0, "CUDA_SUCCESS", "no error"},
-    {1, "CUDA_ERROR_INVALID_VALUE", "invalid argument"},
-    {2, "CUDA_ERROR_OUT_OF_MEMORY", "out of memory"},
-    {3, "CUDA_ERROR_NOT_INITIALIZED", "initialization error"},
-    {35, "CUDA_ERROR_STUB_LIBRARY", "CUDA driver is a stub library"},
-    {100, "CUDA_ERROR_NO_DEVICE", "no CUDA-capable device is detected"},
-    {101, "CUDA_ERROR_INVALID_DEVICE", "invalid device ordinal"},
-    {201, "CUDA_ERROR_INVALID_CONTEXT", "invalid device context"},
-    {400, "CUDA_ERROR_INVALID_HANDLE", "invalid resource handle"},
-    {600, "CUDA_ERROR_NOT_READY", "device not ready"},
-    {700, "CUDA_ERROR_ILLEGAL_ADDRESS", "an illegal memory access was encountered"},
-    {702, "CUDA_ERROR_LAUNCH_TIMEOUT", "the launch timed out and was terminated"},
-    {709, "CUDA_ERROR_CONTEXT_IS_DESTROYED", "context is destroyed"},
-    {712, "CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED", "part or all of the requested memory range is already mapped"},
-    {713, "CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED", "pointer does not correspond to a registered memory region"},
-    {719, "CUDA_ERROR_LAUNCH_FAILED", "unspecified launch failure"},
-    {800, "CUDA_ERROR_NOT_PERMITTED", "operation not permitted"},
-    {801, "CUDA_ERROR_NOT_SUPPORTED", "operation not supported"},
-    {999, "CUDA_ERROR_UNKNOWN", "unknown error"},
+    {0, "no error"},
+    {1, "invalid argument"},
+    {2, "out of memory"},
+    {3, "initialization error"},
+    {35, "CUDA driver is a stub library"},
+    {100, "no CUDA-capable device is detected"},
+    {101, "invalid device ordinal"},
+    {201, "invalid device context"},
+    {400, "invalid resource handle"},
+    {600, "device not ready"},
+    {700, "an illegal memory access was encountered"},
+    {702, "the launch timed out and was terminated"},
+    {709, "context is destroyed"},
+    {712, "part or all of the requested memory range is already mapped"},
+    {713, "pointer does not correspond to a registered memory region"},
+    {719, "unspecified launch failure"},
+    {800, "operation not permitted"},
+    {801, "operation not supported"},
+    {999, "unknown error"},
 };
 
 CUresult cuGetErrorString(CUresult code, const char **text) {
@@ -586,16 +588,6 @@ CUresult cuGetErrorString(CUresult code, const char **text) {
             return SUCCESS;
         }
     *text = "unrecognized error code"; /* the real one gives NULL, which pycuda would follow */
-    return INVALID_VALUE;
-}
-
-CUresult cuGetErrorName(CUresult code, const char **name) {
-    for (size_t i = 0; i < sizeof errors / sizeof *errors; i++)
-        if (errors[i].code == code) {
-            *name = errors[i].name;
-            return SUCCESS;
-        }
-    *name = NULL;
     return INVALID_VALUE;
 }
 
@@ -727,10 +719,12 @@ CUresult cuDevicePrimaryCtxSetFlags_v2(CUdevice device, unsigned flags) {
     return end(SUCCESS);
 }
 
+/* Objects of pycuda that outlive a reset push their context to be destroyed in, and may pop another before; an error
+ * there would end the process. */
 static CUresult push(Context *context) {
     if (!context) return INVALID_CONTEXT;
-    if (context->dead) return CONTEXT_IS_DESTROYED;
-    current(); /* empties the stack of before a reset */
+    current();
+    if (context->dead && !context->past) return CONTEXT_IS_DESTROYED;
     if (stack.depth == STACK) return INVALID_VALUE;
     stack.items[stack.depth++] = context;
     return SUCCESS;
@@ -768,9 +762,11 @@ CUresult cuCtxPushCurrent_v2(CUcontext handle) {
 
 CUresult cuCtxPopCurrent_v2(CUcontext *handle) {
     BEGIN("cuCtxPopCurrent", DRIVER);
-    if (!current()) return end(INVALID_CONTEXT);
-    Context *popped = stack.items[--stack.depth];
-    if (handle) *handle = popped->handle;
+    if (!current() && !stack.left) return end(INVALID_CONTEXT);
+    Context *popped = current();
+    if (popped) stack.depth--;
+    else stack.left--;
+    if (handle) *handle = popped ? popped->handle : 0;
     return end(SUCCESS);
 }
 
@@ -789,13 +785,6 @@ CUresult cuCtxSetCurrent(CUcontext handle) {
 CUresult cuCtxGetDevice(CUdevice *device) {
     BEGIN("cuCtxGetDevice", CONTEXT);
     *device = 0;
-    return end(SUCCESS);
-}
-
-CUresult cuCtxGetApiVersion(CUcontext handle, unsigned *version) {
-    BEGIN("cuCtxGetApiVersion", DRIVER);
-    if (!find_context(handle)) return end(INVALID_CONTEXT);
-    *version = 3020;
     return end(SUCCESS);
 }
 
@@ -840,15 +829,6 @@ CUresult cuMemFree_v2(CUdeviceptr address) {
     return end(INVALID_VALUE);
 }
 
-CUresult cuMemGetAddressRange_v2(CUdeviceptr *start, size_t *size, CUdeviceptr address) {
-    BEGIN("cuMemGetAddressRange", CONTEXT);
-    Range *range = find_range(address, true);
-    if (!range || range->state != LIVE) return end(INVALID_VALUE);
-    if (start) *start = range->start;
-    if (size) *size = range->size;
-    return end(SUCCESS);
-}
-
 static CUresult allocate_host(const char *name, void **host, size_t size) {
     BEGIN(name, CONTEXT);
     if (!size) return end(INVALID_VALUE);
@@ -878,20 +858,14 @@ CUresult cuMemFreeHost(void *host) {
     return end(INVALID_VALUE);
 }
 
-CUresult cuMemHostGetFlags(unsigned *flags, void *host) {
-    BEGIN("cuMemHostGetFlags", CONTEXT);
-    Range *range = find_range((uintptr_t)host, false);
-    if (!range || range->state != LIVE) return end(INVALID_VALUE);
-    *flags = 0;
-    return end(SUCCESS);
-}
-
 CUresult cuMemHostRegister_v2(void *host, size_t size, unsigned flags) {
     (void)flags;
     BEGIN("cuMemHostRegister", CONTEXT);
     if (!size) return end(INVALID_VALUE);
-    if (find_range((uintptr_t)host, false) || find_range((uintptr_t)host + size - 1, false))
-        return end(HOST_MEMORY_ALREADY_REGISTERED);
+    for (Range *range = ranges; range; range = range->next)
+        if (range->place != DEVICE && range->state == LIVE && range->start < (uintptr_t)host + size &&
+            (uintptr_t)host < range->start + range->size)
+            return end(HOST_MEMORY_ALREADY_REGISTERED);
     add_range(REGISTERED, (uintptr_t)host, size, host);
     return end(SUCCESS);
 }
@@ -980,17 +954,11 @@ CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr to, CUdeviceptr from, size_t size, CUs
 CUresult cuMemsetD8_v2(CUdeviceptr to, unsigned char value, size_t many) {
     return fill("cuMemsetD8", to, value, 1, many, 0);
 }
-CUresult cuMemsetD16_v2(CUdeviceptr to, unsigned short value, size_t many) {
-    return fill("cuMemsetD16", to, value, 2, many, 0);
-}
 CUresult cuMemsetD32_v2(CUdeviceptr to, unsigned value, size_t many) {
     return fill("cuMemsetD32", to, value, 4, many, 0);
 }
 CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t many, CUstream stream) {
     return fill("cuMemsetD8Async", to, value, 1, many, stream);
-}
-CUresult cuMemsetD16Async(CUdeviceptr to, unsigned short value, size_t many, CUstream stream) {
-    return fill("cuMemsetD16Async", to, value, 2, many, stream);
 }
 CUresult cuMemsetD32Async(CUdeviceptr to, unsigned value, size_t many, CUstream stream) {
     return fill("cuMemsetD32Async", to, value, 4, many, stream);
@@ -1126,24 +1094,25 @@ CUresult cuEventElapsedTime_v2(float *milliseconds, CUevent first, CUevent secon
 #define NONE(name) CUresult name(void) { return NOT_SUPPORTED; }
 NONE(cuArray3DCreate_v2) NONE(cuArray3DGetDescriptor_v2) NONE(cuArrayCreate_v2) NONE(cuArrayDestroy)
 NONE(cuArrayGetDescriptor_v2) NONE(cuCtxAttach) NONE(cuCtxDisablePeerAccess) NONE(cuCtxEnablePeerAccess)
-NONE(cuCtxGetCacheConfig) NONE(cuCtxGetLimit) NONE(cuCtxGetSharedMemConfig) NONE(cuCtxSetCacheConfig)
-NONE(cuCtxSetLimit) NONE(cuCtxSetSharedMemConfig) NONE(cuDeviceCanAccessPeer) NONE(cuDeviceGetByPCIBusId)
-NONE(cuDeviceGetPCIBusId) NONE(cuFuncGetAttribute) NONE(cuFuncSetAttribute) NONE(cuFuncSetBlockShape)
-NONE(cuFuncSetCacheConfig) NONE(cuFuncSetSharedSize) NONE(cuIpcCloseMemHandle) NONE(cuIpcGetEventHandle)
-NONE(cuIpcGetMemHandle) NONE(cuIpcOpenEventHandle) NONE(cuIpcOpenMemHandle_v2) NONE(cuLaunch) NONE(cuLaunchGrid)
-NONE(cuLaunchGridAsync) NONE(cuLaunchKernel) NONE(cuLinkAddData_v2) NONE(cuLinkAddFile_v2) NONE(cuLinkComplete)
-NONE(cuLinkCreate_v2) NONE(cuLinkDestroy) NONE(cuMemAllocManaged) NONE(cuMemAllocPitch_v2)
-NONE(cuMemHostGetDevicePointer_v2) NONE(cuMemcpy2DAsync_v2) NONE(cuMemcpy2DUnaligned_v2) NONE(cuMemcpy2D_v2)
-NONE(cuMemcpy3DAsync_v2) NONE(cuMemcpy3DPeer) NONE(cuMemcpy3DPeerAsync) NONE(cuMemcpy3D_v2) NONE(cuMemcpyAtoA_v2)
-NONE(cuMemcpyAtoD_v2) NONE(cuMemcpyAtoH_v2) NONE(cuMemcpyDtoA_v2) NONE(cuMemcpyHtoA_v2) NONE(cuMemcpyPeer)
-NONE(cuMemcpyPeerAsync) NONE(cuMemsetD2D16Async) NONE(cuMemsetD2D16_v2) NONE(cuMemsetD2D32Async) NONE(cuMemsetD2D32_v2)
-NONE(cuMemsetD2D8Async) NONE(cuMemsetD2D8_v2) NONE(cuModuleGetFunction) NONE(cuModuleGetGlobal_v2)
-NONE(cuModuleGetSurfRef) NONE(cuModuleGetTexRef) NONE(cuModuleLoad) NONE(cuModuleLoadData) NONE(cuModuleLoadDataEx)
-NONE(cuModuleUnload) NONE(cuParamSetSize) NONE(cuParamSetTexRef) NONE(cuParamSetf) NONE(cuParamSeti) NONE(cuParamSetv)
+NONE(cuCtxGetApiVersion) NONE(cuCtxGetCacheConfig) NONE(cuCtxGetLimit) NONE(cuCtxGetSharedMemConfig)
+NONE(cuCtxSetCacheConfig) NONE(cuCtxSetLimit) NONE(cuCtxSetSharedMemConfig) NONE(cuDeviceCanAccessPeer)
+NONE(cuDeviceGetByPCIBusId) NONE(cuDeviceGetPCIBusId) NONE(cuFuncGetAttribute) NONE(cuFuncSetAttribute)
+NONE(cuFuncSetBlockShape) NONE(cuFuncSetCacheConfig) NONE(cuFuncSetSharedSize) NONE(cuIpcCloseMemHandle)
+NONE(cuIpcGetEventHandle) NONE(cuIpcGetMemHandle) NONE(cuIpcOpenEventHandle) NONE(cuIpcOpenMemHandle_v2) NONE(cuLaunch)
+NONE(cuLaunchGrid) NONE(cuLaunchGridAsync) NONE(cuLaunchKernel) NONE(cuLinkAddData_v2) NONE(cuLinkAddFile_v2)
+NONE(cuLinkComplete) NONE(cuLinkCreate_v2) NONE(cuLinkDestroy) NONE(cuMemAllocManaged) NONE(cuMemAllocPitch_v2)
+NONE(cuMemcpy2D_v2) NONE(cuMemcpy2DAsync_v2) NONE(cuMemcpy2DUnaligned_v2) NONE(cuMemcpy3D_v2) NONE(cuMemcpy3DAsync_v2)
+NONE(cuMemcpy3DPeer) NONE(cuMemcpy3DPeerAsync) NONE(cuMemcpyAtoA_v2) NONE(cuMemcpyAtoD_v2) NONE(cuMemcpyAtoH_v2)
+NONE(cuMemcpyDtoA_v2) NONE(cuMemcpyHtoA_v2) NONE(cuMemcpyPeer) NONE(cuMemcpyPeerAsync) NONE(cuMemGetAddressRange_v2)
+NONE(cuMemHostGetDevicePointer_v2) NONE(cuMemHostGetFlags) NONE(cuMemsetD16_v2) NONE(cuMemsetD16Async)
+NONE(cuMemsetD2D16_v2) NONE(cuMemsetD2D16Async) NONE(cuMemsetD2D32_v2) NONE(cuMemsetD2D32Async) NONE(cuMemsetD2D8_v2)
+NONE(cuMemsetD2D8Async) NONE(cuModuleGetFunction) NONE(cuModuleGetGlobal_v2) NONE(cuModuleGetSurfRef)
+NONE(cuModuleGetTexRef) NONE(cuModuleLoad) NONE(cuModuleLoadData) NONE(cuModuleLoadDataEx) NONE(cuModuleUnload)
+NONE(cuParamSetf) NONE(cuParamSeti) NONE(cuParamSetSize) NONE(cuParamSetTexRef) NONE(cuParamSetv)
 NONE(cuProfilerInitialize) NONE(cuProfilerStart) NONE(cuProfilerStop) NONE(cuStreamAttachMemAsync)
-NONE(cuSurfRefGetArray) NONE(cuSurfRefSetArray) NONE(cuTexRefCreate) NONE(cuTexRefDestroy) NONE(cuTexRefGetAddressMode)
-NONE(cuTexRefGetAddress_v2) NONE(cuTexRefGetArray) NONE(cuTexRefGetFilterMode) NONE(cuTexRefGetFlags)
-NONE(cuTexRefGetFormat) NONE(cuTexRefSetAddress2D_v3) NONE(cuTexRefSetAddressMode) NONE(cuTexRefSetAddress_v2)
+NONE(cuSurfRefGetArray) NONE(cuSurfRefSetArray) NONE(cuTexRefCreate) NONE(cuTexRefDestroy) NONE(cuTexRefGetAddress_v2)
+NONE(cuTexRefGetAddressMode) NONE(cuTexRefGetArray) NONE(cuTexRefGetFilterMode) NONE(cuTexRefGetFlags)
+NONE(cuTexRefGetFormat) NONE(cuTexRefSetAddress2D_v3) NONE(cuTexRefSetAddress_v2) NONE(cuTexRefSetAddressMode)
 NONE(cuTexRefSetArray) NONE(cuTexRefSetFilterMode) NONE(cuTexRefSetFlags) NONE(cuTexRefSetFormat)
 
 /* ---- For the tests ---- */
@@ -1276,7 +1245,7 @@ size_t standin_violations(char *text, size_t room) {
             }
     }
     size_t size = violations_size;
-    if (text) memcpy(text, violations, size < room ? size : room);
+    if (text && size) memcpy(text, violations, size < room ? size : room);
     pthread_mutex_unlock(&lock);
     return size;
 }
@@ -1285,7 +1254,7 @@ size_t standin_violations(char *text, size_t room) {
 size_t standin_trace(Row *copies, size_t room) {
     pthread_mutex_lock(&lock);
     size_t many = row_count;
-    if (copies) memcpy(copies, rows, (many < room ? many : room) * sizeof *rows);
+    if (copies && many) memcpy(copies, rows, (many < room ? many : room) * sizeof *rows);
     pthread_mutex_unlock(&lock);
     return many;
 }
@@ -1300,7 +1269,7 @@ size_t standin_trace(Row *copies, size_t room) {
 /* As if nothing had happened. Waits for what is running; what is not yet, does not run. */
 void standin_reset(void) {
     pthread_mutex_lock(&lock);
-    for (Context *context = contexts; context; context = context->next) context->dead = true;
+    for (Context *context = contexts; context; context = context->next) context->dead = context->past = true;
     pthread_cond_broadcast(&changed);
     for (Stream *stream = streams; stream; stream = stream->next) {
         pthread_mutex_unlock(&lock);
@@ -1308,19 +1277,18 @@ void standin_reset(void) {
         pthread_mutex_lock(&lock);
     }
     for (Range *range = ranges; range; range = range->next) {
-        if (range->place == PINNED) munmap(range->bytes, range->size);
+        if (range->place == PINNED) madvise(range->bytes, range->size, MADV_DONTNEED); /* an array may still show it */
         if (range->place == DEVICE) free(range->bytes);
     }
     FREE_LIST(Range, ranges)
     FREE_LIST(Event, events)
     FREE_LIST(Stream, streams)
-    FREE_LIST(Context, contexts)
     FREE_LIST(Call, calls)
     FREE_LIST(Failure, failures)
     row_count = violations_size = memory_used = 0;
     pageable_copies = 0;
     lost = SUCCESS;
-    generation++;
+    resets++;
     set_defaults();
     pthread_mutex_unlock(&lock);
 }

@@ -1,8 +1,8 @@
-"""Builds pycuda over the stand-in for the CUDA driver: python tests/standin/install.py, as `make test` does.
+"""Builds pycuda over the stand-in for the CUDA driver: python -m standin.install in tests/, as `make test` does.
 
 PyPI has pycuda's source alone. It is compiled against the headers of one CUDA release, also where there is a toolkit:
-which functions an extension is linked to depends on them. All of it lies in one folder of the environment, and pip does
-not keep what it builds from a folder, so that no later `pip install pycuda` is given this one.
+which functions an extension is linked to depends on them. All of it lies in one folder of the environment, and pip is
+not to keep the wheel, so that no later `pip install pycuda` is given this one.
 """
 
 import shutil
@@ -40,7 +40,7 @@ def install(folder: Path) -> None:
     (header,) = (folder / "headers").rglob("cuda.h")
     settings = SETTINGS.format(headers=str(header.parent), libraries=str(folder))
     (source / "siteconf.py").write_text(settings)
-    pip("install", "--no-deps", "--upgrade", "--target", HOME, source)
+    pip("install", "--no-cache-dir", "--no-deps", "--upgrade", "--target", HOME, source)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ PYTHON313 ?= $(firstword $(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/
 OFFICIAL := .venv/official/bin/isic-challenge-scoring
 # Where the CUDA code is tested, over a driver that needs no GPU.
 STANDIN := $(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' -)),.venv/pycuda)
+GPU_EXTRA ?= tensorrt
 # Folder of photographs to time; without one, pictures are drawn.
 IMAGES ?=
 
@@ -25,6 +26,10 @@ demo: .venv/base ## Set up, then segment and evaluate a dozen drawn pictures in 
 
 test: .venv/dev $(STANDIN) $(if $(shell $(PYTHON313) --version 2>/dev/null),$(OFFICIAL)) ## Set up what the tests need, and run them
 	$(BIN)/python -m pytest
+
+test-gpu: .venv/dev ## On a machine with an NVIDIA GPU: test on it, and print figures; GPU_EXTRA=cuda,rtx for TensorRT for RTX
+	$(PIP) --editable '.[dev,$(GPU_EXTRA)]'
+	$(BIN)/python -m pytest -m gpu -s tests/test_gpu.py
 
 lint: .venv/dev ## Check style and formatting
 	$(BIN)/ruff check .
@@ -68,4 +73,4 @@ $(OFFICIAL): | .venv/bin/python
 	$(PYTHON313) -m venv .venv/official
 	.venv/official/bin/python -m pip install --quiet --disable-pip-version-check isic-challenge-scoring==5.8.0 'numpy<2.5'
 
-.PHONY: help demo test lint type check bench bench-evaluate clean
+.PHONY: help demo test test-gpu lint type check bench bench-evaluate clean

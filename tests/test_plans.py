@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 from unittest.mock import patch
 
 import pytest
-from conftest import SIDE, MakeEngine, draw, save_many
+from conftest import SIDE, MakeEngine, UInt8, draw, save_many
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
@@ -35,7 +35,7 @@ from lesioncli.backends import choose, tensorrt
 from lesioncli.backends import driver as driver_module
 from lesioncli.backends.base import Manifest
 from lesioncli.backends.build import build
-from lesioncli.backends.choose import open_engine
+from lesioncli.backends.choose import open_engine, shipped_onnx
 from lesioncli.cli import app
 from lesioncli.errors import EngineError
 from lesioncli.files import sha256_of
@@ -120,6 +120,15 @@ def test_a_run_leaves_what_the_cpu_engine_leaves(
     card.driver.set_delays(seed=1)
     assert segmented(plan, images, tmp_path / "gpu") == expected
     assert card.driver.pageable_copies() == 0, "a slot or an output is not in pinned memory"
+
+
+def test_a_shipped_model_leaves_what_the_cpu_engine_leaves(
+    card: Card, gate_pictures: list[UInt8], engine_manifest: Path, images: list[ImageFile], tmp_path: Path
+) -> None:
+    compiler = tensorrt.open_compiler(tensorrt.TENSORRT, tensorrt.Settings())
+    plan = build(shipped_onnx(), tmp_path, gate_pictures, compiler=compiler, precision="fp32", batch=3).path
+    found = segmented(plan, images[:7], tmp_path / "gpu")
+    assert found == segmented(engine_manifest, images[:7], tmp_path / "cpu")
 
 
 @pytest.mark.parametrize("dynamic", [False, True])

@@ -145,7 +145,8 @@ class Engine:
 
     def shape_of(self, name: str, images: tuple[int, ...]) -> tuple[int, ...]:
         """A tensor's shape when the input is `images`, (N, H, W, 3)."""
-        named = {"n": images[0], "h": images[1], "w": images[2]}
+        taken = self._tensors[self.inputs[0]].shape.dim
+        named = {each.dim_param: side for each, side in zip(taken, images, strict=True)}
         dims = self._tensors[name].shape.dim
         if name in self.inputs:
             return images

@@ -276,7 +276,7 @@ def segment(
             raise InputError(
                 f"{manifest}: is built for batches of {opened.batch_size}; run: lesioncli build-engine --batch {batch}"
             )
-        summary = run(found, opened, out_folder, options, overwrite=overwrite, on_outcome=tell)
+        summary = run(found, opened, out_folder, options, overwrite=overwrite, sources=images, on_outcome=tell)
     report_run(summary, json_output)
     if summary.failed:
         raise typer.Exit(EXIT_SOME_FAILED)

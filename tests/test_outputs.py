@@ -153,12 +153,31 @@ def test_run_json_says_what_ran_and_how_it_ended(engine: Engine, images: Path, o
         "device": manifest.device,
         "batch": 2,
         "workers": 0,
+        "sources": [],
         "status": "finished",
         "images": 6,
         "ok": 5,
         "failed": 1,
         "skipped": 0,
     }
+
+
+def test_run_json_keeps_where_the_images_of_all_runs_lie(engine: Engine, images: Path, out: Path) -> None:
+    found = find_images([images])
+    for source in (images, found[0].path, images):
+        run(found, engine, out, Options(), sources=[source])
+    assert [(out / source).resolve() for source in report_of(out)["sources"]] == [images, found[0].path]
+    assert not Path(report_of(out)["sources"][0]).is_absolute()
+    run(found, engine, out, Options(), overwrite=True, sources=[found[1].path])
+    assert [(out / source).resolve() for source in report_of(out)["sources"]] == [found[1].path]
+
+
+def test_a_linked_folder_is_left_by_its_real_parent(engine: Engine, images: Path, tmp_path: Path) -> None:
+    (tmp_path / "disk" / "masks").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "masks")
+    run(find_images([images]), engine, tmp_path / "link", Options(), sources=[images])
+    (source,) = report_of(tmp_path / "link")["sources"]
+    assert (tmp_path / "link" / source).resolve() == images
 
 
 def test_the_summary_counts_what_was_done(engine: Engine, images: Path, out: Path) -> None:

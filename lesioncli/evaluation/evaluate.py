@@ -48,13 +48,30 @@ _QUEUE_LENGTH = 1024  # cases handed to the threads at once; futures for a milli
 class CaseResult:
     """One truth mask: its metrics by name, or the `problem` that kept it from being scored.
 
-    `note` says what is out of the ordinary about files that were scored all the same.
+    `note` says what is out of the ordinary about files that were scored all the same. `job` has the files.
     """
 
     name: str
     metrics: Mapping[str, float]
     problem: str = ""
     note: str = ""
+    job: Job | None = field(default=None, compare=False, repr=False)
+
+
+class Scored(NamedTuple):
+    """Labels and scores (N, K) and weights (N, 2) of the labelled ids that have both, and what is wrong with others.
+
+    `ids` are those of the labels, and `rows` the names of their scores.
+    """
+
+    classes: tuple[str, ...]
+    ids: tuple[str, ...]
+    rows: tuple[str, ...]
+    labels: NDArray[np.bool_]
+    scores: NDArray[np.float64]
+    weights: NDArray[np.float64]
+    problems: tuple[str, ...]
+    extra: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -68,8 +85,8 @@ class Evaluation:
     the further metrics of each class. `score_problems` names the other labelled ids and says why. `intervals` are 95 %
     bootstrap intervals for the keys of `means` and `auc` and for AUC_MEAN, except where the value itself is nan.
     `mask_document` and `score_document` are what the official scorer prints, and `ranking` what the protocol ranks by;
-    empty where the protocol wants every image judged, and not every one could be. `notes` says what else was left out
-    or decided.
+    empty where the protocol wants every image judged, and not every one could be. `scored` is what the figures of the
+    classes are made of. `notes` says what else was left out or decided.
     """
 
     cases: tuple[CaseResult, ...]
@@ -84,6 +101,7 @@ class Evaluation:
     mask_document: Mapping[str, Any] = field(default_factory=dict)
     score_document: Mapping[str, Any] = field(default_factory=dict)
     ranking: Mapping[str, tuple[str, float]] = field(default_factory=dict)
+    scored: Scored | None = field(default=None, compare=False, repr=False)
     notes: tuple[str, ...] = ()
 
     @property
@@ -141,6 +159,7 @@ def evaluate(
         mask_document=documents[0],
         score_document=documents[1],
         ranking=ranking(rules, *documents),
+        scored=scored,
         notes=(*true.notes, *_one_label(scored), *_weightless(true.labels, rows)),
     )
 
@@ -207,19 +226,19 @@ def _watched(
 
 def _judge(distances: bool, job: Job) -> CaseResult:
     if isinstance(job.prediction, str):
-        return CaseResult(job.name, {}, job.prediction)
+        return CaseResult(job.name, {}, job.prediction, job=job)
     try:
         truth, prediction = read_mask(job.truth, "truth"), read_mask(job.prediction, "prediction")
     except ImageError as error:
-        return CaseResult(job.name, {}, error.reason)
+        return CaseResult(job.name, {}, error.reason, job=job)
     if truth.lesion.shape != prediction.lesion.shape:
         sizes = "truth {}x{}, prediction {}x{}".format(*truth.lesion.shape, *prediction.lesion.shape)
-        return CaseResult(job.name, {}, f"sizes differ: {sizes}")
+        return CaseResult(job.name, {}, f"sizes differ: {sizes}", job=job)
     counts = count(truth.lesion, prediction.lesion)
     metrics = {name: metric(counts) for name, metric in PIXEL_METRICS.items()}
     if distances:
         metrics |= measure(truth.lesion, prediction.lesion)
-    return CaseResult(job.name, metrics, note="; ".join(filter(None, (truth.note, prediction.note))))
+    return CaseResult(job.name, metrics, note="; ".join(filter(None, (truth.note, prediction.note))), job=job)
 
 
 def _mean_metrics(cases: tuple[CaseResult, ...], seed: int) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
@@ -235,35 +254,25 @@ def _mean_metrics(cases: tuple[CaseResult, ...], seed: int) -> tuple[dict[str, f
     return averages, {names[column]: percentile_interval(resampled[:, column]) for column in columns}
 
 
-class _Scored(NamedTuple):
-    """Labels and scores (N, K) and weights (N, 2) of the labelled ids that have both, and what is wrong with others."""
-
-    classes: tuple[str, ...]
-    labels: NDArray[np.bool_]
-    scores: NDArray[np.float64]
-    weights: NDArray[np.float64]
-    problems: tuple[str, ...]
-    extra: tuple[str, ...]
-
-
-def _join(labels: Labels, rows: Mapping[str, ScoreRow] | None, rules: Protocol) -> _Scored:
+def _join(labels: Labels, rows: Mapping[str, ScoreRow] | None, rules: Protocol) -> Scored:
     """Scores of the labelled ids; nothing at all where there are no scores."""
     if rows is None:
         labels, rows = NO_LABELS, {}
-    usable: list[tuple[str, ScoreRow]] = []
+    usable: list[tuple[str, str]] = []
     problems: list[str] = []
     matches = match(labels.by_id, rows, rules)
     for name, found in sorted(matches.items()):
         if problem := _score_problem(found, rows, labels.classes):
             problems.append(f"{name}: {problem}")
         else:
-            usable.append((name, rows[found[0]]))
+            usable.append((name, found[0]))
     shape = len(usable), len(labels.classes)
     truths = np.array([labels.by_id[name] for name, _ in usable], np.bool_).reshape(shape)
-    scores = np.array([row.scores for _, row in usable], np.float64).reshape(shape)
+    scores = np.array([rows[row].scores for _, row in usable], np.float64).reshape(shape)
     weights = np.array([labels.weights[name] for name, _ in usable], np.float64).reshape(len(usable), 2)
     extra = rows.keys() - {name for found in matches.values() for name in found} if labels.by_id else ()
-    return _Scored(labels.classes, truths, scores, weights, tuple(problems), tuple(sorted(extra)))
+    ids, named = tuple(name for name, _ in usable), tuple(row for _, row in usable)
+    return Scored(labels.classes, ids, named, truths, scores, weights, tuple(problems), tuple(sorted(extra)))
 
 
 def _score_problem(found: tuple[str, ...], rows: Mapping[str, ScoreRow], classes: tuple[str, ...]) -> str:
@@ -278,7 +287,7 @@ def _score_problem(found: tuple[str, ...], rows: Mapping[str, ScoreRow], classes
     return f"{' and '.join(bad)} not a number from 0 to 1" if bad else ""
 
 
-def _aucs(scored: _Scored, seed: int) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
+def _aucs(scored: Scored, seed: int) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
     """AUC per class, and the intervals of these and their mean."""
     columns = list(zip(scored.labels.T, scored.scores.T, strict=True))
     aucs = {name: auc(*column) for name, column in zip(scored.classes, columns, strict=True)}
@@ -289,12 +298,12 @@ def _aucs(scored: _Scored, seed: int) -> tuple[dict[str, float], dict[str, tuple
     return aucs, {name: percentile_interval(each) for name, each in by_name.items() if not np.isnan(each).all()}
 
 
-def _per_class(scored: _Scored) -> dict[str, dict[str, float]]:
+def _per_class(scored: Scored) -> dict[str, dict[str, float]]:
     columns = zip(scored.classes, scored.labels.T, scored.scores.T, strict=True)
     return {name: class_metrics(labels, scores, scored.weights[:, 0]) for name, labels, scores in columns}
 
 
-def _one_label(scored: _Scored) -> tuple[str, ...]:
+def _one_label(scored: Scored) -> tuple[str, ...]:
     """The classes that cannot be ranked, and why."""
     columns = zip(scored.classes, scored.labels.T, strict=True)
     return tuple(
@@ -311,7 +320,7 @@ def _weightless(labels: Labels, rows: Mapping[str, ScoreRow] | None) -> tuple[st
 
 
 def _official(
-    cases: tuple[CaseResult, ...], scored: _Scored, rules: Protocol
+    cases: tuple[CaseResult, ...], scored: Scored, rules: Protocol
 ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """The official scorer's documents of masks and of scores."""
     judged = [case.metrics for case in cases if not case.problem]

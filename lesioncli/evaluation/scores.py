@@ -113,12 +113,30 @@ def brier(labels: Labels, scores: Floats, weights: Floats) -> float:
     return _mean(np.square(scores - labels), weights)
 
 
+class Bins(NamedTuple):
+    """Weight, mean score and share of positives (B,) of the images whose score is in each bin; 0 where there are none."""
+
+    weights: Floats
+    scores: Floats
+    positives: Floats
+
+
+def calibration_bins(labels: Labels, scores: Floats, weights: Floats) -> Bins:
+    """Images by score, in CALIBRATION_BINS bins of equal width."""
+    bins = np.minimum((scores * CALIBRATION_BINS).astype(np.intp), CALIBRATION_BINS - 1)
+    totals, scored, positive = (
+        np.bincount(bins, weights * values, CALIBRATION_BINS).astype(np.float64)
+        for values in (np.ones_like(scores), scores, labels)
+    )
+    filled = np.maximum(totals, np.finfo(float).tiny)
+    return Bins(totals, scored / filled, positive / filled)
+
+
 def calibration_error(labels: Labels, scores: Floats, weights: Floats) -> float:
     """Expected calibration error: how far mean score and share of positives are apart, over bins of equal width."""
-    bins = np.minimum((scores * CALIBRATION_BINS).astype(np.intp), CALIBRATION_BINS - 1)
-    gaps = np.bincount(bins, weights * (scores - labels), CALIBRATION_BINS)
-    total = weights.sum()
-    return float(np.abs(gaps).sum() / total) if total else math.nan
+    bins = calibration_bins(labels, scores, weights)
+    total = bins.weights.sum()
+    return float((bins.weights * np.abs(bins.scores - bins.positives)).sum() / total) if total else math.nan
 
 
 def _mean(values: Floats, weights: Floats) -> float:

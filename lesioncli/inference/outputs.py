@@ -17,10 +17,11 @@ import cv2
 import numpy as np
 
 from lesioncli.errors import InputError
-from lesioncli.files import written_whole
+from lesioncli.files import printable, written_whole
 from lesioncli.inference.geometry import UInt8
 from lesioncli.inference.images import ImageFile
 
+RUN = "run.json"
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
 # 8 bits a pixel, 0 or 255, as the challenges' own masks: a 1-bit file is smaller, but reads as True and False in many
 # programs, where "> 128" then finds no lesion. Without filters this costs a quarter of opencv's default.
@@ -107,7 +108,7 @@ class RunFolder:
     def describe(self, report: Mapping[str, Any]) -> None:
         """Write run.json: at the start of a run, so that an interrupted one is known, and at its end."""
         content = json.dumps({**self._identity, **report}, indent=1) + "\n"
-        write_whole(self.folder / "run.json", content.encode())
+        write_whole(self.folder / RUN, content.encode())
 
     def _earlier_rows(self) -> dict[str, str]:
         """Rows by what they go by, each as its line: of a million, lists of fields would take a gigabyte."""
@@ -126,11 +127,7 @@ class RunFolder:
             yield from (row for row in reader if len(row) == len(self._columns))
 
     def _check_identity(self) -> None:
-        path = self.folder / "run.json"
-        try:
-            found = {**BEFORE_IT_WAS_SAID, **json.loads(path.read_text(encoding="utf-8"))}
-        except (OSError, ValueError):
-            found = {}
+        found = read_run(self.folder)
         for key, value in self._identity.items():
             if found.get(key) != value:
                 raise InputError(
@@ -140,7 +137,7 @@ class RunFolder:
 
     def _row(self, outcome: Outcome) -> list[str]:
         height, width = outcome.stored_hw
-        mask = _printable(f"{outcome.image.name}.png") if outcome.status == OK else ""
+        mask = printable(f"{outcome.image.name}.png") if outcome.status == OK else ""
         reason = f"{outcome.stage}: {outcome.reason}" if outcome.reason else ""
         values = [_digits(outcome.values.get(name)) for name in self._columns[6:-1]]
         size = [str(width), str(height)] if width else ["", ""]
@@ -154,9 +151,17 @@ class RunFolder:
             file.writelines(self._rows[name] for name in sorted(self._rows))
 
 
+def read_run(folder: Path) -> Mapping[str, Any]:
+    """What run.json says; nothing where it is not there or cannot be read."""
+    try:
+        return {**BEFORE_IT_WAS_SAID, **json.loads((folder / RUN).read_text(encoding="utf-8"))}
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
 def image_name(image: ImageFile) -> str:
     """How a row names its image: relative, with suffix."""
-    return _printable(image.name + image.path.suffix)
+    return printable(image.name + image.path.suffix)
 
 
 def _csv_line(fields: Sequence[str]) -> str:
@@ -188,11 +193,6 @@ def write_mask(path: Path, mask: UInt8) -> None:
 def write_whole(path: Path, content: bytes) -> None:
     with written_whole(path) as aside:
         aside.write_bytes(content)
-
-
-def _printable(name: str) -> str:
-    """A file's name for a UTF-8 file: bytes that are no UTF-8 become escapes, as Python shows them."""
-    return name.encode(errors="backslashreplace").decode()
 
 
 def _digits(value: float | None) -> str:

@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 
 from lesioncli.cores import count_cores
 from lesioncli.errors import ImageError, InputError
+from lesioncli.evaluation.compare import Comparison
 from lesioncli.evaluation.distances import measure
+from lesioncli.evaluation.groups import Group
 from lesioncli.evaluation.masks import Found, find_masks, read_mask
 from lesioncli.evaluation.matching import Job, by_image, match, pair
 from lesioncli.evaluation.metrics import (
@@ -86,7 +88,8 @@ class Evaluation:
     bootstrap intervals for the keys of `means` and `auc` and for AUC_MEAN, except where the value itself is nan.
     `mask_document` and `score_document` are what the official scorer prints, and `ranking` what the protocol ranks by;
     empty where the protocol wants every image judged, and not every one could be. `scored` is what the figures of the
-    classes are made of. `notes` says what else was left out or decided.
+    classes are made of. `groups` has each group of each column that was asked for, column by column, and `comparison`
+    the differences to other predictions. `notes` says what else was left out or decided.
     """
 
     cases: tuple[CaseResult, ...]
@@ -102,6 +105,8 @@ class Evaluation:
     score_document: Mapping[str, Any] = field(default_factory=dict)
     ranking: Mapping[str, tuple[str, float]] = field(default_factory=dict)
     scored: Scored | None = field(default=None, compare=False, repr=False)
+    groups: tuple[Group, ...] = ()
+    comparison: Comparison | None = None
     notes: tuple[str, ...] = ()
 
     @property

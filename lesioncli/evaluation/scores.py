@@ -114,7 +114,7 @@ def brier(labels: Labels, scores: Floats, weights: Floats) -> float:
 
 
 class Bins(NamedTuple):
-    """Weight, mean score and share of positives (B,) of the images whose score is in each bin; 0 where there are none."""
+    """Weight, mean score and share of positives (B,) of the images whose score is in each bin; 0 where none is."""
 
     weights: Floats
     scores: Floats

@@ -19,8 +19,8 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from lesioncli.errors import InputError
+from lesioncli.evaluation import bootstrap, metrics
 from lesioncli.evaluation import evaluate as module
-from lesioncli.evaluation import metrics
 from lesioncli.evaluation.evaluate import CaseResult, Evaluation, evaluate, write_cases
 from lesioncli.evaluation.masks import read_mask
 from lesioncli.spec import CLASSES
@@ -123,7 +123,7 @@ def test_intervals_are_the_bootstrap_of_the_cases(truth: Path, masks: Path) -> N
         save(truth / f"{width}.png", block(4, 10))
         save(masks / f"{width}.png", block(4, width))
     values = np.array([[width / 10] for width in range(1, 10)])
-    by_hand = metrics.percentile_interval(metrics.bootstrap_means(values, seed=5)[:, 0])
+    by_hand = bootstrap.percentile_interval(bootstrap.bootstrap_means(values, seed=5)[:, 0])
     assert evaluate(truth, masks, seed=5).intervals["jaccard"] == pytest.approx(by_hand)
     assert evaluate(truth, masks, seed=5) == evaluate(truth, masks, seed=5)
     assert evaluate(truth, masks, seed=5).intervals != evaluate(truth, masks, seed=6).intervals
@@ -594,10 +594,10 @@ def test_auc_is_that_of_scikit_learn_whatever_the_order_of_the_rows(scored: tupl
     assert evaluation.auc_mean == pytest.approx(sum(theirs.values()) / 2)
     assert (evaluation.auc_count, evaluation.score_problems, evaluation.failed) == (40, (), False)
     assert evaluation.extra_scores == ("unlabelled",)
-    resampled = metrics.bootstrap_aucs(labels, scores, seed=4)
+    resampled = bootstrap.bootstrap_aucs(labels, scores, seed=4)
     columns = {**dict(zip(theirs, resampled.T, strict=True)), "auc_mean": resampled.mean(axis=1)}
     for name, column in columns.items():
-        assert evaluation.intervals[name] == pytest.approx(metrics.percentile_interval(column))
+        assert evaluation.intervals[name] == pytest.approx(bootstrap.percentile_interval(column))
 
 
 def test_each_class_is_read_from_its_own_column(scored: tuple[Path, Path]) -> None:

@@ -19,20 +19,13 @@ from numpy.typing import NDArray
 
 from lesioncli.cores import count_cores
 from lesioncli.errors import ImageError, InputError
+from lesioncli.evaluation.bootstrap import auc, bootstrap_aucs, bootstrap_means, means, percentile_interval
 from lesioncli.evaluation.compare import Comparison
 from lesioncli.evaluation.distances import measure
 from lesioncli.evaluation.groups import Group
 from lesioncli.evaluation.masks import Found, find_masks, read_mask
 from lesioncli.evaluation.matching import Job, by_image, match, pair
-from lesioncli.evaluation.metrics import (
-    PIXEL_METRICS,
-    auc,
-    bootstrap_aucs,
-    bootstrap_means,
-    count,
-    means,
-    percentile_interval,
-)
+from lesioncli.evaluation.metrics import PIXEL_METRICS, count
 from lesioncli.evaluation.protocols import PROTOCOLS, Protocol, mask_document, ranking, score_document
 from lesioncli.evaluation.readers import Truth, read_truth
 from lesioncli.evaluation.scores import class_metrics

@@ -123,7 +123,8 @@ def _unfilter_row(above: UInt8, filtered: UInt8) -> UInt8:
     header = struct.pack(">IIBBBBB", above.size, 2, 8, 0, 0, 0, 0)
     chunks = (b"IHDR", header), (b"IDAT", deflate.zlib_compress(rows, 0)), (b"IEND", b"")
     png = SIGNATURE + b"".join(_chunk(*each) for each in chunks)
-    return np.asarray(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)[1], np.uint8)
+    both = np.asarray(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED), np.uint8)
+    return np.asarray(both[1])
 
 
 def _chunk(kind: bytes, content: bytes | bytearray) -> bytes:

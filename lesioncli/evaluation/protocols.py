@@ -89,7 +89,7 @@ def _judge(
     return {
         "per_category": per_category,
         "macro_average": {name: sum(values.values()) / len(classes) for name, values in per_category.items()},
-        "aggregate": {"balanced_accuracy": balanced_accuracy(labels, scores, weights)},
+        "aggregate": {"balanced_accuracy": float(balanced_accuracy(labels, scores, weights))},
     }
 
 

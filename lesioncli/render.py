@@ -147,7 +147,7 @@ def print_evaluation(evaluation: "Evaluation", protocol: str) -> None:
     """Means with their intervals; by a challenge's protocol also each class, and what it ranks by."""
     from rich.table import Table
 
-    from lesioncli.evaluation.evaluate import AUC_MEAN
+    from lesioncli.evaluation.bootstrap import AUC_MEAN
 
     table = Table("metric", "value", "95 % interval", "images")
     for column in table.columns[1:]:

@@ -19,9 +19,9 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from lesioncli.errors import InputError
-from lesioncli.evaluation import bootstrap, metrics
-from lesioncli.evaluation import evaluate as module
-from lesioncli.evaluation.evaluate import CaseResult, Evaluation, evaluate, write_cases
+from lesioncli.evaluation import bootstrap, judge, metrics
+from lesioncli.evaluation.evaluate import Evaluation, evaluate, write_cases
+from lesioncli.evaluation.judge import CaseResult
 from lesioncli.evaluation.masks import read_mask
 from lesioncli.spec import CLASSES
 
@@ -159,7 +159,7 @@ def test_threads_and_queue_change_nothing(truth: Path, masks: Path, monkeypatch:
         save(truth / f"{width}.png", block(4, 10))
         save(masks / f"{width}.png", block(4, width))
     one = evaluate(truth, masks, workers=1)
-    monkeypatch.setattr(module, "_QUEUE_LENGTH", 2)
+    monkeypatch.setattr(judge, "_QUEUE_LENGTH", 2)
     assert evaluate(truth, masks, workers=4) == one
     assert jaccards(one) == {str(width): width / 10 for width in range(1, 10)}
 
@@ -174,8 +174,8 @@ def test_without_a_wish_there_is_a_thread_per_cpu(
             super().__init__(max_workers)
 
     asked: list[int] = []
-    monkeypatch.setattr(module, "count_cores", lambda: 7)
-    monkeypatch.setattr(module, "ThreadPoolExecutor", Recorder)
+    monkeypatch.setattr(judge, "count_cores", lambda: 7)
+    monkeypatch.setattr(judge, "ThreadPoolExecutor", Recorder)
     save(truth / "x.png")
     save(masks / "x.png")
     evaluate(truth, masks, workers=workers)

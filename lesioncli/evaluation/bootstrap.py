@@ -5,7 +5,7 @@ area under the ROC curve with ties counted half (Mann-Whitney).
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +15,9 @@ RESAMPLES = 2000
 MAX_DRAWS = 200_000_000  # in all resamples together: about 5 s a class
 DRAWS_AT_ONCE = 1_000_000  # 8 MB an array, about six of them live at a time
 LEVEL = 0.95
+AUC_MEAN = "auc_mean"  # the plain mean over the classes, by which ISIC-2017 Part 3 ranks
+
+Parts = Sequence[NDArray[np.intp]]  # which of the images belong to each
 
 
 def auc(labels: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:
@@ -55,10 +58,20 @@ def _weighted_auc(ranking: _Ranking, weights: NDArray[np.float64]) -> NDArray[np
 
 def bootstrap_means(values: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
     """Means (R, M) of R resamples of the N images in values (N, M); N > 0. A nan is left out of its column's mean."""
+    return bootstrap_means_of_parts(values, [np.arange(len(values))], seed)[:, 0]
+
+
+def bootstrap_means_of_parts(values: NDArray[np.float64], parts: Parts, seed: int) -> NDArray[np.float64]:
+    """The same (R, P, M) of P parts of the images, all from the same resamples of the N."""
     known = ~np.isnan(values)
     filled, counted = np.where(known, values, 0), known.astype(np.float64)
-    blocks = [_ratio(weights @ filled, weights @ counted) for weights in resamples(len(values), seed)]
-    return np.concatenate(blocks)
+
+    def of_parts(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.stack(
+            [_ratio(weights[:, each] @ filled[each], weights[:, each] @ counted[each]) for each in parts], 1
+        )
+
+    return np.concatenate([of_parts(weights) for weights in resamples(len(values), seed)])
 
 
 def means(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -76,9 +89,22 @@ def bootstrap_aucs(labels: NDArray[np.bool_], scores: NDArray[np.float64], seed:
 
     All K columns see the same resamples, so their mean per resample is right. nan where a resample has one label only.
     """
-    rankings = [_rank(*columns) for columns in zip(labels.T, scores.T, strict=True)]
-    blocks = resamples(len(labels), seed)
-    return np.concatenate([np.stack([_weighted_auc(each, weights) for each in rankings], 1) for weights in blocks])
+    return bootstrap_aucs_of_parts(labels, scores, [np.arange(len(labels))], seed)[:, 0]
+
+
+def bootstrap_aucs_of_parts(
+    labels: NDArray[np.bool_], scores: NDArray[np.float64], parts: Parts, seed: int
+) -> NDArray[np.float64]:
+    """The same (R, P, K) of P parts of the images, none empty, all from the same resamples of the N."""
+    rankings = [[_rank(*columns) for columns in zip(labels[each].T, scores[each].T, strict=True)] for each in parts]
+
+    def of_parts(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        pairs = zip(parts, rankings, strict=True)
+        return np.stack(
+            [np.stack([_weighted_auc(each, weights[:, part]) for each in ranked], 1) for part, ranked in pairs], 1
+        )
+
+    return np.concatenate([of_parts(weights) for weights in resamples(len(labels), seed)])
 
 
 def percentile_interval(resampled: NDArray[np.float64], level: float = LEVEL) -> tuple[float, float]:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lesioncli.evaluation.bootstrap import resamples
 from lesioncli.evaluation.metrics import Counts, accuracy, dice, npv, ppv, sensitivity, specificity
 
 Labels = NDArray[np.bool_]
@@ -171,6 +172,20 @@ def resampled_metrics(
     }
 
 
+def bootstrap_metrics(
+    labels: Labels, scores: Floats, weights: Floats, seed: int, above: float = POSITIVE_ABOVE
+) -> list[dict[str, Floats]]:
+    """For each class of labels and scores (N, K) every metric (R,) of R resamples of the N images; N > 0."""
+    columns = list(zip(labels.T, scores.T, strict=True))
+    blocks = [
+        [resampled_metrics(*each, draws * weights, above) for each in columns] for draws in resamples(len(labels), seed)
+    ]
+    return [
+        {name: np.concatenate([each[name] for each in of_class]) for name in of_class[0]}
+        for of_class in zip(*blocks, strict=True)
+    ]
+
+
 def balanced_accuracy(labels: Labels, scores: Floats, weights: Floats) -> Floats:
     """Mean over the classes of the share found, by the highest score, in labels and scores (N, K); ISIC-2018 Task 3.
 
@@ -182,6 +197,17 @@ def balanced_accuracy(labels: Labels, scores: Floats, weights: Floats) -> Floats
     totals, found = weights @ in_class, weights @ (in_class * (called == truth)[:, None])
     classes = (totals > 0).sum(axis=-1)
     return np.asarray((found / np.maximum(totals, TINY)).sum(axis=-1) / np.where(classes > 0, classes, math.nan))
+
+
+def confusion_matrix(labels: Labels, scores: Floats) -> NDArray[np.int64]:
+    """How many images (K, K + 1) of each class have their highest score in each, the last column where it is a tie.
+
+    Of labels and scores (N, K), every image in one class.
+    """
+    classes = labels.shape[1]
+    called = _only_highest(scores)
+    cells = labels.argmax(axis=1) * (classes + 1) + np.where(called < 0, classes, called)
+    return np.bincount(cells, minlength=classes * (classes + 1)).reshape(classes, classes + 1)
 
 
 def _only_highest(values: Floats) -> NDArray[np.intp]:

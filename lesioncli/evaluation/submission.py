@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from lesioncli.errors import ImageError, InputError
-from lesioncli.evaluation.evaluate import OVERLAYS, SCORES
+from lesioncli.evaluation.judge import OVERLAYS, SCORES
 from lesioncli.evaluation.masks import find_masks, read_mask
 from lesioncli.evaluation.protocols import ISIC_ID, PROTOCOLS, image_id
 from lesioncli.evaluation.tables import ScoreRow, read_scores

@@ -47,23 +47,25 @@ class Comparison:
 
     `differences` are by the names of Evaluation.means and .auc, and AUC_MEAN. `per_image` has the differences of the
     metrics of each mask that both have. `only_ours` and `only_other` name the images of which one of them alone has a
-    mask, or scores, that could be judged.
+    mask, or scores, that could be judged. `other` says what was compared with.
     """
 
+    other: str
     differences: Mapping[str, Difference]
     per_image: Mapping[str, Mapping[str, float]]
     only_ours: tuple[str, ...]
     only_other: tuple[str, ...]
 
 
-def compare(ours: tuple[Masks, Scored], other: tuple[Masks, Scored], seed: int) -> Comparison:
-    """Differences over the images that both have, masks and scores each for themselves."""
+def compare(ours: tuple[Masks, Scored], other: tuple[Masks, Scored], name: str, seed: int) -> Comparison:
+    """Differences over the images that both have, masks and scores each for themselves; `name` is the other's."""
     masks = _common(ours[0].images, other[0].images)
     scores = _common(ours[1].ids, other[1].ids)
     per_image = ours[0].values[masks[0]] - other[0].values[masks[1]]
     names = [ours[0].images[row] for row in masks[0]]
     rows = [dict(zip(ours[0].names, row, strict=True)) for row in per_image.tolist()]
     return Comparison(
+        other=name,
         differences={**_of_means(ours[0], other[0], masks, seed), **_of_aucs(ours[1], other[1], scores, seed)},
         per_image=dict(zip(names, rows, strict=True)),
         only_ours=_missing(ours, other),

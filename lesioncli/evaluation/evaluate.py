@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -170,9 +170,20 @@ def write_cases(evaluation: Evaluation, path: Path) -> None:
         (case.name, *(_shown(case.metrics.get(each, math.nan)) for each in names), case.problem, case.note)
         for case in evaluation.cases
     )
+    _write_table(path, ("image", *names, "problem", "note"), rows)
+
+
+def write_differences(comparison: Comparison, path: Path) -> None:
+    """Write one CSV row per mask that both have: image, and by how much each metric of ours is larger."""
+    rows = ((name, *map(_shown, metrics.values())) for name, metrics in comparison.per_image.items())
+    names = next(iter(comparison.per_image.values()), {})
+    _write_table(path, ("image", *names), rows)
+
+
+def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     with written_whole(path) as aside, aside.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
-        writer.writerow(("image", *names, "problem", "note"))
+        writer.writerow(header)
         writer.writerows(rows)
 
 
@@ -221,7 +232,7 @@ def _compare(
 ) -> Comparison:
     """Differences to `other`, which a table of pairs does not pair."""
     second = how(true._replace(predictions=None), other, other if other.is_file() else None)
-    found = compare((masks, scored), (masks_of(second.cases), second.scored), seed)
+    found = compare((masks, scored), (masks_of(second.cases), second.scored), str(other), seed)
     if not found.differences:
         raise InputError(f"{other}: no image of it could be judged that could be judged in the other predictions too")
     return found

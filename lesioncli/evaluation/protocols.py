@@ -5,7 +5,6 @@ masks always the thresholded Jaccard. What a challenge ranked by, which is somet
 """
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,14 +14,12 @@ from numpy.typing import NDArray
 
 from lesioncli.evaluation.bootstrap import percentile_interval, resamples
 from lesioncli.evaluation.scores import COUNT_METRICS, balanced_accuracy, bootstrap_metrics, class_metrics
+from lesioncli.isic import find_id
 
 Interval = tuple[float, float]
 
 MASK_METRICS = ("accuracy", "sensitivity", "specificity", "jaccard", "threshold_jaccard", "dice")
 SCORE_METRICS = (*COUNT_METRICS, "auc", "auc_sens_80", "ap")
-
-ISIC_NUMBER = re.compile(r"(?<!\d)\d{7}(?!\d)")  # the official scorer also finds 0000003 inside ISIC_10000003
-ISIC_ID = re.compile(r"ISIC_\d{7}")
 
 
 @dataclass(frozen=True)
@@ -50,9 +47,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
 
 def image_id(name: str, protocol: Protocol) -> str:
     """The image to which a file or row of this name belongs: `ISIC_` and its number, or the last part of the name."""
-    last = name.rpartition("/")[2]
-    numbers = ISIC_NUMBER.findall(last) if protocol.isic_names else []
-    return f"ISIC_{numbers[0]}" if len(numbers) == 1 else last
+    return (find_id(name) if protocol.isic_names else "") or name.rpartition("/")[2]
 
 
 def mask_document(cases: Sequence[Mapping[str, float]]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ OK, FAILED, SKIPPED = "ok", "failed", "skipped"
 # programs, where "> 128" then finds no lesion. Without filters this costs a quarter of opencv's default.
 PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE)
 
-BEFORE_IT_WAS_SAID = {"tta": "none"}  # what a run.json means that was written before this key was
+BEFORE_IT_WAS_SAID = {"tta": "none", "names": "images"}  # what a run.json means that was written before this key was
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Outcome:
 class RunFolder:
     """The folder `segment --out` names: knows what is done, takes what comes, ends whole.
 
-    `identity` is what all its masks share (engine, precision, threshold, tta); a folder with another one is refused
+    `identity` is what all its masks share (engine, precision, threshold, tta, names); a folder with another one is refused
     with an InputError unless `overwrite`, which starts anew. `value_names` are the columns after the fixed ones.
     """
 
@@ -137,7 +137,7 @@ class RunFolder:
 
     def _row(self, outcome: Outcome) -> list[str]:
         height, width = outcome.stored_hw
-        mask = printable(f"{outcome.image.name}.png") if outcome.status == OK else ""
+        mask = printable(outcome.image.mask_name) if outcome.status == OK else ""
         reason = f"{outcome.stage}: {outcome.reason}" if outcome.reason else ""
         values = [_digits(outcome.values.get(name)) for name in self._columns[6:-1]]
         size = [str(width), str(height)] if width else ["", ""]
@@ -182,7 +182,7 @@ def overlay_path(folder: Path, image: ImageFile) -> Path:
 
 def mask_path(folder: Path, image: ImageFile) -> Path:
     """Where an image's mask lies: sub-folders mirrored, never flattened."""
-    return folder / f"{image.name}.png"
+    return folder / image.mask_name
 
 
 def write_mask(path: Path, mask: UInt8) -> None:

@@ -71,6 +71,7 @@ def run(
         "precision": manifest.precision,
         "threshold": options.threshold,
         "tta": options.tta,
+        "names": "isic" if any(image.mask for image in images) else "images",
     }
     values = (*engine.spec.classes, "lesion_area_fraction", "confidence", *engine.extra)
     earlier = () if overwrite else read_run(out).get("sources", ())

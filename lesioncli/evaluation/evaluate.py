@@ -17,7 +17,7 @@ from lesioncli.evaluation.compare import Comparison, compare
 from lesioncli.evaluation.groups import Group, split
 from lesioncli.evaluation.judge import CaseResult, Judged, Masks, Progress, Scored, judge, masks_of
 from lesioncli.evaluation.matching import by_image, match
-from lesioncli.evaluation.metadata import LESION_SIZE, cut, find_texts, texts_of
+from lesioncli.evaluation.metadata import cut, find_texts, texts_of
 from lesioncli.evaluation.metrics import PIXEL_METRICS, Counts
 from lesioncli.evaluation.protocols import (
     PROTOCOLS,
@@ -193,28 +193,28 @@ def _shown(value: float) -> float | str:
 
 def _texts(
     by: Sequence[str], metadata: Path | None, true: Truth, rules: Protocol
-) -> tuple[dict[str, dict[str, str]], tuple[str, ...]]:
-    """What each column to split by says of each true mask and each labelled id, and what is missing there."""
-    if LESION_SIZE in by and not true.masks:
-        raise InputError(f"{LESION_SIZE}: only true masks have one")
-    found: dict[str, dict[str, str]] = {}
+) -> tuple[dict[str, dict[str, str] | None], tuple[str, ...]]:
+    """What each column to split by says of each image, None for the lesion's size, and what is missing there."""
+    found: dict[str, dict[str, str] | None] = {}
     notes: list[str] = []
     for column, texts in find_texts(by, metadata, true.labels).items():
-        found[column] = {}
-        for images in (by_image(true.masks, rules), true.labels.by_id) if texts else ():
-            said, note = texts_of(images, texts, rules, column)
-            found[column] |= said
-            notes.append(note)
-    return found, tuple(dict.fromkeys(filter(None, notes)))
+        if texts is None:
+            if not true.masks:
+                raise InputError(f"{column}: only true masks have one")
+            found[column] = None
+            continue
+        found[column], note = texts_of(by_image(true.masks, rules), true.labels.by_id, texts, rules, column)
+        notes.append(note)
+    return found, tuple(filter(None, notes))
 
 
 def _groups(
-    texts: Mapping[str, Mapping[str, str]], judged: Judged, masks: Masks, rules: Protocol, seed: int
+    texts: Mapping[str, Mapping[str, str] | None], judged: Judged, masks: Masks, rules: Protocol, seed: int
 ) -> tuple[Group, ...]:
     judged_by = (rules.mask_metric, *judged.scored.classes)
     found: list[Group] = []
     for name, said in texts.items():
-        known = said or _lesion_sizes(judged, rules)
+        known = _lesion_sizes(judged, rules) if said is None else said
         column = cut(name, {image: known.get(image, "") for image in (*masks.images, *judged.scored.ids)})
         found += split(column, masks, judged.scored, judged_by, seed)
     return tuple(found)

@@ -35,14 +35,14 @@ class Column(NamedTuple):
     of: Mapping[str, str]
 
 
-def find_texts(names: Iterable[str], metadata: Path | None, labels: Labels) -> dict[str, Mapping[str, str]]:
-    """What each of the columns `names` says by id: of the metadata, else of the labels; nothing for LESION_SIZE.
+def find_texts(names: Iterable[str], metadata: Path | None, labels: Labels) -> dict[str, Mapping[str, str] | None]:
+    """What each of the columns `names` says by id: of the metadata, else of the labels; None is for LESION_SIZE.
 
     InputError where there is no such column, or the metadata have an id twice or none.
     """
     asked = list(dict.fromkeys(names))
     tables = [table for table in (metadata, labels.table) if table]
-    found: dict[str, Mapping[str, str]] = {LESION_SIZE: {}}
+    found: dict[str, Mapping[str, str] | None] = {LESION_SIZE: None}
     found |= {name: _of_class(name, labels) for name in labels.classes}
     for table in reversed(tables):
         found |= read_columns(table, asked)
@@ -67,19 +67,19 @@ def _known(tables: list[Path], labels: Labels) -> str:
 
 
 def texts_of(
-    images: Collection[str], texts: Mapping[str, str], rules: Protocol, column: str
+    masks: Collection[str], ids: Collection[str], texts: Mapping[str, str], rules: Protocol, column: str
 ) -> tuple[dict[str, str], str]:
-    """What `texts` say of each image, "" where nothing, and a note on how many have no row.
+    """What `texts` say of each true mask and each labelled id, "" where nothing, and a note on those without a row.
 
     InputError where no image has one: the table is then another data set's.
     """
-    matches = match(images, texts, rules)
+    matches = {**match(ids, texts, rules), **match(masks, texts, rules)}
     found = {image: texts[names[0]] if len(names) == 1 else "" for image, names in matches.items()}
     without = sorted(image for image, names in matches.items() if len(names) != 1)
-    if without and len(without) == len(images):
-        raise InputError(f"{column}: its table has no row for any of the {len(images)} images, such as {without[0]}")
     if not without:
         return found, ""
+    if len(without) == len(found):
+        raise InputError(f"{column}: its table has no row for any of the {len(found)} images, such as {without[0]}")
     more = ", ..." if len(without) > 3 else ""
     return found, f"{column}: no row for {len(without)} images, so {UNKNOWN}: {', '.join(without[:3])}{more}"
 
@@ -94,7 +94,7 @@ def cut(column: str, texts: Mapping[str, str]) -> Column:
     if not all(math.isfinite(number) for number in numbers.values()):
         return _column(column, known, sorted(set(known.values())), texts)
     if len(set(numbers.values())) <= MOST_VALUES:
-        named = {image: f"{number:g}" for image, number in numbers.items()}
+        named = {image: f"{number:.15g}" for image, number in numbers.items()}
         return _column(column, named, sorted(set(named.values()), key=float), texts)
     if column.lower().startswith("age"):
         borders = np.arange(0, max(numbers.values()) + AGE_BAND, AGE_BAND)

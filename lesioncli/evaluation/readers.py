@@ -73,14 +73,12 @@ def _read_ph2_spreadsheet(table: Path) -> list[tuple[str, str]]:
         book.close()
     except Exception as error:  # a damaged one makes zipfile, the XML parser or openpyxl raise what they like
         raise InputError(f"{table}: cannot be read as a spreadsheet ({error})") from error
-    header = next(
-        (number for number, line in enumerate(lines) if {_PH2_NAME, *_PH2_KINDS.values()} <= set(line)), len(lines)
-    )
+    wanted = {_PH2_NAME, *_PH2_KINDS.values()}
+    header = next((number for number, line in enumerate(lines) if wanted <= set(line)), len(lines))
     rows = [dict(zip(lines[header], line, strict=False)) for line in lines[header + 1 :]]
     images = [row for row in rows if row.get(_PH2_NAME, "").startswith("IMD")]
-    return [
-        (row[_PH2_NAME], "".join(kind for kind in _PH2_KINDS if row.get(_PH2_KINDS[kind]) == "X")) for row in images
-    ]
+    kinds = ["".join(kind for kind, column in _PH2_KINDS.items() if row.get(column) == "X") for row in images]
+    return list(zip((row[_PH2_NAME] for row in images), kinds, strict=True))
 
 
 def _ph2_labels(table: Path, rows: list[tuple[str, str]]) -> Labels:

@@ -50,8 +50,9 @@ class Outcome:
 class RunFolder:
     """The folder `segment --out` names: knows what is done, takes what comes, ends whole.
 
-    `identity` is what all its masks share (engine, precision, threshold, tta, names); a folder with another one is refused
-    with an InputError unless `overwrite`, which starts anew. `value_names` are the columns after the fixed ones.
+    `identity` is what all its masks share (engine, precision, threshold, tta, names); a folder with another one is
+    refused with an InputError unless `overwrite`, which starts anew. `value_names` are the columns after the fixed
+    ones.
     """
 
     def __init__(

@@ -61,13 +61,10 @@ def compare(ours: tuple[Masks, Scored], other: tuple[Masks, Scored], name: str, 
     """Differences over the images that both have, masks and scores each for themselves; `name` is the other's."""
     masks = _common(ours[0].images, other[0].images)
     scores = _common(ours[1].ids, other[1].ids)
-    per_image = ours[0].values[masks[0]] - other[0].values[masks[1]]
-    names = [ours[0].images[row] for row in masks[0]]
-    rows = [dict(zip(ours[0].names, row, strict=True)) for row in per_image.tolist()]
     return Comparison(
         other=name,
         differences={**_of_means(ours[0], other[0], masks, seed), **_of_aucs(ours[1], other[1], scores, seed)},
-        per_image=dict(zip(names, rows, strict=True)),
+        per_image=_per_image(ours[0], other[0], masks),
         only_ours=_missing(ours, other),
         only_other=_missing(other, ours),
     )
@@ -80,15 +77,21 @@ def _common(ours: Sequence[str], other: Sequence[str]) -> tuple[list[int], list[
     return rows, [where[ours[row]] for row in rows]
 
 
+def _per_image(ours: Masks, other: Masks, rows: tuple[list[int], list[int]]) -> dict[str, dict[str, float]]:
+    differences = (ours.values[a] - other.values[b] for a, b in zip(*rows, strict=True))
+    named = (dict(zip(ours.names, each.tolist(), strict=True)) for each in differences)
+    return dict(zip((ours.images[row] for row in rows[0]), named, strict=True))
+
+
 def _missing(there: tuple[Masks, Scored], gone: tuple[Masks, Scored]) -> tuple[str, ...]:
     masks = {*there[0].images} - {*gone[0].images}
     return tuple(sorted(masks | ({*there[1].ids} - {*gone[1].ids})))
 
 
 def _of_means(ours: Masks, other: Masks, rows: tuple[list[int], list[int]], seed: int) -> dict[str, Difference]:
-    values = np.stack([ours.values[rows[0]], other.values[rows[1]]])  # (2, N, M)
-    if not values.size:
+    if not rows[0]:
         return {}
+    values = np.stack([ours.values[rows[0]], other.values[rows[1]]])  # (2, N, M)
     values[np.broadcast_to(np.isnan(values).any(axis=0), values.shape)] = math.nan  # a mean of pairs wants both
     paired = values[0] - values[1]
     averages = [means(each).tolist() for each in (*values, paired)]

@@ -148,8 +148,10 @@ def test_confusion_is_counted_above_the_threshold(here: Path) -> None:
         by_hand = (called & truly).sum(), (called & ~truly).sum(), (~called & truly).sum(), (~called & ~truly).sum()
         assert found.confusion["melanoma"] == by_hand
         assert found.per_class["melanoma"]["sensitivity"] == by_hand[0] / 20
-        low, high = found.per_class_intervals["melanoma"]["sensitivity"]
-        assert low <= by_hand[0] / 20 <= high
+        drawn = np.random.default_rng(0).integers(IMAGES, size=(2000, IMAGES))
+        resampled = (called & truly)[drawn].sum(axis=1) / truly[drawn].sum(axis=1)
+        interval = found.per_class_intervals["melanoma"]["sensitivity"]
+        assert interval == pytest.approx(percentile_interval(resampled))
         assert (
             found.score_document["per_category"]["sensitivity"]["melanoma"]
             == (judged(here).per_class["melanoma"]["sensitivity"])
@@ -278,6 +280,8 @@ def test_a_table_of_pairs_is_compared_with_a_folder(here: Path) -> None:
     found = evaluate(write(here / "pairs.csv", "truth,prediction", *rows), here / "nowhere", other=here / "other")
     assert found.comparison
     assert found.comparison.differences["jaccard"].images == IMAGES
+    alone = evaluate(here / "labels", here / "other").means["jaccard"]
+    assert found.comparison.differences["jaccard"].other == pytest.approx(alone) != found.means["jaccard"]
 
 
 # The command

@@ -4,6 +4,7 @@ import io
 import itertools
 import struct
 import zlib
+from pathlib import Path
 from typing import Any
 
 import deflate
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from lesioncli.evaluation import png
+from lesioncli.evaluation import masks, png
 from lesioncli.evaluation.png import read_grey
 
 UInt8 = NDArray[np.uint8]
@@ -95,7 +96,8 @@ NOT_ORDINARY: dict[str, bytes] = {
     "transparent": write(ROWS, 6, before=chunk(b"tRNS", b"\0\0")),
     "animated": write(ROWS, 6, before=chunk(b"acTL", bytes(8))),
     "no such filter": write(filtered([0, 7], 6, 1), 6),
-    "too few rows": write(ROWS, 6).replace(b"\0\0\0\x06\0\0\0\x04", b"\0\0\0\x06\0\0\0\x05"),
+    "too few rows": write(filtered([0] * 5, 6, 1), 6)[:33] + ORDINARY[33:],
+    "too many rows": write(filtered([0] * 3, 6, 1), 6)[:33] + ORDINARY[33:],
     "empty": b"",
     "header alone": ORDINARY[:33],
     "no header": png.SIGNATURE + chunk(b"IDAT", zlib.compress(ROWS.tobytes())) + chunk(b"IEND", b""),
@@ -129,3 +131,15 @@ def test_any_byte_that_is_wrong_or_missing_is_noticed() -> None:
     cut = [ORDINARY[:length] for length in range(len(ORDINARY))]
     assert [data for data in (*wrong, *cut) if read_grey(data) is not None] == []
     assert read_grey(ORDINARY) is not None
+
+
+@pytest.mark.parametrize("bits", [1, 8])
+def test_ordinary_masks_need_no_other_decoder(bits: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: bytes) -> Image.Image:
+        raise AssertionError
+
+    lesion = np.arange(120).reshape(10, 12) % 7 > 3
+    picture = Image.fromarray(lesion.astype(np.uint8) * 255)
+    (picture.convert("1") if bits == 1 else picture).save(tmp_path / "x.png")
+    monkeypatch.setattr(masks, "_open", refuse)
+    assert np.array_equal(masks.read_mask(tmp_path / "x.png", "truth").lesion, lesion)

@@ -8,6 +8,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # The official scorer asks for this one: on the path, or pyenv's.
 PYTHON313 ?= $(firstword $(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/3.13*/bin/python3.13) python3.13)
 OFFICIAL := .venv/official/bin/isic-challenge-scoring
+# Where the CUDA code is tested, over a driver that needs no GPU.
+STANDIN := $(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' -)),.venv/pycuda)
 # Folder of photographs to time; without one, pictures are drawn.
 IMAGES ?=
 
@@ -21,7 +23,7 @@ demo: .venv/base ## Set up, then segment and evaluate a dozen drawn pictures in 
 	cd demo && ../$(BIN)/lesioncli segment ./images --out masks/ --overlay
 	cd demo && ../$(BIN)/lesioncli evaluate --gt ./labels
 
-test: .venv/dev $(if $(shell $(PYTHON313) --version 2>/dev/null),$(OFFICIAL)) ## Set up what the tests need, and run them
+test: .venv/dev $(STANDIN) $(if $(shell $(PYTHON313) --version 2>/dev/null),$(OFFICIAL)) ## Set up what the tests need, and run them
 	$(BIN)/python -m pytest
 
 lint: .venv/dev ## Check style and formatting
@@ -56,6 +58,10 @@ ifeq ($(shell uname -sm),Linux x86_64) # where tests/test_bindings.py asks for t
 	for version in 10.16 11.4; do $(PIP) --no-deps --upgrade --target .venv/tensorrt-$$version "tensorrt-cu13-bindings==$$version.*" || exit 1; done
 endif
 	@touch $@ .venv/base
+
+.venv/pycuda: tests/standin/install.py | .venv/dev
+	cd tests && ../$(BIN)/python -m standin.install
+	@touch $@
 
 # An environment of its own; with numpy 2.5 it fails on more than 100 images.
 $(OFFICIAL): | .venv/bin/python

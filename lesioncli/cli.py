@@ -9,6 +9,7 @@ import logging
 import traceback
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from lesioncli.backends.build import Built, Compiler
     from lesioncli.backends.tensorrt import Settings
     from lesioncli.inference.geometry import UInt8
+    from lesioncli.inference.images import ImageFile
 
 ENGINES = Path("engines")
 GATE_PICTURES = 32  # drawn ones cost 25 ms each; fewer let a bf16 engine pass that is off on photographs
@@ -222,9 +224,10 @@ def _gate_pictures(folder: Path | None) -> "list[UInt8]":
         from lesioncli.demo import draw_case
 
         return [draw_case(seed, 256, 320).image for seed in range(GATE_PICTURES)]
+    from lesioncli.inference.images import find_images
     from lesioncli.inference.run import sample_pictures
 
-    pictures = sample_pictures(folder, GATE_PICTURES, (256, 256))
+    pictures = sample_pictures(find_images([folder]), GATE_PICTURES, (256, 256))
     if not pictures:
         raise InputError(f"{folder}: none of the pictures tried can be read, so the engine cannot be checked on them")
     return pictures
@@ -254,6 +257,13 @@ def segment(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Start anew, even over another engine's masks.")
     ] = False,
+    no_verify: Annotated[
+        bool, typer.Option("--no-verify", help="Trust an engine that was compiled elsewhere and never ran on this GPU.")
+    ] = False,
+    trace: Annotated[
+        Path | None,
+        typer.Option(help="Also write what was done when, as a timeline for ui.perfetto.dev.", metavar="FILE.json"),
+    ] = None,
     json_output: Json = False,
 ) -> None:
     """Write a mask and a row of scores for every image; started again, it does what is missing."""
@@ -262,6 +272,7 @@ def segment(
     from lesioncli.inference.images import find_images, named_as_isic
     from lesioncli.inference.pipeline import Options
     from lesioncli.inference.run import run
+    from lesioncli.inference.trace import Trace
     from lesioncli.inference.views import PROCEDURES
 
     _one_of("--backend", backend, ("auto", *BACKENDS))
@@ -272,11 +283,14 @@ def segment(
         found = named_as_isic(found)
     chosen, why = choose_backend(backend)
     manifest = _engine_for(engine, chosen, why, batch)
-    options = Options(threshold, workers, overlay, tta)
+    if not no_verify:
+        _verify(manifest, found)
     with (
-        open_engine(manifest, 2 * (workers or count_cores()), PROCEDURES[tta].layout) as opened,
+        open_engine(manifest, 2 * (workers or count_cores()), PROCEDURES[tta].layout, trace is not None) as opened,
+        Trace.writing(trace) if trace else nullcontext() as timeline,
         segmenting(found, not json_output) as tell,
     ):
+        options = Options(threshold, workers, overlay, tta, timeline)
         if batch not in (None, opened.batch_size):
             raise InputError(
                 f"{manifest}: is built for batches of {opened.batch_size}; run: lesioncli build-engine --batch {batch}"
@@ -291,20 +305,32 @@ def _engine_for(asked: str | None, backend: str, why: str, batch: int | None) ->
     """The manifest of the engine to use; the shipped model's is built where there is none. Says which, and why."""
     from lesioncli.backends.choose import find_engine
     from lesioncli.backends.driver import find_gpus
+    from lesioncli.backends.tensorrt import Settings
 
     path, reason = find_engine(asked, backend, ENGINES)
     if path is not None:
         say(f"engine {path} ({reason}); backend {backend}: {why}")
         return path
-    if backend != "openvino":
-        _, problem = find_gpus()
-        wanted = "" if problem else f" --backend {backend}"
-        raise EngineError(f"{backend}: {problem or reason}; run: lesioncli build-engine{wanted}")
-    built = _build(None, ENGINES, None, None, batch, None)
+    if backend != "openvino" and (problem := find_gpus()[1]):
+        raise EngineError(f"{backend}: {problem}; run: lesioncli build-engine")
+    with compiling(True) as tell:
+        built = _build(None, ENGINES, None, None, batch, None, _compiler(backend, Settings(on_progress=tell)))
     say(
         f"engine {built.path} built now, {reason}; backend {backend}: {why}; {built.manifest.precision}: {built.reason}"
     )
     return built.path
+
+
+def _verify(path: Path, images: "Sequence[ImageFile]") -> None:
+    """Gate an engine on some of the run's own pictures, where it never ran on this GPU."""
+    from lesioncli.backends.base import Manifest
+    from lesioncli.backends.verify import PICTURES, unverified_on, verify
+    from lesioncli.inference.run import sample_pictures
+
+    manifest = Manifest.read(path)
+    if gpu := unverified_on(manifest):
+        pictures = sample_pictures(images, PICTURES, (manifest.spec.height, manifest.spec.width))
+        say(f"first run on {gpu}: the engine {verify(path, gpu, pictures or _gate_pictures(None))}")
 
 
 @app.command()

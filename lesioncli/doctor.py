@@ -22,6 +22,7 @@ TRAIN = (
     "matplotlib",
 )
 RTX = ("tensorrt-rtx",)
+TENSORRT = ("tensorrt", "pycuda")
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ def examine(engines: Path) -> list[Finding]:
         *(_package(name, "pip install lesioncli", needed=True) for name in BASE),
         *(_package(name, "pip install 'lesioncli[train]'") for name in TRAIN),
         *(_package(name, "pip install 'lesioncli[rtx]'") for name in RTX),
+        *(_package(name, "pip install 'lesioncli[tensorrt]', on a machine with an NVIDIA GPU") for name in TENSORRT),
         _processor(),
         Finding("NVIDIA GPU", _gpu()),
         _shipped_model(),
@@ -67,9 +69,7 @@ def _processor() -> Finding:
 
 def _gpu() -> str:
     gpus, problem = find_gpus()
-    if not gpus:
-        return f"none ({problem})"
-    return f"{', '.join(map(str, gpus))}; this version builds engines for GPUs, but does not run them"
+    return ", ".join(map(str, gpus)) or f"none ({problem})"
 
 
 def _shipped_model() -> Finding:

@@ -5,7 +5,6 @@ Nothing can be called then, so this runs in a process of its own.
 """
 
 import ast
-import inspect
 import json
 import os
 import platform
@@ -27,7 +26,13 @@ CLASSES = {
     "parser": "OnnxParser",
     "config": "IBuilderConfig",
     "profile": "IOptimizationProfile",
+    "engine": "ICudaEngine",
+    "self._engine": "ICudaEngine",
+    "self._runtime": "Runtime",
+    "self._contexts[-1]": "IExecutionContext",
+    "self._contexts[number]": "IExecutionContext",
 }
+SOURCES = [Path(tensorrt.__file__), Path(tensorrt.__file__).with_name("plans.py")]
 RTX_ALONE = {"ComputeCapability", "num_compute_capabilities", "set_compute_capability"}
 EXPORTED = (
     "createInferBuilder_INTERNAL",
@@ -57,14 +62,16 @@ print(json.dumps([trt.__version__, missing]))
 
 def touched() -> set[tuple[str, ...]]:
     """Every chain of attributes in the adapter that begins at the vendor's module or at one of its objects."""
-    found = set()
-    for node in ast.walk(ast.parse(inspect.getsource(tensorrt))):
-        words: list[str] = []
-        while isinstance(node, ast.Attribute):
-            words.insert(0, node.attr)
-            node = node.value
-        if isinstance(node, ast.Name) and words and (node.id == "trt" or node.id in CLASSES):
-            found.add((CLASSES[node.id], words[0]) if node.id in CLASSES else tuple(words))
+    found: set[tuple[str, ...]] = set()
+    for source in SOURCES:
+        for node in ast.walk(ast.parse(source.read_text())):
+            if not isinstance(node, ast.Attribute):
+                continue
+            owner, *words = ast.unparse(node).split(".")
+            if owner == "trt":
+                found.add(tuple(words))
+            elif kind := CLASSES.get(ast.unparse(node.value)):
+                found.add((kind, node.attr))
     return found
 
 
@@ -98,6 +105,13 @@ def test_the_adapter_is_read_for_what_it_touches() -> None:
         ("IBuilderConfig", "progress_monitor"),
         ("IBuilderConfig", "set_timing_cache"),
         ("ILogger", "ERROR"),
+        ("Runtime",),
+        ("Runtime", "deserialize_cuda_engine"),
+        ("ICudaEngine", "device_memory_size_v2"),
+        ("ICudaEngine", "get_tensor_shape"),
+        ("ICudaEngine", "create_execution_context"),
+        ("IExecutionContext", "set_tensor_address"),
+        ("IExecutionContext", "execute_async_v3"),
     } <= touched()
 
 

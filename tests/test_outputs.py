@@ -537,8 +537,18 @@ def test_sample_pictures_are_spread_and_readable(tmp_path: Path) -> None:
     for number in range(10):
         save(tmp_path / f"{number}.png", np.full((4, 5, 3), number, np.uint8))
     (tmp_path / "4.png").write_bytes(b"")
-    assert [picture[0, 0, 0] for picture in sample_pictures(tmp_path, 5, (32, 32))] == [0, 2, 6, 8]
-    assert [picture[0, 0, 0] for picture in sample_pictures(tmp_path, 99, (32, 32))] == [0, 1, 2, 3, 5, 6, 7, 8, 9]
+    assert [picture[0, 0, 0] for picture in sample_pictures(find_images([tmp_path]), 5, (32, 32))] == [0, 2, 6, 8]
+    assert [picture[0, 0, 0] for picture in sample_pictures(find_images([tmp_path]), 99, (32, 32))] == [
+        0,
+        1,
+        2,
+        3,
+        5,
+        6,
+        7,
+        8,
+        9,
+    ]
 
 
 def test_masks_named_as_isic_does(images: Path, engine: Engine, out: Path) -> None:

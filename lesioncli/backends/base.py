@@ -9,8 +9,8 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import ceil
 from pathlib import Path
 from types import TracebackType
@@ -32,8 +32,9 @@ class Manifest:
     """The JSON beside an engine. `files` maps each file's name to its sha256.
 
     `targets` are the compute capabilities that a plan is for, as in sm86; a CPU engine has none. `gated` says what the
-    parity figures are of: the "engine", or only the "graph" it was compiled of, where the engine could not be run.
-    `dynamic`: it takes batches of one image up to `batch`.
+    parity figures are of: the "engine", or only the "graph" it was compiled of, where the engine could not be run; then
+    `verified` has the figures of each GPU that it has run on since. `dynamic`: it takes batches of one image up to
+    `batch`.
     """
 
     spec: ModelSpec
@@ -50,6 +51,7 @@ class Manifest:
     targets: Sequence[str] = ()
     gated: str = "engine"
     dynamic: bool = False
+    verified: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     format: int = MANIFEST_FORMAT
 
     @property
@@ -107,10 +109,10 @@ class Layout:
         """A cycle of one slot: every picture is one row of the network's own size."""
         return cls(batch, ((batch, spec.height, spec.width),))
 
-    def make_ring(self, least: int) -> list[UInt8]:
-        """Empty slots (rows, H, W, 3): whole cycles, of `least` slots or more together."""
+    def make_ring(self, least: int, make: Callable[..., UInt8] = np.zeros) -> list[UInt8]:
+        """Empty slots (rows, H, W, 3), each from `make(shape, dtype)`: whole cycles, `least` slots or more together."""
         cycles = ceil(least / len(self.shapes))
-        return [np.zeros((*shape, 3), np.uint8) for _ in range(cycles) for shape in self.shapes]
+        return [make((*shape, 3), np.uint8) for _ in range(cycles) for shape in self.shapes]
 
 
 @dataclass(frozen=True)
@@ -122,12 +124,21 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Span:
+    """When something was done, in seconds of time.monotonic(); spans of one track do not overlap."""
+
+    track: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
 class Prediction:
     """What came out for one batch; the arrays belong to the caller.
 
     mask: uint8 (count, H, W), of its slot's size, lesion probability in 1/255. scores: float32 (count, K). extra:
     further outputs of the graph, float32 (count,) each. finite: bool (count,), False where a score or extra is nan or
-    infinite.
+    infinite. spans: what the device did for it and when, of an engine that was asked to tell.
     """
 
     batch: Batch
@@ -135,6 +146,7 @@ class Prediction:
     scores: NDArray[np.float32]
     extra: Mapping[str, NDArray[np.float32]]
     finite: NDArray[np.bool_]
+    spans: Sequence[Span] = ()
 
 
 class Engine(ABC):
@@ -167,7 +179,7 @@ class Engine(ABC):
     def ahead(self) -> int:
         return len(self.slots) - self.depth
 
-    def stream(self, batches: Iterable[Batch]) -> Iterator[Prediction]:
+    def stream(self, batches: Iterable[Batch]) -> Generator[Prediction, None, None]:
         """Run filled slots through the network, several in flight; yields in order. EngineError on wrong outputs."""
         on_the_way: deque[Batch] = deque()
         try:
@@ -193,7 +205,7 @@ class Engine(ABC):
         copies = {name: array[: batch.count].copy() for name, array in outputs.items()}
         mask, scores = copies.pop("mask"), copies.pop("scores")
         finite = np.isfinite(np.column_stack([scores, *copies.values()])).all(1)
-        return Prediction(batch, mask, scores, copies, finite)
+        return Prediction(batch, mask, scores, copies, finite, self._spans(batch.slot))
 
     def _expected_outputs(self, slot: int) -> dict[str, tuple[tuple[int, ...], type[np.generic]]]:
         rows, height, width, _ = self.slots[slot].shape
@@ -210,6 +222,10 @@ class Engine(ABC):
     @abstractmethod
     def _finish(self, slot: int) -> dict[str, NDArray[Any]]:
         """Wait for that slot; its outputs by name, whole batch, in memory that may be used again."""
+
+    def _spans(self, slot: int) -> Sequence[Span]:
+        """What the device did for a slot that was just finished, where it was asked to tell."""
+        return ()
 
     @abstractmethod
     def close(self) -> None:

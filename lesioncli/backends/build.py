@@ -149,7 +149,7 @@ def _first_that_agrees(
     for precision, why in tries:
         reason = f"{manifest.precision} was tried and {problem}" if problem else why
         manifest = replace(manifest, precision=precision)
-        figures, problem = _compare(judge(manifest), expected)
+        figures, problem = compare(judge(manifest), expected)
         if not problem:
             return replace(manifest, parity=figures), reason
     raise EngineError(f"{manifest.spec.name}: no engine written: in {manifest.precision}, {problem}")
@@ -171,8 +171,8 @@ def run_all(engine: Engine, images: Sequence[UInt8]) -> Answers:
     return np.concatenate([each.mask for each in predictions]), np.concatenate([each.scores for each in predictions])
 
 
-def _compare(found: Answers, expected: Answers) -> tuple[dict[str, float], str]:
-    """(parity figures, what is wrong with them or "")."""
+def compare(found: Answers, expected: Answers) -> tuple[dict[str, float], str]:
+    """(parity figures, what is wrong with them or ""), by the gate's limits."""
     masks, scores = found
     agreement = [
         metrics.jaccard(metrics.count(a > GATE_THRESHOLD, b > GATE_THRESHOLD))

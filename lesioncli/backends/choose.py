@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from math import ceil
 from pathlib import Path
 
 from lesioncli.backends.base import Engine, Layout, Manifest
+from lesioncli.backends.driver import find_gpus
 from lesioncli.errors import EngineError, LesionError
 from lesioncli.files import PRETRAINED, sha256_of
 from lesioncli.spec import ModelSpec
@@ -17,10 +19,24 @@ SHIPPED_MODEL = "multitask-lite"
 def choose_backend(asked: str) -> tuple[str, str]:
     """(backend, reason) for "auto" or a backend's name; EngineError for one that is not here."""
     if asked == "auto":
-        return "openvino", "the CPU engine; this version does not run on GPUs"
+        return _best_backend()
     if asked not in BACKENDS:
         raise EngineError(f"no backend {asked!r} in this version; it has {', '.join(BACKENDS)}")
     return asked, "as asked"
+
+
+def _best_backend() -> tuple[str, str]:
+    """The GPU's, where there is one with all that it takes; nothing of weight is imported to know that."""
+    gpus, problem = find_gpus()
+    if not gpus:
+        return "openvino", f"the CPU engine; {problem}"
+    from lesioncli.backends.tensorrt import RTX_TARGETS, TENSORRT, VENDORS
+
+    for vendor in VENDORS.values():
+        fits = vendor is TENSORRT or gpus[0].target in RTX_TARGETS
+        if fits and any(map(find_spec, vendor.modules)) and find_spec("pycuda"):
+            return vendor.backend, f"{gpus[0]}, and {vendor.title} is installed"
+    return "openvino", f"the CPU engine; to use {gpus[0]}, run: pip install 'lesioncli[tensorrt]'"
 
 
 def shipped_onnx(model: str = SHIPPED_MODEL) -> Path:
@@ -59,19 +75,27 @@ def find_engine(asked: str | None, backend: str, folder: Path) -> tuple[Path | N
 
 
 def open_engine(
-    path: Path, ahead_images: int = 2, lay_out: Callable[[ModelSpec, int], Layout] = Layout.of_batches
+    path: Path,
+    ahead_images: int = 2,
+    lay_out: Callable[[ModelSpec, int], Layout] = Layout.of_batches,
+    traced: bool = False,
 ) -> Engine:
     """Check a manifest and its files, then load the engine with slots for `ahead_images` beyond those in flight.
 
-    `lay_out` is given the model's spec and the engine's batch, and says what a cycle of slots is.
+    `lay_out` is given the model's spec and the engine's batch, and says what a cycle of slots is. A `traced` engine
+    tells what its device did when.
     """
     manifest = Manifest.read(path)
     _check_here(manifest, path)
-    from lesioncli.backends import openvino
-
     layout = lay_out(manifest.spec, manifest.batch)
-    cycles = ceil(ahead_images / layout.images) + 1
-    return openvino.OpenVinoEngine(manifest, path.parent, cycles * len(layout.shapes), layout)
+    ahead = (ceil(ahead_images / layout.images) + 1) * len(layout.shapes)
+    if manifest.backend == "openvino":
+        from lesioncli.backends.openvino import OpenVinoEngine
+
+        return OpenVinoEngine(manifest, path.parent, ahead, layout, traced)
+    from lesioncli.backends.plans import PlanEngine
+
+    return PlanEngine(manifest, path.parent, ahead, layout, traced)
 
 
 def _check_here(manifest: Manifest, path: Path) -> None:

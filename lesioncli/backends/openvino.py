@@ -1,6 +1,7 @@
 """The CPU engine: the embedded default and, in fp32, the living definition of what a graph computes."""
 
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,7 +10,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from lesioncli.backends.base import Engine, Layout, Manifest
+from lesioncli.backends.base import Engine, Layout, Manifest, Span
 from lesioncli.cores import count_cores
 from lesioncli.errors import EngineError, InputError
 from lesioncli.files import sha256_of
@@ -113,7 +114,9 @@ class OpenVinoEngine(Engine):
     The graph is compiled once for every shape of slot.
     """
 
-    def __init__(self, manifest: Manifest, folder: Path, ahead: int, layout: Layout | None = None) -> None:
+    def __init__(
+        self, manifest: Manifest, folder: Path, ahead: int, layout: Layout | None = None, traced: bool = False
+    ) -> None:
         files = {Path(name).suffix: folder / name for name in manifest.files}
         if set(files) != {".xml", ".bin"} or manifest.precision not in PRECISIONS:
             raise EngineError(
@@ -130,6 +133,9 @@ class OpenVinoEngine(Engine):
         self._requests = [compiled[slot.shape[:3]].create_infer_request() for slot in slots]
         for request, slot in zip(self._requests, slots, strict=True):
             request.set_input_tensor(openvino.Tensor(slot, shared_memory=True))
+        self._ended = [0.0] * len(slots)
+        for number, request in enumerate(self._requests if traced else ()):
+            request.set_callback(self._note_end, number)
 
     def _start(self, slot: int) -> None:
         with _named_errors("OpenVINO cannot start"):
@@ -140,6 +146,13 @@ class OpenVinoEngine(Engine):
         with _named_errors("OpenVINO stopped"):
             request.wait()
         return {name: request.get_output_tensor(index).data for index, name in enumerate(self._names)}
+
+    def _note_end(self, slot: int) -> None:
+        self._ended[slot] = time.monotonic()
+
+    def _spans(self, slot: int) -> Sequence[Span]:
+        end = self._ended[slot]
+        return [Span(f"network, slot {slot}", end - self._requests[slot].latency / 1000, end)] if end else ()
 
     def close(self) -> None:
         for request in self._requests:

@@ -6,17 +6,18 @@ Networks are strongly typed: precision is a matter of the graph (see half.py), a
 
 import importlib
 import importlib.util
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lesioncli.backends import openvino
 from lesioncli.backends.base import Engine, Manifest
-from lesioncli.backends.driver import find_gpus
+from lesioncli.backends.driver import Gpu, find_gpus
 from lesioncli.errors import EngineError, MissingPackageError
-from lesioncli.files import locked, written_whole
+from lesioncli.files import locked, sha256_of, written_whole
 
 PRECISIONS = ("fp16", "fp32")
 TYPES = {"fp32": "FLOAT", "fp16": "HALF"}  # the vendor's names
@@ -90,14 +91,16 @@ def open_compiler(vendor: Vendor, settings: Settings) -> "PlanCompiler":
             f"TensorRT compiles on the GPU that it compiles for: {problem}; run: lesioncli build-engine --backend"
             " tensorrt-rtx, which needs none, or lesioncli build-engine for this CPU"
         )
-    return PlanCompiler(vendor, load(vendor), settings, (gpus[0].target,), str(gpus[0]))
+    return PlanCompiler(vendor, load(vendor), settings, (gpus[0].target,), str(gpus[0]), gated="engine")
 
 
 @dataclass(frozen=True)
 class PlanCompiler:
     """What build() needs of these backends, see build.Compiler; `trt` is the vendor's module.
 
-    The gate asks the graph, run on this CPU: an fp16 graph as an imitation that rounds as a GPU would.
+    The gate asks the engine itself where it is compiled for the GPU that is here. One that is compiled ahead of time
+    cannot be run, so its graph is asked on this CPU, in fp16 an imitation that rounds as a GPU would; the graph stays
+    beside the plan, for the first GPU that runs it.
     """
 
     vendor: Vendor
@@ -127,6 +130,11 @@ class PlanCompiler:
         return [(asked, "as asked")]
 
     def judged(self, onnx: Path, manifest: Manifest, work: Path) -> Engine:
+        if self.gated == "engine":
+            from lesioncli.backends.plans import PlanEngine
+
+            (plan,) = self.compile(onnx, manifest, work)
+            return PlanEngine(replace(manifest, files={plan.name: sha256_of(plan)}), plan.parent, 2)
         if manifest.precision == "fp32":
             return openvino.run_graph(onnx, manifest, work)
         from lesioncli.backends import half
@@ -136,11 +144,17 @@ class PlanCompiler:
         return openvino.run_graph(imitation, manifest, work)
 
     def compile(self, onnx: Path, manifest: Manifest, work: Path) -> Sequence[Path]:
-        path = work / f"{manifest.stem}.plan"
-        path.write_bytes(self._build(self._typed(onnx, manifest, work), manifest))
-        if problem := check_header(path, self.vendor, self.version):
+        plan = work / manifest.precision / f"{manifest.stem}.plan"
+        if not plan.is_file():
+            plan.parent.mkdir(exist_ok=True)
+            plan.write_bytes(self._build(self._typed(onnx, manifest, work), manifest))
+        if problem := check_header(plan, self.vendor, self.version):
             raise EngineError(f"{manifest.spec.name}: no engine written: {problem}")
-        return [path]
+        if self.gated == "engine":
+            return [plan]
+        graph = plan.with_suffix(".onnx")
+        shutil.copyfile(onnx, graph)
+        return [plan, graph]
 
     def _typed(self, onnx: Path, manifest: Manifest, work: Path) -> Path:
         """The graph with the manifest's precision baked in."""
@@ -156,7 +170,7 @@ class PlanCompiler:
         return path
 
     def _build(self, graph: Path, manifest: Manifest) -> bytes:
-        trt, log = self.trt, _make_log(self.trt)
+        trt, log = self.trt, make_log(self.trt)
         builder = trt.Builder(log)
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         parser = trt.OnnxParser(network, log)
@@ -220,7 +234,7 @@ class PlanCompiler:
         return profile
 
 
-def _make_log(trt: Any) -> Any:
+def make_log(trt: Any) -> Any:
     """A logger of the vendor's kind that keeps the errors and prints nothing."""
 
     class Log(trt.ILogger):  # type: ignore[misc]  # known at run time only
@@ -315,18 +329,24 @@ def find_problem(manifest: Manifest, path: Path) -> tuple[str, str]:
     """
     vendor = VENDORS[manifest.backend]
     again = f"--backend {vendor.backend}"
-    plans = [path.parent / name for name in manifest.files if Path(name).suffix == ".plan"]
-    if len(plans) != 1 or len(manifest.files) != 1 or manifest.precision not in PRECISIONS:
+    suffixes = sorted(Path(name).suffix for name in manifest.files)
+    if suffixes not in ([".plan"], [".onnx", ".plan"]) or manifest.precision not in PRECISIONS:
         return f"its manifest does not name one .plan and a precision out of {', '.join(PRECISIONS)}", again
-    if problem := check_header(plans[0], vendor, manifest.backend_version):
+    (plan,) = (path.parent / name for name in manifest.files if Path(name).suffix == ".plan")
+    if problem := check_header(plan, vendor, manifest.backend_version):
         return problem, again
     gpus, problem = find_gpus()
     if not gpus:
         return f"it is for a GPU of {', '.join(manifest.targets)}, and here is none: {problem}", "--backend openvino"
-    if not any(each.target in manifest.targets for each in gpus):
+    if not matching_gpus(manifest):
         if vendor is RTX:
             again = f"{again} --target {gpus[0].target}" if gpus[0].target in RTX_TARGETS else "--backend tensorrt"
         return f"it is for {', '.join(manifest.targets)}, here is {', '.join(map(str, gpus))}", again
     if (version := str(load(vendor).__version__)) != manifest.backend_version:
         return f"it was built by {vendor.title} {manifest.backend_version}, here is {version}", again
-    return "this version of lesioncli builds engines for NVIDIA GPUs but cannot run them yet", "--backend openvino"
+    return "", ""
+
+
+def matching_gpus(manifest: Manifest) -> Sequence[tuple[int, Gpu]]:
+    """(number, GPU) of those here that an engine is for, in the driver's order."""
+    return [(number, gpu) for number, gpu in enumerate(find_gpus()[0]) if gpu.target in manifest.targets]

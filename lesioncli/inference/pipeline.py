@@ -9,9 +9,11 @@ views of a picture, one image (views.py).
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
+from itertools import chain
 from math import ceil
 
 import cv2
@@ -20,7 +22,7 @@ from numpy.typing import NDArray
 
 from lesioncli.backends.base import Batch, Engine, Prediction, UInt8
 from lesioncli.cores import count_cores
-from lesioncli.errors import ImageError
+from lesioncli.errors import EngineError, ImageError
 from lesioncli.inference.geometry import to_full_size
 from lesioncli.inference.images import Decoded, ImageFile, decode
 from lesioncli.inference.outputs import (
@@ -34,6 +36,7 @@ from lesioncli.inference.outputs import (
     write_mask,
     write_whole,
 )
+from lesioncli.inference.trace import Trace
 from lesioncli.inference.views import PROCEDURES
 
 OVERLAY_SIDE_PX = 1024
@@ -43,12 +46,17 @@ NOTHING = np.empty((0, 0, 3), np.uint8)
 
 @dataclass(frozen=True)
 class Options:
-    """How to run, whatever the engine. workers 0 means one a core; tta names one of PROCEDURES."""
+    """How to run, whatever the engine. workers 0 means one a core; tta names one of PROCEDURES; a trace is told all."""
 
     threshold: float = 0.5
     workers: int = 0
     overlay: bool = False
     tta: str = "none"
+    trace: Trace | None = None
+
+    def timed(self, what: str, image: ImageFile) -> AbstractContextManager[None]:
+        """What is done inside goes into the trace, if there is one."""
+        return self.trace.timed(what, image.path.name) if self.trace else nullcontext()
 
 
 @dataclass(frozen=True)
@@ -60,11 +68,13 @@ class Filled:
     seconds: float
 
 
-def segment(images: Sequence[ImageFile], engine: Engine, out: RunFolder, options: Options) -> Iterator[Outcome]:
+def segment(
+    images: Sequence[ImageFile], engine: Engine, out: RunFolder, options: Options
+) -> Generator[Outcome, None, None]:
     """Yield exactly one Outcome per image, in order; the masks are written when it comes, the row is the caller's.
 
-    The engine's layout must be that of the procedure that the options name, else ValueError. EngineError ends the run;
-    whatever is wrong with one image is that image's outcome.
+    The engine's layout must be that of the procedure that the options name, else ValueError. EngineError ends the run,
+    after the outcomes of the images that were on their way; whatever is wrong with one image is that image's outcome.
     """
     if engine.layout != PROCEDURES[options.tta].layout(engine.spec, engine.batch_size):
         raise ValueError(f"the engine's slots are not those of test procedure {options.tta!r}")
@@ -73,42 +83,78 @@ def segment(images: Sequence[ImageFile], engine: Engine, out: RunFolder, options
         out.is_done(image) and (not options.overlay or overlay_path(out.folder, image).is_file()) for image in images
     ]
     todo = [image for image, is_done in zip(images, done, strict=True) if not is_done]
-    outcomes = _run(todo, engine, out, options)
-    for image, is_done in zip(images, done, strict=True):
-        yield Outcome(image, SKIPPED) if is_done else next(outcomes)
+    with closing(_Run(todo, engine, out, options).outcomes()) as outcomes:
+        for image, is_done in zip(images, done, strict=True):
+            yield Outcome(image, SKIPPED) if is_done else next(outcomes)
 
 
-def _run(images: Sequence[ImageFile], engine: Engine, out: RunFolder, options: Options) -> Iterator[Outcome]:
-    pool = ThreadPoolExecutor(options.workers or count_cores())
-    filling: deque[list[Future[Filled]]] = deque()
-    on_the_way: deque[list[Filled]] = deque()
-    writing: deque[Future[Outcome]] = deque()
-    size, length = engine.layout.images, len(engine.layout.shapes)
-    cycles = [engine.slots[first : first + length] for first in range(0, len(engine.slots), length)]
+class _Run:
+    """What is on its way: images being decoded, images in the engine, masks being written; each in input order."""
 
-    def batches() -> Iterator[Batch]:
-        count = ceil(len(images) / size)
+    def __init__(self, images: Sequence[ImageFile], engine: Engine, out: RunFolder, options: Options) -> None:
+        self._images, self._engine, self._out, self._options = images, engine, out, options
+        self._pool = ThreadPoolExecutor(options.workers or count_cores())
+        self._filling: deque[list[Future[Filled]]] = deque()
+        self._in_engine: deque[list[Filled]] = deque()
+        self._writing: deque[Future[Outcome]] = deque()
+        self._size, self._length = engine.layout.images, len(engine.layout.shapes)
+        slots, length = engine.slots, self._length
+        self._cycles = [slots[first : first + length] for first in range(0, len(slots), length)]
+
+    def outcomes(self) -> Generator[Outcome, None, None]:
+        """All of them; where the engine fails, also those of the images that it had."""
+        try:
+            with closing(self._engine.stream(self._batches())) as predictions:
+                for cycle in zip(*[predictions] * self._length, strict=True):
+                    self._write(cycle)
+                    yield from self._written(len(self._cycles) * self._size)
+            yield from self._written(0)
+        except EngineError as error:
+            yield from self._written(0)
+            for filled in chain(*self._in_engine):
+                yield _fail(filled, ImageError("network", str(error)))
+            raise
+        finally:
+            self._pool.shutdown(cancel_futures=True)
+
+    def _batches(self) -> Iterator[Batch]:
+        count = ceil(len(self._images) / self._size)
         for number in range(count):
-            # Cycles are filled in turn, `ahead` of the slot handed over: by then the engine has done with theirs.
-            for coming in range(number + len(filling), min(number + (1 + engine.ahead) // length, count)):
-                group, slots = images[coming * size : (coming + 1) * size], cycles[coming % len(cycles)]
-                rows = [pool.submit(_fill, image, slots, index, engine, options) for index, image in enumerate(group)]
-                filling.append(rows)
-            on_the_way.append([each.result() for each in filling.popleft()])
-            for place, shape in enumerate(engine.layout.shapes):
-                yield Batch(number % len(cycles) * length + place, shape[0] // size * len(on_the_way[-1]))
+            self._decode_ahead(number, count)
+            self._in_engine.append([each.result() for each in self._filling.popleft()])
+            for place, shape in enumerate(self._engine.layout.shapes):
+                slot = number % len(self._cycles) * self._length + place
+                yield Batch(slot, shape[0] // self._size * len(self._in_engine[-1]))
 
-    try:
-        predictions = engine.stream(batches())
-        for cycle in zip(*[predictions] * length, strict=True):
-            for index, filled in enumerate(on_the_way.popleft()):
-                writing.append(pool.submit(_finish, filled, cycle, index, engine.spec.classes, out, options))
-            while len(writing) > len(cycles) * size:
-                yield writing.popleft().result()
-        while writing:
-            yield writing.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    def _decode_ahead(self, number: int, count: int) -> None:
+        """Fill cycles in turn, `ahead` of the slot handed over: by then the engine has done with theirs."""
+        for coming in range(number + len(self._filling), min(number + (1 + self._engine.ahead) // self._length, count)):
+            group = self._images[coming * self._size : (coming + 1) * self._size]
+            slots = self._cycles[coming % len(self._cycles)]
+            self._filling.append(
+                [self._pool.submit(self._fill, image, slots, index) for index, image in enumerate(group)]
+            )
+
+    def _write(self, cycle: Sequence[Prediction]) -> None:
+        group = self._in_engine.popleft()
+        if trace := self._options.trace:
+            for span in chain(*(each.spans for each in cycle)):
+                trace.add(group[0].image.path.name, span)
+        for index, filled in enumerate(group):
+            self._writing.append(self._pool.submit(self._finish, filled, cycle, index))
+
+    def _written(self, at_most: int) -> Iterator[Outcome]:
+        """Outcomes of the oldest, until no more than `at_most` are still being written."""
+        while len(self._writing) > at_most:
+            yield self._writing.popleft().result()
+
+    def _fill(self, image: ImageFile, slots: Sequence[UInt8], index: int) -> Filled:
+        with self._options.timed("decode", image):
+            return _fill(image, slots, index, self._engine, self._options)
+
+    def _finish(self, filled: Filled, cycle: Sequence[Prediction], index: int) -> Outcome:
+        with self._options.timed("write", filled.image):
+            return _finish(filled, cycle, index, self._engine.spec.classes, self._out, self._options)
 
 
 def _fill(image: ImageFile, slots: Sequence[UInt8], index: int, engine: Engine, options: Options) -> Filled:
@@ -137,7 +183,7 @@ def _finish(
     started = time.thread_time()
     decoded = filled.decoded
     if isinstance(decoded, ImageError):
-        return Outcome(filled.image, FAILED, stage=decoded.stage, reason=decoded.reason)
+        return _fail(filled, decoded)
     answer = PROCEDURES[options.tta].merge(cycle, index)
     if not answer.finite:
         return Outcome(filled.image, FAILED, decoded.stored_hw, "network", "a score is not a finite number")
@@ -158,6 +204,12 @@ def _finish(
     }
     seconds = {"decode": filled.seconds, "write": time.thread_time() - started}
     return Outcome(filled.image, OK, decoded.stored_hw, note=decoded.note, values=values, seconds=seconds)
+
+
+def _fail(filled: Filled, error: ImageError) -> Outcome:
+    """The outcome of an image that failed with `error`, or that could not be decoded before it came to that."""
+    first = filled.decoded if isinstance(filled.decoded, ImageError) else error
+    return Outcome(filled.image, FAILED, stage=first.stage, reason=first.reason)
 
 
 def _cut(probability: UInt8, cut: int) -> UInt8:

@@ -6,6 +6,7 @@ import platform
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +16,7 @@ from lesioncli import __version__
 from lesioncli.backends.base import Engine
 from lesioncli.errors import ImageError
 from lesioncli.inference.geometry import UInt8
-from lesioncli.inference.images import ImageFile, decode, find_images
+from lesioncli.inference.images import ImageFile, decode
 from lesioncli.inference.outputs import FAILED, OK, SKIPPED, Outcome, RunFolder, image_name, read_run
 from lesioncli.inference.pipeline import Options, segment
 
@@ -94,12 +95,14 @@ def run(
     doubtful: list[tuple[float, str]] = []
     finished = "interrupted"
     try:
-        for outcome in segment(images, engine, folder, options):
-            folder.add(outcome)
-            statuses[outcome.status] += 1
-            cpu.update(outcome.seconds)
-            _keep_doubtful(doubtful, outcome)
-            on_outcome(outcome)
+        # Closed before the engine is: until then threads may write to its slots.
+        with closing(segment(images, engine, folder, options)) as outcomes:
+            for outcome in outcomes:
+                folder.add(outcome)
+                statuses[outcome.status] += 1
+                cpu.update(outcome.seconds)
+                _keep_doubtful(doubtful, outcome)
+                on_outcome(outcome)
         finished = "finished"
     finally:
         counts = {status: statuses[status] for status in (OK, FAILED, SKIPPED)}
@@ -141,11 +144,10 @@ def _keep_doubtful(heap: list[tuple[float, str]], outcome: Outcome) -> None:
             heapq.heappop(heap)
 
 
-def sample_pictures(folder: Path, count: int, at_least_hw: tuple[int, int]) -> list[UInt8]:
-    """Up to `count` readable pictures of a folder, evenly spread, for an engine's parity gate."""
-    found = find_images([folder])
+def sample_pictures(images: Sequence[ImageFile], count: int, at_least_hw: tuple[int, int]) -> list[UInt8]:
+    """Up to `count` readable pictures out of all images, evenly spread, for an engine's parity gate."""
     pictures = []
-    for image in found[:: max(1, len(found) // count)][:count]:
+    for image in images[:: max(1, len(images) // count)][:count]:
         try:
             pictures.append(decode(image.path, at_least_hw).rgb)
         except ImageError:

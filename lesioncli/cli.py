@@ -251,6 +251,9 @@ def segment(
         str, typer.Option(help="Views of each picture: none (one), flips (four) or full (27).", metavar="NAME")
     ] = "none",
     overlay: Annotated[bool, typer.Option("--overlay", help="Also draw each outline over a reduced picture.")] = False,
+    isic_names: Annotated[
+        bool, typer.Option("--isic", help="Name masks as ISIC does: ISIC_0012345_segmentation.png.")
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Start anew, even over another engine's masks.")
     ] = False,
@@ -266,7 +269,7 @@ def segment(
     """Write a mask and a row of scores for every image; started again, it does what is missing."""
     from lesioncli.backends.choose import BACKENDS, choose_backend, open_engine
     from lesioncli.cores import count_cores
-    from lesioncli.inference.images import find_images
+    from lesioncli.inference.images import find_images, named_as_isic
     from lesioncli.inference.pipeline import Options
     from lesioncli.inference.run import run
     from lesioncli.inference.trace import Trace
@@ -276,6 +279,8 @@ def segment(
     _one_of("--tta", tta, tuple(PROCEDURES))
     _quiet_decoders()
     found = find_images(images, exclude=out_folder)
+    if isic_names:
+        found = named_as_isic(found)
     chosen, why = choose_backend(backend)
     manifest = _engine_for(engine, chosen, why, batch)
     if not no_verify:
@@ -290,7 +295,7 @@ def segment(
             raise InputError(
                 f"{manifest}: is built for batches of {opened.batch_size}; run: lesioncli build-engine --batch {batch}"
             )
-        summary = run(found, opened, out_folder, options, overwrite=overwrite, on_outcome=tell)
+        summary = run(found, opened, out_folder, options, overwrite=overwrite, sources=images, on_outcome=tell)
     report_run(summary, json_output)
     if summary.failed:
         raise typer.Exit(EXIT_SOME_FAILED)
@@ -342,6 +347,17 @@ def evaluate(
     distances: Annotated[
         bool, typer.Option("--distances", help="Also measure how far apart outlines, areas and centres are.")
     ] = False,
+    compare: Annotated[
+        Path | None, typer.Option(help="Other predictions of the same images, to be told apart from.", metavar="OTHER")
+    ] = None,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(help="Split by a column of --metadata or of the labels, or by lesion_size.", metavar="COLUMN"),
+    ] = None,
+    metadata: Annotated[Path | None, typer.Option(help="CSV with more about the images, for --by.")] = None,
+    score_threshold: Annotated[
+        float, typer.Option(min=0, max=1, help="Called positive above this score, but in official figures.")
+    ] = 0.5,
     csv_path: Annotated[
         Path | None, typer.Option("--csv", help="Per-image results.", show_default="evaluation.csv in --pred")
     ] = None,
@@ -362,6 +378,10 @@ def evaluate(
             labels=labels,
             scores=scores,
             distances=distances,
+            other=compare,
+            by=by or (),
+            metadata=metadata,
+            positive_above=score_threshold,
             workers=workers,
             seed=seed,
             on_progress=tell,
@@ -369,6 +389,8 @@ def evaluate(
     path = csv_path or predictions / "evaluation.csv"
     if evaluation.cases:
         library.write_cases(evaluation, path)
+    if evaluation.comparison and evaluation.comparison.per_image:
+        library.write_differences(evaluation.comparison, path.with_name("comparison.csv"))
     if json_output:
         print_json(evaluation_json(evaluation, protocol))
     else:

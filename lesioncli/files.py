@@ -1,4 +1,4 @@
-"""Files written whole or not at all, told apart by their hash; and where those lie that come with the package."""
+"""Files written whole or not at all, told apart by their hash, named in text, and where those of the package lie."""
 
 import hashlib
 import sys
@@ -23,6 +23,11 @@ def written_whole(path: Path) -> Iterator[Path]:
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
+
+
+def printable(name: str) -> str:
+    """A file's name for a UTF-8 file: bytes that are no UTF-8 become escapes, as Python shows them."""
+    return name.encode(errors="backslashreplace").decode()
 
 
 def sha256_of(path: Path) -> str:

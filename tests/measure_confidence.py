@@ -14,7 +14,7 @@ import numpy as np
 import pandas
 from numpy.typing import NDArray
 
-from lesioncli.evaluation import metrics
+from lesioncli.evaluation import bootstrap, metrics
 
 Values = NDArray[np.float64]
 SEED = 0
@@ -43,7 +43,7 @@ def mean(values: Values) -> float:
 
 
 def auc(positive: Values, scores: Values) -> float:
-    return metrics.auc(positive > 0.5, scores)
+    return bootstrap.auc(positive > 0.5, scores)
 
 
 def _spearman(a: Values, b: Values) -> float:
@@ -52,11 +52,11 @@ def _spearman(a: Values, b: Values) -> float:
 
 def interval(figure: Callable[..., float], *columns: Values) -> str:
     rng = np.random.default_rng(SEED)
-    draws = (rng.integers(len(columns[0]), size=len(columns[0])) for _ in range(metrics.RESAMPLES))
+    draws = (rng.integers(len(columns[0]), size=len(columns[0])) for _ in range(bootstrap.RESAMPLES))
     values = np.array([figure(*(each[drawn] for each in columns)) for drawn in draws])
     if np.isnan(values).all():
         return "undefined"
-    low, high = metrics.percentile_interval(values)
+    low, high = bootstrap.percentile_interval(values)
     return f"{figure(*columns):.4f} ({low:.4f} to {high:.4f})"
 
 

@@ -19,9 +19,9 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from lesioncli.errors import InputError
-from lesioncli.evaluation import evaluate as module
-from lesioncli.evaluation import metrics
-from lesioncli.evaluation.evaluate import CaseResult, Evaluation, evaluate, write_cases
+from lesioncli.evaluation import bootstrap, judge, metrics
+from lesioncli.evaluation.evaluate import Evaluation, evaluate, write_cases
+from lesioncli.evaluation.judge import CaseResult
 from lesioncli.evaluation.masks import read_mask
 from lesioncli.spec import CLASSES
 
@@ -123,7 +123,7 @@ def test_intervals_are_the_bootstrap_of_the_cases(truth: Path, masks: Path) -> N
         save(truth / f"{width}.png", block(4, 10))
         save(masks / f"{width}.png", block(4, width))
     values = np.array([[width / 10] for width in range(1, 10)])
-    by_hand = metrics.percentile_interval(metrics.bootstrap_means(values, seed=5)[:, 0])
+    by_hand = bootstrap.percentile_interval(bootstrap.bootstrap_means(values, seed=5)[:, 0])
     assert evaluate(truth, masks, seed=5).intervals["jaccard"] == pytest.approx(by_hand)
     assert evaluate(truth, masks, seed=5) == evaluate(truth, masks, seed=5)
     assert evaluate(truth, masks, seed=5).intervals != evaluate(truth, masks, seed=6).intervals
@@ -159,7 +159,7 @@ def test_threads_and_queue_change_nothing(truth: Path, masks: Path, monkeypatch:
         save(truth / f"{width}.png", block(4, 10))
         save(masks / f"{width}.png", block(4, width))
     one = evaluate(truth, masks, workers=1)
-    monkeypatch.setattr(module, "_QUEUE_LENGTH", 2)
+    monkeypatch.setattr(judge, "_QUEUE_LENGTH", 2)
     assert evaluate(truth, masks, workers=4) == one
     assert jaccards(one) == {str(width): width / 10 for width in range(1, 10)}
 
@@ -174,8 +174,8 @@ def test_without_a_wish_there_is_a_thread_per_cpu(
             super().__init__(max_workers)
 
     asked: list[int] = []
-    monkeypatch.setattr(module, "count_cores", lambda: 7)
-    monkeypatch.setattr(module, "ThreadPoolExecutor", Recorder)
+    monkeypatch.setattr(judge, "count_cores", lambda: 7)
+    monkeypatch.setattr(judge, "ThreadPoolExecutor", Recorder)
     save(truth / "x.png")
     save(masks / "x.png")
     evaluate(truth, masks, workers=workers)
@@ -594,10 +594,10 @@ def test_auc_is_that_of_scikit_learn_whatever_the_order_of_the_rows(scored: tupl
     assert evaluation.auc_mean == pytest.approx(sum(theirs.values()) / 2)
     assert (evaluation.auc_count, evaluation.score_problems, evaluation.failed) == (40, (), False)
     assert evaluation.extra_scores == ("unlabelled",)
-    resampled = metrics.bootstrap_aucs(labels, scores, seed=4)
+    resampled = bootstrap.bootstrap_aucs(labels, scores, seed=4)
     columns = {**dict(zip(theirs, resampled.T, strict=True)), "auc_mean": resampled.mean(axis=1)}
     for name, column in columns.items():
-        assert evaluation.intervals[name] == pytest.approx(metrics.percentile_interval(column))
+        assert evaluation.intervals[name] == pytest.approx(bootstrap.percentile_interval(column))
 
 
 def test_each_class_is_read_from_its_own_column(scored: tuple[Path, Path]) -> None:

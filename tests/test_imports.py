@@ -16,6 +16,7 @@ ALLOWED: dict[str, set[str]] = {
     "spec": set(),
     "files": set(),
     "cores": set(),
+    "isic": set(),
     "demo": set(),
     "evaluation": set(),
     "inference": {"backends.base"},
@@ -27,7 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "render": {"evaluation"},
     "cli": {"backends", "inference", "evaluation", "training", "source", "demo", "doctor", "render"},
 }
-FREE = {"errors", "spec", "files", "cores"}
+FREE = {"errors", "spec", "files", "cores", "isic"}
 VENDORS = {
     "openvino": {"backends/openvino.py"},
     "onnx": {"backends/half.py", "training/export.py"},

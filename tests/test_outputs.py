@@ -24,7 +24,7 @@ from lesioncli.backends.choose import open_engine
 from lesioncli.cores import count_cores
 from lesioncli.errors import InputError
 from lesioncli.inference.geometry import to_network
-from lesioncli.inference.images import ImageFile, find_images
+from lesioncli.inference.images import ImageFile, find_images, named_as_isic
 from lesioncli.inference.outputs import FAILED, OK, SKIPPED, Outcome, RunFolder, mask_path, write_mask
 from lesioncli.inference.pipeline import Options
 from lesioncli.inference.run import run, sample_pictures
@@ -147,18 +147,38 @@ def test_run_json_says_what_ran_and_how_it_ended(engine: Engine, images: Path, o
         "precision": "fp32",
         "threshold": 0.5,
         "tta": "none",
+        "names": "images",
         "lesioncli": __version__,
         "model": "tiny",
         "backend": f"openvino {manifest.backend_version}",
         "device": manifest.device,
         "batch": 2,
         "workers": 0,
+        "sources": [],
         "status": "finished",
         "images": 6,
         "ok": 5,
         "failed": 1,
         "skipped": 0,
     }
+
+
+def test_run_json_keeps_where_the_images_of_all_runs_lie(engine: Engine, images: Path, out: Path) -> None:
+    found = find_images([images])
+    for source in (images, found[0].path, images):
+        run(found, engine, out, Options(), sources=[source])
+    assert [(out / source).resolve() for source in report_of(out)["sources"]] == [images, found[0].path]
+    assert not Path(report_of(out)["sources"][0]).is_absolute()
+    run(found, engine, out, Options(), overwrite=True, sources=[found[1].path])
+    assert [(out / source).resolve() for source in report_of(out)["sources"]] == [found[1].path]
+
+
+def test_a_linked_folder_is_left_by_its_real_parent(engine: Engine, images: Path, tmp_path: Path) -> None:
+    (tmp_path / "disk" / "masks").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "masks")
+    run(find_images([images]), engine, tmp_path / "link", Options(), sources=[images])
+    (source,) = report_of(tmp_path / "link")["sources"]
+    assert (tmp_path / "link" / source).resolve() == images
 
 
 def test_the_summary_counts_what_was_done(engine: Engine, images: Path, out: Path) -> None:
@@ -529,3 +549,36 @@ def test_sample_pictures_are_spread_and_readable(tmp_path: Path) -> None:
         8,
         9,
     ]
+
+
+def test_masks_named_as_isic_does(images: Path, engine: Engine, out: Path) -> None:
+    (images / "sub").mkdir()
+    for number in range(4):
+        (images / f"{number:03}.jpg").rename(images / "sub" / f"x_{number:07}_y.jpg")
+    for number in (4, 5):
+        (images / f"{number:03}.jpg").rename(images / f"ISIC_{number:07}.jpg")
+    found = named_as_isic(find_images([images]))
+    assert run(found, engine, out, Options()).ok == 6
+    masks = {path.relative_to(out).as_posix() for path in out.rglob("*.png")}
+    expected = {f"sub/ISIC_{number:07}_segmentation.png" for number in range(4)}
+    assert masks == expected | {f"ISIC_{number:07}_segmentation.png" for number in (4, 5)}
+    assert rows_of(out)["sub/x_0000001_y.jpg"]["mask"] == "sub/ISIC_0000001_segmentation.png"
+    assert run(found, engine, out, Options()).skipped == 6
+    with pytest.raises(InputError, match="holds masks made with names isic, this run has images"):
+        run(find_images([images]), engine, out, Options())
+
+
+@pytest.mark.parametrize("name", ["x.jpg", "ISIC_12345.jpg", "ISIC_0000001_0000002.jpg", "0000001/x.jpg"])
+def test_an_image_without_an_isic_number_is_named(name: str, tmp_path: Path) -> None:
+    save(tmp_path / "images" / name, draw(0))
+    with pytest.raises(InputError, match=rf"{name}: not one ISIC number of seven digits .*; leave out --isic"):
+        named_as_isic(find_images([tmp_path / "images"]))
+
+
+def test_two_images_of_one_isic_number_are_refused(tmp_path: Path) -> None:
+    for name in ("a/ISIC_0000001.jpg", "b/0000001.jpg"):
+        save(tmp_path / "images" / name, draw(0))
+    with pytest.raises(
+        InputError, match=r"two images are ISIC_0000001: .*a/ISIC_0000001\.jpg and .*b/0000001\.jpg; keep"
+    ):
+        named_as_isic(find_images([tmp_path / "images"]))

@@ -1,15 +1,17 @@
 """readers.py on data sets laid out as they are published."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import openpyxl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lesioncli.errors import InputError
+from lesioncli.errors import InputError, MissingPackageError
 from lesioncli.evaluation.evaluate import Evaluation, evaluate
 from lesioncli.evaluation.readers import read_truth
 from lesioncli.evaluation.tables import read_scores
@@ -186,11 +188,69 @@ def test_a_ph2_case_without_its_mask_is_named(ph2: Path, tmp_path: Path) -> None
     assert evaluation.cases[1].problem.startswith("truth unreadable: [Errno 2]")
 
 
-def test_ph2_with_the_spreadsheet_alone_has_no_labels_and_says_so(ph2: Path) -> None:
-    (ph2 / "PH2_dataset.txt").rename(ph2 / "PH2_dataset.xlsx")
+def spreadsheet(path: Path, *rows: tuple[object, ...]) -> None:
+    """PH2_dataset.xlsx: legends, then the header in line 13, then the images."""
+    book = openpyxl.Workbook()
+    for _ in range(12):
+        book.active.append(["Legends", "0 - Common Nevus"])
+    book.active.append(
+        ["Image Name", "Histological\nDiagnosis", "Common Nevus", "Atypical\nNevus", "Melanoma", "Colors"]
+    )
+    for row in rows:
+        book.active.append(row)
+    book.save(path)
+
+
+PH2_ROWS = (("IMD002", None, "X", None, None, 3), ("IMD004", None, None, "X"), ("IMD058", "Melanoma", None, None, "X"))
+
+
+def test_ph2_with_the_spreadsheet_alone_has_the_same_labels(ph2: Path) -> None:
+    spreadsheet(ph2 / "PH2_dataset.xlsx", *PH2_ROWS, (None,) * 6)
+    by_text = read_truth(ph2).labels
+    (ph2 / "PH2_dataset.txt").unlink()
+    assert read_truth(ph2).labels == by_text
+    assert by_text.by_id == {"IMD002": (False,), "IMD004": (False,), "IMD058": (True,)}
+
+
+def test_ph2_without_a_table_has_no_labels_and_says_so(ph2: Path) -> None:
+    (ph2 / "PH2_dataset.txt").unlink()
     truth = read_truth(ph2)
     assert truth.labels.by_id == {}
-    assert ".xlsx is not read" in truth.notes[0]
+    assert "PH2_dataset.txt: not there, nor as .xlsx, so no labels" in truth.notes[0]
+
+
+def test_ph2_spreadsheet_without_its_library_says_what_to_install(ph2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (ph2 / "PH2_dataset.txt").unlink()
+    spreadsheet(ph2 / "PH2_dataset.xlsx", *PH2_ROWS)
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    with pytest.raises(MissingPackageError, match=r"openpyxl is not installed; run: pip install 'lesioncli\[xlsx\]'"):
+        read_truth(ph2)
+
+
+@pytest.mark.parametrize(
+    ("rows", "complaint"),
+    [
+        ([("IMD002", None, "X", "X", None)], "IMD002 is diagnosed as '01', not 0, 1 or 2"),
+        ([("IMD002", None, None, None, None)], "IMD002 is diagnosed as '', not 0, 1 or 2"),
+        ([PH2_ROWS[0]] * 2, "IMD002 is there twice"),
+        ([], "no row of an image"),
+    ],
+)
+def test_a_ph2_spreadsheet_that_cannot_be_trusted_is_refused(
+    rows: list[tuple[object, ...]], complaint: str, ph2: Path
+) -> None:
+    (ph2 / "PH2_dataset.txt").unlink()
+    spreadsheet(ph2 / "PH2_dataset.xlsx", *rows)
+    with pytest.raises(InputError, match=rf"PH2_dataset\.xlsx: {complaint}"):
+        read_truth(ph2)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"name,melanoma"])
+def test_a_damaged_ph2_spreadsheet_is_refused(content: bytes, ph2: Path) -> None:
+    (ph2 / "PH2_dataset.txt").unlink()
+    (ph2 / "PH2_dataset.xlsx").write_bytes(content)
+    with pytest.raises(InputError, match=r"PH2_dataset\.xlsx: cannot be read as a spreadsheet"):
+        read_truth(ph2)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +259,7 @@ def test_ph2_with_the_spreadsheet_alone_has_no_labels_and_says_so(ph2: Path) -> 
         ([PH2_ROW.format(name="IMD002", histology="", diagnosis="3")], "IMD002 is diagnosed as '3', not 0, 1 or 2"),
         ([PH2_ROW.format(name="IMD002", histology="", diagnosis="")], "IMD002 is diagnosed as '', not 0, 1 or 2"),
         ([PH2_ROW.format(name="IMD002", histology="", diagnosis="1")] * 2, "IMD002 is there twice"),
-        (["IMD002 1"], "no row like"),
+        (["IMD002 1"], "no row of an image"),
     ],
 )
 def test_a_ph2_table_that_cannot_be_trusted_is_refused(rows: list[str], complaint: str, ph2: Path) -> None:

@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
-from lesioncli.evaluation.scores import balanced_accuracy, class_metrics, count_scores, roc
+from lesioncli.evaluation.scores import (
+    balanced_accuracy,
+    bootstrap_metrics,
+    class_metrics,
+    confusion_matrix,
+    count_scores,
+    resampled_metrics,
+    roc,
+)
 
 Labels = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -107,3 +115,30 @@ def test_balanced_accuracy_by_hand() -> None:
     assert balanced_accuracy(labels, scores, np.ones(5)) == 0.5
     assert balanced_accuracy(labels, scores, np.array([3, 1, 1, 0, 1.0])) == (3 / 4 + 1) / 2
     assert math.isnan(balanced_accuracy(labels, scores, np.array([0, 0, 0, 0, 1.0])))
+
+
+@settings(deadline=None)
+@given(st.lists(ROWS, min_size=1, max_size=20), st.integers(0, 9))
+def test_resamples_at_once_are_each_by_itself(rows: list[tuple[bool, float, float]], seed: int) -> None:
+    labels, scores, _ = columns(rows)
+    weights = np.random.default_rng(seed).integers(0, 3, (5, len(rows))).astype(float)
+    at_once = resampled_metrics(labels, scores, weights)
+    for row, each in enumerate(weights):
+        alone = class_metrics(labels, scores, each)
+        assert {name: values[row] for name, values in at_once.items()} == pytest.approx(alone, abs=1e-12, nan_ok=True)
+
+
+def test_resampled_metrics_are_weighted_by_what_an_image_weighs() -> None:
+    rng = np.random.default_rng(0)
+    labels, scores, weights = rng.random((30, 2)) < 0.4, rng.random((30, 2)), rng.random(30)
+    drawn = np.random.default_rng(5).integers(30, size=(2000, 30))
+    found = bootstrap_metrics(labels, scores, weights, seed=5)
+    for row in range(20):
+        alone = class_metrics(labels[drawn[row], 1], scores[drawn[row], 1], weights[drawn[row]])
+        assert {name: values[row] for name, values in found[1].items()} == pytest.approx(alone, abs=1e-9, nan_ok=True)
+
+
+def test_confusion_matrix_by_hand() -> None:
+    labels = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], bool)
+    scores = np.array([[0.5, 0.2, 0.1], [0.1, 0.2, 0.3], [0.4, 0.4, 0.1], [0.1, 0.2, 0.3]])
+    assert confusion_matrix(labels, scores).tolist() == [[1, 0, 1, 0], [0, 0, 0, 1], [0, 0, 1, 0]]

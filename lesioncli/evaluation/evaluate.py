@@ -1,14 +1,8 @@
-"""Compare a folder of predicted masks, and the class scores beside them, with the truth.
-
-Every truth mask becomes one CaseResult, scored or with the reason why not, and every labelled id counts for the AUC or
-is named: nothing is resized, guessed or left out in silence. Masks are read pair by pair, so memory does not grow with
-their size; of a million images only names and numbers are held.
-"""
+"""Compare a folder of predicted masks, and class scores, with the truth: figures and how sure they are."""
 
 import csv
 import math
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,44 +11,42 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lesioncli.cores import count_cores
-from lesioncli.errors import ImageError, InputError
-from lesioncli.evaluation.distances import measure
-from lesioncli.evaluation.masks import Found, find_masks, read_mask
-from lesioncli.evaluation.matching import Job, by_image, match, pair
-from lesioncli.evaluation.metrics import (
-    PIXEL_METRICS,
-    auc,
-    bootstrap_aucs,
-    bootstrap_means,
-    count,
-    means,
-    percentile_interval,
+from lesioncli.errors import InputError
+from lesioncli.evaluation.bootstrap import AUC_MEAN, auc, bootstrap_aucs, bootstrap_means, means, percentile_interval
+from lesioncli.evaluation.compare import Comparison, compare
+from lesioncli.evaluation.groups import Group, split
+from lesioncli.evaluation.judge import CaseResult, Judged, Masks, Progress, Scored, judge, masks_of
+from lesioncli.evaluation.matching import by_image, match
+from lesioncli.evaluation.metadata import cut, find_texts, texts_of
+from lesioncli.evaluation.metrics import PIXEL_METRICS, Counts
+from lesioncli.evaluation.protocols import (
+    PROTOCOLS,
+    Interval,
+    Protocol,
+    mask_document,
+    mask_intervals,
+    ranking,
+    score_document,
+    score_intervals,
 )
-from lesioncli.evaluation.protocols import PROTOCOLS, Protocol, mask_document, ranking, score_document
 from lesioncli.evaluation.readers import Truth, read_truth
-from lesioncli.evaluation.scores import class_metrics
-from lesioncli.evaluation.tables import NO_LABELS, Labels, ScoreRow, read_scores
+from lesioncli.evaluation.scores import (
+    POSITIVE_ABOVE,
+    bootstrap_metrics,
+    class_metrics,
+    confusion_matrix,
+    count_scores,
+)
+from lesioncli.evaluation.tables import Labels
 from lesioncli.files import written_whole
-
-SCORES = "scores.csv"
-OVERLAYS = "overlays"
-AUC_MEAN = "auc_mean"
-
-_QUEUE_LENGTH = 1024  # cases handed to the threads at once; futures for a million would outweigh the results
+from lesioncli.spec import CLASSES
 
 
-@dataclass(frozen=True)
-class CaseResult:
-    """One truth mask: its metrics by name, or the `problem` that kept it from being scored.
+class Matrix(NamedTuple):
+    """How many images of each class, a row each, have their highest score in each, and last how many have a tie."""
 
-    `note` says what is out of the ordinary about files that were scored all the same.
-    """
-
-    name: str
-    metrics: Mapping[str, float]
-    problem: str = ""
-    note: str = ""
+    classes: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -65,11 +57,14 @@ class Evaluation:
     `extra_scores` the rows without a label. `means` are over the scored cases in which the metric is defined, nan where
     there is none, and empty where no case was scored. `auc` is per class in the labels, over the `auc_count` ids with a
     score, and nan where those have one label only; it is empty where there are no labels or no scores. `per_class` has
-    the further metrics of each class. `score_problems` names the other labelled ids and says why. `intervals` are 95 %
-    bootstrap intervals for the keys of `means` and `auc` and for AUC_MEAN, except where the value itself is nan.
+    the further metrics of each class, `confusion` its counts, and `matrix` those of the highest score, where each image
+    is in one class. `score_problems` names the other labelled ids and says why. `intervals` are 95 %
+    bootstrap intervals for the keys of `means` and `auc` and for AUC_MEAN, `per_class_intervals` for those of
+    `per_class`, and `official_intervals` for the paths in the two documents, except where the value itself is nan.
     `mask_document` and `score_document` are what the official scorer prints, and `ranking` what the protocol ranks by;
-    empty where the protocol wants every image judged, and not every one could be. `notes` says what else was left out
-    or decided.
+    empty where the protocol wants every image judged, and not every one could be. `scored` is what the figures of the
+    classes are made of. `groups` has each group of each column that was asked for, column by column, and `comparison`
+    the differences to other predictions. `notes` says what else was left out or decided.
     """
 
     cases: tuple[CaseResult, ...]
@@ -80,10 +75,17 @@ class Evaluation:
     score_problems: tuple[str, ...]
     intervals: Mapping[str, tuple[float, float]]
     per_class: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    per_class_intervals: Mapping[str, Mapping[str, Interval]] = field(default_factory=dict)
+    confusion: Mapping[str, Counts] = field(default_factory=dict)
+    matrix: Matrix | None = None
     extra_scores: tuple[str, ...] = ()
     mask_document: Mapping[str, Any] = field(default_factory=dict)
     score_document: Mapping[str, Any] = field(default_factory=dict)
     ranking: Mapping[str, tuple[str, float]] = field(default_factory=dict)
+    official_intervals: Mapping[str, Mapping[str, Interval]] = field(default_factory=dict)
+    scored: Scored | None = field(default=None, compare=False, repr=False)
+    groups: tuple[Group, ...] = ()
+    comparison: Comparison | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -105,43 +107,56 @@ def evaluate(
     labels: Path | None = None,
     scores: Path | None = None,
     distances: bool = False,
+    other: Path | None = None,
+    by: Sequence[str] = (),
+    metadata: Path | None = None,
+    positive_above: float = POSITIVE_ABOVE,
     workers: int = 0,
     seed: int = 0,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> Evaluation:
     """Judge the masks and scores in folder `predictions` by the masks and labels in `truth`, as `protocol` says.
 
     `truth` is anything that readers.read_truth() knows. `labels` and `scores` are CSVs that take the place of those
-    found in the two folders. `distances` also measures how far outlines are apart. `workers` threads read masks, 0
-    means one per CPU. `seed` is the bootstrap's. `on_progress` is told (done, total) after each case. InputError where
-    a folder has no masks or two of one name, or a CSV is not what it should be.
+    found in the two folders. `distances` also measures how far outlines are apart. `other` is another folder of
+    predictions, or a CSV of scores, to compare with. `by` are columns, of the CSV `metadata` or of the labels, to split
+    by. `positive_above` is where a score begins to be called positive, but in official figures. `workers` threads read
+    masks, 0 means one per CPU. `seed` is that of all draws. `on_progress` is told (done, total) after each case.
+    InputError where a folder has no masks or two of one name, a CSV is not what it should be, a column is not there, or
+    `other` has no image in common with `predictions`.
     """
     rules = PROTOCOLS[protocol]
     true = read_truth(truth, labels)
-    rows = _read_scores(scores, predictions, true.labels)
-    found = _find_predictions(true, predictions)
-    _refuse_nothing(truth, predictions, true, found, rows)
-    failures = {name: row.failure for name, row in (rows or {}).items() if row.failure}
-    jobs, extra = pair(by_image(true.masks, rules), found, failures, rules)
-    cases = tuple(_watched(_run(jobs, distances, workers or count_cores()), len(jobs), on_progress))
-    averages, mean_intervals = _mean_metrics(cases, seed)
-    scored = _join(true.labels, rows, rules)
+    texts, notes = _texts(by, metadata, true, rules)
+    how = partial(judge, truth, rules=rules, distances=distances, workers=workers, on_progress=on_progress)
+    judged = how(true, predictions, scores)
+    masks, scored = masks_of(judged.cases), judged.scored
+    averages, mean_intervals = _mean_metrics(masks, seed)
     aucs, auc_intervals = _aucs(scored, seed)
-    documents = _official(cases, scored, rules)
+    documents = _official(judged, rules)
+    resampled = _resampled(scored, seed)
+    per_class, per_class_intervals = _per_class(scored, resampled, positive_above, seed)
     return Evaluation(
-        cases=cases,
-        extra=extra,
+        cases=judged.cases,
+        extra=judged.extra,
         means=averages,
         auc=aucs,
         auc_count=len(scored.labels),
         score_problems=scored.problems,
         intervals=mean_intervals | auc_intervals,
-        per_class=_per_class(scored),
+        per_class=per_class,
+        per_class_intervals=per_class_intervals,
+        confusion=_confusion(scored, positive_above),
+        matrix=_matrix(scored),
         extra_scores=scored.extra,
         mask_document=documents[0],
         score_document=documents[1],
         ranking=ranking(rules, *documents),
-        notes=(*true.notes, *_one_label(scored), *_weightless(true.labels, rows)),
+        official_intervals=_official_intervals(documents, mean_intervals, scored, rules, resampled, seed),
+        scored=scored,
+        groups=_groups(texts, judged, masks, rules, seed),
+        comparison=_compare(how, true, other, masks, scored, seed) if other else None,
+        notes=(*true.notes, *notes, *_one_label(scored), *_weightless(true.labels, scored)),
     )
 
 
@@ -155,9 +170,20 @@ def write_cases(evaluation: Evaluation, path: Path) -> None:
         (case.name, *(_shown(case.metrics.get(each, math.nan)) for each in names), case.problem, case.note)
         for case in evaluation.cases
     )
+    _write_table(path, ("image", *names, "problem", "note"), rows)
+
+
+def write_differences(comparison: Comparison, path: Path) -> None:
+    """Write one CSV row per mask that both have: image, and by how much each metric of ours is larger."""
+    rows = ((name, *map(_shown, metrics.values())) for name, metrics in comparison.per_image.items())
+    names = next(iter(comparison.per_image.values()), {})
+    _write_table(path, ("image", *names), rows)
+
+
+def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     with written_whole(path) as aside, aside.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
-        writer.writerow(("image", *names, "problem", "note"))
+        writer.writerow(header)
         writer.writerows(rows)
 
 
@@ -165,120 +191,63 @@ def _shown(value: float) -> float | str:
     return "" if math.isnan(value) else value
 
 
-def _read_scores(asked: Path | None, predictions: Path, labels: Labels) -> dict[str, ScoreRow] | None:
-    if asked and not asked.is_file():
-        raise InputError(f"{asked}: no such file")
-    return read_scores(asked or predictions / SCORES, labels.classes)
+def _texts(
+    by: Sequence[str], metadata: Path | None, true: Truth, rules: Protocol
+) -> tuple[dict[str, dict[str, str] | None], tuple[str, ...]]:
+    """What each column to split by says of each image, None for the lesion's size, and what is missing there."""
+    found: dict[str, dict[str, str] | None] = {}
+    notes: list[str] = []
+    for column, texts in find_texts(by, metadata, true.labels).items():
+        if texts is None:
+            if not true.masks:
+                raise InputError(f"{column}: only true masks have one")
+            found[column] = None
+            continue
+        found[column], note = texts_of(by_image(true.masks, rules), true.labels.by_id, texts, rules, column)
+        notes.append(note)
+    return found, tuple(filter(None, notes))
 
 
-def _find_predictions(true: Truth, predictions: Path) -> Found:
-    """The predicted masks: those that a table pairs, or those in the folder; none are asked for without true masks."""
-    if true.predictions is not None:
-        return Found(true.predictions, {})
-    return find_masks(predictions, skip=OVERLAYS) if true.masks or not true.labels.by_id else Found({}, {})
+def _groups(
+    texts: Mapping[str, Mapping[str, str] | None], judged: Judged, masks: Masks, rules: Protocol, seed: int
+) -> tuple[Group, ...]:
+    judged_by = (rules.mask_metric, *judged.scored.classes)
+    found: list[Group] = []
+    for name, said in texts.items():
+        known = _lesion_sizes(judged, rules) if said is None else said
+        column = cut(name, {image: known.get(image, "") for image in (*masks.images, *judged.scored.ids)})
+        found += split(column, masks, judged.scored, judged_by, seed)
+    return tuple(found)
 
 
-def _refuse_nothing(
-    truth: Path, predictions: Path, true: Truth, found: Found, rows: Mapping[str, ScoreRow] | None
-) -> None:
-    if truth.is_dir() and not true.masks:
-        raise InputError(f"{truth}: no masks found; looked for x.png or x_segmentation.png, also .bmp, .tif and .tiff")
-    if true.masks and not (found.masks or found.others or rows):
-        raise InputError(f"{predictions}: no masks found; give the folder that `lesioncli segment` wrote")
-    if not true.masks and rows is None:
-        raise InputError(f"{predictions / SCORES}: no scores to compare with {truth}; give them with --scores")
+def _lesion_sizes(judged: Judged, rules: Protocol) -> dict[str, str]:
+    """Percent of the picture that is lesion, by the name of a mask and by that of a labelled id."""
+    sizes = {case.name: str(100 * case.lesion_share) for case in judged.cases if not case.problem}
+    matches = match(judged.scored.ids, sizes, rules)
+    return {name: sizes[found[0]] for name, found in matches.items() if len(found) == 1} | sizes
 
 
-def _run(jobs: list[Job], distances: bool, workers: int) -> Iterator[CaseResult]:
-    judge = partial(_judge, distances)
-    with ThreadPoolExecutor(workers) as pool:
-        for start in range(0, len(jobs), _QUEUE_LENGTH):
-            yield from pool.map(judge, jobs[start : start + _QUEUE_LENGTH])
+def _compare(
+    how: Callable[..., Judged], true: Truth, other: Path, masks: Masks, scored: Scored, seed: int
+) -> Comparison:
+    """Differences to `other`, which a table of pairs does not pair."""
+    second = how(true._replace(predictions=None), other, other if other.is_file() else None)
+    found = compare((masks, scored), (masks_of(second.cases), second.scored), str(other), seed)
+    if not found.differences:
+        raise InputError(f"{other}: no image of it could be judged that could be judged in the other predictions too")
+    return found
 
 
-def _watched(
-    cases: Iterator[CaseResult], total: int, on_progress: Callable[[int, int], None] | None
-) -> Iterator[CaseResult]:
-    for done, case in enumerate(cases, 1):
-        if on_progress:
-            on_progress(done, total)
-        yield case
-
-
-def _judge(distances: bool, job: Job) -> CaseResult:
-    if isinstance(job.prediction, str):
-        return CaseResult(job.name, {}, job.prediction)
-    try:
-        truth, prediction = read_mask(job.truth, "truth"), read_mask(job.prediction, "prediction")
-    except ImageError as error:
-        return CaseResult(job.name, {}, error.reason)
-    if truth.lesion.shape != prediction.lesion.shape:
-        sizes = "truth {}x{}, prediction {}x{}".format(*truth.lesion.shape, *prediction.lesion.shape)
-        return CaseResult(job.name, {}, f"sizes differ: {sizes}")
-    counts = count(truth.lesion, prediction.lesion)
-    metrics = {name: metric(counts) for name, metric in PIXEL_METRICS.items()}
-    if distances:
-        metrics |= measure(truth.lesion, prediction.lesion)
-    return CaseResult(job.name, metrics, note="; ".join(filter(None, (truth.note, prediction.note))))
-
-
-def _mean_metrics(cases: tuple[CaseResult, ...], seed: int) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
-    """Means over the scored cases, and their intervals."""
-    scored = [case.metrics for case in cases if not case.problem]
-    if not scored:
+def _mean_metrics(masks: Masks, seed: int) -> tuple[dict[str, float], dict[str, Interval]]:
+    """Means over the scored masks, and their intervals."""
+    if not masks.images:
         return {}, {}
-    names = tuple(scored[0])
-    values = np.array([[metrics[name] for name in names] for metrics in scored])
-    averages = dict(zip(names, means(values).tolist(), strict=True))
-    resampled = bootstrap_means(values, seed)
-    columns = [column for column, name in enumerate(names) if not math.isnan(averages[name])]
-    return averages, {names[column]: percentile_interval(resampled[:, column]) for column in columns}
+    averages = dict(zip(masks.names, means(masks.values).tolist(), strict=True))
+    resampled = dict(zip(masks.names, bootstrap_means(masks.values, seed).T, strict=True))
+    return averages, {name: percentile_interval(resampled[name]) for name in averages if not math.isnan(averages[name])}
 
 
-class _Scored(NamedTuple):
-    """Labels and scores (N, K) and weights (N, 2) of the labelled ids that have both, and what is wrong with others."""
-
-    classes: tuple[str, ...]
-    labels: NDArray[np.bool_]
-    scores: NDArray[np.float64]
-    weights: NDArray[np.float64]
-    problems: tuple[str, ...]
-    extra: tuple[str, ...]
-
-
-def _join(labels: Labels, rows: Mapping[str, ScoreRow] | None, rules: Protocol) -> _Scored:
-    """Scores of the labelled ids; nothing at all where there are no scores."""
-    if rows is None:
-        labels, rows = NO_LABELS, {}
-    usable: list[tuple[str, ScoreRow]] = []
-    problems: list[str] = []
-    matches = match(labels.by_id, rows, rules)
-    for name, found in sorted(matches.items()):
-        if problem := _score_problem(found, rows, labels.classes):
-            problems.append(f"{name}: {problem}")
-        else:
-            usable.append((name, rows[found[0]]))
-    shape = len(usable), len(labels.classes)
-    truths = np.array([labels.by_id[name] for name, _ in usable], np.bool_).reshape(shape)
-    scores = np.array([row.scores for _, row in usable], np.float64).reshape(shape)
-    weights = np.array([labels.weights[name] for name, _ in usable], np.float64).reshape(len(usable), 2)
-    extra = rows.keys() - {name for found in matches.values() for name in found} if labels.by_id else ()
-    return _Scored(labels.classes, truths, scores, weights, tuple(problems), tuple(sorted(extra)))
-
-
-def _score_problem(found: tuple[str, ...], rows: Mapping[str, ScoreRow], classes: tuple[str, ...]) -> str:
-    if not found:
-        return "no row of scores"
-    if len(found) > 1:
-        return f"several rows of scores: {', '.join(found)}"
-    row = rows[found[0]]
-    if row.failure:
-        return f"failed: {row.failure}"
-    bad = [column for column, score in zip(classes, row.scores, strict=True) if not 0 <= score <= 1]
-    return f"{' and '.join(bad)} not a number from 0 to 1" if bad else ""
-
-
-def _aucs(scored: _Scored, seed: int) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
+def _aucs(scored: Scored, seed: int) -> tuple[dict[str, float], dict[str, Interval]]:
     """AUC per class, and the intervals of these and their mean."""
     columns = list(zip(scored.labels.T, scored.scores.T, strict=True))
     aucs = {name: auc(*column) for name, column in zip(scored.classes, columns, strict=True)}
@@ -289,12 +258,46 @@ def _aucs(scored: _Scored, seed: int) -> tuple[dict[str, float], dict[str, tuple
     return aucs, {name: percentile_interval(each) for name, each in by_name.items() if not np.isnan(each).all()}
 
 
-def _per_class(scored: _Scored) -> dict[str, dict[str, float]]:
+def _resampled(scored: Scored, seed: int) -> list[dict[str, NDArray[np.float64]]]:
+    """Every metric of each class in each resample; nothing where there are no scores."""
+    return bootstrap_metrics(scored.labels, scored.scores, scored.weights[:, 0], seed) if scored.labels.size else []
+
+
+def _per_class(
+    scored: Scored, resampled: Sequence[Mapping[str, NDArray[np.float64]]], above: float, seed: int
+) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, Interval]]]:
+    """Every metric of each class, and their intervals; `resampled` is for the challenges' threshold."""
+    weights = scored.weights[:, 0]
+    columns = zip(scored.labels.T, scored.scores.T, strict=True)
+    values = dict(zip(scored.classes, [class_metrics(*each, weights, above) for each in columns], strict=True))
+    if resampled and above != POSITIVE_ABOVE:
+        resampled = bootstrap_metrics(scored.labels, scored.scores, weights, seed, above)
+    intervals = {
+        name: {metric: percentile_interval(each[metric]) for metric in each if not math.isnan(values[name][metric])}
+        for name, each in zip(scored.classes, resampled, strict=bool(resampled))
+    }
+    return values, intervals
+
+
+def _confusion(scored: Scored, above: float) -> dict[str, Counts]:
+    """Images by class, each counted once whatever it weighs."""
+    every = np.ones(len(scored.labels))
     columns = zip(scored.classes, scored.labels.T, scored.scores.T, strict=True)
-    return {name: class_metrics(labels, scores, scored.weights[:, 0]) for name, labels, scores in columns}
+    return {name: count_scores(labels, scores, every, above) for name, labels, scores in columns if labels.size}
 
 
-def _one_label(scored: _Scored) -> tuple[str, ...]:
+def _matrix(scored: Scored) -> Matrix | None:
+    """Where every image is in one of several classes; what ISIC-2017 has no column for is the third."""
+    classes, labels, scores = scored.classes, scored.labels, scored.scores
+    if classes == CLASSES[:2] and not np.isnan(scored.nevus).any():
+        classes, scores = CLASSES, np.column_stack([scores, scored.nevus])
+        labels = np.column_stack([labels, ~labels.any(axis=1)])
+    if not labels.size or len(classes) < 2 or (labels.sum(axis=1) != 1).any():
+        return None
+    return Matrix(classes, tuple(map(tuple, confusion_matrix(labels, scores).tolist())))
+
+
+def _one_label(scored: Scored) -> tuple[str, ...]:
     """The classes that cannot be ranked, and why."""
     columns = zip(scored.classes, scored.labels.T, strict=True)
     return tuple(
@@ -304,18 +307,35 @@ def _one_label(scored: _Scored) -> tuple[str, ...]:
     )
 
 
-def _weightless(labels: Labels, rows: Mapping[str, ScoreRow] | None) -> tuple[str, ...]:
+def _weightless(labels: Labels, scored: Scored) -> tuple[str, ...]:
     """Which images count for nothing: the truth may say so, and the official scorer does of one."""
-    none = [name for name, (weight, _) in labels.weights.items() if not weight] if rows else []
+    none = [name for name, (weight, _) in labels.weights.items() if not weight] if scored.ids else []
     return (f"of weight 0, so in no official figure of scores: {', '.join(none)}",) if none else ()
 
 
-def _official(
-    cases: tuple[CaseResult, ...], scored: _Scored, rules: Protocol
-) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+def _official(judged: Judged, rules: Protocol) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """The official scorer's documents of masks and of scores."""
-    judged = [case.metrics for case in cases if not case.problem]
-    masks = mask_document(judged) if len(judged) == len(cases) or not rules.complete else {}
+    scored = judged.scored
+    cases = [case.metrics for case in judged.cases if not case.problem]
+    masks = mask_document(cases) if len(cases) == len(judged.cases) or not rules.complete else {}
     if scored.problems and rules.complete:
         return masks, {}
     return masks, score_document(scored.classes, scored.labels, scored.scores, scored.weights, rules)
+
+
+def _official_intervals(
+    documents: tuple[Mapping[str, Any], Mapping[str, Any]],
+    of_means: Mapping[str, Interval],
+    scored: Scored,
+    rules: Protocol,
+    resampled: Sequence[Mapping[str, NDArray[np.float64]]],
+    seed: int,
+) -> dict[str, dict[str, Interval]]:
+    """Those of the figures that the documents have."""
+    found: dict[str, dict[str, Interval]] = {}
+    if documents[0]:
+        found["masks"] = mask_intervals(of_means)
+    if documents[1]:
+        table = scored.classes, scored.labels, scored.scores, scored.weights
+        found["scores"] = score_intervals(*table, rules, resampled, seed)
+    return found

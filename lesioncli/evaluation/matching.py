@@ -36,11 +36,16 @@ def match(names: Collection[str], available: Collection[str], rules: Protocol) -
 
 
 class Job(NamedTuple):
-    """A truth mask and its prediction, or why there is none."""
+    """A truth mask and its prediction, or why there is none.
+
+    `matched` is the name under which the predictions have it, with a mask or as a failure; empty where none or several
+    do.
+    """
 
     name: str
     truth: Path
     prediction: Path | str
+    matched: str
 
 
 def pair(
@@ -50,11 +55,15 @@ def pair(
     matches = match(truths, found.masks.keys() | failures.keys(), rules)
     unusable = {image_id(name, rules): path for name, path in found.others.items()}
     jobs = [
-        Job(name, truths[name], _choose(name, matches[name], found.masks, failures, unusable))
+        Job(name, truths[name], _choose(name, matches[name], found.masks, failures, unusable), _only(matches[name]))
         for name in sorted(truths)
     ]
     asked_for = {name for each in matches.values() for name in each}
     return jobs, tuple(sorted(found.masks.keys() - asked_for))
+
+
+def _only(matches: tuple[str, ...]) -> str:
+    return matches[0] if len(matches) == 1 else ""
 
 
 def _choose(

@@ -4,7 +4,7 @@ The model is isic-challenge-scoring 5.8.0, which judges masks and scores apart. 
 masks always the thresholded Jaccard. What a challenge ranked by, which is something else in 2017, is `ranking`.
 """
 
-import re
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lesioncli.evaluation.scores import COUNT_METRICS, balanced_accuracy, class_metrics
+from lesioncli.evaluation.bootstrap import percentile_interval, resamples
+from lesioncli.evaluation.scores import COUNT_METRICS, balanced_accuracy, bootstrap_metrics, class_metrics
+from lesioncli.isic import find_id
+
+Interval = tuple[float, float]
 
 MASK_METRICS = ("accuracy", "sensitivity", "specificity", "jaccard", "threshold_jaccard", "dice")
 SCORE_METRICS = (*COUNT_METRICS, "auc", "auc_sens_80", "ap")
-
-ISIC_NUMBER = re.compile(r"(?<!\d)\d{7}(?!\d)")  # the official scorer also finds 0000003 inside ISIC_10000003
-ISIC_ID = re.compile(r"ISIC_\d{7}")
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
 
 def image_id(name: str, protocol: Protocol) -> str:
     """The image to which a file or row of this name belongs: `ISIC_` and its number, or the last part of the name."""
-    last = name.rpartition("/")[2]
-    numbers = ISIC_NUMBER.findall(last) if protocol.isic_names else []
-    return f"ISIC_{numbers[0]}" if len(numbers) == 1 else last
+    return (find_id(name) if protocol.isic_names else "") or name.rpartition("/")[2]
 
 
 def mask_document(cases: Sequence[Mapping[str, float]]) -> dict[str, Any]:
@@ -89,7 +88,58 @@ def _judge(
     return {
         "per_category": per_category,
         "macro_average": {name: sum(values.values()) / len(classes) for name, values in per_category.items()},
-        "aggregate": {"balanced_accuracy": balanced_accuracy(labels, scores, weights)},
+        "aggregate": {"balanced_accuracy": float(balanced_accuracy(labels, scores, weights))},
+    }
+
+
+def mask_intervals(means: Mapping[str, Interval]) -> dict[str, Interval]:
+    """The intervals of what mask_document() has, by their path in it."""
+    overall = {name: means["threshold_jaccard"] for name in ("overall", "validation") if means}
+    return {**overall, **{f"macro_average.{name}": means[name] for name in MASK_METRICS if means}}
+
+
+def score_intervals(
+    classes: tuple[str, ...],
+    labels: NDArray[np.bool_],
+    scores: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    protocol: Protocol,
+    resampled: Sequence[Mapping[str, NDArray[np.float64]]],
+    seed: int,
+) -> dict[str, Interval]:
+    """The intervals of what score_document() has, by their path in it; none of what is undefined.
+
+    `resampled` is what bootstrap_metrics() finds with the first of the weights and the same seed.
+    """
+    if not labels.size:
+        return {}
+    overall = _by_path(classes, labels, scores, weights[:, 0], resampled, seed)
+    validation = overall
+    if (weights[:, 0] != weights[:, 1]).any():
+        again = bootstrap_metrics(labels, scores, weights[:, 1], seed)
+        validation = _by_path(classes, labels, scores, weights[:, 1], again, seed)
+    part = "aggregate" if protocol.score_metric == "balanced_accuracy" else "macro_average"
+    ranked = f"{part}.{protocol.score_metric}"
+    every = {"overall": overall[ranked], "validation": validation[ranked], **overall}
+    found = {name: percentile_interval(values) for name, values in every.items()}
+    return {name: interval for name, interval in found.items() if not math.isnan(interval[0])}
+
+
+def _by_path(
+    classes: tuple[str, ...],
+    labels: NDArray[np.bool_],
+    scores: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    resampled: Sequence[Mapping[str, NDArray[np.float64]]],
+    seed: int,
+) -> dict[str, NDArray[np.float64]]:
+    """What _judge() has, by its path, in each resample."""
+    by_class = dict(zip(classes, resampled, strict=True))
+    balanced = [balanced_accuracy(labels, scores, draws * weights) for draws in resamples(len(labels), seed)]
+    return {
+        **{f"per_category.{name}.{each}": by_class[each][name] for name in SCORE_METRICS for each in classes},
+        **{f"macro_average.{name}": np.mean([by_class[each][name] for each in classes], 0) for name in SCORE_METRICS},
+        "aggregate.balanced_accuracy": np.concatenate(balanced),
     }
 
 

@@ -8,16 +8,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from lesioncli.errors import InputError
+from lesioncli import isic
+from lesioncli.errors import InputError, MissingPackageError
 from lesioncli.evaluation.masks import bare_stem, find_masks
-from lesioncli.evaluation.protocols import ISIC_ID
 from lesioncli.evaluation.tables import NO_LABELS, Labels, find_labels, read_header, read_labels, read_lines, read_rows
 
 PH2_IMAGES = "PH2 Dataset images"
 PH2_TABLE = "PH2_dataset.txt"
+PH2_SPREADSHEET = "PH2_dataset.xlsx"
 
 _ISIC_MASKS = re.compile(r"(Part1|Task1)\w*_GroundTruth$")
 _PH2_ROW = re.compile(r"\|\|\s*(IMD\d+)\s*\|\|[^|]*\|\|\s*(\w*)\s*\|\|")  # name, histological and clinical diagnosis
+_PH2_NAME = "Image Name"
+_PH2_KINDS = {"0": "Common Nevus", "1": "Atypical Nevus", "2": "Melanoma"}  # columns of the spreadsheet; X marks one
 _PH2_MELANOMA = {"0": False, "1": False, "2": True}  # common nevus, atypical nevus, melanoma
 
 
@@ -49,21 +52,45 @@ def _ph2(folder: Path) -> Truth | None:
         return None
     cases = sorted(case for case in (top / PH2_IMAGES).iterdir() if case.is_dir() and case.name[0] != ".")
     masks = {case.name: case / f"{case.name}_lesion" / f"{case.name}_lesion.bmp" for case in cases}
-    table = top / PH2_TABLE
-    notes = () if table.exists() else (f"{table}: not there, so no labels (the same table as .xlsx is not read)",)
-    return Truth(masks, _ph2_labels(table) if table.exists() else NO_LABELS, notes=notes)
+    table, spreadsheet = top / PH2_TABLE, top / PH2_SPREADSHEET
+    if table.exists():
+        rows = _PH2_ROW.findall(table.read_text(encoding="utf-8", errors="replace"))
+        return Truth(masks, _ph2_labels(table, rows))
+    if spreadsheet.exists():
+        return Truth(masks, _ph2_labels(spreadsheet, _read_ph2_spreadsheet(spreadsheet)))
+    return Truth(masks, NO_LABELS, notes=(f"{table}: not there, nor as .xlsx, so no labels",))
 
 
-def _ph2_labels(table: Path) -> Labels:
+def _read_ph2_spreadsheet(table: Path) -> list[tuple[str, str]]:
+    """Name and diagnosis of each row below the header, which stands somewhere down the sheet; "" is no diagnosis."""
+    try:
+        import openpyxl
+    except ModuleNotFoundError as error:
+        raise MissingPackageError("openpyxl", "xlsx") from error
+    try:
+        book = openpyxl.load_workbook(table, read_only=True, data_only=True)
+        lines = [[" ".join(str(cell or "").split()) for cell in line] for line in book.worksheets[0].values]
+        book.close()
+    except Exception as error:  # a damaged one makes zipfile, the XML parser or openpyxl raise what they like
+        raise InputError(f"{table}: cannot be read as a spreadsheet ({error})") from error
+    wanted = {_PH2_NAME, *_PH2_KINDS.values()}
+    header = next((number for number, line in enumerate(lines) if wanted <= set(line)), len(lines))
+    rows = [dict(zip(lines[header], line, strict=False)) for line in lines[header + 1 :]]
+    images = [row for row in rows if row.get(_PH2_NAME, "").startswith("IMD")]
+    kinds = ["".join(kind for kind, column in _PH2_KINDS.items() if row.get(column) == "X") for row in images]
+    return list(zip((row[_PH2_NAME] for row in images), kinds, strict=True))
+
+
+def _ph2_labels(table: Path, rows: list[tuple[str, str]]) -> Labels:
     """Melanoma or not, by the clinical diagnosis; all others of PH2 are nevi."""
     by_id: dict[str, tuple[bool, ...]] = {}
-    for name, diagnosis in _PH2_ROW.findall(table.read_text(encoding="utf-8", errors="replace")):
+    for name, diagnosis in rows:
         if diagnosis not in _PH2_MELANOMA or name in by_id:
             problem = "there twice" if name in by_id else f"diagnosed as {diagnosis!r}, not 0, 1 or 2"
             raise InputError(f"{table}: {name} is {problem}")
         by_id[name] = (_PH2_MELANOMA[diagnosis],)
     if not by_id:
-        raise InputError(f"{table}: no row like || IMD003 || ... || 0 ||")
+        raise InputError(f"{table}: no row of an image such as IMD003 and its diagnosis")
     return Labels(("melanoma",), by_id, dict.fromkeys(by_id, (1.0, 1.0)))
 
 
@@ -83,7 +110,7 @@ def _isic(folder: Path) -> Truth | None:
 def _isic_labels(path: Path) -> Labels:
     """Labels of Part 3. Those of 2016 have no header: an id, and benign or malignant, or 0.0 or 1.0."""
     _, first = next(read_lines(path), (0, [""]))
-    if not ISIC_ID.fullmatch(first[0].strip()):
+    if not isic.ID.fullmatch(first[0].strip()):
         return read_labels(path)
     words = {"benign": False, "malignant": True, "0.0": False, "1.0": True, "0": False, "1": True}
     by_id: dict[str, tuple[bool, ...]] = {}

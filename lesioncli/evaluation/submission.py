@@ -10,10 +10,10 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
+from lesioncli import isic
 from lesioncli.errors import ImageError, InputError
-from lesioncli.evaluation.evaluate import OVERLAYS, SCORES
+from lesioncli.evaluation.judge import OVERLAYS, SCORES
 from lesioncli.evaluation.masks import find_masks, read_mask
-from lesioncli.evaluation.protocols import ISIC_ID, PROTOCOLS, image_id
 from lesioncli.evaluation.tables import ScoreRow, read_scores
 from lesioncli.files import written_whole
 
@@ -62,8 +62,7 @@ def _by_id(named: Mapping[str, Value]) -> dict[str, Value]:
     """By ISIC id, sorted."""
     names: dict[str, str] = {}
     for name in named:
-        image = image_id(name, PROTOCOLS["isic2018"])
-        if not ISIC_ID.fullmatch(image):
+        if not (image := isic.find_id(name)):
             raise InputError(f"{name}: not one ISIC number of seven digits in this name, as in ISIC_0012345")
         if image in names:
             raise InputError(f"two images are {image}: {names[image]} and {name}; keep one of them")
@@ -82,7 +81,7 @@ def _write_masks(masks: Mapping[str, Path], path: Path, problems: list[str]) -> 
                 problems.append(f"{image}: no mask: {error.reason}")
                 continue
             _, png = cv2.imencode(".png", lesion.astype(np.uint8) * 255)
-            archive.writestr(zipfile.ZipInfo(f"{image}_segmentation.png"), png.tobytes())
+            archive.writestr(zipfile.ZipInfo(f"{image}{isic.MASK_ENDING}.png"), png.tobytes())
             written += 1
     return written
 

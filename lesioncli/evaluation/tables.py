@@ -4,7 +4,7 @@ import csv
 import itertools
 import math
 import re
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,21 +20,29 @@ _PICTURE_SUFFIX = re.compile(r"\.(jpe?g|png|bmp|webp|tiff?)$", re.IGNORECASE)  #
 
 
 class Labels(NamedTuple):
-    """The labels CSV: its classes, and for each id whether it is one of them and what it weighs (score, validation)."""
+    """The labels CSV: its classes, and for each id whether it is one of them and what it weighs (score, validation).
+
+    `table` is the file, where it has a header and so perhaps more columns.
+    """
 
     classes: tuple[str, ...]
     by_id: Mapping[str, tuple[bool, ...]]
     weights: Mapping[str, tuple[float, float]]
+    table: Path | None = None
 
 
 NO_LABELS = Labels((), {}, {})
 
 
 class ScoreRow(NamedTuple):
-    """A row of scores: the reason if it failed, and the score of each class in the labels, nan for no number."""
+    """A row of scores: the reason if it failed, and the score of each class in the labels, nan for no number.
+
+    `also` is the score of a class that was not needed, nan where there is none.
+    """
 
     failure: str
     scores: tuple[float, ...]
+    also: float = math.nan
 
 
 def find_labels(folder: Path) -> Path | None:
@@ -65,7 +73,7 @@ def read_labels(path: Path) -> Labels:
         weights[name] = _weights(name, row, f"{path}, line {line}")
     if not by_id:
         raise InputError(f"{path}: no labels below the header")
-    return Labels(classes, by_id, weights)
+    return Labels(classes, by_id, weights, path)
 
 
 def _id_column(header: list[str]) -> str:
@@ -96,8 +104,11 @@ def _weights(name: str, row: Mapping[str, str], where: str) -> tuple[float, floa
     return (0.0, 0.0) if name == WITHOUT_WEIGHT else (values[0], values[1])
 
 
-def read_scores(path: Path, classes: tuple[str, ...]) -> dict[str, ScoreRow] | None:
-    """Scores by id: of segment's scores.csv, or of a submission, which has no status. None where there is no file."""
+def read_scores(path: Path, classes: tuple[str, ...], also: str = "") -> dict[str, ScoreRow] | None:
+    """Scores by id: of segment's scores.csv, or of a submission, which has no status. None where there is no file.
+
+    All `classes` must have a column, class `also` may have one.
+    """
     if not path.exists():
         return None
     header = read_header(path)
@@ -113,7 +124,23 @@ def read_scores(path: Path, classes: tuple[str, ...]) -> dict[str, ScoreRow] | N
         name = _SUFFIX.sub("", row["image"]) if from_segment else _id(row[id_column])
         _new(name, found, f"{path}, line {line}: {id_column}")
         failure = (row["reason"] or "failed") if from_segment and row["status"] == "failed" else ""
-        found[name] = ScoreRow(failure, tuple(_number(row[column.lower()]) for column in classes))
+        scores = tuple(_number(row[column.lower()]) for column in classes)
+        found[name] = ScoreRow(failure, scores, _number(row.get(also, "")))
+    return found
+
+
+def read_columns(path: Path, wanted: Iterable[str]) -> dict[str, dict[str, str]]:
+    """What those of the `wanted` columns that a CSV has say of each id; upper and lower case are the same."""
+    if not (id_column := _id_column(read_header(path))):
+        raise InputError(f"{path}: no column {' or '.join(ID_COLUMNS)}")
+    lower = [column.lower() for column in read_header(path)]
+    found: dict[str, dict[str, str]] = {column: {} for column in wanted if column.lower() in lower}
+    ids: set[str] = set()
+    for line, row in read_rows(path):
+        name = _new(_id(row[id_column]), ids, f"{path}, line {line}: {id_column}")
+        ids.add(name)
+        for column, texts in found.items():
+            texts[name] = row[column.lower()].strip()
     return found
 
 

@@ -12,9 +12,9 @@ Pillow decodes everything but 16-bit TIFF. Three roads, chosen by the file's con
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 from tifffile import TiffFile, TiffPage
 
+from lesioncli import isic
 from lesioncli.errors import ImageError, InputError
 from lesioncli.inference.geometry import UInt8, to_upright
 
@@ -59,10 +60,19 @@ _UNPACKED_BY_TIFFFILE = (1, 8, 32946)  # values of TIFF's Compression: none, and
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image to segment; `name` is its relative path without suffix, with "/": the mask is `<name>.png`."""
+    """An image to segment; `name` is its relative path without suffix, with "/".
+
+    `mask` is that of its mask, where the two are not the same.
+    """
 
     path: Path
     name: str
+    mask: str = ""
+
+    @property
+    def mask_name(self) -> str:
+        """Of the mask's file, below the folder of masks."""
+        return f"{self.mask or self.name}.png"
 
 
 @dataclass(frozen=True)
@@ -103,6 +113,23 @@ def find_images(sources: Sequence[Path], exclude: Path | None = None) -> list[Im
     images = sorted(found.values(), key=lambda image: (image.name, image.path))
     _refuse_shared_names(images)
     return images
+
+
+def named_as_isic(images: Sequence[ImageFile]) -> list[ImageFile]:
+    """The images with masks named as ISIC names them, `ISIC_0012345_segmentation`, in the same sub-folders.
+
+    InputError where an image's name holds no ISIC number, or two images have the same.
+    """
+    named: dict[str, ImageFile] = {}
+    for image in images:
+        if not (number := isic.find_id(image.name)):
+            problem = "not one ISIC number of seven digits in this name, as in ISIC_0012345"
+            raise InputError(f"{image.path}: {problem}; leave out --isic")
+        if number in named:
+            raise InputError(f"two images are {number}: {named[number].path} and {image.path}; keep one of them")
+        mask = PurePosixPath(image.name).with_name(number + isic.MASK_ENDING).as_posix()
+        named[number] = replace(image, mask=mask)
+    return list(named.values())
 
 
 def _images_of(source: Path) -> Iterator[ImageFile]:

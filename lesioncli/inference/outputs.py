@@ -17,16 +17,17 @@ import cv2
 import numpy as np
 
 from lesioncli.errors import InputError
-from lesioncli.files import written_whole
+from lesioncli.files import printable, written_whole
 from lesioncli.inference.geometry import UInt8
 from lesioncli.inference.images import ImageFile
 
+RUN = "run.json"
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
 # 8 bits a pixel, 0 or 255, as the challenges' own masks: a 1-bit file is smaller, but reads as True and False in many
 # programs, where "> 128" then finds no lesion. Without filters this costs a quarter of opencv's default.
 PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE)
 
-BEFORE_IT_WAS_SAID = {"tta": "none"}  # what a run.json means that was written before this key was
+BEFORE_IT_WAS_SAID = {"tta": "none", "names": "images"}  # what a run.json means that was written before this key was
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,9 @@ class Outcome:
 class RunFolder:
     """The folder `segment --out` names: knows what is done, takes what comes, ends whole.
 
-    `identity` is what all its masks share (engine, precision, threshold, tta); a folder with another one is refused
-    with an InputError unless `overwrite`, which starts anew. `value_names` are the columns after the fixed ones.
+    `identity` is what all its masks share (engine, precision, threshold, tta, names); a folder with another one is
+    refused with an InputError unless `overwrite`, which starts anew. `value_names` are the columns after the fixed
+    ones.
     """
 
     def __init__(
@@ -107,7 +109,7 @@ class RunFolder:
     def describe(self, report: Mapping[str, Any]) -> None:
         """Write run.json: at the start of a run, so that an interrupted one is known, and at its end."""
         content = json.dumps({**self._identity, **report}, indent=1) + "\n"
-        write_whole(self.folder / "run.json", content.encode())
+        write_whole(self.folder / RUN, content.encode())
 
     def _earlier_rows(self) -> dict[str, str]:
         """Rows by what they go by, each as its line: of a million, lists of fields would take a gigabyte."""
@@ -126,11 +128,7 @@ class RunFolder:
             yield from (row for row in reader if len(row) == len(self._columns))
 
     def _check_identity(self) -> None:
-        path = self.folder / "run.json"
-        try:
-            found = {**BEFORE_IT_WAS_SAID, **json.loads(path.read_text(encoding="utf-8"))}
-        except (OSError, ValueError):
-            found = {}
+        found = read_run(self.folder)
         for key, value in self._identity.items():
             if found.get(key) != value:
                 raise InputError(
@@ -140,7 +138,7 @@ class RunFolder:
 
     def _row(self, outcome: Outcome) -> list[str]:
         height, width = outcome.stored_hw
-        mask = _printable(f"{outcome.image.name}.png") if outcome.status == OK else ""
+        mask = printable(outcome.image.mask_name) if outcome.status == OK else ""
         reason = f"{outcome.stage}: {outcome.reason}" if outcome.reason else ""
         values = [_digits(outcome.values.get(name)) for name in self._columns[6:-1]]
         size = [str(width), str(height)] if width else ["", ""]
@@ -154,9 +152,17 @@ class RunFolder:
             file.writelines(self._rows[name] for name in sorted(self._rows))
 
 
+def read_run(folder: Path) -> Mapping[str, Any]:
+    """What run.json says; nothing where it is not there or cannot be read."""
+    try:
+        return {**BEFORE_IT_WAS_SAID, **json.loads((folder / RUN).read_text(encoding="utf-8"))}
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
 def image_name(image: ImageFile) -> str:
     """How a row names its image: relative, with suffix."""
-    return _printable(image.name + image.path.suffix)
+    return printable(image.name + image.path.suffix)
 
 
 def _csv_line(fields: Sequence[str]) -> str:
@@ -177,7 +183,7 @@ def overlay_path(folder: Path, image: ImageFile) -> Path:
 
 def mask_path(folder: Path, image: ImageFile) -> Path:
     """Where an image's mask lies: sub-folders mirrored, never flattened."""
-    return folder / f"{image.name}.png"
+    return folder / image.mask_name
 
 
 def write_mask(path: Path, mask: UInt8) -> None:
@@ -188,11 +194,6 @@ def write_mask(path: Path, mask: UInt8) -> None:
 def write_whole(path: Path, content: bytes) -> None:
     with written_whole(path) as aside:
         aside.write_bytes(content)
-
-
-def _printable(name: str) -> str:
-    """A file's name for a UTF-8 file: bytes that are no UTF-8 become escapes, as Python shows them."""
-    return name.encode(errors="backslashreplace").decode()
 
 
 def _digits(value: float | None) -> str:

@@ -1,6 +1,7 @@
 """One call for a whole run: find the images, send them through an engine, leave the folder complete."""
 
 import heapq
+import os
 import platform
 import time
 from collections import Counter
@@ -16,7 +17,7 @@ from lesioncli.backends.base import Engine
 from lesioncli.errors import ImageError
 from lesioncli.inference.geometry import UInt8
 from lesioncli.inference.images import ImageFile, decode
-from lesioncli.inference.outputs import FAILED, OK, SKIPPED, Outcome, RunFolder, image_name
+from lesioncli.inference.outputs import FAILED, OK, SKIPPED, Outcome, RunFolder, image_name, read_run
 from lesioncli.inference.pipeline import Options, segment
 
 LOOK_FIRST = 5
@@ -54,9 +55,12 @@ def run(
     options: Options,
     *,
     overwrite: bool = False,
+    sources: Sequence[Path] = (),
     on_outcome: Callable[[Outcome], None] = lambda outcome: None,
 ) -> Summary:
     """Segment images into folder `out`: masks, scores.csv and run.json.
+
+    `sources` are the files and folders that the images are from; run.json keeps them, and those of earlier runs.
 
     Raises InputError where `out` holds masks of another engine, precision, threshold or test procedure, EngineError
     where the engine fails. Rows of finished images are kept whatever ends the run.
@@ -68,8 +72,10 @@ def run(
         "precision": manifest.precision,
         "threshold": options.threshold,
         "tta": options.tta,
+        "names": "isic" if any(image.mask for image in images) else "images",
     }
     values = (*engine.spec.classes, "lesion_area_fraction", "confidence", *engine.extra)
+    earlier = () if overwrite else read_run(out).get("sources", ())
     folder = RunFolder(out, identity, values, overwrite=overwrite)
     about: dict[str, Any] = {
         "lesioncli": __version__,
@@ -79,6 +85,7 @@ def run(
         "device": manifest.device,
         "batch": manifest.batch,
         "workers": options.workers,
+        "sources": list(dict.fromkeys([*earlier, *(_seen_from(out, source) for source in sources)])),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     folder.describe({**about, "status": "running"})
@@ -115,6 +122,18 @@ def run(
         out=str(out),
         look_first=sorted(((name, round(-doubt, 5)) for doubt, name in doubtful), key=lambda each: (each[1], each[0])),
     )
+
+
+def _seen_from(folder: Path, source: Path) -> str:
+    """A path from `folder`, which holds while the two are moved together; from the root, where another disk has it."""
+    here, there = (
+        os.path.realpath(folder),
+        os.path.realpath(source),
+    )  # ".." of a linked folder is not what it looks like
+    try:
+        return Path(os.path.relpath(there, here)).as_posix()
+    except ValueError:
+        return Path(there).as_posix()
 
 
 def _keep_doubtful(heap: list[tuple[float, str]], outcome: Outcome) -> None:

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from lesioncli.evaluation import metrics
+from lesioncli.evaluation.bootstrap import auc
 from lesioncli.inference.geometry import to_full_size, to_network
 from lesioncli.spec import ModelSpec
 from lesioncli.training.datasets import LABELS, Sample, read_mask_of, read_picture
@@ -49,7 +50,7 @@ def _aucs(samples: Sequence[Sample], scores: NDArray[np.float64]) -> dict[str, f
     values = {}
     for index, name in enumerate(LABELS):
         known = ~np.isnan(labels[:, index])
-        values[f"auc_{name}"] = metrics.auc(labels[known, index] > 0.5, scores[known, index])
+        values[f"auc_{name}"] = auc(labels[known, index] > 0.5, scores[known, index])
     return values
 
 

@@ -1,0 +1,162 @@
+"""metadata.py: which columns there are, what they say of each image, and how it is cut into groups."""
+
+import math
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lesioncli.errors import InputError
+from lesioncli.evaluation.metadata import LESION_SIZE, MOST_GROUPS, UNKNOWN, cut, find_texts, texts_of
+from lesioncli.evaluation.protocols import PROTOCOLS
+from lesioncli.evaluation.tables import NO_LABELS, read_labels
+
+PLAIN = PROTOCOLS["plain"]
+
+
+def write(path: Path, *lines: str) -> Path:
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return path
+
+
+def numbered(*values: object) -> dict[str, str]:
+    return {f"i{number}": str(value) for number, value in enumerate(values)}
+
+
+def groups_of(column: str, *values: object) -> dict[str, list[str]]:
+    """Groups in their order, with the values in each."""
+    texts = numbered(*values)
+    found = cut(column, texts)
+    assert found.of.keys() == texts.keys()
+    return {group: [texts[image] for image in texts if found.of[image] == group] for group in found.groups}
+
+
+def test_words_are_groups_and_what_is_missing_is_one_too() -> None:
+    found = groups_of("sex", "male", "female", "", "unknown", "male", "NaN", "N/A")
+    assert found == {"female": ["female"], "male": ["male", "male"], UNKNOWN: ["", "unknown", "NaN", "N/A"]}
+
+
+def test_few_numbers_are_groups_in_their_order_however_they_are_spelt() -> None:
+    assert groups_of("ruler", "10", "1.0", "1", "0", "2") == {"0": ["0"], "1": ["1.0", "1"], "2": ["2"], "10": ["10"]}
+
+
+def test_ages_are_cut_every_20_years() -> None:
+    found = groups_of("Age_approximate", 0, 19, 20, 45, 59, 60, 85, "")
+    assert found == {
+        "0 to 19": ["0", "19"],
+        "20 to 39": ["20"],
+        "40 to 59": ["45", "59"],
+        "60 to 79": ["60"],
+        "80 to 99": ["85"],
+        UNKNOWN: [""],
+    }
+
+
+def test_other_numbers_are_cut_at_their_quartiles_which_belong_to_the_band_above() -> None:
+    found = groups_of("thickness", *range(9))
+    assert found == {
+        "below 2": ["0", "1"],
+        "2 to 4": ["2", "3"],
+        "4 to 6": ["4", "5"],
+        "6 or more": ["6", "7", "8"],
+    }
+
+
+def test_lesion_size_is_in_percent() -> None:
+    assert list(groups_of(LESION_SIZE, *(value / 7 for value in range(9)))) == [
+        "below 0.286 %",
+        "0.286 to 0.571 %",
+        "0.571 to 0.857 %",
+        "0.857 % or more",
+    ]
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(-1e6, 1e6, allow_subnormal=False) | st.sampled_from([0.0, 1.0]), min_size=7, max_size=60))
+def test_a_band_holds_what_its_name_says(values: list[float]) -> None:
+    if len(set(values)) <= 6:
+        return
+    for name, members in groups_of("x", *values).items():
+        low, high = -math.inf, math.inf
+        if name.startswith("below "):
+            high = float(name.removeprefix("below "))
+        elif name.endswith(" or more"):
+            low = float(name.removesuffix(" or more"))
+        else:
+            low, high = map(float, name.split(" to "))
+        assert all(low <= float(member) < high for member in members)
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(max_size=3) | st.integers().map(str) | st.floats().map(str), min_size=1, max_size=25))
+def test_every_image_is_in_one_group_of_any_column(values: list[str]) -> None:
+    found = cut("x", numbered(*values))
+    assert sum(Counter(found.of.values()).values()) == len(values)
+    assert set(found.of.values()) == set(found.groups)
+    assert len(found.groups) == len(set(found.groups))
+
+
+def test_a_column_of_names_is_refused() -> None:
+    with pytest.raises(InputError, match=r"patient: 31 different values; --by takes at most 30 groups"):
+        cut("patient", numbered(*(f"p{number}" for number in range(MOST_GROUPS + 1))))
+
+
+# Where columns are
+
+
+def test_metadata_go_before_labels_and_labels_before_what_is_derived(tmp_path: Path) -> None:
+    labels = read_labels(write(tmp_path / "labels.csv", "image,melanoma,site,sex", "a,1,arm,f", "b,0,leg,m"))
+    metadata = write(tmp_path / "more.csv", "image_id, SEX ,hair", "a.jpg,female,1", "b,male,0")
+    found = find_texts(["sex", "site", "melanoma", "sex", LESION_SIZE], metadata, labels)
+    assert found == {
+        "sex": {"a": "female", "b": "male"},
+        "site": {"a": "arm", "b": "leg"},
+        "melanoma": {"a": "1", "b": "0"},
+        LESION_SIZE: None,
+    }
+    complaint = r"no column ears, eyes in .*more\.csv or .*labels\.csv; there are: SEX, hair, mel"
+    with pytest.raises(InputError, match=complaint):
+        find_texts(["ears", "sex", "eyes"], metadata, labels)
+
+
+def test_without_metadata_an_unknown_column_says_how_to_give_some() -> None:
+    with pytest.raises(InputError, match="no column sex in the labels; give a table with --metadata; there are: les"):
+        find_texts(["sex"], None, NO_LABELS)
+
+
+@pytest.mark.parametrize(
+    ("lines", "complaint"),
+    [
+        (["image,sex", "a,f", "a.png,m"], "line 3: image 'a' is there twice"),
+        (["image,sex", ",f"], "line 2: image '' is empty"),
+        (["sex", "f"], "no column image or image_id"),
+        (["image,sex", "a"], "line 2: 1 fields, but the header has 2"),
+        (["image,sex,Sex", "a,f,f"], "column sex is there twice"),
+    ],
+)
+def test_metadata_that_cannot_be_trusted_are_refused(lines: list[str], complaint: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=rf"more\.csv.*{complaint}"):
+        find_texts(["sex"], write(tmp_path / "more.csv", *lines), NO_LABELS)
+
+
+def test_missing_metadata_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"gone\.csv: cannot be read as CSV"):
+        find_texts(["sex"], tmp_path / "gone.csv", NO_LABELS)
+
+
+def test_images_without_a_row_are_unknown_and_counted() -> None:
+    found, note = texts_of(["a", "b", "c"], ["d", "e"], {"a": "f"}, PLAIN, "sex")
+    assert found == {"a": "f", "b": "", "c": "", "d": "", "e": ""}
+    assert note == "sex: no row for 4 images, so unknown: b, c, d, ..."
+
+
+def test_a_table_of_other_images_is_refused() -> None:
+    with pytest.raises(InputError, match="sex: its table has no row for any of the 2 images, such as a"):
+        texts_of(["a"], ["a", "b"], {"x": "f"}, PLAIN, "sex")
+
+
+def test_rows_are_found_by_the_protocols_names() -> None:
+    found, note = texts_of(["ISIC_0000001"], [], {"x_0000001": "f"}, PROTOCOLS["isic2017"], "sex")
+    assert (found, note) == ({"ISIC_0000001": "f"}, "")

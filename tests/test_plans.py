@@ -424,7 +424,7 @@ def test_a_lost_device_keeps_what_is_done_and_a_rerun_goes_on(
     words = ("segment", "images", "--out", "masks", "--engine", plan)
     lost = call(*words)
     assert lost.exit_code == 4
-    assert "rows that are finished are kept, and a re-run goes on from there" in lost.stderr
+    assert "rows that are finished are kept, and the same command goes on from there" in lost.stderr
     rows = (here / "masks" / "scores.csv").read_text().splitlines()[1:]
     done = [row for row in rows if ",ok," in row]
     marked = [row for row in rows if ",failed," in row]

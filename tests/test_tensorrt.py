@@ -41,7 +41,8 @@ from lesioncli.errors import EngineError, MissingPackageError
 from lesioncli.files import PRETRAINED, sha256_of
 from lesioncli.spec import ModelSpec
 from lesioncli.training.checkpoint import make_network, save_checkpoint
-from lesioncli.training.export import export_checkpoint
+from lesioncli.training.export import export_checkpoint, export_onnx
+from lesioncli.training.recipe import find_recipe, load_recipe
 
 if not HAS_RTX_WHEELS:
     pytest.skip(NO_RTX_WHEELS, allow_module_level=True)
@@ -162,6 +163,25 @@ def test_a_cascade_compiles_and_agrees_with_torch(
     )
     assert_true(built, precision, precision, targets)
     assert {"ArgMax", "Range", "Where", "MatMul"} <= {node.op_type for node in onnx.load(cascade[0]).graph.node}
+
+
+@pytest.fixture(scope="module")
+def papers_own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The graph of the recipe `mbdcnn`, 130 million parameters, with random weights."""
+    folder = tmp_path_factory.mktemp("mbdcnn")
+    spec = load_recipe(find_recipe("mbdcnn")).model
+    torch.manual_seed(0)
+    export_onnx(awake(make_network(spec)), spec, folder / "mbdcnn.onnx")
+    return folder / "mbdcnn.onnx"
+
+
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+def test_the_papers_own_networks_compile_at_full_size(papers_own: Path, tmp_path: Path, precision: str) -> None:
+    targets = ("sm86", "sm89")
+    built = build(papers_own, tmp_path, PICTURES[:1], compiler=compiler(*targets), precision=precision)
+    assert_true(built, precision, precision, targets)
+    megabytes = built.path.with_suffix(".plan").stat().st_size / 1e6
+    assert 130 * (2 if precision == "fp16" else 4) < megabytes < 140 * (2 if precision == "fp16" else 4)
 
 
 def test_in_half_moments_sums_and_probabilities_of_a_cascade_stay_fp32(

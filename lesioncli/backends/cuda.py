@@ -8,7 +8,7 @@ threads may read and write the arrays in pinned memory, and nothing else.
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,16 +34,14 @@ class OutOfMemoryError(EngineError):
 
 
 @contextmanager
-def named_errors(what: str) -> Iterator[None]:
-    """pycuda's errors as EngineErrors that say what was being done."""
+def named_errors(what: str, advice: str = "") -> Iterator[None]:
+    """pycuda's errors as EngineErrors that say what was being done, and perhaps what to do now."""
     try:
         yield
     except driver.MemoryError as error:
         raise OutOfMemoryError(f"{what}: {error}") from error
     except driver.Error as error:
-        raise EngineError(
-            f"{what}: {error}; rows that are finished are kept, and a re-run goes on from there"
-        ) from error
+        raise EngineError(f"{what}: {error}{advice}") from error
 
 
 class Device:
@@ -108,12 +106,6 @@ class Device:
             self._context.synchronize()
         del self.copy_in, self.compute, self.copy_out, self._zero
         self._made.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *about: object) -> None:
-        self.close()
 
 
 class Lane:

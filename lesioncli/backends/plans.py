@@ -20,6 +20,7 @@ from lesioncli.errors import EngineError
 DEPTH = 3  # batches on their way: one is copied in, one computed, one copied out
 INPUT = "image"
 TYPES: Mapping[str, np.dtype[Any]] = {"UINT8": np.dtype(np.uint8), "FLOAT": np.dtype(np.float32)}  # the vendor's names
+LOST = "; rows that are finished are kept, and the same command goes on from there"
 SPARE = 0.9  # of the memory that is free: what to count on
 
 
@@ -60,14 +61,14 @@ class PlanEngine(Engine):
 
     def _start(self, slot: int) -> None:
         number, images = self._started % DEPTH, self.slots[slot]
-        with cuda.named_errors(self._what):
+        with cuda.named_errors(self._what, LOST):
             self._lanes[number].start(images, lambda stream: self._plan.execute(number, len(images), stream))
         self._started += 1
 
     def _finish(self, slot: int) -> dict[str, NDArray[Any]]:
         self._latest = self._lanes[self._finished % DEPTH]
         self._finished += 1
-        with cuda.named_errors(self._what):
+        with cuda.named_errors(self._what, LOST):
             self._latest.finish()
         return {name: array[: len(self.slots[slot])] for name, array in self._latest.host.items()}
 

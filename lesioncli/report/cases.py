@@ -75,13 +75,18 @@ def choose_sources(predictions: Path, asked: Sequence[Path]) -> tuple[list[Path]
     """Where the photographs lie, and why there: as asked, as run.json has it, beside the masks, or nowhere."""
     if asked:
         return list(asked), "as asked"
-    recorded = [predictions / source for source in read_run(predictions).get("sources", ())]
+    recorded = [_from_here(predictions / source) for source in read_run(predictions).get("sources", ())]
     if there := [source for source in recorded if source.exists()]:
         return there, "as run.json says"
     beside = predictions.absolute().parent / "images"
     if beside.is_dir():
         return [beside], "the folder beside the masks"
     return [], "none found; give them with --images"
+
+
+def _from_here(path: Path) -> Path:
+    whole = path.resolve()
+    return whole.relative_to(Path.cwd()) if whole.is_relative_to(Path.cwd()) else whole
 
 
 def find_photographs(sources: Iterable[Path], predictions: Path) -> dict[str, Path]:

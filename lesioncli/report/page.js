@@ -21,6 +21,7 @@ function make(tag, attributes = {}, ...children) {
 }
 const shown = (value) => (value === null || value === undefined ? "\u2013" : String(Number(value.toFixed(4))));
 const short = (value) => (value === null || value === undefined ? "" : value.toFixed(3));
+const brief = (key) => ({ confidence: "conf.", lesion_area_fraction: "area" })[key] || inWords(key);
 const inWords = (key) => words[key] || key.replaceAll("_", " ");
 
 // Pictures
@@ -63,15 +64,15 @@ function fill(view, each, alt) {
 const cards = cases.map((each) => {
   const view = make("span", { class: "view" });
   const value = make("span", { class: "value" });
-  const more = make("span");
+  const [labels, second] = [make("span"), make("span")];
   const button = make("button", { type: "button", class: "card", tabindex: "-1", "aria-label": describe(each) },
     view,
     make("span", { class: "row" }, make("span", { class: "name", title: each.image }, each.image), value),
-    make("span", { class: "row more" }, more));
+    make("span", { class: "row more" }, labels, second));
   const item = make("li", {}, button);
   button.addEventListener("click", () => open(each));
   button.addEventListener("focus", () => setStop(each));
-  return { item, button, view, value, more };
+  return { item, button, view, value, labels, second };
 });
 
 const ofItem = new Map(cards.map((card, index) => [card.item, cases[index]]));
@@ -124,15 +125,18 @@ function wanted() {
     (kind !== "score" || each.value[name] > data.positive_above);
 }
 
+const likeliest = (each) => data.classes.reduce((best, name) => (each.value[name] > (each.value[best] ?? -1) ? name : best), "");
+
 function arrange() {
   const key = byId("sort").value;
   order = cases.filter(wanted()).sort(compare(key, byId("descending").checked));
-  const second = key && key !== "name" && key !== main ? key : "confidence";
+  const asked = key && key !== "name" && key !== main ? key : main === "confidence" ? "" : "confidence";
   for (const each of order) {
-    const { value, more } = cards[each.index];
-    value.textContent = short(each.value[main]) || (each.state === "failed" ? "failed" : "");
-    const parts = [(each.labels || []).map(inWords).join(", "), second !== main && each.value[second] !== null && second in each.value ? `${inWords(second)} ${short(each.value[second])}` : ""];
-    more.textContent = parts.filter(Boolean).join(" \u00b7 ") || "\u00a0";
+    const card = cards[each.index];
+    card.value.textContent = short(each.value[main]) || (each.state === "failed" ? "failed" : "");
+    card.labels.textContent = (each.labels || []).map(inWords).join(", ") || "\u00a0";
+    const second = asked || likeliest(each);
+    card.second.textContent = second !== main && short(each.value[second]) ? `${brief(second)} ${each.value[second].toFixed(2)}` : "";
   }
   gallery.replaceChildren(...order.map((each) => cards[each.index].item));
   setStop(order[0]);

@@ -95,6 +95,7 @@ def write_report(
             "style_hash": _hash(style),
             "script_hash": _hash(script),
             "about": _about(predictions, about or {}),
+            "source": _source(read_run(predictions), about or {}, protocol if evaluation else ""),
             "data": _data(shown, scores, evaluation),
             "pictures": blocks,
             "grid": GRID,
@@ -213,6 +214,17 @@ def _about(predictions: Path, more: Mapping[str, str]) -> dict[str, str]:
         "report by lesioncli": __version__,
         "report made": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _source(run: Mapping[str, Any], about: Mapping[str, str], protocol: str) -> list[str]:
+    """What a reader wants to know first: which model, when, against what, by whose rules."""
+    parts = {
+        "": run.get("model", ""),
+        "segmented ": str(run.get("started", ""))[:10],
+        "truth ": Path(about.get("truth", "")).name if protocol else "",
+        "protocol ": protocol,
+    }
+    return [f"{words}{value}" for words, value in parts.items() if value]
 
 
 def _data(shown: Sequence[Case], scores: Scores, evaluation: Evaluation | None) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from lesioncli.errors import ImageError
 from lesioncli.evaluation.masks import Role, read_mask
 from lesioncli.inference.geometry import to_upright
 from lesioncli.inference.images import Decoded, decode
+from lesioncli.inference.outputs import FAILED
 from lesioncli.report.cases import Case
 
 SIDE_PX = 512  # longer side. A WebP of it has 10 KB on average, a JPEG that looks the same 18
@@ -88,7 +89,8 @@ def _decode(case: Case, problems: list[str]) -> Decoded | None:
         # decode() keeps twice of what it is asked for, for the networks' sake. Here its own reduction will do.
         return decode(case.photograph, (SIDE_PX // 2, SIDE_PX // 2))
     except ImageError as error:
-        problems.append(f"photograph: {error.reason}")
+        if case.state != FAILED:  # or it would be said twice
+            problems.append(f"photograph: {error.reason}")
         return None
 
 

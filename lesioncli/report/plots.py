@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-SIZE_IN = (4.6, 3.1)  # an inch is 72 units of the SVG, which the page scales to its columns
+SIZE_IN = (3.9, 2.9)  # an inch is 72 units of the SVG, which the page scales to its columns
 TENTHS = 10  # bins of confidence, of as many images each
 
 INK, FAINT, SERIES = "#000001", "#000002", ("#000011", "#000012", "#000013", "#000014", "#000015", "#000016")
@@ -83,8 +83,9 @@ def precision_recall_curves(curves: Mapping[str, Roc], shares: Mapping[str, floa
         for (name, curve), colour, line in zip(curves.items(), SERIES, _LINES, strict=False):
             axes.axhline(shares[name], color=FAINT, linewidth=1)
             # a step, as average precision sums it: between two thresholds nothing is interpolated
-            axes.step(curve.sensitivity[1:], curve.precision[1:], color=colour, linestyle=line, label=name, where="pre")
-        _unit_square(axes, "sensitivity (recall)", "precision")
+            precision = np.append(curve.precision[1], curve.precision[1:])
+            axes.step(curve.sensitivity, precision, color=colour, linestyle=line, label=name, where="pre")
+        _unit_square(axes, "sensitivity (recall)", "precision", "lower left")
 
     return _svg("precision-recall", draw, alt)
 
@@ -99,7 +100,7 @@ def calibration(bins: Mapping[str, Bins], alt: str) -> str:
             x, y, weights = each.scores[filled], each.positives[filled], each.weights[filled]
             axes.plot(x, y, color=colour, linewidth=1, linestyle=line, label=name)
             axes.scatter(x, y, 90 * weights / weights.max() + 6, color=colour, linewidths=0)
-        _unit_square(axes, f"mean score in each of {CALIBRATION_BINS} bins", "share of positives")
+        _unit_square(axes, f"mean score in each of {CALIBRATION_BINS} bins", "share of positives", "upper left")
 
     return _svg("calibration", draw, alt)
 
@@ -119,10 +120,11 @@ def confidence_against_jaccard(confidence: Floats, jaccard: Floats, alt: str) ->
     return _svg("confidence", draw, alt)
 
 
-def _unit_square(axes: "Axes", x: str, y: str) -> None:
+def _unit_square(axes: "Axes", x: str, y: str, free: Any = "lower right") -> None:
+    """Both axes from 0 to 1; the legend, if there is one, in the corner that is `free`."""
     axes.set(xlabel=x, ylabel=y, xlim=(-0.01, 1.01), ylim=(-0.01, 1.03))
     if axes.get_legend_handles_labels()[1]:
-        axes.legend(loc="lower right" if y != "precision" else "lower left", handlelength=2.6, frameon=False)
+        axes.legend(loc=free, handlelength=2.6, frameon=False)
 
 
 def _svg(name: str, draw: "Callable[[Axes], None]", alt: str) -> str:

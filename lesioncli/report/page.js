@@ -65,9 +65,10 @@ const cards = cases.map((each) => {
   const view = make("span", { class: "view" });
   const value = make("span", { class: "value" });
   const [labels, second] = [make("span"), make("span")];
-  const button = make("button", { type: "button", class: "card", tabindex: "-1", "aria-label": describe(each) },
+  const known = each.value[main] === null || each.value[main] === undefined ? [] : [make("span", { class: "unseen" }, inWords(main))];
+  const button = make("button", { type: "button", class: "card", tabindex: "-1" },
     view,
-    make("span", { class: "row" }, make("span", { class: "name", title: each.image }, each.image), value),
+    make("span", { class: "row" }, make("span", { class: "name", title: each.image }, each.image), ...known, value),
     make("span", { class: "row more" }, labels, second));
   const item = make("li", {}, button);
   button.addEventListener("click", () => open(each));

@@ -8,7 +8,7 @@ import re
 import shutil
 import sys
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
@@ -272,18 +272,18 @@ def test_a_mask_of_noise_stays_small(tmp_path: Path) -> None:
 
 
 def test_pictures_are_drawn_a_few_ahead_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    begun: list[str] = []
+    monkeypatch.setattr(pictures, "draw", lambda case: case.name)
+    handed: list[Case] = []
 
-    def fake(case: Case) -> str:
-        begun.append(case.name)
-        return case.name
+    def cases() -> Iterator[Case]:
+        for number in range(100):
+            handed.append(Case(str(number), "", "segmented"))
+            yield handed[-1]
 
-    monkeypatch.setattr(pictures, "draw", fake)
-    cases = [Case(str(number), "", "segmented") for number in range(100)]
-    drawing = draw_all(cases, workers=2)
-    assert next(drawing) == "0"  # type: ignore[comparison-overlap]
-    assert len(begun) <= 6
-    assert [*drawing] == [case.name for case in cases[1:]]  # type: ignore[comparison-overlap]
+    drawing: Iterator[Any] = draw_all(cases(), workers=2)
+    assert next(drawing) == "0"
+    assert len(handed) == 5, "two a worker, and one that is waited for"
+    assert [*drawing] == [str(number) for number in range(1, 100)]
 
 
 # Plots
@@ -449,6 +449,13 @@ def test_names_and_reasons_are_text(tmp_path: Path) -> None:
     assert [tag for tag, _ in pages[1].elements] == [tag for tag, _ in pages[0].elements]
     assert pages[1].cases[HOSTILE.replace("/", "_") + "2"]["reason"] == HOSTILE
     assert HOSTILE in pages[1].text
+
+
+def test_a_problem_of_a_picture_ends_no_script(run: DrawnRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = pictures.Picture(b"", 4, 3, "", "", ("</script><b>",))
+    monkeypatch.setattr("lesioncli.report.page.draw_all", lambda cases, _: iter([picture] * len(cases)))
+    _, page = report(run)
+    assert page.json("picture-0")["problems"] == ["</script><b>"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are Unicode")

@@ -422,6 +422,11 @@ def report(
     protocol: Annotated[
         str, typer.Option(help="Whose rules: plain, isic2017, isic2018 or ph2.", metavar="NAME")
     ] = "plain",
+    by: Annotated[
+        list[str] | None,
+        typer.Option(help="Split by a column of --metadata or of the labels, or by lesion_size.", metavar="COLUMN"),
+    ] = None,
+    metadata: Annotated[Path | None, typer.Option(help="CSV with more about the images, for --by.")] = None,
     out_file: Annotated[Path, typer.Option("--out", help="The HTML file.")] = Path("report.html"),
     gallery: Annotated[int, typer.Option(min=0, help="The gallery shows this many cases, the worst first.")] = 3000,
     workers: Annotated[int, typer.Option(min=0, help="Threads that read and draw; 0 is one a core.")] = 0,
@@ -434,8 +439,9 @@ def report(
     from lesioncli.report.page import write_report
 
     _one_of("--protocol", protocol, tuple(PROTOCOLS))
-    if labels and not truth:
-        raise typer.BadParameter("goes with --gt; a CSV with labels can be --gt itself", param_hint="--labels")
+    for flag in (flag for flag, given in {"--labels": labels, "--by": by, "--metadata": metadata}.items() if given):
+        if not truth:
+            raise typer.BadParameter("goes with --gt", param_hint=flag)
     _quiet_decoders()
     sources, why = choose_sources(predictions, images or [])
     say(f"photographs: {', '.join(map(str, sources)) or 'none'} ({why})")
@@ -443,7 +449,15 @@ def report(
     if truth:
         with counting("comparing") as tell:
             evaluation = judge(
-                truth, predictions, protocol=protocol, labels=labels, workers=workers, seed=seed, on_progress=tell
+                truth,
+                predictions,
+                protocol=protocol,
+                labels=labels,
+                by=by or (),
+                metadata=metadata,
+                workers=workers,
+                seed=seed,
+                on_progress=tell,
             )
     about = {
         "photographs": ", ".join(map(str, sources)) or "none",

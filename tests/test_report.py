@@ -358,6 +358,41 @@ def test_figures_are_those_of_evaluate(run: DrawnRun) -> None:
         assert {key: shown[key] for key in case.metrics} == pytest.approx(case.metrics, abs=1e-5)
 
 
+def test_figures_of_classes_have_their_intervals_and_their_confusion(run: DrawnRun) -> None:
+    evaluation = judged(run)
+    _, page = report(run, evaluation)
+    text = " ".join(page.text.split())
+    for name, intervals in evaluation.per_class_intervals.items():
+        for key, (low, high) in intervals.items():
+            assert f"{evaluation.per_class[name][key]:.3f} {low:.3f} to {high:.3f}" in text, (name, key)
+    assert evaluation.matrix
+    for name, counts in zip(evaluation.matrix.classes, evaluation.matrix.counts, strict=True):
+        assert f"{name.replace('_', ' ')}{''.join(map(str, counts))}" in page.text
+
+
+def test_groups_are_shown_and_those_clearly_behind_are_called_so(run: DrawnRun, tmp_path: Path) -> None:
+    _, page = report(run, judged(run))
+    assert "Groups" not in page.text
+    for number in range(10, 60):
+        run.add(f"case_{number}", number, moved_px=40 if number % 2 else 0)
+    table = tmp_path / "more.csv"
+    sides = [(name, "<left>" if int(name[-2:].lstrip("_")) % 2 else "right") for name, *_ in run.labelled]
+    table.write_text("image,side\n" + "".join(f"{name},{side}\n" for name, side in sides))
+    run.finish()
+    evaluation = evaluate(run.labels, run.masks, by=["side", "lesion_size"], metadata=table)
+    groups = {group.group: group for group in evaluation.groups if group.column == "side"}
+    assert groups["<left>"].behind == ("jaccard",)
+    _, page = report(run, evaluation)
+    text = " ".join(page.text.split())
+    for name in ("<left>", "right"):
+        value, low, high, _ = groups[name].figures["jaccard"]
+        assert f"{name}{groups[name].images}{value:.3f} {low:.3f} to {high:.3f}" in text
+    difference = groups["<left>"].differences["jaccard"]
+    assert f"Jaccard {difference.value:+.3f} ({difference.low:+.3f} to {difference.high:+.3f})" in text
+    assert text.count("Jaccard -") == 1
+    assert "By lesion size" in text
+
+
 def test_counts_of_all_states_are_at_the_top(run: DrawnRun) -> None:
     written, page = report(run, judged(run))
     top = " ".join(page.text[: page.text.index("A research tool, not a medical device")].split())
@@ -529,6 +564,8 @@ def test_wrong_flags_of_report(run: DrawnRun, tmp_path: Path, monkeypatch: pytes
     wrong: dict[Sequence[str], int] = {
         ("--protocol", "mine"): 2,
         ("--labels", "labels/labels.csv"): 2,
+        ("--by", "sex"): 2,
+        ("--gt", "labels", "--by", "sex"): 3,
         ("--gallery", "-1"): 2,
         ("--images", "gone"): 3,
         ("--gt", "gone"): 3,

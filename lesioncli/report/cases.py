@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lesioncli.errors import InputError
-from lesioncli.evaluation.evaluate import OVERLAYS, SCORES, CaseResult, Evaluation
+from lesioncli.evaluation.evaluate import Evaluation
+from lesioncli.evaluation.judge import OVERLAYS, SCORES, CaseResult
 from lesioncli.evaluation.masks import find_masks
 from lesioncli.evaluation.tables import read_header, read_rows
 from lesioncli.files import printable

@@ -5,13 +5,16 @@ No figure is computed here that evaluate computes.
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lesioncli.evaluation.evaluate import AUC_MEAN, Evaluation, Scored
+from lesioncli.evaluation import groups
+from lesioncli.evaluation.bootstrap import AUC_MEAN
+from lesioncli.evaluation.evaluate import Evaluation, Matrix
+from lesioncli.evaluation.judge import Scored
 from lesioncli.evaluation.metrics import THRESHOLD_JACCARD
 from lesioncli.evaluation.scores import CALIBRATION_BINS, calibration_bins, roc
 from lesioncli.report import plots as draw
@@ -111,7 +114,7 @@ def auc_figures(evaluation: Evaluation) -> list[Figure]:
 
 
 def classes_table(evaluation: Evaluation) -> ClassesTable | None:
-    """Every metric of every class; the AUC first, which has an interval. None where no scores were judged."""
+    """Every metric of every class, the AUC first; None where no scores were judged."""
     if not evaluation.auc_count:
         return None
     classes = tuple(evaluation.per_class)
@@ -125,7 +128,7 @@ def classes_table(evaluation: Evaluation) -> ClassesTable | None:
                     key,
                     readable(key),
                     evaluation.per_class[name][key],
-                    evaluation.intervals.get(name) if key == "auc" else None,
+                    evaluation.per_class_intervals.get(name, {}).get(key),
                     evaluation.auc_count,
                 )
                 for name in classes
@@ -134,6 +137,59 @@ def classes_table(evaluation: Evaluation) -> ClassesTable | None:
         for key in sorted(keys, key=lambda key: key != "auc")
     )
     return ClassesTable(tuple(map(readable, classes)), rows, evaluation.auc_count)
+
+
+@dataclass(frozen=True)
+class GroupTable:
+    """The groups of a column: headings in words; of each group its name, images, figures, and where it is behind."""
+
+    column: str
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, int, tuple[Figure, ...], str], ...]
+
+
+def group_tables(evaluation: Evaluation, mask_metric: str) -> list[GroupTable]:
+    """One table for each column that was asked for, of the metric by which the masks are ranked and of the AUCs."""
+    aucs = [*evaluation.auc, *([AUC_MEAN] if len(evaluation.auc) > 1 else [])]
+    words = {mask_metric: readable(mask_metric)} if evaluation.means else {}
+    words |= {key: readable(key) if key == AUC_MEAN else f"AUC, {readable(key)}" for key in aucs}
+    by_column: dict[str, list[groups.Group]] = {}
+    for group in evaluation.groups:
+        by_column.setdefault(group.column, []).append(group)
+    return [
+        GroupTable(readable(column), tuple(words.values()), tuple(_group_row(group, words) for group in members))
+        for column, members in by_column.items()
+    ]
+
+
+def _group_row(group: groups.Group, words: Mapping[str, str]) -> tuple[str, int, tuple[Figure, ...], str]:
+    nothing = groups.Figure(math.nan)
+    found = {key: group.figures.get(key, nothing) for key in words}
+    figures = (
+        Figure(key, words[key], each.value, None if math.isnan(each.low) else (each.low, each.high), each.images)
+        for key, each in found.items()
+    )
+    behind = (f"{words.get(name, readable(name))} {_signed(group.differences[name])}" for name in group.behind)
+    return group.group, group.images, tuple(figures), "; ".join(behind)
+
+
+def _signed(difference: groups.Figure) -> str:
+    return f"{difference.value:+.3f} ({difference.low:+.3f} to {difference.high:+.3f})"
+
+
+@dataclass(frozen=True)
+class MatrixTable:
+    """Images of each class, by the class of their highest score, and last how many have a tie."""
+
+    classes: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[int, ...]], ...]
+
+
+def matrix_table(matrix: Matrix | None) -> MatrixTable | None:
+    if matrix is None:
+        return None
+    classes = tuple(map(readable, matrix.classes))
+    return MatrixTable(classes, tuple(zip(classes, matrix.counts, strict=True)))
 
 
 def tiles(cases: Sequence[Case], evaluation: Evaluation | None) -> list[Figure]:

@@ -35,7 +35,17 @@ from lesioncli.report.cases import (
     find_photographs,
     read_scores_csv,
 )
-from lesioncli.report.figures import Plot, classes_table, described, mask_figures, plots, readable, tiles
+from lesioncli.report.figures import (
+    Plot,
+    classes_table,
+    described,
+    group_tables,
+    mask_figures,
+    matrix_table,
+    plots,
+    readable,
+    tiles,
+)
 from lesioncli.report.pictures import GRID, Picture, draw_all
 
 HERE = Path(__file__).parent
@@ -154,6 +164,8 @@ def _context(
         "mask_figures": mask_figures(evaluation) if evaluation else [],
         "figures": described(cases, scores.figures),
         "per_class": classes_table(evaluation) if evaluation else None,
+        "matrix": matrix_table(evaluation.matrix) if evaluation else None,
+        "groups": group_tables(evaluation, PROTOCOLS[protocol].mask_metric) if evaluation else [],
         "plots": {plot.name: plot for plot in drawn},
         "named": _named(evaluation),
         "labelled": sorted({label for case in cases for label in case.labels or ()}),

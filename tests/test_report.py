@@ -393,6 +393,18 @@ def test_groups_are_shown_and_those_clearly_behind_are_called_so(run: DrawnRun, 
     assert "By lesion size" in text
 
 
+def test_what_a_protocol_ranks_by_stands_under_its_official_name(run: DrawnRun) -> None:
+    def text() -> str:
+        evaluation = evaluate(run.labels, run.masks, protocol="ph2")
+        return " ".join(report(run, evaluation, protocol="ph2")[1].text.split())
+
+    assert "No official figures of ph2: not every image could be judged" in text()
+    (run.labels / "lonely_segmentation.png").unlink()
+    value = judged(run).means["jaccard"]
+    assert f"ph2 ranks masks by macro_average.jaccard: {value:.4f}" in text()
+    assert "No official figures" not in text()
+
+
 def test_counts_of_all_states_are_at_the_top(run: DrawnRun) -> None:
     written, page = report(run, judged(run))
     top = " ".join(page.text[: page.text.index("A research tool, not a medical device")].split())

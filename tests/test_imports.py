@@ -25,11 +25,14 @@ ALLOWED: dict[str, set[str]] = {
     "training": {"models", "evaluation", "inference.geometry", "inference.images"},
     "source": {"backends", "training"},
     "doctor": {"backends"},
+    "report": {"evaluation", "inference.geometry", "inference.images", "inference.outputs"},
     "render": {"evaluation"},
-    "cli": {"backends", "inference", "evaluation", "training", "source", "demo", "doctor", "render"},
+    "cli": {"backends", "inference", "evaluation", "training", "report", "source", "demo", "doctor", "render"},
 }
 FREE = {"errors", "spec", "files", "cores", "isic"}
 VENDORS = {
+    "jinja2": {"report/page.py"},
+    "matplotlib": {"report/plots.py", "training/trainer.py"},
     "openvino": {"backends/openvino.py"},
     "onnx": {"backends/half.py", "training/export.py"},
     "tensorrt": {"backends/tensorrt.py"},
@@ -114,6 +117,7 @@ def test_no_command_reaches_for_the_network(tmp_path: Path) -> None:
         _command("build-engine"),
         _command("segment", "images", "--out", "masks"),
         _command("evaluate", "--gt", "labels"),
+        _command("report", "--gt", "labels"),
         _command("doctor"),
     ]
     pause = "import time; time.sleep(2)"  # it is done in a thread

@@ -1,0 +1,196 @@
+"""The cases of a report: what a run, its folder and the truth say of each image. Nothing is matched or judged here.
+
+A case goes by the name of its mask: relative, with "/", without suffix, as scores.csv writes it.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lesioncli.errors import InputError
+from lesioncli.evaluation.evaluate import Evaluation
+from lesioncli.evaluation.judge import OVERLAYS, SCORES, CaseResult
+from lesioncli.evaluation.masks import find_masks
+from lesioncli.evaluation.tables import read_header, read_rows
+from lesioncli.files import printable
+from lesioncli.inference.images import find_images
+from lesioncli.inference.outputs import FAILED, image_name, read_run
+
+AREA, CONFIDENCE = "lesion_area_fraction", "confidence"
+JUDGED, NOT_JUDGED, WITHOUT_TRUTH, SEGMENTED = "judged", "not judged", "without truth", "segmented"
+
+_ABOUT = ("image", "mask", "width", "height", "status", "reason")  # columns of scores.csv before those of the figures
+
+
+@dataclass(frozen=True)
+class Case:
+    """An image, a predicted mask or a true one, and what belongs to it.
+
+    `state` is FAILED, where the run says so, or what became of the comparison, or SEGMENTED where there was none;
+    `reason` says why it failed or was not judged. `figures` are the columns of scores.csv, `metrics` those of
+    evaluate; `labels` are the classes that the image has by its labels, None where it has no labels.
+    """
+
+    name: str
+    image: str
+    state: str
+    reason: str = ""
+    note: str = ""
+    size: str = ""
+    figures: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    labels: tuple[str, ...] | None = None
+    photograph: Path | None = None
+    prediction: Path | None = None
+    truth: Path | None = None
+
+    def value(self, column: str) -> float:
+        """A metric or a figure; nan where there is none."""
+        return self.metrics.get(column, self.figures.get(column, math.nan))
+
+
+@dataclass(frozen=True)
+class Scores:
+    """scores.csv: its rows by case, the columns of the classes, and all columns of figures."""
+
+    rows: Mapping[str, Mapping[str, str]]
+    classes: tuple[str, ...] = ()
+    figures: tuple[str, ...] = ()
+
+
+def read_scores_csv(predictions: Path) -> Scores:
+    """All of a run's scores.csv; nothing where there is none. InputError where it is not what segment writes."""
+    path = predictions / SCORES
+    if not path.exists():
+        return Scores({})
+    header = [column.lower() for column in read_header(path)]
+    if missing := [column for column in ("image", "status", "reason") if column not in header]:
+        raise InputError(f"{path}: no column {', '.join(missing)}; it is not what `lesioncli segment` writes")
+    figures = tuple(column for column in header if column not in (*_ABOUT, "note"))
+    classes = figures[: figures.index(AREA)] if AREA in figures else ()
+    return Scores({_stem(row["image"]): row for _, row in read_rows(path)}, classes, figures)
+
+
+def choose_sources(predictions: Path, asked: Sequence[Path]) -> tuple[list[Path], str]:
+    """Where the photographs lie, and why there: as asked, as run.json has it, beside the masks, or nowhere."""
+    if asked:
+        return list(asked), "as asked"
+    recorded = [_from_here(predictions / source) for source in read_run(predictions).get("sources", ())]
+    if there := [source for source in recorded if source.exists()]:
+        return there, "as run.json says"
+    beside = predictions.absolute().parent / "images"
+    if beside.is_dir():
+        return [beside], "the folder beside the masks"
+    return [], "none found; give them with --images"
+
+
+def _from_here(path: Path) -> Path:
+    whole = path.resolve()
+    return whole.relative_to(Path.cwd()) if whole.is_relative_to(Path.cwd()) else whole
+
+
+def find_photographs(sources: Iterable[Path], predictions: Path) -> dict[str, Path]:
+    """Photographs by case. Of two with one name the later source has it, as in a folder where the run went on."""
+    return {
+        _stem(image_name(image)): image.path for each in sources for image in find_images([each], exclude=predictions)
+    }
+
+
+def collect(
+    predictions: Path, scores: Scores, photographs: Mapping[str, Path], evaluation: Evaluation | None
+) -> list[Case]:
+    """One case for every row of scores.csv, every predicted mask and every true one, the worst first.
+
+    InputError where there is none.
+    """
+    results = {_result_name(result): result for result in evaluation.cases} if evaluation else {}
+    masks = _find_masks(predictions, evaluation)
+    labels = _labels(evaluation)
+    names = sorted({*scores.rows, *masks, *results})
+    if not names:
+        raise InputError(f"{predictions}: no masks and no scores.csv; give the folder that `lesioncli segment` wrote")
+    judging = bool(results)
+    cases = [
+        _case(name, scores, masks.get(name), results.get(name), labels.get(name), photographs.get(name), judging)
+        for name in names
+    ]
+    return sorted(cases, key=_badness)
+
+
+def _stem(image: str) -> str:
+    return image.rpartition(".")[0] or image
+
+
+def _result_name(result: CaseResult) -> str:
+    return printable((result.job.matched if result.job else "") or result.name)
+
+
+def _find_masks(predictions: Path, evaluation: Evaluation | None) -> dict[str, Path]:
+    if evaluation and not predictions.is_dir():  # a table pairs masks that lie anywhere
+        return {}
+    return {printable(name): path for name, path in find_masks(predictions, skip=OVERLAYS).masks.items()}
+
+
+def _labels(evaluation: Evaluation | None) -> dict[str, tuple[str, ...]]:
+    scored = evaluation.scored if evaluation else None
+    if scored is None:
+        return {}
+    return {
+        row: tuple(name for name, is_it in zip(scored.classes, labels, strict=True) if is_it)
+        for row, labels in zip(scored.rows, scored.labels, strict=True)
+    }
+
+
+def _case(
+    name: str,
+    scores: Scores,
+    mask: Path | None,
+    result: CaseResult | None,
+    labels: tuple[str, ...] | None,
+    photograph: Path | None,
+    judging: bool,
+) -> Case:
+    row = scores.rows.get(name, {})
+    job = result.job if result else None
+    failed = row.get("status") == FAILED
+    problem = result.problem if result else ""
+    return Case(
+        name=name,
+        image=row.get("image") or (photograph and printable(photograph.name)) or name,
+        state=FAILED if failed else _state(result, judging),
+        reason=(row["reason"] or "failed") if failed else problem,
+        note="; ".join(filter(None, (row.get("note", ""), result.note if result else ""))),
+        size=f"{row['width']} x {row['height']} px" if row.get("width") else "",
+        figures={column: _number(row[column]) for column in scores.figures} if row and not failed else {},
+        metrics=result.metrics if result else {},
+        labels=labels,
+        photograph=photograph,
+        prediction=None if failed else (job.prediction if job and isinstance(job.prediction, Path) else mask),
+        truth=job.truth if job else None,
+    )
+
+
+def _state(result: CaseResult | None, judging: bool) -> str:
+    if not judging:
+        return SEGMENTED
+    if result is None:
+        return WITHOUT_TRUTH
+    return NOT_JUDGED if result.problem else JUDGED
+
+
+def _badness(case: Case) -> tuple[int, float, str]:
+    """What failed or could not be judged, then by Jaccard, then by confidence what has no truth."""
+    jaccard, confidence = case.value("jaccard"), case.value(CONFIDENCE)
+    if case.state in (FAILED, NOT_JUDGED):
+        return 0, 0.0, case.name
+    if not math.isnan(jaccard):
+        return 1, jaccard, case.name
+    return (3, 0.0, case.name) if math.isnan(confidence) else (2, confidence, case.name)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

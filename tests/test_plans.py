@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 from unittest.mock import patch
 
 import pytest
-from conftest import SIDE, MakeEngine, UInt8, draw, save_many
+from conftest import SIDE, MakeEngine, UInt8, draw, save, save_many
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
@@ -40,7 +40,7 @@ from lesioncli.cli import app
 from lesioncli.errors import EngineError
 from lesioncli.files import sha256_of
 from lesioncli.inference import pipeline
-from lesioncli.inference.images import ImageFile
+from lesioncli.inference.images import ImageFile, find_images
 from lesioncli.inference.outputs import Outcome
 from lesioncli.inference.pipeline import Options
 from lesioncli.inference.run import run
@@ -102,7 +102,12 @@ def segmented(manifest: Path, images: list[ImageFile], out: Path, **options: Any
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> list[ImageFile]:
-    return save_many(tmp_path_factory.mktemp("images"), 23)
+    """Pictures of all sizes, upright and not."""
+    folder = tmp_path_factory.mktemp("images")
+    for number in range(23):
+        height, width = 20 + 37 * number % 90, 20 + 53 * number % 120
+        save(folder / f"{number:03d}.jpg", draw(number, height, width), orientation=1 + number % 8)
+    return find_images([folder])
 
 
 @pytest.fixture(scope="module")

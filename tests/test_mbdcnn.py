@@ -11,7 +11,6 @@ import torch
 from networks import awake
 from torch import Tensor, nn
 
-from lesioncli.models.deeplab import lesion_logits
 from lesioncli.models.mbdcnn import MBDCNN, READS, MaskCN, activation_map
 from lesioncli.models.region import DILATION, SMALLEST, Region, cut_out, put_back, region_of
 
@@ -41,10 +40,10 @@ def test_the_cascade_is_its_three_networks_in_a_row(reads: str) -> None:
     network, images = make(reads=reads), draw(2, 3, SIDE, SIDE)
     with torch.no_grad():
         out = network(images)
-        coarse = lesion_logits(network.coarse_sn(images))
+        coarse = network.coarse_sn(images)
         class_logits, activation = network.mask_cn(images, coarse)
         on_grid = nn.functional.interpolate(activation, size=(SIDE // 16, SIDE // 16), mode="bilinear")
-        enhanced = lesion_logits(network.enhanced_sn(images, on_grid))
+        enhanced = network.enhanced_sn(images, on_grid)
     assert out.mask_logits.shape == out.coarse_logits.shape == (2, 1, SIDE, SIDE)
     assert out.class_logits.shape == (2, 3)
     for got, expected in zip(out, (enhanced, coarse, enhanced, class_logits, activation), strict=True):
@@ -73,9 +72,15 @@ def test_class_probabilities_sum_to_one() -> None:
     assert probabilities[0, 0] / probabilities[0, 1] == pytest.approx(np.exp(-1), rel=1e-5)
 
 
-def test_one_sigmoid_says_what_the_softmax_of_two_says() -> None:
-    logits = draw(2, 2, 4, 4) * 8 - 4
-    assert torch.allclose(lesion_logits(logits).sigmoid(), logits.softmax(1)[:, 1:])
+def test_a_segmenter_s_sigmoid_is_the_softmax_of_its_two_enlarged_logits() -> None:
+    network, two = make().coarse_sn, []
+    network.logits.register_forward_hook(lambda module, images, logits: two.append(logits))
+    with torch.no_grad():
+        lesion = network(draw(2, 3, SIDE, SIDE))
+    assert two[0].shape == (2, 2, SIDE // 4, SIDE // 4)
+    enlarged = nn.functional.interpolate(two[0], scale_factor=4, mode="bilinear", align_corners=True)
+    torch.testing.assert_close(lesion.sigmoid(), enlarged.softmax(1)[:, 1:])
+    assert lesion.std() > 0, "one value says nothing"
 
 
 def test_what_mask_cn_is_not_told_it_does_not_know() -> None:

@@ -116,9 +116,10 @@ def test_every_map_has_the_papers_size(
     assert deep.shape == (1, aligned.deep_channels, sixteenth, sixteenth) == (1, 2048, sixteenth, sixteenth)
     maps = xception41(torch.zeros(1, 4, side, side, device="meta"))
     assert maps.shape == (1, xception41.channels, sixteenth, sixteenth) == (1, 2048, sixteenth, sixteenth)
-    assert shapes_on_the_way(mbdcnn.coarse_sn, ("aspp", ""), images) == {
+    assert shapes_on_the_way(mbdcnn.coarse_sn, ("aspp", "logits", ""), images) == {
         "aspp": (256, sixteenth, sixteenth),
-        "": (2, side, side),
+        "logits": (2, quarter, quarter),
+        "": (1, side, side),
     }
 
 

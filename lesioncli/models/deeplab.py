@@ -86,8 +86,9 @@ class DeepLab(nn.Module):
                 module.apply(_initialise)
 
     def forward(self, images: Tensor, activation: Tensor | None = None) -> Tensor:
-        """RGB in [0, 1] (N, 3, H, W), activation map (N, 1, H/16, W/16) -> logits (N, 2, H, W).
+        """RGB in [0, 1] (N, 3, H, W), activation map (N, 1, H/16, W/16) -> lesion logits (N, 1, H, W).
 
+        Their sigmoid is the softmax's lesion channel. Enlarging is linear, so one map is enlarged and not two.
         ValueError where a map is given to a network that takes none, or none to one that takes it.
         """
         low, deep = self.encoder(images)
@@ -97,7 +98,7 @@ class DeepLab(nn.Module):
         elif self.map_merge is not None or activation is not None:
             raise ValueError("an activation map goes with takes_map, and with nothing else")
         x = self.decoder(torch.cat([_enlarge(x), self.low(low)], 1))
-        return _enlarge(self.logits(x))
+        return _enlarge(lesion_logits(self.logits(x)))
 
 
 def lesion_logits(logits: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lesioncli.models.deeplab import DeepLab, lesion_logits
+from lesioncli.models.deeplab import DeepLab
 from lesioncli.models.encoders import EfficientNetLite, smoothed
 from lesioncli.models.region import cut_out, put_back, region_of
 from lesioncli.models.xception import AlignedXception65, Xception41
@@ -135,7 +135,7 @@ class MBDCNN(nn.Module):
 
     def forward(self, images: Tensor) -> CascadeOutput:
         """RGB in [0, 1], (N, 3, H, W)."""
-        coarse = lesion_logits(self.coarse_sn(images))
+        coarse = self.coarse_sn(images)
         class_logits, activation = self.mask_cn(images, coarse)
         enhanced = self.enhance(images, activation)
         mask = (coarse + enhanced) / 2 if self.fuse else enhanced
@@ -145,7 +145,7 @@ class MBDCNN(nn.Module):
         """Lesion logits (N, 1, H, W) of enhanced-SN; the map is brought to its ASPP's grid."""
         grid = (images.shape[2] // 16, images.shape[3] // 16)
         on_grid = functional.interpolate(activation, size=grid, mode="bilinear", align_corners=False)
-        return lesion_logits(self.enhanced_sn(images, (on_grid if self.uses_map else on_grid * 0).to(images.dtype)))
+        return cast(Tensor, self.enhanced_sn(images, (on_grid if self.uses_map else on_grid * 0).to(images.dtype)))
 
 
 class SegmentationEncoder(nn.Module):

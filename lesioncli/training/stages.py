@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from lesioncli.errors import InputError
-from lesioncli.models.deeplab import lesion_logits
 from lesioncli.training.checkpoint import load_checkpoint
 
 
@@ -41,18 +40,18 @@ def _joint(network: Any, images: Tensor) -> Outputs:
 
 
 def _coarse(network: Any, images: Tensor) -> Outputs:
-    return Outputs(lesion_logits(network.coarse_sn(images)), None)
+    return Outputs(network.coarse_sn(images), None)
 
 
 def _classes(network: Any, images: Tensor) -> Outputs:
     with torch.no_grad():
-        coarse = lesion_logits(network.coarse_sn(images))
+        coarse = network.coarse_sn(images)
     return Outputs(None, network.mask_cn(images, coarse)[0])
 
 
 def _enhanced(network: Any, images: Tensor) -> Outputs:
     with torch.no_grad():
-        coarse = lesion_logits(network.coarse_sn(images))
+        coarse = network.coarse_sn(images)
         _, activation = network.mask_cn(images, coarse)
     return Outputs(network.enhance(images, activation), None)
 

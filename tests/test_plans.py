@@ -473,6 +473,8 @@ def test_the_first_run_gates_an_engine_and_the_next_trusts_it(
     assert first.exit_code == 0, first.stderr
     assert "first run on Stand-in GPU 0 (sm86): the engine agrees with its graph on 8 of these pictures" in first.stderr
     assert left_by(here / "masks") == expected
+    about = json.loads((here / "masks" / "run.json").read_text())
+    assert (about["backend"], about["device"]) == ("tensorrt-rtx 1.7.0.5", "Stand-in GPU 0 (sm86)")
     verified = json.loads(engine.read_text())["verified"]
     assert verified["Stand-in GPU 0 (sm86)"]["images"] == 8
     second = call(*words, "--overwrite")

@@ -215,6 +215,11 @@ class Engine(ABC):
             **dict.fromkeys(self.extra, ((rows,), np.float32)),
         }
 
+    @property
+    @abstractmethod
+    def device(self) -> str:
+        """What it really runs on; the manifest's is what it was built on or for."""
+
     @abstractmethod
     def _start(self, slot: int) -> None:
         """Send a slot on its way; does not wait."""

@@ -137,6 +137,10 @@ class OpenVinoEngine(Engine):
         for number, request in enumerate(self._requests if traced else ()):
             request.set_callback(self._note_end, number)
 
+    @property
+    def device(self) -> str:
+        return f"CPU: {processor()}"
+
     def _start(self, slot: int) -> None:
         with _named_errors("OpenVINO cannot start"):
             self._requests[slot].start_async()

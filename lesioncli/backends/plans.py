@@ -33,7 +33,7 @@ class PlanEngine(Engine):
         layout = layout or Layout.of_batches(manifest.spec, manifest.batch)
         _check_layout(layout, manifest)
         number, gpu = matching_gpus(manifest)[0]  # find_problem() has made sure that there is one
-        self._what = f"{manifest.stem} on {gpu}"
+        self._gpu, self._what = gpu, f"{manifest.stem} on {gpu}"
         self._device = cuda.Device(number, traced)
         try:
             slots, outputs = self._open(manifest, folder, ahead, layout)
@@ -58,6 +58,10 @@ class PlanEngine(Engine):
         except cuda.OutOfMemoryError as error:
             raise EngineError(f"{error}; {_what_fits(manifest, free, needed)}") from error
         return slots, list(outputs)
+
+    @property
+    def device(self) -> str:
+        return str(self._gpu)
 
     def _start(self, slot: int) -> None:
         number, images = self._started % DEPTH, self.slots[slot]

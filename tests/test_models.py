@@ -21,7 +21,7 @@ from lesioncli.models.encoders import (
     SameConv2d,
     make_encoder,
 )
-from lesioncli.models.multitask import CLASSES, Multitask, UNetDecoder
+from lesioncli.models.multitask import CLASSES, Multitask, UNetDecoder, enlarged
 from lesioncli.training.initial import load_initial
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -277,6 +277,13 @@ def test_a_decoder_of_n_levels_stops_at_stride_32_by_2_to_the_n(levels: int) -> 
 def test_a_decoder_has_one_to_four_levels(widths: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="decoder_widths"):
         Multitask("efficientnet_lite0", widths)
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_enlarging_is_bilinear_interpolation(factor: int) -> None:
+    logits = torch.randn(2, 1, 5, 7, generator=torch.Generator().manual_seed(0)) * 4
+    expected = nn.functional.interpolate(logits, scale_factor=factor, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(enlarged(logits, factor), expected, rtol=0, atol=1e-5)
 
 
 def test_every_skip_reaches_the_mask() -> None:

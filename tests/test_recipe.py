@@ -214,6 +214,6 @@ def test_an_unknown_name_is_refused_with_those_there_are(tmp_path: Path, monkeyp
     (tmp_path / "engines").mkdir()
     (tmp_path / "engines/mine.toml").write_text(MODEL)
     with pytest.raises(
-        InputError, match=r"'multitsk'; there are first-steps, mbdcnn, mbdcnn-lite, mine, multitask, multitask-lite"
+        InputError, match=r"'multitsk'; there are first-steps, mbdcnn, mbdcnn-lite, mine, multitask, multitask-lite,"
     ):
         find_recipe("multitsk")

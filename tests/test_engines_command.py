@@ -37,7 +37,7 @@ def test_engines_lists_it_and_why_it_does_not_run(here: Path) -> None:
     assert done.exit_code == 0
     assert "tiny.tensorrt-rtx.json: tensorrt-rtx" in done.stdout
     assert "for sm86, sm89, fp32, batch 2" in done.stdout
-    assert f"does not run here: it is for a GPU of sm86, sm89, and here is none: {NO_DRIVER}" in done.stdout
+    assert f"does not run here: it is for sm86, sm89, and no GPU is here: {NO_DRIVER}" in done.stdout
     (listed,) = json.loads(call("engines", "--json").stdout)
     assert (listed["engine"], listed["runs_here"]) == ("engines/tiny.tensorrt-rtx.json", False)
     assert NO_DRIVER in listed["problem"]

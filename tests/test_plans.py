@@ -376,6 +376,14 @@ def test_a_plan_that_is_not_what_its_manifest_says(
             segmented(plan, images, tmp_path / "out")
 
 
+def test_a_plan_of_another_model_of_gpu(card: Card, plan: Path, images: list[ImageFile], tmp_path: Path) -> None:
+    values = json.loads(plan.read_text())
+    plan.write_text(json.dumps({**values, "device": "NVIDIA A10 (sm86)"}))
+    said = r"it is for NVIDIA A10 \(sm86\), here is Stand-in GPU 0 \(sm86\); run: .* MODEL --backend tensorrt$"
+    with pytest.raises(EngineError, match=said):
+        segmented(plan, images, tmp_path / "out")
+
+
 def test_a_plan_that_the_runtime_does_not_take(card: Card, plan: Path, images: list[ImageFile], tmp_path: Path) -> None:
     file = plan.with_suffix(".plan")
     file.write_bytes(file.read_bytes()[:40])

@@ -441,7 +441,7 @@ def test_a_tampered_plan_is_refused_before_a_library_sees_it(copied: Path, what:
 @pytest.mark.parametrize(
     ("gpus", "version", "message"),
     [
-        ((), "", r"it is for a GPU of sm86, sm89, and here is none: no driver; run: .* MODEL --backend openvino"),
+        ((), "", r"it is for sm86, sm89, and no GPU is here: no driver; run: .* MODEL --backend openvino"),
         ((Gpu("RTX 5090", "sm120"),), "", r"it is for sm86, sm89, here is RTX 5090 \(sm120\); .*rtx --target sm120"),
         ((Gpu("H100", "sm90"),), "", r"it is for sm86, sm89, here is H100 \(sm90\); run: .* --backend tensorrt$"),
         ((L4,), "1.8.0.1", r"it was built by TensorRT for RTX 1\.7\.[\d.]+, here is 1\.8\.0\.1; run: .*tensorrt-rtx$"),
@@ -462,7 +462,7 @@ def test_auto_does_not_choose_it_and_a_name_says_why(copied: Path) -> None:
     assert find_engine(None, "openvino", copied)[0] is None
     assert find_engine("tiny", "tensorrt-rtx", copied)[0] == copied / "tiny.tensorrt-rtx.json"
     with pytest.raises(
-        EngineError, match=r"no openvino engine 'tiny' in .*, and tiny\.tensorrt-rtx\.json: it is for a"
+        EngineError, match=r"no openvino engine 'tiny' in .*, and tiny\.tensorrt-rtx\.json: it is for sm86"
     ):
         find_engine("tiny", "openvino", copied)
 
@@ -473,7 +473,7 @@ def test_engines_are_listed_with_what_is_the_matter(copied: Path, engine_manifes
     cpu, plan, zebra = list_engines(copied)
     assert (cpu.path, cpu.problem) == (copied / engine_manifest.name, "")
     assert cpu.description.startswith("openvino ")
-    assert plan.problem.startswith("it is for a GPU of sm86, sm89, and here is none")
+    assert plan.problem.startswith("it is for sm86, sm89, and no GPU is here")
     assert plan.description.startswith(f"tensorrt-rtx {trt.__version__} for sm86, sm89, fp32, batch 2, ")
     assert (zebra.manifest, zebra.description) == (None, "not readable")
     assert "not a readable manifest" in zebra.problem

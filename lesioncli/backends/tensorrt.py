@@ -336,17 +336,22 @@ def find_problem(manifest: Manifest, path: Path) -> tuple[str, str]:
     if problem := check_header(plan, vendor, manifest.backend_version):
         return problem, again
     gpus, problem = find_gpus()
+    wanted = ", ".join(manifest.targets) if vendor is RTX else manifest.device
     if not gpus:
-        return f"it is for a GPU of {', '.join(manifest.targets)}, and here is none: {problem}", "--backend openvino"
+        return f"it is for {wanted}, and no GPU is here: {problem}", "--backend openvino"
     if not matching_gpus(manifest):
         if vendor is RTX:
             again = f"{again} --target {gpus[0].target}" if gpus[0].target in RTX_TARGETS else "--backend tensorrt"
-        return f"it is for {', '.join(manifest.targets)}, here is {', '.join(map(str, gpus))}", again
+        return f"it is for {wanted}, here is {', '.join(map(str, gpus))}", again
     if (version := str(load(vendor).__version__)) != manifest.backend_version:
         return f"it was built by {vendor.title} {manifest.backend_version}, here is {version}", again
     return "", ""
 
 
 def matching_gpus(manifest: Manifest) -> Sequence[tuple[int, Gpu]]:
-    """(number, GPU) of those here that an engine is for, in the driver's order."""
-    return [(number, gpu) for number, gpu in enumerate(find_gpus()[0]) if gpu.target in manifest.targets]
+    """(number, GPU) of those here that an engine is for, in the driver's order.
+
+    TensorRT compiles for the very model of GPU that it runs on, TensorRT for RTX for a compute capability.
+    """
+    here = [(number, gpu) for number, gpu in enumerate(find_gpus()[0]) if gpu.target in manifest.targets]
+    return [each for each in here if VENDORS[manifest.backend] is RTX or str(each[1]) == manifest.device]

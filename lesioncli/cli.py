@@ -181,7 +181,8 @@ def build_engine(
 
 def _compiler(backend: str, settings: "Settings") -> "Compiler | None":
     """The compiler of an NVIDIA backend; None is the CPU's, which takes none of the settings."""
-    from lesioncli.backends.tensorrt import VENDORS, open_compiler
+    from lesioncli.backends.tensorrt import open_compiler
+    from lesioncli.backends.vendors import VENDORS
 
     if backend in VENDORS:
         return open_compiler(VENDORS[backend], settings)

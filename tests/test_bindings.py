@@ -32,7 +32,7 @@ CLASSES = {
     "self._contexts[-1]": "IExecutionContext",
     "self._contexts[number]": "IExecutionContext",
 }
-SOURCES = [Path(tensorrt.__file__), Path(tensorrt.__file__).with_name("plans.py")]
+SOURCES = [Path(tensorrt.__file__).with_name(name) for name in ("vendors.py", "tensorrt.py", "plans.py")]
 RTX_ALONE = {"ComputeCapability", "num_compute_capabilities", "set_compute_capability"}
 EXPORTED = (
     "createInferBuilder_INTERNAL",

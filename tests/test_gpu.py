@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import UInt8, jaccard, read, save
 
-from lesioncli.backends import tensorrt
+from lesioncli.backends import tensorrt, vendors
 from lesioncli.backends.build import Built, build
 from lesioncli.backends.choose import open_engine, shipped_onnx
 from lesioncli.backends.driver import find_gpus
@@ -30,14 +30,14 @@ BATCHES = (1, 4, 16, 64)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def vendor(request: pytest.FixtureRequest) -> tensorrt.Vendor:
+def vendor(request: pytest.FixtureRequest) -> vendors.Vendor:
     """The compiler to test, of those that are installed; without a GPU a skip or, where it was asked for, a failure."""
     gpus, problem = find_gpus()
     if not gpus:
         (pytest.fail if request.config.getoption("-m") == "gpu" else pytest.skip)(f"no GPU to test on: {problem}")
-    for each in tensorrt.VENDORS.values():
+    for each in vendors.VENDORS.values():
         if any(map(importlib.util.find_spec, each.modules)) and (
-            each is tensorrt.TENSORRT or gpus[0].target in tensorrt.RTX_TARGETS
+            each is vendors.TENSORRT or gpus[0].target in vendors.RTX_TARGETS
         ):
             return each
     pytest.fail(f"neither TensorRT nor a TensorRT for RTX that takes {gpus[0]} is installed")
@@ -51,8 +51,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[ImageFile]:
     return find_images([folder])
 
 
-def compiled(vendor: tensorrt.Vendor, folder: Path, precision: str, batch: int, pictures: list[UInt8]) -> Built:
-    target = (find_gpus()[0][0].target,) if vendor is tensorrt.RTX else ()
+def compiled(vendor: vendors.Vendor, folder: Path, precision: str, batch: int, pictures: list[UInt8]) -> Built:
+    target = (find_gpus()[0][0].target,) if vendor is vendors.RTX else ()
     compiler = tensorrt.open_compiler(vendor, tensorrt.Settings(target))
     return build(shipped_onnx(), folder, pictures, compiler=compiler, precision=precision, batch=batch)
 
@@ -66,7 +66,7 @@ def segmented(manifest: Path, images: list[ImageFile], out: Path, workers: int =
 
 @pytest.mark.parametrize(("precision", "least"), [("fp32", 0.999), ("fp16", 0.99)])
 def test_masks_agree_with_the_cpu_engine_s(
-    vendor: tensorrt.Vendor,
+    vendor: vendors.Vendor,
     engine_manifest: Path,
     gate_pictures: list[UInt8],
     images: list[ImageFile],
@@ -89,7 +89,7 @@ def test_masks_agree_with_the_cpu_engine_s(
 
 
 def test_batches_workers_and_reruns_change_nothing(
-    vendor: tensorrt.Vendor, gate_pictures: list[UInt8], images: list[ImageFile], tmp_path: Path
+    vendor: vendors.Vendor, gate_pictures: list[UInt8], images: list[ImageFile], tmp_path: Path
 ) -> None:
     """One engine, driven in different ways, writes the same bytes: what differs would be a race."""
     engine = compiled(vendor, tmp_path / "engines", "fp16", 4, gate_pictures).path
@@ -100,11 +100,11 @@ def test_batches_workers_and_reruns_change_nothing(
 
 
 def test_sustained_throughput(
-    vendor: tensorrt.Vendor, gate_pictures: list[UInt8], images: list[ImageFile], tmp_path: Path
+    vendor: vendors.Vendor, gate_pictures: list[UInt8], images: list[ImageFile], tmp_path: Path
 ) -> None:
     many = [ImageFile(each.path, f"{each.path.stem}-{copy}") for copy in range(COPIES) for each in images]
     gpu = find_gpus()[0][0]
-    version = tensorrt.load(vendor).__version__
+    version = vendors.load(vendor).__version__
     print(f"\n{gpu}; {vendor.title} {version}; fp16; {len(many)} pictures of 600x450, files to files")
     for batch in BATCHES:
         engine = compiled(vendor, tmp_path / f"engines{batch}", "fp16", batch, gate_pictures).path

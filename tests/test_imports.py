@@ -35,8 +35,9 @@ VENDORS = {
     "matplotlib": {"report/plots.py", "training/trainer.py"},
     "openvino": {"backends/openvino.py"},
     "onnx": {"backends/half.py", "training/export.py"},
-    "tensorrt": {"backends/tensorrt.py"},
-    "tensorrt_rtx": {"backends/tensorrt.py"},
+    "pycuda": {"backends/cuda.py"},
+    "tensorrt": {"backends/vendors.py"},
+    "tensorrt_rtx": {"backends/vendors.py"},
 }
 
 

@@ -31,7 +31,7 @@ if sys.platform != "linux" or platform.machine() != "x86_64":
 from standin import Driver, installed
 from standin.vendor import Vendor
 
-from lesioncli.backends import choose, tensorrt
+from lesioncli.backends import choose, tensorrt, vendors
 from lesioncli.backends import driver as driver_module
 from lesioncli.backends.base import Manifest
 from lesioncli.backends.build import build
@@ -78,13 +78,13 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[Card]:
 
 def build_plan(onnx: Path, folder: Path, batch: int, **settings: Any) -> Path:
     """An engine that this card compiled for itself."""
-    compiler = tensorrt.open_compiler(tensorrt.TENSORRT, tensorrt.Settings(**settings))
+    compiler = tensorrt.open_compiler(vendors.TENSORRT, tensorrt.Settings(**settings))
     return build(onnx, folder, PICTURES, compiler=compiler, precision="fp32", batch=batch).path
 
 
 def build_ahead(onnx: Path, folder: Path) -> Path:
     """An engine that was compiled elsewhere and never ran on a GPU."""
-    compiler = tensorrt.open_compiler(tensorrt.RTX, tensorrt.Settings(("sm86",)))
+    compiler = tensorrt.open_compiler(vendors.RTX, tensorrt.Settings(("sm86",)))
     return build(onnx, folder, PICTURES, compiler=compiler, precision="fp32", batch=2).path
 
 
@@ -130,7 +130,7 @@ def test_a_run_leaves_what_the_cpu_engine_leaves(
 def test_a_shipped_model_leaves_what_the_cpu_engine_leaves(
     card: Card, gate_pictures: list[UInt8], engine_manifest: Path, images: list[ImageFile], tmp_path: Path
 ) -> None:
-    compiler = tensorrt.open_compiler(tensorrt.TENSORRT, tensorrt.Settings())
+    compiler = tensorrt.open_compiler(vendors.TENSORRT, tensorrt.Settings())
     plan = build(shipped_onnx(), tmp_path, gate_pictures, compiler=compiler, precision="fp32", batch=3).path
     found = segmented(plan, images[:7], tmp_path / "gpu")
     assert found == segmented(engine_manifest, images[:7], tmp_path / "cpu")

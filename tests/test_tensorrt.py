@@ -31,12 +31,13 @@ from conftest import (
 from networks import awake
 from onnx import helper
 
-from lesioncli.backends import half, tensorrt
+from lesioncli.backends import half, tensorrt, vendors
 from lesioncli.backends.base import Manifest
 from lesioncli.backends.build import Answers, Built, build
 from lesioncli.backends.choose import choose_backend, find_engine, list_engines, open_engine, shipped_onnx
 from lesioncli.backends.driver import Gpu
-from lesioncli.backends.tensorrt import RTX, TENSORRT, PlanCompiler, Settings, open_compiler
+from lesioncli.backends.tensorrt import PlanCompiler, Settings, open_compiler
+from lesioncli.backends.vendors import RTX, TENSORRT
 from lesioncli.errors import EngineError, MissingPackageError
 from lesioncli.files import PRETRAINED, sha256_of
 from lesioncli.spec import ModelSpec
@@ -241,7 +242,7 @@ def test_what_the_parser_cannot_read_is_named(tmp_path: Path) -> None:
 
 
 def parsed(onnx_path: Path) -> tuple[Any, Any]:
-    log = tensorrt.make_log(trt)
+    log = vendors.make_log(trt)
     builder = trt.Builder(log)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     assert trt.OnnxParser(network, log).parse_from_file(str(onnx_path))
@@ -371,11 +372,11 @@ def test_tensorrt_for_rtx_keeps_no_timings(tiny: Built, tiny_onnx: Path, tmp_pat
 
 
 @pytest.mark.parametrize("vendor", [TENSORRT, RTX])
-def test_a_library_that_is_missing_names_its_extra(vendor: tensorrt.Vendor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_that_is_missing_names_its_extra(vendor: vendors.Vendor, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in vendor.modules:
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingPackageError, match=rf"pip install 'lesioncli\[{vendor.extra}\]'"):
-        tensorrt.load(vendor)
+        vendors.load(vendor)
 
 
 # Loading: everything is checked before a vendor's library is imported, and none is for a broken file.
@@ -450,7 +451,7 @@ def test_a_tampered_plan_is_refused_before_a_library_sees_it(copied: Path, what:
 def test_why_an_engine_does_not_run_here(
     tiny: Built, monkeypatch: pytest.MonkeyPatch, gpus: Sequence[Gpu], version: str, message: str
 ) -> None:
-    monkeypatch.setattr(tensorrt, "find_gpus", lambda: (gpus, "" if gpus else "no driver"))
+    monkeypatch.setattr(vendors, "find_gpus", lambda: (gpus, "" if gpus else "no driver"))
     if version:
         monkeypatch.setattr(trt, "__version__", version)
     with pytest.raises(EngineError, match=message):

@@ -30,7 +30,7 @@ def _best_backend() -> tuple[str, str]:
     gpus, problem = find_gpus()
     if not gpus:
         return "openvino", f"the CPU engine; {problem}"
-    from lesioncli.backends.tensorrt import RTX_TARGETS, TENSORRT, VENDORS
+    from lesioncli.backends.vendors import RTX_TARGETS, TENSORRT, VENDORS
 
     for vendor in VENDORS.values():
         fits = vendor is TENSORRT or gpus[0].target in RTX_TARGETS
@@ -109,9 +109,9 @@ def _check_here(manifest: Manifest, path: Path) -> None:
         if manifest.backend_version != openvino.VERSION:
             problem = f"built with OpenVINO {manifest.backend_version}, this is {openvino.VERSION}"
     else:
-        from lesioncli.backends import tensorrt
+        from lesioncli.backends.vendors import find_problem
 
-        problem, flags = tensorrt.find_problem(manifest, path)
+        problem, flags = find_problem(manifest, path)
     if problem:
         raise EngineError(f"{path}: {problem}; run: {_build_command(manifest, flags)}")
 

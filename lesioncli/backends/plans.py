@@ -1,6 +1,6 @@
 """Plans run: the runtime of TensorRT, or of TensorRT for RTX, on the lanes of cuda.py.
 
-The manifest, its hashes and the plan's header were checked before (tensorrt.find_problem). Here the vendor's library
+The manifest, its hashes and the plan's header were checked before (vendors.find_problem). Here the vendor's library
 sees the plan, and what it says of it is compared with the manifest.
 """
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lesioncli.backends import cuda
 from lesioncli.backends.base import Engine, Layout, Manifest, Span, UInt8
-from lesioncli.backends.tensorrt import VENDORS, load, make_log, matching_gpus
+from lesioncli.backends.vendors import VENDORS, load, make_log, matching_gpus
 from lesioncli.errors import EngineError
 
 DEPTH = 3  # batches on their way: one is copied in, one computed, one copied out

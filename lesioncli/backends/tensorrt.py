@@ -1,10 +1,9 @@
-"""Plans of NVIDIA's two compilers, TensorRT and TensorRT for RTX. Their interface is one, so the adapter is, too.
+"""Plans compiled, by TensorRT or by TensorRT for RTX: one adapter, which is given the vendor's module.
 
 TensorRT for RTX compiles ahead of time, on a machine without a GPU; TensorRT needs the GPU that it compiles for.
 Networks are strongly typed: precision is a matter of the graph (see half.py), and a compiler cannot change it.
 """
 
-import importlib
 import importlib.util
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -15,33 +14,14 @@ from typing import Any
 
 from lesioncli.backends import openvino
 from lesioncli.backends.base import Engine, Manifest
-from lesioncli.backends.driver import Gpu, find_gpus
+from lesioncli.backends.driver import find_gpus
+from lesioncli.backends.vendors import PRECISIONS, RTX, RTX_TARGETS, Vendor, check_header, load, make_log
 from lesioncli.errors import EngineError, MissingPackageError
 from lesioncli.files import locked, sha256_of, written_whole
 
-PRECISIONS = ("fp16", "fp32")
 TYPES = {"fp32": "FLOAT", "fp16": "HALF"}  # the vendor's names
 PRODUCTS = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY")
-# What TensorRT for RTX compiles for; without --target the first four, since Turing has no fp32 linear layers there.
-RTX_TARGETS = ("sm80", "sm86", "sm89", "sm120", "sm75", "sm121")
-DEFAULT_TARGETS = RTX_TARGETS[:4]
-HEADER_SIZE = 28  # magic in bytes 0 to 3; major, minor, patch and build in 24 to 27
-
-
-@dataclass(frozen=True)
-class Vendor:
-    """One of the two: names of backend, product, Python modules (the first that is there) and extra; a plan's magic."""
-
-    backend: str
-    title: str
-    modules: tuple[str, ...]
-    extra: str
-    magic: bytes
-
-
-TENSORRT = Vendor("tensorrt", "TensorRT", ("tensorrt", "tensorrt_bindings"), "tensorrt", b"ftrt")
-RTX = Vendor("tensorrt-rtx", "TensorRT for RTX", ("tensorrt_rtx", "tensorrt_rtx_bindings"), "rtx", b"vtrt")
-VENDORS = {each.backend: each for each in (TENSORRT, RTX)}
+DEFAULT_TARGETS = RTX_TARGETS[:4]  # without --target: Turing, the next, has no fp32 linear layers there
 
 
 @dataclass(frozen=True)
@@ -58,19 +38,6 @@ class Settings:
     optimization_level: int | None = None
     timings: Path | None = None
     on_progress: Callable[[str, int, int], None] = lambda phase, step, steps: None
-
-
-def load(vendor: Vendor) -> Any:
-    """The vendor's module; MissingPackageError where it is not installed."""
-    for name in vendor.modules:
-        try:
-            return importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name != name:
-                raise
-        except ImportError as error:
-            raise EngineError(f"{vendor.title} does not load: {error}; install it again") from error
-    raise MissingPackageError(vendor.title, vendor.extra)
 
 
 def open_compiler(vendor: Vendor, settings: Settings) -> "PlanCompiler":
@@ -234,21 +201,6 @@ class PlanCompiler:
         return profile
 
 
-def make_log(trt: Any) -> Any:
-    """A logger of the vendor's kind that keeps the errors and prints nothing."""
-
-    class Log(trt.ILogger):  # type: ignore[misc]  # known at run time only
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                self.errors.append(message)
-
-    return Log()
-
-
 def _make_monitor(trt: Any, tell: Callable[[str, int, int], None]) -> Any:
     """A progress monitor of the vendor's kind; what `tell` raises, or an interrupt, ends the build and is `stopped`."""
 
@@ -305,53 +257,3 @@ def check_types(network: Any, precision: str) -> None:
     if found - {TYPES[precision]} or (precision == "fp16" and not found):
         got = " and ".join(sorted(found)) or "no such layers"
         raise EngineError(f"asked for {precision}, got convolutions and products in {got}; build the model again")
-
-
-def check_header(path: Path, vendor: Vendor, version: str) -> str:
-    """What is wrong with a plan's first bytes, or "": whose it is and of which version, before any library reads it."""
-    with path.open("rb") as file:
-        header = file.read(HEADER_SIZE)
-    if len(header) < HEADER_SIZE:
-        return f"{path.name} is cut short"
-    if header[:4] != vendor.magic:
-        others = [each.title for each in VENDORS.values() if header[:4] == each.magic]
-        return f"{path.name} is {f'a plan of {others[0]}' if others else 'no plan'}, not one of {vendor.title}"
-    found = ".".join(map(str, header[24:28]))
-    if found != ".".join(version.split(".")[:4]):
-        return f"{path.name} was built by {vendor.title} {found}, not by {version}"
-    return ""
-
-
-def find_problem(manifest: Manifest, path: Path) -> tuple[str, str]:
-    """(why an engine would not run here, build-engine's flags for one that would).
-
-    The vendor's library is imported only to ask its version. MissingPackageError where it is not installed.
-    """
-    vendor = VENDORS[manifest.backend]
-    again = f"--backend {vendor.backend}"
-    suffixes = sorted(Path(name).suffix for name in manifest.files)
-    if suffixes not in ([".plan"], [".onnx", ".plan"]) or manifest.precision not in PRECISIONS:
-        return f"its manifest does not name one .plan and a precision out of {', '.join(PRECISIONS)}", again
-    (plan,) = (path.parent / name for name in manifest.files if Path(name).suffix == ".plan")
-    if problem := check_header(plan, vendor, manifest.backend_version):
-        return problem, again
-    gpus, problem = find_gpus()
-    wanted = ", ".join(manifest.targets) if vendor is RTX else manifest.device
-    if not gpus:
-        return f"it is for {wanted}, and no GPU is here: {problem}", "--backend openvino"
-    if not matching_gpus(manifest):
-        if vendor is RTX:
-            again = f"{again} --target {gpus[0].target}" if gpus[0].target in RTX_TARGETS else "--backend tensorrt"
-        return f"it is for {wanted}, here is {', '.join(map(str, gpus))}", again
-    if (version := str(load(vendor).__version__)) != manifest.backend_version:
-        return f"it was built by {vendor.title} {manifest.backend_version}, here is {version}", again
-    return "", ""
-
-
-def matching_gpus(manifest: Manifest) -> Sequence[tuple[int, Gpu]]:
-    """(number, GPU) of those here that an engine is for, in the driver's order.
-
-    TensorRT compiles for the very model of GPU that it runs on, TensorRT for RTX for a compute capability.
-    """
-    here = [(number, gpu) for number, gpu in enumerate(find_gpus()[0]) if gpu.target in manifest.targets]
-    return [each for each in here if VENDORS[manifest.backend] is RTX or str(each[1]) == manifest.device]

@@ -9,7 +9,7 @@ from lesioncli.backends import openvino
 from lesioncli.backends.base import Manifest, UInt8
 from lesioncli.backends.build import compare, run_all
 from lesioncli.backends.choose import open_engine
-from lesioncli.backends.tensorrt import VENDORS, matching_gpus
+from lesioncli.backends.vendors import VENDORS, matching_gpus
 from lesioncli.errors import EngineError
 from lesioncli.inference.geometry import to_network
 

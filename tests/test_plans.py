@@ -24,11 +24,11 @@ import pytest
 from conftest import SIDE, MakeEngine, UInt8, draw, save, save_many
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from standin import SUPPORTED, Driver, installed
 from typer.testing import CliRunner, Result
 
-if sys.platform != "linux" or platform.machine() != "x86_64":
+if not SUPPORTED:
     pytest.skip("the stand-in for the driver is for Linux on x86-64", allow_module_level=True)
-from standin import Driver, installed
 from standin.vendor import Vendor
 
 from lesioncli.backends import choose, tensorrt, vendors
@@ -222,7 +222,7 @@ def mutate(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, old: str, new
     source = textwrap.dedent(inspect.getsource(getattr(owner, name)))
     assert source.count(old) == 1
     made: dict[str, Any] = {}
-    exec(source.replace(old, new), vars(sys.modules[owner.__module__]), made)  # noqa: S102
+    exec(source.replace(old, new), vars(sys.modules[owner.__module__]), made)  # noqa: S102 - this project's own source
     monkeypatch.setattr(owner, name, made[name])
 
 

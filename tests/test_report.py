@@ -481,7 +481,7 @@ def test_nothing_reaches_out(run: DrawnRun) -> None:
     assert all(place.startswith(("#", "data:")) for place in places)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no such names there")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows takes no such names")
 def test_names_and_reasons_are_text(tmp_path: Path) -> None:
     plain, hostile = DrawnRun(tmp_path / "plain"), DrawnRun(tmp_path / HOSTILE.replace("/", "_"))
     for run, name, reason in ((plain, "name", "reason"), (hostile, HOSTILE.replace("/", "_"), HOSTILE)):

@@ -91,7 +91,7 @@ class Device:
     def pinned(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
         """A zeroed array in host memory that the GPU reads and writes by itself, while the host does something else."""
         array: NDArray[Any] = driver.pagelocked_zeros(shape, dtype)
-        self.on_close(array.base.free)  # type: ignore[union-attr]  # the allocation behind the array
+        self.on_close(array.base.free)  # type: ignore[union-attr]  # pycuda's, unknown to numpy's stubs
         return array
 
     def allocate(self, nbytes: int) -> Any:

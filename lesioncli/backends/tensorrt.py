@@ -204,7 +204,7 @@ class PlanCompiler:
 def _make_monitor(trt: Any, tell: Callable[[str, int, int], None]) -> Any:
     """A progress monitor of the vendor's kind; what `tell` raises, or an interrupt, ends the build and is `stopped`."""
 
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # known at run time only
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # its base is known at run time only
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
             self.steps: dict[str, int] = {}

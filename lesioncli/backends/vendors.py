@@ -50,7 +50,7 @@ def load(vendor: Vendor) -> Any:
 def make_log(trt: Any) -> Any:
     """A logger of the vendor's kind that keeps the errors and prints nothing."""
 
-    class Log(trt.ILogger):  # type: ignore[misc]  # known at run time only
+    class Log(trt.ILogger):  # type: ignore[misc]  # its base is known at run time only
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.errors: list[str] = []

@@ -1,4 +1,4 @@
-"""A timeline of the CPU engine: one bar for each thing that is done to each image, and none over another on its track."""
+"""A timeline of the CPU engine: one bar for each thing done to each image, and none over another on its track."""
 
 import json
 from itertools import pairwise

@@ -71,8 +71,8 @@ class Group(TyperGroup):
             err.print("interrupted; what is finished is kept, the same command goes on from there")
             raise typer.Exit(EXIT_INTERRUPTED) from error
         except Exception as error:  # the one place where a bug is met: it gets its traceback and exit code 1
-            if type(error).__module__.startswith(("typer", "click")):
-                raise  # a usage error, or an exit
+            if type(error).__module__.startswith(("typer", "click")) or isinstance(error, BrokenPipeError):
+                raise  # a usage error, an exit, or a reader such as `head` that has seen enough
             traceback.print_exc()
             err.print(f"this is a bug in lesioncli {__version__}; please report it with the lines above")
             raise typer.Exit(1) from error

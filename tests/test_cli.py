@@ -1,6 +1,7 @@
 """The program as people meet it: commands, messages, exit codes, files."""
 
 import csv
+import errno
 import json
 import shutil
 import subprocess
@@ -170,6 +171,17 @@ def test_a_bug_shows_its_traceback_and_version(here: Path, monkeypatch: pytest.M
     done = call("segment", "images", "--out", "masks")
     assert done.exit_code == 1
     assert f"bug in lesioncli {__version__}" in done.stderr
+
+
+def test_a_reader_that_has_seen_enough_is_no_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`lesioncli doctor | head -1`: the pipe may be closed before the last line is written."""
+
+    def closed(*args: object, **how: object) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr("lesioncli.cli.out.print", closed)
+    done = call("doctor")
+    assert (done.exit_code, done.stderr) == (1, "")
 
 
 def test_interrupt_exits_130_and_keeps_rows(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

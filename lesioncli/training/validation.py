@@ -9,18 +9,30 @@ from numpy.typing import NDArray
 from lesioncli.evaluation import metrics
 from lesioncli.evaluation.bootstrap import auc
 from lesioncli.inference.geometry import to_full_size, to_network
-from lesioncli.spec import ModelSpec
+from lesioncli.spec import CLASSES, ModelSpec
 from lesioncli.training.datasets import LABELS, Sample, read_mask_of, read_picture
 from lesioncli.training.stages import StageNetwork
 
 BATCH = 16
 
 
-@torch.inference_mode()
 def validate(
     network: StageNetwork, spec: ModelSpec, samples: Sequence[Sample], device: torch.device
 ) -> dict[str, float]:
     """Mean Jaccard and AUC per class, as far as the network's outputs go, and `choice`: Jaccard plus mean AUC."""
+    jaccards, scores = judge_each(network, spec, samples, device)
+    row = {"jaccard": float(np.mean(jaccards))} if jaccards.size else {}
+    aucs = _aucs(samples, scores) if scores.size else {}
+    known = [value for value in aucs.values() if not np.isnan(value)]
+    choice = row.get("jaccard", 0.0) + (float(np.mean(known)) if known else 0.0)
+    return {**row, **aucs, "choice": choice}
+
+
+@torch.inference_mode()
+def judge_each(
+    network: StageNetwork, spec: ModelSpec, samples: Sequence[Sample], device: torch.device
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Jaccard (N,) and class probabilities (N, 3) of each sample; empty where the stage has no such output."""
     network.eval()
     jaccards: list[float] = []
     scores: list[NDArray[np.float32]] = []
@@ -38,11 +50,7 @@ def validate(
             full = to_full_size(probability, picture.stored_hw, picture.orientation)
             truth = read_mask_of(sample, picture.stored_hw)
             jaccards.append(metrics.jaccard(metrics.count(truth > 0, full > 127)))
-    row = {"jaccard": float(np.mean(jaccards))} if jaccards else {}
-    aucs = _aucs(samples, np.concatenate(scores).astype(np.float64)) if scores else {}
-    known = [value for value in aucs.values() if not np.isnan(value)]
-    choice = row.get("jaccard", 0.0) + (float(np.mean(known)) if known else 0.0)
-    return {**row, **aucs, "choice": choice}
+    return np.array(jaccards), np.concatenate(scores, dtype=np.float64) if scores else np.empty((0, len(CLASSES)))
 
 
 def _aucs(samples: Sequence[Sample], scores: NDArray[np.float64]) -> dict[str, float]:

@@ -373,8 +373,10 @@ def evaluate(
     """Compare masks and scores with the truth: per image, and means with 95 % intervals."""
     from lesioncli.evaluation import evaluate as library
     from lesioncli.evaluation.protocols import PROTOCOLS
+    from lesioncli.memory import keep_freed_memory
 
     _one_of("--protocol", protocol, tuple(PROTOCOLS))
+    keep_freed_memory()
     with counting("comparing", not json_output) as tell:
         evaluation = library.evaluate(
             truth,
@@ -586,11 +588,14 @@ def train(
         from lesioncli.training.trainer import train as library
     except ModuleNotFoundError as error:
         raise MissingPackageError(str(error.name), "train") from error
+    from lesioncli.memory import keep_freed_memory
     from lesioncli.training.recipe import find_recipe, load_recipe
 
     resolved = load_recipe(find_recipe(recipe))
     training, held_out = collect(data, validation or data, resolved.train.exclude)
     chosen, reason = choose_device(device)
+    if chosen == "cpu":
+        keep_freed_memory()
     fabric, precision = make_fabric(chosen)
     first = fabric.is_global_zero  # of several processes, one speaks
     if first:

@@ -1,5 +1,6 @@
 """The peak of a run's memory, measured in a process of its own, does not grow with the number of images."""
 
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -42,3 +43,24 @@ def test_a_thousand_images_take_no_more_memory_than_a_hundred(tiny_manifest: Mak
     few = peak_mib(tiny_manifest(4), tmp_path / "few", 100)
     many = peak_mib(tiny_manifest(4), tmp_path / "many", 1000)
     assert many - few < MAX_GROWTH_MIB
+
+
+KEPT = """
+import resource
+import numpy as np
+from lesioncli.memory import keep_freed_memory
+
+keep_freed_memory()
+for _ in range(2):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    np.ones(2**23)  # 64 MiB
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to keep it")
+def test_freed_memory_is_kept_for_what_comes_next() -> None:
+    """The second array takes the first one's pages: the kernel has none to clear."""
+    done = subprocess.run([sys.executable, "-c", KEPT], check=True, capture_output=True)
+    first, second = map(int, done.stdout.split())
+    assert second < first / 20

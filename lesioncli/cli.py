@@ -255,6 +255,9 @@ def segment(
     tta: Annotated[
         str, typer.Option(help="Views of each picture: none (one), flips (four) or full (27).", metavar="NAME")
     ] = "none",
+    regions: Annotated[
+        str, typer.Option(help="What a mask keeps: the largest connected region, or all.", metavar="NAME")
+    ] = "largest",
     overlay: Annotated[bool, typer.Option("--overlay", help="Also draw each outline over a reduced picture.")] = False,
     isic_names: Annotated[
         bool, typer.Option("--isic", help="Name masks as ISIC does: ISIC_0012345_segmentation.png.")
@@ -275,13 +278,14 @@ def segment(
     from lesioncli.backends.choose import BACKENDS, choose_backend, open_engine
     from lesioncli.cores import count_cores
     from lesioncli.inference.images import find_images, named_as_isic
-    from lesioncli.inference.pipeline import Options
+    from lesioncli.inference.pipeline import REGIONS, Options
     from lesioncli.inference.run import run
     from lesioncli.inference.trace import Trace
     from lesioncli.inference.views import PROCEDURES
 
     _one_of("--backend", backend, ("auto", *BACKENDS))
     _one_of("--tta", tta, tuple(PROCEDURES))
+    _one_of("--regions", regions, REGIONS)
     _quiet_decoders()
     found = find_images(images, exclude=out_folder)
     if isic_names:
@@ -295,7 +299,7 @@ def segment(
         Trace.writing(trace) if trace else nullcontext() as timeline,
         segmenting(found, not json_output) as tell,
     ):
-        options = Options(threshold, workers, overlay, tta, timeline)
+        options = Options(threshold, workers, overlay, tta, regions, timeline)
         if batch not in (None, opened.batch_size):
             raise InputError(
                 f"{manifest}: is built for batches of {opened.batch_size}; run: lesioncli build-engine --batch {batch}"

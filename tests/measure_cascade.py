@@ -62,7 +62,7 @@ def _measure(network: MBDCNN, sample: Sample, size_hw: tuple[int, int], reductio
         "AUC melanoma": melanoma,
         "AUC seborrheic keratosis": keratosis,
         "agreement": float(agreement(out.coarse_logits, out.enhanced_logits)),
-        "expected Jaccard": expected_jaccard(maps["mean of both"], 128),
+        "expected Jaccard": expected_jaccard(maps["mean of both"], maps["mean of both"] >= 128),
         "certainty (1 - mean entropy)": 1 - float(entropy.mean()),
     }
 

@@ -277,6 +277,16 @@ def test_procedures_have_folders_of_their_own_and_say_who_they_are(here: Path) -
     assert "1 done before" in call("segment", "images", "--out", "flips", "--tta", "flips").stdout
 
 
+def test_regions_are_the_largest_unless_all_are_asked_for(here: Path) -> None:
+    draw(here / "images" / "a.png")
+    for words, expected in (((), "largest"), (("--regions", "all"), "all")):
+        assert call("segment", "images", "--out", expected, *words).exit_code == 0
+        assert json.loads((here / expected / "run.json").read_text())["regions"] == expected
+    refused = call("segment", "images", "--out", "other", "--regions", "two")
+    assert refused.exit_code == 2
+    assert "largest, all" in refused.stderr
+
+
 def test_an_engine_that_takes_one_size_only_says_what_to_do(here: Path) -> None:
     draw(here / "images" / "a.png")
     graph = onnx.load(shipped_onnx())

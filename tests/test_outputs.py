@@ -147,6 +147,7 @@ def test_run_json_says_what_ran_and_how_it_ended(engine: Engine, images: Path, o
         "precision": "fp32",
         "threshold": 0.5,
         "tta": "none",
+        "regions": "largest",
         "names": "images",
         "lesioncli": __version__,
         "model": "tiny",
@@ -414,6 +415,14 @@ def test_a_run_of_before_there_were_procedures_is_one_look(
     (out / "run.json").write_text(json.dumps(report))
     assert_refused(out, four_views, images, "made with tta none, this run has flips", tta="flips")
     assert statuses(images, engine, out) == "ssssss"
+
+
+def test_a_run_of_before_regions_were_chosen_kept_them_all(engine: Engine, images: Path, out: Path) -> None:
+    statuses(images, engine, out, regions="all")
+    report = {key: value for key, value in report_of(out).items() if key != "regions"}
+    (out / "run.json").write_text(json.dumps(report))
+    assert_refused(out, engine, images, "made with regions all, this run has largest")
+    assert statuses(images, engine, out, regions="all") == "ssssss"
 
 
 def test_views_are_resumed_where_they_stopped(four_views: Engine, images: Path, out: Path, tmp_path: Path) -> None:

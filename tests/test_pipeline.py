@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from scipy import ndimage
 
 from lesioncli.backends.base import Batch, Engine
 from lesioncli.backends.choose import open_engine, shipped_onnx
@@ -68,11 +69,19 @@ def seen_by_network(path: Path) -> UInt8:
     return np.asarray(upright.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
 
 
+def kept_region(red: UInt8, cut: int) -> NDArray[np.bool_]:
+    """The largest of the regions from `cut` on that touch, corners included."""
+    regions, count = ndimage.label(red >= cut, np.ones((3, 3)))
+    sizes = np.bincount(regions.ravel(), minlength=2)[1:]
+    return np.asarray(regions == 1 + sizes.argmax()) if count else np.zeros(red.shape, bool)
+
+
 def expected_mask(path: Path, cut: int) -> UInt8:
     """An image's mask, one step after the other."""
     with Image.open(path) as picture:
         (width, height), orientation = picture.size, picture.getexif().get(0x0112, 1)
-    red = Image.fromarray(seen_by_network(path)[..., 0])
+    seen = seen_by_network(path)[..., 0]
+    red = Image.fromarray(np.where(kept_region(seen, cut), seen, np.minimum(seen, cut - 1)))
     stored = np.asarray(red.transpose(BACK[orientation]) if orientation in BACK else red)
     grown = cv2.resize(stored, (width, height), interpolation=cv2.INTER_LINEAR)
     return np.where(grown >= cut, 255, 0).astype(np.uint8)
@@ -80,11 +89,11 @@ def expected_mask(path: Path, cut: int) -> UInt8:
 
 def jaccard_by_hand(red: UInt8, cut: int) -> float:
     """Expected intersection over expected union, with Python's own numbers."""
-    values = [int(value) for value in red.ravel()]
-    inside = [value for value in values if value >= cut]
+    kept = kept_region(red, cut)
+    inside = [int(value) for value in red[kept]]
     if not inside:
-        return 1 - max(values) / 255
-    outside = sum(value for value in values if value < cut)
+        return 1 - int(red.max()) / 255
+    outside = sum(int(value) for value in red[~kept])
     return float(Fraction(sum(inside), 255) / (len(inside) + Fraction(outside, 255)))
 
 
@@ -203,7 +212,7 @@ def test_views_are_looked_at_one_by_one_and_a_broken_image_is_a_row(
         images[number].path.write_bytes(b"\x89PNG\r\n\x1a\n")
     engine = viewing_engine(tta, batch)
     assert len(images) > 2 * len(engine.slots) / len(engine.layout.shapes)
-    outcomes = outcomes_of(images, engine, tmp_path / "out", Options(workers=3, tta=tta))
+    outcomes = outcomes_of(images, engine, tmp_path / "out", Options(workers=3, tta=tta, regions="all"))
     assert [outcome.image for outcome in outcomes] == images
     for number, outcome in enumerate(outcomes):
         if number in (0, 7, 8, 23):
@@ -230,7 +239,7 @@ def test_the_shipped_models_views_are_those_of_its_graph_asked_one_by_one(
     pictures = [draw_case(71, 240, 320).image, draw_case(72, 400, 300).image]
     images = [ImageFile(save(tmp_path / f"{n}.png", picture), f"{n}") for n, picture in enumerate(pictures)]
     with open_engine(engine_manifest, lay_out=PROCEDURES[tta].layout) as engine:
-        outcomes = outcomes_of(images, engine, tmp_path / "out", Options(tta=tta))
+        outcomes = outcomes_of(images, engine, tmp_path / "out", Options(tta=tta, regions="all"))
     for outcome, picture in zip(outcomes, pictures, strict=True):
         assert_as_looked_at(outcome, tmp_path / "out", picture, tta, engine.spec.height, network)
 
@@ -240,7 +249,7 @@ def test_one_look_is_the_engines_own_answer(engine_manifest: Path, tmp_path: Pat
         spec = engine.spec
         pictures = [draw_case(seed, spec.height, spec.width).image for seed in range(80, 83)]
         images = [ImageFile(save(tmp_path / f"{n}.png", picture), f"{n}") for n, picture in enumerate(pictures)]
-        outcomes = outcomes_of(images, engine, tmp_path / "out", Options(tta="none"))
+        outcomes = outcomes_of(images, engine, tmp_path / "out", Options(regions="all"))
         for slot, picture in zip(engine.slots, pictures, strict=False):
             slot[0] = picture
         direct = list(engine.stream(Batch(slot, 1) for slot in range(3)))
@@ -325,7 +334,7 @@ def test_a_note_of_what_was_left_out_comes_along(tiny_engine: OpenEngine, tmp_pa
     first.save(path, save_all=True, append_images=[second])
     (outcome,) = outcomes_of([ImageFile(path, "two")], tiny_engine(1), tmp_path / "out", Options())
     assert_ok(outcome, tmp_path / "out")
-    assert outcome.note == "first of 2 pages"
+    assert outcome.note.split("; ")[0] == "first of 2 pages"
 
 
 @pytest.mark.parametrize(
@@ -367,7 +376,31 @@ def test_lesion_from_the_threshold_on(
     ],
 )
 def test_expected_jaccard(probability: list[int], cut: int, expected: float) -> None:
-    assert expected_jaccard(np.array(probability, np.uint8).reshape(2, 2), cut) == pytest.approx(expected)
+    values = np.array(probability, np.uint8).reshape(2, 2)
+    assert expected_jaccard(values, values >= cut) == pytest.approx(expected)
+
+
+TWO_LESIONS = np.zeros((SIDE, SIDE), np.uint8)  # 8 x 10 pixels, some that touch them by a corner, and 3 x 3 elsewhere
+TWO_LESIONS[2:10, 5:15] = 200
+TWO_LESIONS[10, 15:17] = 180
+TWO_LESIONS[20:23, 25:28] = 255
+
+
+@pytest.mark.parametrize("regions", ["largest", "all"])
+def test_the_largest_region_is_the_mask_and_the_row_says_what_was_left_out(
+    tiny_engine: OpenEngine, tmp_path: Path, regions: str
+) -> None:
+    picture = np.repeat(TWO_LESIONS[..., None], 3, axis=2)
+    path = save(tmp_path / "two.png", picture)
+    (outcome,) = outcomes_of([ImageFile(path, "two")], tiny_engine(1), tmp_path / "out", Options(regions=regions))
+    mask = read(mask_path(tmp_path / "out", outcome.image)) > 0
+    smaller = ndimage.binary_dilation(TWO_LESIONS == 255, np.ones((3, 3)))
+    assert np.array_equal(mask & ~smaller, (TWO_LESIONS > 0) & ~smaller)
+    assert (mask & smaller).any() == (regions == "all")
+    assert outcome.note == ("1 smaller region left out" if regions == "largest" else "")
+    kept = TWO_LESIONS[mask].sum() / 255
+    doubted = TWO_LESIONS[~mask].sum() / 255  # what was left out is as likely as before
+    assert outcome.values["confidence"] == pytest.approx(kept / (mask.sum() + doubted), abs=1e-5)
 
 
 def test_a_score_that_is_no_number_fails_its_image_alone(tiny_engine: OpenEngine, tmp_path: Path) -> None:

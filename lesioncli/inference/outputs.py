@@ -27,7 +27,8 @@ OK, FAILED, SKIPPED = "ok", "failed", "skipped"
 # programs, where "> 128" then finds no lesion. Without filters this costs a quarter of opencv's default.
 PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE)
 
-BEFORE_IT_WAS_SAID = {"tta": "none", "names": "images"}  # what a run.json means that was written before this key was
+# What a run.json means that was written before this key was.
+BEFORE_IT_WAS_SAID = {"tta": "none", "names": "images", "regions": "all"}
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,9 @@ class Outcome:
 class RunFolder:
     """The folder `segment --out` names: knows what is done, takes what comes, ends whole.
 
-    `identity` is what all its masks share (engine, precision, threshold, tta, names); a folder with another one is
-    refused with an InputError unless `overwrite`, which starts anew. `value_names` are the columns after the fixed
-    ones.
+    `identity` is what all its masks share (engine, precision, threshold, tta, regions, names); a folder with another
+    one is refused with an InputError unless `overwrite`, which starts anew. `value_names` are the columns after the
+    fixed ones.
     """
 
     def __init__(

@@ -62,8 +62,8 @@ def run(
 
     `sources` are the files and folders that the images are from; run.json keeps them, and those of earlier runs.
 
-    Raises InputError where `out` holds masks of another engine, precision, threshold or test procedure, EngineError
-    where the engine fails. Rows of finished images are kept whatever ends the run.
+    Raises InputError where `out` holds masks of another engine, precision, threshold, test procedure or choice of
+    regions, EngineError where the engine fails. Rows of finished images are kept whatever ends the run.
     """
     manifest = engine.manifest
     # The precision is not in the hash: an engine in bf16 has the same files as one in fp32.
@@ -72,6 +72,7 @@ def run(
         "precision": manifest.precision,
         "threshold": options.threshold,
         "tta": options.tta,
+        "regions": options.regions,
         "names": "isic" if any(image.mask for image in images) else "images",
     }
     values = (*engine.spec.classes, "lesion_area_fraction", "confidence", *engine.extra)

@@ -216,6 +216,7 @@ def _about(predictions: Path, more: Mapping[str, str]) -> dict[str, str]:
         "device": "device",
         "threshold": "threshold",
         "tta": "test-time augmentation",
+        "regions": "regions kept",
         "started": "segmented",
         "lesioncli": "segmented by lesioncli",
     }

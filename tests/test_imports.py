@@ -16,6 +16,7 @@ ALLOWED: dict[str, set[str]] = {
     "spec": set(),
     "files": set(),
     "cores": set(),
+    "memory": set(),
     "isic": set(),
     "demo": set(),
     "evaluation": set(),
@@ -29,7 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "render": {"evaluation"},
     "cli": {"backends", "inference", "evaluation", "training", "report", "source", "demo", "doctor", "render"},
 }
-FREE = {"errors", "spec", "files", "cores", "isic"}
+FREE = {"errors", "spec", "files", "cores", "memory", "isic"}
 VENDORS = {
     "jinja2": {"report/page.py"},
     "matplotlib": {"report/plots.py", "training/trainer.py"},

@@ -20,21 +20,17 @@ OVERSAMPLING = 2  # the cut-out is taken at up to this many times the network's 
 
 def augment(
     rgb: UInt8, mask: UInt8, size_hw: tuple[int, int], settings: AugmentSettings, rng: Rng
-) -> tuple[UInt8, UInt8, UInt8]:
-    """(H, W, 3) image and (H, W) mask 0..255 -> image, mask, and the image in the same framing but otherwise as it was.
-
-    All at size_hw; the mask stays soft where a pixel is shared.
-    """
+) -> tuple[UInt8, UInt8]:
+    """(H, W, 3) image and (H, W) mask 0..255 -> both at size_hw; the mask stays soft where a pixel is shared."""
     matrix, canvas_wh = draw_geometry(rgb.shape[:2], size_hw, settings, rng)
     border = cv2.BORDER_REFLECT_101 if rng.random() < settings.reflect else cv2.BORDER_CONSTANT
-    canvas = np.asarray(cv2.warpAffine(rgb, matrix, canvas_wh, flags=cv2.INTER_LINEAR, borderMode=border), np.uint8)
+    canvas = cv2.warpAffine(rgb, matrix, canvas_wh, flags=cv2.INTER_LINEAR, borderMode=border)
     mask_canvas = cv2.warpAffine(mask, matrix, canvas_wh, flags=cv2.INTER_LINEAR, borderMode=border)
-    image = _reduce(canvas, size_hw, rng)
+    image = _reduce(np.asarray(canvas, np.uint8), size_hw, rng)
     image = _degrade(_recolour(image, settings, rng), settings, rng)
     if rng.random() < settings.hair:
         image = _add_hairs(image, rng)
-    plain = to_network(canvas, *size_hw)
-    return image, to_network(np.asarray(mask_canvas, np.uint8), *size_hw, kernel="box"), plain
+    return image, to_network(np.asarray(mask_canvas, np.uint8), *size_hw, kernel="box")
 
 
 def draw_geometry(

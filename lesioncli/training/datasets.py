@@ -11,7 +11,6 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -170,18 +169,7 @@ def read_picture(sample: Sample, at_least_hw: tuple[int, int]) -> Decoded:
         raise InputError(f"{sample.image}: {error.reason}") from error
 
 
-class Example(NamedTuple):
-    """One sample to learn from, or a batch of them: image (..., 3, H, W) and mask (..., 1, H, W) in [0, 1], labels
-    (..., 2), and `plain`, the image framed alike but in its own colours and sharpness, which is what teachers see.
-    """
-
-    image: Tensor
-    mask: Tensor
-    labels: Tensor
-    plain: Tensor
-
-
-class AugmentedSamples(Dataset[Example]):
+class AugmentedSamples(Dataset[tuple[Tensor, Tensor, Tensor]]):
     """Indexed by (epoch, place in it, sample): the same key gives the same pixels in any process, after any restart."""
 
     def __init__(
@@ -192,7 +180,8 @@ class AugmentedSamples(Dataset[Example]):
         self.settings = settings
         self.seed = seed
 
-    def __getitem__(self, key: Key) -> Example:
+    def __getitem__(self, key: Key) -> tuple[Tensor, Tensor, Tensor]:
+        """Image (3, H, W) in [0, 1], mask (1, H, W) in [0, 1], labels (2,)."""
         index = key[2]
         sample = self.samples[index]
         height, width = self.size_hw
@@ -201,13 +190,9 @@ class AugmentedSamples(Dataset[Example]):
         upright_hw = (decoded.rgb.shape[0], decoded.rgb.shape[1])
         mask = to_network(to_upright(stored_mask, decoded.orientation), *upright_hw, kernel="box")
         rng = np.random.default_rng((self.seed, *key))
-        image, mask, plain = augment(decoded.rgb, mask, self.size_hw, self.settings, rng)
-        return Example(_to_tensor(image), _to_tensor(mask[..., None]), torch.tensor(sample.labels), _to_tensor(plain))
-
-
-def _to_tensor(pixels: UInt8) -> Tensor:
-    """(H, W, C) 0..255 -> float32 (C, H, W) in [0, 1]."""
-    return torch.from_numpy(pixels.transpose(2, 0, 1).astype(np.float32) / 255)
+        image, mask = augment(decoded.rgb, mask, self.size_hw, self.settings, rng)
+        pixels = torch.from_numpy(image.transpose(2, 0, 1).astype(np.float32) / 255)
+        return pixels, torch.from_numpy(mask[None].astype(np.float32) / 255), torch.tensor(sample.labels)
 
 
 class EpochSampler(Sampler[list[Key]]):

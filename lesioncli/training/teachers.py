@@ -1,8 +1,4 @@
-"""Distillation: trained networks whose mean answer is mixed into the truth that a student learns from.
-
-Teachers see a picture as it is, the student sees it recoloured, blurred and reduced by any kernel (noisy student, Xie
-et al. 2020): it learns to say the same of both.
-"""
+"""Distillation: trained networks whose mean answer is mixed into the truth that a student learns from."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -32,7 +32,7 @@ from lesioncli import __version__
 from lesioncli.errors import InputError
 from lesioncli.files import PRETRAINED, sha256_of, written_whole
 from lesioncli.training.checkpoint import make_network, save_checkpoint
-from lesioncli.training.datasets import AugmentedSamples, EpochSampler, Example, Sample, balance_weights, fingerprint
+from lesioncli.training.datasets import AugmentedSamples, EpochSampler, Sample, balance_weights, fingerprint
 from lesioncli.training.initial import imagenet_file, load_initial
 from lesioncli.training.losses import total_loss
 from lesioncli.training.recipe import LossWeights, Recipe, TrainSettings
@@ -138,17 +138,17 @@ def _train_stage(task: Task, stage: Stage, fabric: Fabric) -> None:
 
 def _step(
     state: "State",
-    batch: Example,
+    batch: tuple[Tensor, Tensor, Tensor],
     teachers: Teachers | None,
     weights: LossWeights,
     fabric: Fabric,
 ) -> float:
     """Learn from one batch, unless its loss is not finite; returns the loss."""
-    images, masks, labels, plain = batch
+    images, masks, labels = batch
     images = images.contiguous(memory_format=torch.channels_last)
     if teachers is not None:
         with fabric.autocast():
-            masks, labels = teachers.mix_into(weights.teachers, plain, masks, labels)
+            masks, labels = teachers.mix_into(weights.teachers, images, masks, labels)
     outputs = state.network(images)
     loss = total_loss(outputs.mask_logits, outputs.class_logits, masks, labels, weights)
     if torch.isfinite(loss):
@@ -274,7 +274,7 @@ def _make_schedule(
 
 
 def _make_loader(samples: AugmentedSamples, sampler: EpochSampler, workers: int, fabric: Fabric) -> Any:
-    """Fabric's loader of batched Examples on its device."""
+    """Fabric's loader of (images, masks, labels) on its device; see AugmentedSamples."""
     loader = DataLoader(
         samples,
         batch_sampler=sampler,

@@ -20,7 +20,7 @@ from lesioncli.backends.choose import open_engine
 from lesioncli.evaluation import metrics
 from lesioncli.inference.geometry import UInt8, to_network
 from lesioncli.inference.images import decode, find_images
-from lesioncli.inference.pipeline import largest_region
+from lesioncli.inference.masks import largest_region
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from measure_confidence import Values, auc, interval, mean, report_signs
 
 from lesioncli.evaluation import metrics
 from lesioncli.inference.geometry import to_full_size, to_network
-from lesioncli.inference.pipeline import expected_jaccard
+from lesioncli.inference.masks import expected_jaccard
 from lesioncli.models.mbdcnn import MBDCNN, CascadeOutput
 from lesioncli.training.checkpoint import load_checkpoint
 from lesioncli.training.datasets import Sample, has_split, read_mask_of, read_picture, read_samples

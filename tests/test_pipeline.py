@@ -29,7 +29,7 @@ from lesioncli.errors import EngineError
 from lesioncli.inference import pipeline
 from lesioncli.inference.images import Decoded, ImageFile, decode
 from lesioncli.inference.outputs import FAILED, OK, SKIPPED, Outcome, RunFolder, mask_path
-from lesioncli.inference.pipeline import Options, expected_jaccard, segment
+from lesioncli.inference.pipeline import Options, segment
 from lesioncli.inference.run import run
 from lesioncli.inference.views import PROCEDURES
 from lesioncli.spec import CLASSES
@@ -361,23 +361,6 @@ def test_lesion_from_the_threshold_on(
     (outcome,) = outcomes_of([ImageFile(path, "flat")], tiny_engine(1), tmp_path, Options(threshold))
     assert outcome.values["lesion_area_fraction"] == is_lesion
     assert is_lesion == (Fraction(value, 255) >= Fraction(str(threshold)))
-
-
-@pytest.mark.parametrize(
-    ("probability", "cut", "expected"),
-    [
-        ([0, 0, 0, 0], 128, 1),  # nothing there, and sure of it
-        ([255, 255, 0, 0], 128, 1),
-        ([255, 255, 255, 255], 128, 1),
-        ([102, 0, 0, 0], 128, 1 - 0.4),  # empty: as sure as the likeliest pixel is unlikely
-        ([204, 204, 51, 51], 128, 1.6 / (2 + 0.4)),
-        ([204, 204, 51, 51], 51, 2 / 4),
-        ([204, 102, 0, 0], 102, 1.2 / 2),  # the cut itself is lesion
-    ],
-)
-def test_expected_jaccard(probability: list[int], cut: int, expected: float) -> None:
-    values = np.array(probability, np.uint8).reshape(2, 2)
-    assert expected_jaccard(values, values >= cut) == pytest.approx(expected)
 
 
 TWO_LESIONS = np.zeros((SIDE, SIDE), np.uint8)  # 8 x 10 pixels, some that touch them by a corner, and 3 x 3 elsewhere

@@ -18,13 +18,13 @@ from math import ceil
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from lesioncli.backends.base import Batch, Engine, Prediction, UInt8
 from lesioncli.cores import count_cores
 from lesioncli.errors import EngineError, ImageError
 from lesioncli.inference.geometry import to_full_size
 from lesioncli.inference.images import Decoded, ImageFile, decode
+from lesioncli.inference.masks import cut_at, expected_jaccard, largest_region
 from lesioncli.inference.outputs import (
     FAILED,
     OK,
@@ -197,7 +197,7 @@ def _finish(
         lesion, left_out = largest_region(lesion)
     # What was left out is a shade too little to be lesion, as if the network had said so: nothing of it grows back.
     probability = np.where(lesion, answer.mask, np.minimum(answer.mask, cut - 1))
-    mask = _cut(to_full_size(probability, decoded.stored_hw, decoded.orientation), cut)
+    mask = cut_at(to_full_size(probability, decoded.stored_hw, decoded.orientation), cut)
     try:
         write_mask(mask_path(out.folder, filled.image), mask)
         if options.overlay:
@@ -222,42 +222,13 @@ def _fail(filled: Filled, error: ImageError) -> Outcome:
     return Outcome(filled.image, FAILED, stage=first.stage, reason=first.reason)
 
 
-def _cut(probability: UInt8, cut: int) -> UInt8:
-    return np.asarray(cv2.threshold(probability, cut - 1, 255, cv2.THRESH_BINARY)[1], np.uint8)
-
-
-def largest_region(lesion: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], int]:
-    """The largest connected region of a mask (h, w), and how many others there were.
-
-    Each of ISIC-2017's 2,000 training masks is one region but for 3 % of its area at most, so that a second one is a
-    mistake more often than a lesion.
-    """
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(lesion.astype(np.uint8), connectivity=8)
-    if count <= 2:  # the background is one
-        return lesion, 0
-    largest = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
-    return labels == largest, count - 2
-
-
-def expected_jaccard(probability: NDArray[np.uint8], lesion: NDArray[np.bool_]) -> float:
-    """The Jaccard that a mask would have if the probabilities (in 1/255) were true; near 1 where nothing is in doubt.
-
-    Expected intersection over expected union; an empty mask is as sure as its likeliest pixel is unlikely.
-    """
-    if not lesion.any():
-        return 1 - float(probability.max()) / 255
-    inside = float(probability[lesion].sum(dtype=np.int64)) / 255
-    outside = float(probability[~lesion].sum(dtype=np.int64)) / 255
-    return inside / (np.count_nonzero(lesion) + outside)
-
-
 def _write_overlay(out: RunFolder, image: ImageFile, decoded: Decoded, probability: UInt8, cut: int) -> None:
     """The outline drawn over the upright picture, reduced to at most OVERLAY_SIDE_PX, as a JPEG."""
     height, width = decoded.rgb.shape[:2]
     scale = min(1.0, OVERLAY_SIDE_PX / max(height, width))
     size_hw = (max(1, round(height * scale)), max(1, round(width * scale)))
     picture = np.asarray(cv2.resize(decoded.rgb, size_hw[::-1], interpolation=cv2.INTER_AREA), np.uint8)
-    mask = _cut(to_full_size(probability, size_hw), cut)
+    mask = cut_at(to_full_size(probability, size_hw), cut)
     outlines, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(picture, outlines, -1, OVERLAY_COLOUR, max(2, max(size_hw) // 300), cv2.LINE_AA)
     _, encoded = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])

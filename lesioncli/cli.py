@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from lesioncli.inference.images import ImageFile
 
 ENGINES = Path("engines")
+RESUMED = ("segment", "train")  # these go on where they were stopped
 GATE_PICTURES = 32  # drawn ones cost 25 ms each; fewer let a bf16 engine pass that is off on photographs
 
 
@@ -68,7 +69,8 @@ class Group(TyperGroup):
             err.print(f"[bold red]error:[/] {plain(error)}", soft_wrap=True)
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
-            err.print("interrupted; what is finished is kept, the same command goes on from there")
+            resumed = "; what is finished is kept, the same command goes on from there"
+            err.print("interrupted" + resumed * (ctx.invoked_subcommand in RESUMED))
             raise typer.Exit(EXIT_INTERRUPTED) from error
         except Exception as error:  # the one place where a bug is met: it gets its traceback and exit code 1
             if type(error).__module__.startswith(("typer", "click")) or isinstance(error, BrokenPipeError):
@@ -527,7 +529,8 @@ def demo(
 
     width, height = size
     write_demo(folder, count, seed, height, width)
-    out.print(f"{count} drawn pictures in {folder / 'images'}, their masks and labels in {folder / 'labels'}")
+    folders = [plain(folder / each) for each in ("images", "labels")]
+    out.print(f"{count} drawn pictures in {folders[0]}, their masks and labels in {folders[1]}")
 
 
 @app.command()
@@ -554,7 +557,7 @@ def engines(
 @app.command()
 def doctor(json_output: Json = False) -> None:
     """Say what is installed, which engine would run and why, and what command fixes what is missing."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from lesioncli.doctor import examine
 
@@ -562,7 +565,7 @@ def doctor(json_output: Json = False) -> None:
     if json_output:
         print_json([dataclasses.asdict(each) for each in findings])
     else:
-        table = Table("what", "state", "fix", box=None)
+        table = Table(*(Column(name, overflow="fold") for name in ("what", "state", "fix")), box=None)
         for each in findings:
             table.add_row(each.subject, plain(each.state), plain(each.fix))
         out.print(table)

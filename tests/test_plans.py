@@ -427,7 +427,7 @@ def test_a_gpu_without_its_libraries_is_named_and_left_alone(card: Card, monkeyp
     monkeypatch.setattr(choose, "find_spec", lambda name: None)
     backend, why = choose.choose_backend("auto")
     assert backend == "openvino"
-    assert why.endswith("to use Stand-in GPU 0 (sm86), run: pip install 'lesioncli[tensorrt]'")
+    assert why.endswith("to use Stand-in GPU 0 (sm86), run: pip install '/path/to/lesioncli[tensorrt]'")
 
 
 def test_a_lost_device_keeps_what_is_done_and_a_rerun_goes_on(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lesioncli.backends.base import Engine, Layout, Manifest
 from lesioncli.backends.driver import find_gpus
-from lesioncli.errors import EngineError, LesionError
+from lesioncli.errors import EngineError, LesionError, install_command
 from lesioncli.files import PRETRAINED, sha256_of
 from lesioncli.spec import ModelSpec
 
@@ -36,7 +36,7 @@ def _best_backend() -> tuple[str, str]:
         fits = vendor is TENSORRT or gpus[0].target in RTX_TARGETS
         if fits and any(map(find_spec, vendor.modules)) and find_spec("pycuda"):
             return vendor.backend, f"{gpus[0]}, and {vendor.title} is installed"
-    return "openvino", f"the CPU engine; to use {gpus[0]}, run: pip install 'lesioncli[tensorrt]'"
+    return "openvino", f"the CPU engine; to use {gpus[0]}, run: {install_command('tensorrt')}"
 
 
 def shipped_onnx(model: str = SHIPPED_MODEL) -> Path:

@@ -12,13 +12,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from lesioncli.errors import ImageError, InputError
+from lesioncli.evaluation import masks as true_masks
 from lesioncli.inference.geometry import UInt8, to_network, to_upright
 from lesioncli.inference.images import SUFFIXES, Decoded, decode
 from lesioncli.training.augment import augment
@@ -142,15 +142,11 @@ def _label_values(row: dict[str, str], path: Path, line: int) -> tuple[float, ..
 
 
 def read_mask(path: Path) -> UInt8:
-    """A mask (H, W) as 0 or 255; InputError where it cannot be read."""
+    """A mask (H, W) as 0 or 255, read as strictly as `evaluate` reads it; InputError where it is no 0/255 mask."""
     try:
-        data = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    mask = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if data.size else None
-    if mask is None:
-        raise InputError(f"{path}: not a readable mask")
-    return np.where(mask > 128, np.uint8(255), np.uint8(0))
+        return true_masks.read_mask(path, "truth").lesion * np.uint8(255)
+    except ImageError as error:
+        raise InputError(f"{path}: {error.reason}") from error
 
 
 def read_mask_of(sample: Sample, stored_hw: tuple[int, int]) -> UInt8:

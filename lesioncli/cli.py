@@ -557,7 +557,7 @@ def engines(
 @app.command()
 def doctor(json_output: Json = False) -> None:
     """Say what is installed, which engine would run and why, and what command fixes what is missing."""
-    from rich.table import Column, Table
+    from rich.table import Table
 
     from lesioncli.doctor import examine
 
@@ -565,10 +565,13 @@ def doctor(json_output: Json = False) -> None:
     if json_output:
         print_json([dataclasses.asdict(each) for each in findings])
     else:
-        table = Table(*(Column(name, overflow="fold") for name in ("what", "state", "fix")), box=None)
+        table = Table("what", "state", box=None)
         for each in findings:
-            table.add_row(each.subject, plain(each.state), plain(each.fix))
+            table.add_row(each.subject, plain(each.state))
         out.print(table)
+        for each in findings:  # whole, so that a command can be copied
+            if each.fix:
+                out.print(f"to fix {each.subject}: {plain(each.fix)}", soft_wrap=True)
     if any(each.needed and each.fix for each in findings):
         raise typer.Exit(4)
 

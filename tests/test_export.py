@@ -17,7 +17,7 @@ from lesioncli.demo import draw_case
 from lesioncli.inference.geometry import UInt8
 from lesioncli.spec import METADATA_KEY, ModelSpec
 from lesioncli.training.checkpoint import load_checkpoint, make_network, save_checkpoint
-from lesioncli.training.export import export_checkpoint
+from lesioncli.training.export import _answers, export_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -166,3 +166,25 @@ def test_onnx_reference_answers_as_torch(exported: Exported, pictures: UInt8) ->
     found = ReferenceEvaluator(str(exported.path)).run(None, {"image": pictures[:1]})
     assert isinstance(found, list)
     assert_agree(found, by_hand(exported.network, pictures[:1]))
+
+
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
+def test_a_mask_of_nans_has_scores_of_nans_in_an_engine(exported: Exported, tmp_path: Path, precision: str) -> None:
+    """Its bytes are 0, as those of a picture without a lesion."""
+    model = onnx.load(exported.path)
+    (bias,) = [each for each in model.graph.initializer if each.name.endswith("decoder.logits.bias")]
+    bias.CopyFrom(onnx.numpy_helper.from_array(np.full(1, np.nan, np.float32), bias.name))
+    onnx.save(model, tmp_path / "nan.onnx")
+    found = openvino.Core().compile_model(tmp_path / "nan.onnx", "CPU", {"INFERENCE_PRECISION_HINT": precision})(
+        np.zeros((2, HEIGHT, WIDTH, 3), np.uint8)
+    )
+    assert np.isnan(found["scores"]).all()
+
+
+def test_a_nan_in_one_mask_leaves_the_scores_of_others() -> None:
+    lesion, scores = torch.full((3, 1, 4, 5), 0.25), torch.full((3, 2), 0.5)
+    lesion[1, 0, 2, 3] = torch.nan
+    pixels, answered = _answers(lesion, scores)
+    assert (pixels[[0, 2]] == 64).all()
+    assert answered.isnan().all(1).tolist() == [False, True, False]
+    assert (answered[[0, 2]] == 0.5).all()

@@ -4,7 +4,8 @@ Input  image  uint8 (N, H, W, 3), RGB.
 Output mask   uint8 (N, H, W), lesion probability x 255; scores float32 (N, K), in the order of spec.classes; of a
        cascade also agreement float32 (N,), the Jaccard of its two masks.
 Normalisation, sigmoid and rounding are inside. The first node is a Cast and so is the last before `mask`, since
-TensorRT takes nothing else on uint8. N is dynamic, and so are H and W, as multiples of 32.
+TensorRT takes nothing else on uint8. N is dynamic, and so are H and W, as multiples of 32. Scores are nan where the
+mask is not a number, which its bytes cannot say.
 """
 
 import logging
@@ -39,7 +40,7 @@ class MultitaskGraph(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         mask_logits, class_logits = self.network(_rgb(image))
-        return _pixels(mask_logits), self.network.class_probabilities(class_logits)
+        return _answers(mask_logits.sigmoid(), self.network.class_probabilities(class_logits))
 
 
 class CascadeGraph(nn.Module):
@@ -54,7 +55,8 @@ class CascadeGraph(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         cascade = self.network(_rgb(image))
         scores = self.network.class_probabilities(cascade.class_logits)
-        return _pixels(cascade.mask_logits), scores, agreement(cascade.coarse_logits, cascade.enhanced_logits)
+        answers = _answers(cascade.mask_logits.sigmoid(), scores)
+        return *answers, agreement(cascade.coarse_logits, cascade.enhanced_logits)
 
 
 def agreement(first: Tensor, second: Tensor) -> Tensor:
@@ -69,8 +71,14 @@ def _rgb(image: Tensor) -> Tensor:
     return image.float().permute(0, 3, 1, 2) / 255
 
 
-def _pixels(mask_logits: Tensor) -> Tensor:
-    return torch.round(mask_logits.squeeze(1).sigmoid() * 255).to(torch.uint8)
+def _answers(lesion: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Lesion probability (N, 1, H, W) as bytes (N, H, W), and scores (N, K): nan where the probability has a nan.
+
+    A byte cannot be nan: such a mask would pass for one of a picture without a lesion, and the surest of all.
+    """
+    pixels = torch.round(lesion.squeeze(1) * 255).to(torch.uint8)
+    has_nan = lesion.mean((1, 2, 3)).isnan()  # a comparison with nan would not do: OpenVINO's is true
+    return pixels, torch.where(has_nan[:, None], torch.full_like(scores, torch.nan), scores)
 
 
 def graph_of(network: nn.Module) -> MultitaskGraph | CascadeGraph:

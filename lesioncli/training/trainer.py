@@ -347,7 +347,8 @@ def _write_history(folder: Path, history: list[dict[str, float]]) -> None:
     """history.csv, one row an epoch, and curves.png."""
     with written_whole(folder / "history.csv") as aside:
         pandas.DataFrame(history).round(6).to_csv(aside, index=False)
-    _plot_history(folder / "curves.png", history)
+    with written_whole(folder / "curves.png") as aside:
+        _plot_history(aside, history)
 
 
 def _plot_history(path: Path, history: list[dict[str, float]]) -> None:
@@ -362,4 +363,4 @@ def _plot_history(path: Path, history: list[dict[str, float]]) -> None:
         scores.plot(epochs, [row[name] for row in history], marker=".", label=name.replace("_", " "))
     scores.set(title="validation", xlabel="epoch", ylim=(0, 1.02))
     scores.legend(loc="lower right")
-    figure.savefig(path)
+    figure.savefig(path, format="png")

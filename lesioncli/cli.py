@@ -609,7 +609,8 @@ def train(
     fabric, precision = make_fabric(chosen)
     first = fabric.is_global_zero  # of several processes, one speaks
     if first:
-        say(f"{len(training)} training and {len(held_out)} validation samples; device {chosen}: {reason}; {precision}")
+        counts = [f"{len(each)} ({sum(one.is_labelled for one in each)} labelled)" for each in (training, held_out)]
+        say(f"{counts[0]} training and {counts[1]} validation samples; device {chosen}: {reason}; {precision}")
     with training_progress(first) as (on_step, on_epoch):
         task = Task(
             resolved, training, held_out, run_folder, seed, start, on_step, on_epoch, say if first else lambda _: None

@@ -134,6 +134,26 @@ def test_labels_without_an_image_are_passed_over_and_images_without_a_label_are_
     np.testing.assert_array_equal(labels, [[np.nan, np.nan], [np.nan, 1], [np.nan, np.nan]])
 
 
+def test_ids_of_labels_may_have_the_suffix_of_the_picture(tmp_path: Path) -> None:
+    folder = plain(tmp_path)
+    write_labels(folder / "labels.csv", [["x0.jpg", 0, 1]])
+    first, second, _ = read_samples(folder, "Training")
+    assert (first.labels, first.is_labelled, second.is_labelled) == ((0, 1), True, False)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [([["x0", 1, 0], ["x0", 0, 1]], "'x0' is there twice"), ([["y", 1, 0]], "such as y, are none of x0")],
+)
+def test_labels_of_one_image_twice_or_of_no_image_are_refused(
+    tmp_path: Path, rows: list[list[object]], said: str
+) -> None:
+    folder = plain(tmp_path)
+    write_labels(folder / "labels.csv", rows)
+    with pytest.raises(InputError, match=said):
+        read_samples(folder, "Training")
+
+
 def test_a_plain_folder_without_labels_trains_the_mask_alone(tmp_path: Path) -> None:
     folder = plain(tmp_path)
     (folder / "labels.csv").unlink()
@@ -168,7 +188,7 @@ def without_layout(folder: Path) -> Path:
 
 def with_wrong_label(folder: Path) -> Path:
     write_labels(folder / "labels.csv", [["x0", 1, 0], ["x1", "yes", 0]])
-    return folder / "labels.csv, line 3"
+    return folder / "labels.csv: melanoma of x1 is 'yes'"
 
 
 def with_short_row(folder: Path) -> Path:

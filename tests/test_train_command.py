@@ -66,7 +66,7 @@ def trained(folder: Path) -> subprocess.CompletedProcess[str]:
 
 def test_every_stage_says_where_it_starts_and_what_came_of_it(trained: subprocess.CompletedProcess[str]) -> None:
     assert trained.returncode == 0, trained.stderr
-    assert "8 training and 3 validation samples; device cpu" in trained.stderr
+    assert "8 (8 labelled) training and 3 (3 labelled) validation samples; device cpu" in trained.stderr
     assert "mask-cn: initial weights: none" in trained.stderr
     assert (
         "enhanced-sn: initial weights: coarse_sn, but for 6 tensors of the layer that takes the map" in trained.stderr

@@ -6,10 +6,10 @@ DIR/ISIC-2017_Training_Part3_GroundTruth.csv                               DIR/l
 the same with Validation in place of Training; or, as `evaluate` takes them, masks and labels.csv both in DIR/labels/
 """
 
-import csv
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +19,12 @@ from torch.utils.data import Dataset, Sampler
 
 from lesioncli.errors import ImageError, InputError
 from lesioncli.evaluation import masks as true_masks
+from lesioncli.evaluation.tables import read_columns
 from lesioncli.inference.geometry import UInt8, to_network, to_upright
 from lesioncli.inference.images import SUFFIXES, Decoded, decode
 from lesioncli.training.augment import augment
 from lesioncli.training.recipe import AugmentSettings
 
-ID_COLUMNS = ("image_id", "image", "isic_id")
 LABELS = ("melanoma", "seborrheic_keratosis")  # what a label file says; neither is a nevus
 
 Key = tuple[int, int, int]
@@ -39,6 +39,10 @@ class Sample:
     mask: Path
     labels: tuple[float, ...]
 
+    @property
+    def is_labelled(self) -> bool:
+        return not all(map(isnan, self.labels))
+
 
 def read_samples(folder: Path, split: str, exclude: Iterable[str] = ()) -> list[Sample]:
     """The samples of a folder in either layout, sorted by name; `split` is "Training" or "Validation".
@@ -47,18 +51,13 @@ def read_samples(folder: Path, split: str, exclude: Iterable[str] = ()) -> list[
     images that only the label file lists are left out, since reduced copies of a set keep the whole label file.
     """
     images, masks, labels_csv = _locate(folder, split)
-    labels = _read_labels(labels_csv) if labels_csv.exists() else {}
-    unknown = (float("nan"),) * len(LABELS)
     skipped = set(exclude)
-    paths = sorted(path for path in images.iterdir() if _is_picture(path))
-    samples = [
-        Sample(path.stem, path, _mask_of(path.stem, masks), labels.get(path.stem, unknown))
-        for path in paths
-        if path.stem not in skipped
-    ]
-    if not samples:
+    paths = sorted(path for path in images.iterdir() if _is_picture(path) and path.stem not in skipped)
+    if not paths:
         raise InputError(f"{images}: no images ({', '.join(sorted(SUFFIXES))})")
-    return samples
+    labels = _read_labels(labels_csv, {path.stem for path in paths}) if labels_csv.exists() else {}
+    unknown = (float("nan"),) * len(LABELS)
+    return [Sample(path.stem, path, _mask_of(path.stem, masks), labels.get(path.stem, unknown)) for path in paths]
 
 
 def collect(
@@ -119,26 +118,24 @@ def _mask_of(name: str, masks: Path) -> Path:
     raise InputError(f"{masks}: no mask {name}_segmentation.png or {name}.png for image {name}")
 
 
-def _read_labels(path: Path) -> dict[str, tuple[float, ...]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = reader.fieldnames or ()
-            id_column = next((each for each in ID_COLUMNS if each in columns), None)
-            if id_column is None or not set(LABELS) <= set(columns):
-                raise InputError(f"{path}: needs the columns image, {', '.join(LABELS)}; it has {', '.join(columns)}")
-            return {row[id_column]: _label_values(row, path, reader.line_num) for row in reader}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not a readable CSV file in UTF-8 ({error})") from error
+def _read_labels(path: Path, names: Collection[str]) -> dict[str, tuple[float, ...]]:
+    """Labels by image, read as `evaluate` reads them; InputError where they are of none of the images in `names`."""
+    columns = read_columns(path, LABELS)
+    if missing := [name for name in LABELS if name not in columns]:
+        raise InputError(f"{path}: no column {', '.join(missing)}; it needs image, {', '.join(LABELS)}")
+    found = {
+        name: tuple(_label(columns[column][name], f"{path}: {column} of {name}") for column in LABELS)
+        for name in columns[LABELS[0]]
+    }
+    if not found.keys() & names:
+        raise InputError(f"{path}: its images, such as {next(iter(found), 'none')}, are none of {min(names)} and so on")
+    return found
 
 
-def _label_values(row: dict[str, str], path: Path, line: int) -> tuple[float, ...]:
-    values = []
-    for name in LABELS:
-        if row[name] not in ("0", "1", "0.0", "1.0", ""):
-            raise InputError(f"{path}, line {line}: {name} is {row[name]!r}; it must be 0, 1 or empty")
-        values.append(float(row[name] or "nan"))
-    return tuple(values)
+def _label(text: str, what: str) -> float:
+    if text not in ("0", "1", "0.0", "1.0", ""):
+        raise InputError(f"{what} is {text!r}; it must be 0, 1 or empty")
+    return float(text or "nan")
 
 
 def read_mask(path: Path) -> UInt8:

@@ -135,6 +135,21 @@ def test_weights_have_their_part_in_intervals(here: Path) -> None:
     assert even["scores"]["overall"] == even["scores"]["validation"]
 
 
+@pytest.mark.parametrize("protocol", ["plain", "isic2017"])
+def test_weights_count_in_the_documents_of_a_challenge_alone(protocol: str, here: Path) -> None:
+    rows = [f"{name_of(number)},{is_kind(number)[0]},{number % 4},{number % 2}" for number in range(IMAGES)]
+    labels = write(here / "weighted.csv", "image,melanoma,score_weight,validation_weight", *rows)
+    without = write(here / "plain.csv", "image,melanoma", *(row.rsplit(",", 2)[0] for row in rows))
+    weighted, even = (judged(here, protocol=protocol, labels=each, by=["lesion_size"]) for each in (labels, without))
+    same = ("auc", "intervals", "per_class", "per_class_intervals", "confusion", "groups")
+    assert all(getattr(weighted, name) == getattr(even, name) for name in same)
+    assert weighted.per_class["melanoma"]["auc"] == pytest.approx(weighted.auc["melanoma"])
+    alike = protocol == "plain"
+    assert (weighted.score_document == even.score_document) is alike
+    assert (weighted.official_intervals == even.official_intervals) is alike
+    assert bool(weighted.notes) is not alike
+
+
 def test_without_official_figures_there_are_no_intervals_of_them(here: Path) -> None:
     (here / "masks" / f"{name_of(0)}.png").unlink()
     assert set(judged(here, protocol="isic2018").official_intervals) == {"scores"}

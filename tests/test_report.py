@@ -24,10 +24,10 @@ from test_cli import call
 from lesioncli.demo import draw_case
 from lesioncli.errors import InputError, MissingPackageError
 from lesioncli.evaluation.evaluate import Evaluation, evaluate
-from lesioncli.evaluation.scores import calibration_bins, calibration_error, roc
+from lesioncli.evaluation.scores import Roc, auc, calibration_bins, calibration_error, roc
 from lesioncli.inference.geometry import from_upright, to_upright
 from lesioncli.inference.outputs import write_mask
-from lesioncli.report import pictures, plots
+from lesioncli.report import figures, pictures, plots
 from lesioncli.report.cases import Case, choose_sources, collect, find_photographs, read_scores_csv
 from lesioncli.report.page import Written, write_report
 from lesioncli.report.pictures import GRID, SIDE_PX, draw, draw_all
@@ -455,6 +455,20 @@ def test_labels_alone_give_the_figures_of_the_classes(run: DrawnRun) -> None:
     assert f"{evaluation.auc_mean:.3f}" in page.text
     assert "ROC curves" in page.text
     assert page.cases["case_1"]["state"] == "segmented"
+
+
+def test_a_curve_is_that_of_the_figure_under_it_whatever_an_image_weighs(
+    run: DrawnRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [line for line in (run.labels / "labels.csv").read_text().splitlines() if line]
+    weights = ["score_weight", *(number % 3 for number in range(len(rows) - 1))]
+    (run.labels / "labels.csv").write_text("".join(f"{row},{each}\n" for row, each in zip(rows, weights, strict=True)))
+    evaluation = judged(run)
+    drawn: dict[str, Roc] = {}
+    monkeypatch.setattr(plots, "roc_curves", lambda curves, _: drawn.update(curves) or "<svg/>")
+    figures.plots(list(cases_of(run, evaluation).values()), (), evaluation)
+    assert {name.replace(" ", "_"): float(auc(curve)) for name, curve in drawn.items()} == pytest.approx(evaluation.auc)
+    assert len(drawn) == 2
 
 
 def test_nothing_reaches_out(run: DrawnRun) -> None:

@@ -58,7 +58,8 @@ class Evaluation:
     there is none, and empty where no case was scored. `auc` is per class in the labels, over the `auc_count` ids with a
     score, and nan where those have one label only; it is empty where there are no labels or no scores. `per_class` has
     the further metrics of each class, `confusion` its counts, and `matrix` those of the highest score, where each image
-    is in one class. `score_problems` names the other labelled ids and says why. `intervals` are 95 %
+    is in one class. In all of these each image counts once; what it weighs by its labels counts in the documents of a
+    challenge alone. `score_problems` names the other labelled ids and says why. `intervals` are 95 %
     bootstrap intervals for the keys of `means` and `auc` and for AUC_MEAN, `per_class_intervals` for those of
     `per_class`, and `official_intervals` for the paths in the two documents, except where the value itself is nan.
     `mask_document` and `score_document` are what the official scorer prints, and `ranking` what the protocol ranks by;
@@ -156,7 +157,7 @@ def evaluate(
         scored=scored,
         groups=_groups(texts, judged, masks, rules, seed),
         comparison=_compare(how, true, other, masks, scored, seed) if other else None,
-        notes=(*true.notes, *notes, *_one_label(scored), *_weightless(true.labels, scored)),
+        notes=(*true.notes, *notes, *_one_label(scored), *_weightless(true.labels, scored, rules)),
     )
 
 
@@ -260,18 +261,19 @@ def _aucs(scored: Scored, seed: int) -> tuple[dict[str, float], dict[str, Interv
 
 def _resampled(scored: Scored, seed: int) -> list[dict[str, NDArray[np.float64]]]:
     """Every metric of each class in each resample; nothing where there are no scores."""
-    return bootstrap_metrics(scored.labels, scored.scores, scored.weights[:, 0], seed) if scored.labels.size else []
+    even = np.ones(len(scored.labels))
+    return bootstrap_metrics(scored.labels, scored.scores, even, seed) if scored.labels.size else []
 
 
 def _per_class(
     scored: Scored, resampled: Sequence[Mapping[str, NDArray[np.float64]]], above: float, seed: int
 ) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, Interval]]]:
     """Every metric of each class, and their intervals; `resampled` is for the challenges' threshold."""
-    weights = scored.weights[:, 0]
+    even = np.ones(len(scored.labels))
     columns = zip(scored.labels.T, scored.scores.T, strict=True)
-    values = dict(zip(scored.classes, [class_metrics(*each, weights, above) for each in columns], strict=True))
+    values = dict(zip(scored.classes, [class_metrics(*each, even, above) for each in columns], strict=True))
     if resampled and above != POSITIVE_ABOVE:
-        resampled = bootstrap_metrics(scored.labels, scored.scores, weights, seed, above)
+        resampled = bootstrap_metrics(scored.labels, scored.scores, even, seed, above)
     intervals = {
         name: {metric: percentile_interval(each[metric]) for metric in each if not math.isnan(values[name][metric])}
         for name, each in zip(scored.classes, resampled, strict=bool(resampled))
@@ -280,10 +282,10 @@ def _per_class(
 
 
 def _confusion(scored: Scored, above: float) -> dict[str, Counts]:
-    """Images by class, each counted once whatever it weighs."""
-    every = np.ones(len(scored.labels))
+    """Images by class."""
+    even = np.ones(len(scored.labels))
     columns = zip(scored.classes, scored.labels.T, scored.scores.T, strict=True)
-    return {name: count_scores(labels, scores, every, above) for name, labels, scores in columns if labels.size}
+    return {name: count_scores(labels, scores, even, above) for name, labels, scores in columns if labels.size}
 
 
 def _matrix(scored: Scored) -> Matrix | None:
@@ -307,9 +309,11 @@ def _one_label(scored: Scored) -> tuple[str, ...]:
     )
 
 
-def _weightless(labels: Labels, scored: Scored) -> tuple[str, ...]:
+def _weightless(labels: Labels, scored: Scored, rules: Protocol) -> tuple[str, ...]:
     """Which images count for nothing: the truth may say so, and the official scorer does of one."""
-    none = [name for name, (weight, _) in labels.weights.items() if not weight] if scored.ids else []
+    if not (rules.weighted and scored.ids):
+        return ()
+    none = [name for name, (weight, _) in labels.weights.items() if not weight]
     return (f"of weight 0, so in no official figure of scores: {', '.join(none)}",) if none else ()
 
 
@@ -320,7 +324,12 @@ def _official(judged: Judged, rules: Protocol) -> tuple[Mapping[str, Any], Mappi
     masks = mask_document(cases) if len(cases) == len(judged.cases) or not rules.complete else {}
     if scored.problems and rules.complete:
         return masks, {}
-    return masks, score_document(scored.classes, scored.labels, scored.scores, scored.weights, rules)
+    return masks, score_document(scored.classes, scored.labels, scored.scores, _official_weights(scored, rules), rules)
+
+
+def _official_weights(scored: Scored, rules: Protocol) -> NDArray[np.float64]:
+    """What each image counts in the document of scores, and in its validation (N, 2)."""
+    return scored.weights if rules.weighted else np.ones_like(scored.weights)
 
 
 def _official_intervals(
@@ -336,6 +345,6 @@ def _official_intervals(
     if documents[0]:
         found["masks"] = mask_intervals(of_means)
     if documents[1]:
-        table = scored.classes, scored.labels, scored.scores, scored.weights
+        table = scored.classes, scored.labels, scored.scores, _official_weights(scored, rules)
         found["scores"] = score_intervals(*table, rules, resampled, seed)
     return found

@@ -55,6 +55,7 @@ class CaseResult:
 class Scored(NamedTuple):
     """Labels and scores (N, K) and weights (N, 2) of the labelled ids that have both, and what is wrong with others.
 
+    The weights, for score and validation, are those of a challenge's documents; all else counts each id once.
     `ids` are those of the labels, and `rows` the names of their scores. `nevus` (N,) are the scores of that class where
     the labels leave it to be what the other two are not; nan where there are none.
     """

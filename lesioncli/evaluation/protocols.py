@@ -7,6 +7,7 @@ masks always the thresholded Jaccard. What a challenge ranked by, which is somet
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,20 +29,22 @@ class Protocol:
 
     Masks are ranked by the mean `mask_metric`, scores by `score_metric`: the mean of this metric over the classes, or
     the balanced accuracy. Where `isic_names`, a file belongs to the image whose number of seven digits it names.
-    Where `complete`, there are no official figures unless every image could be judged.
+    Where `complete`, there are no official figures unless every image could be judged. Where `weighted`, an image
+    counts in the document of scores what it weighs by its labels, as in the official scorer; else once, as everywhere.
     """
 
     mask_metric: str
     score_metric: str
     isic_names: bool
     complete: bool
+    weighted: bool
 
 
 PROTOCOLS: Mapping[str, Protocol] = {
-    "plain": Protocol("jaccard", "auc", isic_names=False, complete=False),
-    "isic2017": Protocol("jaccard", "auc", isic_names=True, complete=True),
-    "isic2018": Protocol("threshold_jaccard", "balanced_accuracy", isic_names=True, complete=True),
-    "ph2": Protocol("jaccard", "auc", isic_names=False, complete=True),
+    "plain": Protocol("jaccard", "auc", isic_names=False, complete=False, weighted=False),
+    "isic2017": Protocol("jaccard", "auc", isic_names=True, complete=True, weighted=True),
+    "isic2018": Protocol("threshold_jaccard", "balanced_accuracy", isic_names=True, complete=True, weighted=True),
+    "ph2": Protocol("jaccard", "auc", isic_names=False, complete=True, weighted=False),
 }
 
 
@@ -109,15 +112,13 @@ def score_intervals(
 ) -> dict[str, Interval]:
     """The intervals of what score_document() has, by their path in it; none of what is undefined.
 
-    `resampled` is what bootstrap_metrics() finds with the first of the weights and the same seed.
+    `resampled` is what bootstrap_metrics() finds with the same seed where each image counts once.
     """
     if not labels.size:
         return {}
-    overall = _by_path(classes, labels, scores, weights[:, 0], resampled, seed)
-    validation = overall
-    if (weights[:, 0] != weights[:, 1]).any():
-        again = bootstrap_metrics(labels, scores, weights[:, 1], seed)
-        validation = _by_path(classes, labels, scores, weights[:, 1], again, seed)
+    by_column = partial(_by_path, classes, labels, scores, resampled=resampled, seed=seed)
+    overall = by_column(weights[:, 0])
+    validation = by_column(weights[:, 1]) if (weights[:, 0] != weights[:, 1]).any() else overall
     part = "aggregate" if protocol.score_metric == "balanced_accuracy" else "macro_average"
     ranked = f"{part}.{protocol.score_metric}"
     every = {"overall": overall[ranked], "validation": validation[ranked], **overall}
@@ -133,7 +134,9 @@ def _by_path(
     resampled: Sequence[Mapping[str, NDArray[np.float64]]],
     seed: int,
 ) -> dict[str, NDArray[np.float64]]:
-    """What _judge() has, by its path, in each resample."""
+    """What _judge() has, by its path, in each resample; drawn anew where an image counts more or less than once."""
+    if (weights != 1).any():
+        resampled = bootstrap_metrics(labels, scores, weights, seed)
     by_class = dict(zip(classes, resampled, strict=True))
     balanced = [balanced_accuracy(labels, scores, draws * weights) for draws in resamples(len(labels), seed)]
     return {

@@ -265,13 +265,13 @@ def _confidence_plot(cases: Sequence[Case]) -> Plot | None:
 
 def _class_plots(scored: Scored, evaluation: Evaluation) -> list[Plot]:
     columns = {
-        readable(name): (labels, scores, scored.weights[:, 0])
+        readable(name): (labels, scores, np.ones(len(labels)))
         for name, labels, scores in zip(scored.classes, scored.labels.T, scored.scores.T, strict=True)
     }
     curves = {name: curve for name, each in columns.items() if (curve := roc(*each))}
     if not curves:
         return []
-    shares = {name: float(np.average(labels, weights=weights)) for name, (labels, _, weights) in columns.items()}
+    shares = {name: float(labels.mean()) for name, (labels, *_) in columns.items()}
     positive = "; ".join(f"{name}: {int(labels.sum())} of {len(labels)}" for name, (labels, *_) in columns.items())
     by_name = {readable(name): value for name, value in evaluation.auc.items()}
     aucs = ", ".join(f"{name} {by_name[name]:.3f}" for name in curves)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from lesioncli.evaluation import bootstrap
-from lesioncli.evaluation.bootstrap import auc, bootstrap_aucs, bootstrap_means
+from lesioncli.evaluation.bootstrap import auc, bootstrap_aucs, bootstrap_means, joint_interval
 from lesioncli.evaluation.bootstrap import percentile_interval as interval
 
 Bools = NDArray[np.bool_]
@@ -128,6 +128,14 @@ def test_resamples_without_a_positive_are_left_out_of_the_interval() -> None:
 
 def test_interval_is_the_middle_95_percent() -> None:
     assert interval(np.array([*np.arange(1001.0), math.nan])) == (25.0, 975.0)
+
+
+def test_a_joint_interval_is_a_percentile_where_there_is_one_and_normal_beyond() -> None:
+    values = np.random.default_rng(0).normal(3, 2, 2000)
+    assert joint_interval(values, 1) == interval(values)
+    assert joint_interval(values, 50) == interval(values, 0.999)
+    assert joint_interval(values, 1000) == pytest.approx((3 - 2 * 4.06, 3 + 2 * 4.06), abs=0.3)  # of a normal table
+    assert all(math.isnan(end) for end in joint_interval(np.array([math.nan]), 3))
 
 
 @pytest.mark.parametrize(("images", "expected"), [(10, 2000), (100_000, 2000), (400_000, 500), (5_000_000, 200)])

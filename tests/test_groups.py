@@ -71,6 +71,16 @@ def test_a_difference_is_group_minus_rest_in_an_interval_for_all_groups() -> Non
     )
 
 
+def test_an_interval_is_wider_where_more_figures_are_judged() -> None:
+    values = np.random.default_rng(0).random((2, 90))
+    kinds = column(*(["a"] * 30 + ["b"] * 30 + ["c"] * 30))
+    two = masks(jaccard=values[0], dice=values[1])
+    drawn = np.random.default_rng(3).integers(90, size=(2000, 90))
+    apart = [values[0, rows[rows < 30]].mean() - values[0, rows[rows >= 30]].mean() for rows in drawn]
+    found = by_name(split(kinds, two, NO_SCORES, ["jaccard", "dice"], seed=3))
+    assert found["a"].differences["jaccard"][1:3] == pytest.approx(np.percentile(apart, (2.5 / 6, 100 - 2.5 / 6)))
+
+
 def test_aucs_of_a_group_are_those_of_scikit_learn() -> None:
     rng = np.random.default_rng(1)
     labels = rng.random((200, 2)) < 0.4
@@ -94,7 +104,7 @@ def test_an_auc_of_too_few_of_a_label_has_no_interval_and_is_not_judged() -> Non
     found = by_name(
         split(kinds, NO_MASKS, scored(labels, np.random.default_rng(0).random((100, 1)), "mel"), ["mel"], 0)
     )
-    assert not math.isnan(found["a"].figures["mel"].low) or found["a"].figures["mel"].images == 35
+    assert not math.isnan(found["a"].figures["mel"].low)
     assert not found["a"].differences
     assert not found["b"].differences
 
@@ -133,14 +143,15 @@ def test_behind_is_an_interval_wholly_below_zero(high: float, behind: tuple[str,
     assert (group.behind, group.flagged) == (behind, bool(behind))
 
 
-def flags(shift: float, tries: int) -> list[tuple[str, ...]]:
-    """The groups behind, in columns of four groups of skewed values, the last `shift` below the others."""
+def flags(shift: float, tries: int, figures: int = 1) -> list[tuple[str, ...]]:
+    """The groups behind, in columns of four groups of skewed figures, the last `shift` below the others."""
+    names = [f"figure_{number}" for number in range(figures)]
     found: list[tuple[str, ...]] = []
     for seed in range(tries):
         rng = np.random.default_rng(seed)
         kinds = rng.permutation(["a"] * 20 + ["b"] * 40 + ["c"] * 60 + ["last"] * 80)
-        values = rng.beta(6, 1.5, 200) - shift * (kinds == "last")
-        some = split(column(*kinds), masks(jaccard=values), NO_SCORES, ["jaccard"], seed)
+        values = {name: rng.beta(6, 1.5, 200) - shift * (kinds == "last") for name in names}
+        some = split(column(*kinds), masks(**values), NO_SCORES, names, seed)
         found.append(tuple(group.group for group in some if group.flagged))
     return found
 
@@ -149,6 +160,14 @@ def test_chance_seldom_raises_a_flag_and_a_real_gap_does(monkeypatch: pytest.Mon
     monkeypatch.setattr(bootstrap, "RESAMPLES", 800)
     assert sum(bool(each) for each in flags(0, 200)) <= 16  # 5 of 200 by the lower half of 5 %, and 20 images are few
     assert sum(each == ("last",) for each in flags(0.15, 40)) >= 36
+
+
+@pytest.mark.parametrize("resamples", [800, 1400])  # tails of less than one resample, and of more
+def test_chance_seldom_raises_a_flag_however_many_figures_are_judged(
+    resamples: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bootstrap, "RESAMPLES", resamples)
+    assert sum(bool(each) for each in flags(0, 100, figures=8)) <= 8
 
 
 def test_too_few_is_what_the_readme_says() -> None:

@@ -6,6 +6,7 @@ area under the ROC curve with ties counted half (Mann-Whitney).
 
 import math
 from collections.abc import Iterator, Sequence
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -115,6 +116,19 @@ def percentile_interval(resampled: NDArray[np.float64], level: float = LEVEL) ->
     tail = round(50 * (1 - level), 9)  # 2.5 of 95 %, whatever floating point makes of it
     low, high = np.percentile(known, (tail, 100 - tail))
     return float(low), float(high)
+
+
+def joint_interval(resampled: NDArray[np.float64], intervals: int) -> tuple[float, float]:
+    """One of so many `intervals` that all of them together hold their figures at LEVEL (Bonferroni).
+
+    Where its tails are less than one resample, it is the normal interval of the same spread: there is no percentile.
+    """
+    level = 1 - (1 - LEVEL) / intervals
+    known = resampled[~np.isnan(resampled)]
+    if not known.size or known.size * (1 - level) / 2 >= 1:
+        return percentile_interval(known, level)
+    middle, reach = known.mean(), NormalDist().inv_cdf((1 + level) / 2) * known.std()
+    return float(middle - reach), float(middle + reach)
 
 
 def resamples(images: int, seed: int) -> Iterator[NDArray[np.float64]]:

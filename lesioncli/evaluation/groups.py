@@ -1,8 +1,8 @@
 """Figures of each group of images, and which groups fall clearly behind all others.
 
 Group and rest are drawn in the same bootstrap resamples. A group is behind in a figure where the interval of the
-difference, group minus rest, lies wholly below zero. That interval is widened for the number of groups that are judged
-(Bonferroni): of columns that make no difference, at most about one in twenty has a flag.
+difference, group minus rest, lies wholly below zero. That interval is widened for the number of differences that are
+judged, groups times figures (Bonferroni): of columns that make no difference, at most about one in twenty has a flag.
 """
 
 import math
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from lesioncli.evaluation.bootstrap import (
     AUC_MEAN,
-    LEVEL,
     auc,
     bootstrap_aucs_of_parts,
     bootstrap_means_of_parts,
+    joint_interval,
     means,
     percentile_interval,
 )
@@ -139,16 +139,15 @@ def _differences(
     groups: Sequence[Mapping[str, _Part]], rests: Sequence[Mapping[str, _Part]], judged_by: Sequence[str]
 ) -> list[dict[str, Figure]]:
     """Group minus rest, for each group and figure that there are enough images for."""
+    judged = [
+        (number, name)
+        for name in judged_by
+        for number, (group, rest) in enumerate(zip(groups, rests, strict=True))
+        if name in group and name in rest and group[name].enough and rest[name].enough
+    ]
     found: list[dict[str, Figure]] = [{} for _ in groups]
-    for name in judged_by:
-        judged = [
-            number
-            for number, (group, rest) in enumerate(zip(groups, rests, strict=True))
-            if name in group and name in rest and group[name].enough and rest[name].enough
-        ]
-        level = 1 - (1 - LEVEL) / max(1, len(judged))
-        for number in judged:
-            group, rest = groups[number][name], rests[number][name]
-            low, high = percentile_interval(group.resampled - rest.resampled, level)
-            found[number][name] = Figure(group.value - rest.value, low, high, group.images)
+    for number, name in judged:
+        group, rest = groups[number][name], rests[number][name]
+        low, high = joint_interval(group.resampled - rest.resampled, len(judged))
+        found[number][name] = Figure(group.value - rest.value, low, high, group.images)
     return found

@@ -24,7 +24,7 @@ MISSING = {"", "unknown", "nan", "na", "n/a", "none", "null"}
 
 MOST_VALUES = 6  # numbers of more values than this are cut into bands
 AGE_BAND = 20  # years: fixed, so that data sets can be compared
-MOST_GROUPS = 30  # at more, nothing could be found behind all others: 2000 resamples have no such tails
+MOST_GROUPS = 30  # at more, an interval for all of them is so wide that nothing could be found behind all others
 
 
 class Column(NamedTuple):

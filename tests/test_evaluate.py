@@ -619,6 +619,48 @@ def test_spellings_of_labels(header: str, name: str, scored: tuple[Path, Path]) 
     assert (evaluation.auc, evaluation.auc_count) == ({"melanoma": 1.0}, 2)
 
 
+@pytest.mark.parametrize("header", ["Seborrheic keratosis,Melanoma", "seborrheic-keratosis,melanoma"])
+def test_a_blank_or_hyphen_in_a_header_is_an_underscore(header: str, scored: tuple[Path, Path]) -> None:
+    truth, masks = scored
+    write(truth / "labels.csv", f"Image ID,{header}", "p,0,1", "q,1,0")
+    write(masks / "scores.csv", *score_rows({"p.jpg": (0.9, 0, 0), "q.jpg": (0.1, 1, 0)}))
+    evaluation = evaluate(truth, masks, protocol="isic2017", by=["seborrheic keratosis"])
+    assert evaluation.auc == {"melanoma": 1.0, "seborrheic_keratosis": 1.0}
+    assert [group.group for group in evaluation.groups] == ["0", "1", "unknown"]
+
+
+def test_columns_of_labels_that_are_no_classes_are_named(scored: tuple[Path, Path]) -> None:
+    truth, masks = scored
+    labels = write(truth / "labels.csv", "image,name,melanoma,sk,score_weight", "p,x,1,0,1", "q,y,0,1,1")
+    assert evaluate(truth, masks).notes == ()
+    write(masks / "scores.csv", *score_rows({"p.jpg": (0.9, 0, 0), "q.jpg": (0.1, 0, 0)}))
+    assert evaluate(truth, masks).notes == (f"{labels}: not read as classes: sk",)
+
+
+@pytest.mark.parametrize(
+    ("header", "protocol", "said"),
+    [
+        ("melanoma", "isic2017", "isic2017 ranks no scores here: the labels have no seborrheic_keratosis"),
+        ("melanoma,seborrheic_keratosis", "isic2017", ""),
+        ("melanoma,seborrheic_keratosis,nevus", "isic2017", "isic2017 ranks no scores here: it has no nevus"),
+        ("melanoma,nevus", "plain", ""),
+    ],
+)
+def test_scores_are_ranked_by_all_classes_of_a_challenge_or_not_at_all(
+    header: str, protocol: str, said: str, scored: tuple[Path, Path]
+) -> None:
+    truth, masks = scored
+    rows = [f"{name},{','.join(label * (1 + header.count(',')))}" for name, label in (("p", "1"), ("q", "0"))]
+    write(truth / "labels.csv", f"image,{header}", *rows)
+    write(masks / "scores.csv", *score_rows({"p.jpg": (0.9, 0.9, 0.9), "q.jpg": (0.1, 0.1, 0.1)}))
+    evaluation = evaluate(
+        write(truth / "gt.csv", *(truth / "labels.csv").read_text().split()), masks, protocol=protocol
+    )
+    assert evaluation.notes == ((said,) if said else ())
+    assert ("scores" in evaluation.ranking) is not bool(said)
+    assert evaluation.score_document["macro_average"]["auc"] == 1
+
+
 def test_labels_find_scores_in_sub_folders_as_masks_do(scored: tuple[Path, Path]) -> None:
     truth, masks = scored
     write(truth / "labels.csv", "image,melanoma", "p,1", "q,0", "r,0")

@@ -300,11 +300,14 @@ def test_a_table_of_pairs_that_cannot_be_trusted_is_refused(lines: list[str], co
 
 
 def test_labels_alone_judge_scores_alone(tmp_path: Path) -> None:
-    labels = write(tmp_path / "gt.csv", "image,MEL,NV", "a,1,0", "b,0,1", "c,0,1")
-    scores = write(tmp_path / "s.csv", "image,NV,MEL", "a,.1,.9", "b,.6,.3", "c,.2,.8")
+    others = "BCC,AKIEC,BKL,DF,VASC"
+    rows = [f"{row}{',0' * 5}" for row in ("a,1,0", "b,0,1", "c,0,1")]
+    labels = write(tmp_path / "gt.csv", f"image,MEL,NV,{others}", *rows)
+    rows = [f"{row}{',0' * 5}" for row in ("a,.1,.9", "b,.6,.3", "c,.2,.8")]
+    scores = write(tmp_path / "s.csv", f"image,NV,MEL,{others}", *rows)
     evaluation = evaluate(labels, tmp_path / "nowhere", scores=scores, protocol="isic2018")
     assert evaluation.cases == ()
-    assert evaluation.auc == {"MEL": 1.0, "NV": 1.0}
+    assert (evaluation.auc["MEL"], evaluation.auc["NV"]) == (1, 1)
     assert evaluation.ranking == {"scores": ("aggregate.balanced_accuracy", 0.75)}
 
 

@@ -23,6 +23,8 @@ from lesioncli.evaluation.protocols import (
     PROTOCOLS,
     Interval,
     Protocol,
+    exceeding,
+    lacking,
     mask_document,
     mask_intervals,
     ranking,
@@ -157,7 +159,7 @@ def evaluate(
         scored=scored,
         groups=_groups(texts, judged, masks, rules, seed),
         comparison=_compare(how, true, other, masks, scored, seed) if other else None,
-        notes=(*true.notes, *notes, *_one_label(scored), *_weightless(true.labels, scored, rules)),
+        notes=(*true.notes, *notes, *_notes(true.labels, scored, protocol)),
     )
 
 
@@ -297,6 +299,23 @@ def _matrix(scored: Scored) -> Matrix | None:
     if not labels.size or len(classes) < 2 or (labels.sum(axis=1) != 1).any():
         return None
     return Matrix(classes, tuple(map(tuple, confusion_matrix(labels, scores).tolist())))
+
+
+def _notes(labels: Labels, scored: Scored, protocol: str) -> tuple[str, ...]:
+    """What is to be known of labels and scores; nothing where there are no scores."""
+    if not scored.classes:
+        return ()
+    unread = (f"{labels.table}: not read as classes: {', '.join(labels.unread)}",) if labels.unread else ()
+    rules = PROTOCOLS[protocol]
+    return (*unread, *_unranked(scored, protocol), *_one_label(scored), *_weightless(labels, scored, rules))
+
+
+def _unranked(scored: Scored, protocol: str) -> tuple[str, ...]:
+    """Why there is no figure that ranks scores: their classes are not those of the challenge."""
+    missing, more = (find(PROTOCOLS[protocol], scored.classes) for find in (lacking, exceeding))
+    why = [f"the labels have no {', '.join(missing)}"] if missing else []
+    why += [f"it has no {', '.join(more)}"] if more else []
+    return (f"{protocol} ranks no scores here: {', and '.join(why)}",) if why else ()
 
 
 def _one_label(scored: Scored) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lesioncli.errors import InputError
 from lesioncli.evaluation.matching import match
 from lesioncli.evaluation.protocols import Protocol
-from lesioncli.evaluation.tables import ID_COLUMNS, WEIGHTS, Labels, read_columns, read_header
+from lesioncli.evaluation.tables import ID_COLUMNS, WEIGHTS, Labels, column_key, read_columns, read_header
 
 LESION_SIZE = "lesion_size"  # percent of the picture that is truly lesion
 
@@ -62,7 +62,7 @@ def _where(tables: list[Path]) -> str:
 
 def _known(tables: list[Path], labels: Labels) -> str:
     columns = [column for table in tables for column in read_header(table)]
-    columns = [column for column in columns if column.lower() not in (*ID_COLUMNS, *WEIGHTS)]
+    columns = [column for column in columns if column_key(column) not in (*ID_COLUMNS, *WEIGHTS)]
     return ", ".join(dict.fromkeys([*columns, *labels.classes, LESION_SIZE]))
 
 

@@ -5,7 +5,7 @@ masks always the thresholded Jaccard. What a challenge ranked by, which is somet
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from lesioncli.evaluation.bootstrap import percentile_interval, resamples
 from lesioncli.evaluation.scores import COUNT_METRICS, balanced_accuracy, bootstrap_metrics, class_metrics
+from lesioncli.evaluation.tables import column_key
 from lesioncli.isic import find_id
+from lesioncli.spec import CLASSES
 
 Interval = tuple[float, float]
 
@@ -28,7 +30,8 @@ class Protocol:
     """A challenge's rules.
 
     Masks are ranked by the mean `mask_metric`, scores by `score_metric`: the mean of this metric over the classes, or
-    the balanced accuracy. Where `isic_names`, a file belongs to the image whose number of seven digits it names.
+    the balanced accuracy. Where there are `classes`, scores are ranked by these together or not at all. Where
+    `isic_names`, a file belongs to the image whose number of seven digits it names.
     Where `complete`, there are no official figures unless every image could be judged. Where `weighted`, an image
     counts in the document of scores what it weighs by its labels, as in the official scorer; else once, as everywhere.
     """
@@ -38,12 +41,17 @@ class Protocol:
     isic_names: bool
     complete: bool
     weighted: bool
+    classes: tuple[str, ...] = ()
 
+
+ISIC2018 = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")  # of Task 3
 
 PROTOCOLS: Mapping[str, Protocol] = {
     "plain": Protocol("jaccard", "auc", isic_names=False, complete=False, weighted=False),
-    "isic2017": Protocol("jaccard", "auc", isic_names=True, complete=True, weighted=True),
-    "isic2018": Protocol("threshold_jaccard", "balanced_accuracy", isic_names=True, complete=True, weighted=True),
+    "isic2017": Protocol("jaccard", "auc", isic_names=True, complete=True, weighted=True, classes=CLASSES[:2]),
+    "isic2018": Protocol(
+        "threshold_jaccard", "balanced_accuracy", isic_names=True, complete=True, weighted=True, classes=ISIC2018
+    ),
     "ph2": Protocol("jaccard", "auc", isic_names=False, complete=True, weighted=False),
 }
 
@@ -151,12 +159,28 @@ def _ranked(document: Mapping[str, Any], metric: str) -> float:
     return float(figures[metric])
 
 
+def lacking(protocol: Protocol, classes: Collection[str]) -> tuple[str, ...]:
+    """The classes of a challenge that are not among these, in any spelling."""
+    there = set(map(column_key, classes))
+    return tuple(name for name in protocol.classes if column_key(name) not in there)
+
+
+def exceeding(protocol: Protocol, classes: Collection[str]) -> tuple[str, ...]:
+    """Those of the classes that a challenge does not know."""
+    known = set(map(column_key, protocol.classes))
+    return tuple(name for name in classes if known and column_key(name) not in known)
+
+
 def ranking(protocol: Protocol, masks: Mapping[str, Any], scores: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
-    """The figures a challenge ranks by, with the name under which the documents hold them."""
+    """The figures a challenge ranks by, with the name under which the documents hold them.
+
+    None of scores unless they are of the challenge's classes, all and no other: a mean over others is not its figure.
+    """
     found: dict[str, tuple[str, float]] = {}
     if masks:
         found["masks"] = f"macro_average.{protocol.mask_metric}", masks["macro_average"][protocol.mask_metric]
-    if scores:
+    classes = scores["per_category"]["auc"] if scores else ()
+    if scores and not (lacking(protocol, classes) or exceeding(protocol, classes)):
         part = "aggregate" if protocol.score_metric in scores["aggregate"] else "macro_average"
         found["scores"] = f"{part}.{protocol.score_metric}", scores[part][protocol.score_metric]
     return found

@@ -11,7 +11,16 @@ from typing import NamedTuple
 from lesioncli import isic
 from lesioncli.errors import InputError, MissingPackageError
 from lesioncli.evaluation.masks import bare_stem, find_masks
-from lesioncli.evaluation.tables import NO_LABELS, Labels, find_labels, read_header, read_labels, read_lines, read_rows
+from lesioncli.evaluation.tables import (
+    NO_LABELS,
+    Labels,
+    column_key,
+    find_labels,
+    read_header,
+    read_labels,
+    read_lines,
+    read_rows,
+)
 
 PH2_IMAGES = "PH2 Dataset images"
 PH2_TABLE = "PH2_dataset.txt"
@@ -134,7 +143,7 @@ _READERS: tuple[Callable[[Path], Truth | None], ...] = (_ph2, _isic, _plain)
 
 def _read_table(path: Path) -> Truth:
     """A table of pairs, with columns `truth` and `prediction` and perhaps `image`; else the labels of Part 3 alone."""
-    if not {"truth", "prediction"} <= {column.lower() for column in read_header(path)}:
+    if not {"truth", "prediction"} <= set(map(column_key, read_header(path))):
         return Truth({}, _isic_labels(path))
     masks: dict[str, Path] = {}
     predictions: dict[str, Path] = {}

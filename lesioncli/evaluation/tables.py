@@ -22,13 +22,15 @@ _PICTURE_SUFFIX = re.compile(r"\.(jpe?g|png|bmp|webp|tiff?)$", re.IGNORECASE)  #
 class Labels(NamedTuple):
     """The labels CSV: its classes, and for each id whether it is one of them and what it weighs (score, validation).
 
-    `table` is the file, where it has a header and so perhaps more columns.
+    `table` is the file, where it has a header and so perhaps more columns, and `unread` are those that are neither ids
+    nor weights nor classes.
     """
 
     classes: tuple[str, ...]
     by_id: Mapping[str, tuple[bool, ...]]
     weights: Mapping[str, tuple[float, float]]
     table: Path | None = None
+    unread: tuple[str, ...] = ()
 
 
 NO_LABELS = Labels((), {}, {})
@@ -57,7 +59,7 @@ def find_labels(folder: Path) -> Path | None:
 def read_labels(path: Path) -> Labels:
     """Labels by id: of the classes of CLASSES that the CSV has, or, where it has none, of every other column."""
     header = read_header(path)
-    others = [column for column in header if column.lower() not in (*ID_COLUMNS, *WEIGHTS)]
+    others = [column for column in header if column_key(column) not in (*ID_COLUMNS, *WEIGHTS)]
     if not (id_column := _id_column(header)):
         raise InputError(f"{path}: no column {' or '.join(ID_COLUMNS)}")
     if not (classes := _known_classes(header) or tuple(others)):
@@ -67,23 +69,29 @@ def read_labels(path: Path) -> Labels:
     for line, row in read_rows(path):
         name = _new(_id(row[id_column]), by_id, f"{path}, line {line}: {id_column}")
         for column in classes:
-            if _number(row[column.lower()]) not in (0, 1):
-                raise InputError(f"{path}, line {line}: {column} is {row[column.lower()]!r}, not 0 or 1")
-        by_id[name] = tuple(_number(row[column.lower()]) == 1 for column in classes)
+            if _number(row[column_key(column)]) not in (0, 1):
+                raise InputError(f"{path}, line {line}: {column} is {row[column_key(column)]!r}, not 0 or 1")
+        by_id[name] = tuple(_number(row[column_key(column)]) == 1 for column in classes)
         weights[name] = _weights(name, row, f"{path}, line {line}")
     if not by_id:
         raise InputError(f"{path}: no labels below the header")
-    return Labels(classes, by_id, weights, path)
+    read = {"", *map(column_key, classes)}
+    return Labels(classes, by_id, weights, path, tuple(each for each in others if column_key(each) not in read))
+
+
+def column_key(column: str) -> str:
+    """The name that a column goes by, however it is spelled: `Seborrheic keratosis` is `seborrheic_keratosis`."""
+    return column.strip().lower().replace(" ", "_").replace("-", "_")
 
 
 def _id_column(header: list[str]) -> str:
-    lower = [column.lower() for column in header]
-    return next((column for column in ID_COLUMNS if column in lower), "")
+    keys = list(map(column_key, header))
+    return next((column for column in ID_COLUMNS if column in keys), "")
 
 
 def _known_classes(header: list[str]) -> tuple[str, ...]:
-    lower = [column.lower() for column in header]
-    return tuple(column for column in CLASSES if column in lower)
+    keys = list(map(column_key, header))
+    return tuple(column for column in CLASSES if column in keys)
 
 
 def _id(text: str) -> str:
@@ -112,10 +120,10 @@ def read_scores(path: Path, classes: tuple[str, ...], also: str = "") -> dict[st
     if not path.exists():
         return None
     header = read_header(path)
-    lower = [column.lower() for column in header]
-    from_segment = "status" in lower
+    keys = list(map(column_key, header))
+    from_segment = "status" in keys
     needed = ["image", "reason", *classes] if from_segment else list(classes)
-    if missing := [column for column in needed if column.lower() not in lower]:
+    if missing := [column for column in needed if column_key(column) not in keys]:
         raise InputError(f"{path}: no column {', '.join(missing)}")
     if not (id_column := _id_column(header)):
         raise InputError(f"{path}: no column {' or '.join(ID_COLUMNS)}")
@@ -124,23 +132,23 @@ def read_scores(path: Path, classes: tuple[str, ...], also: str = "") -> dict[st
         name = _SUFFIX.sub("", row["image"]) if from_segment else _id(row[id_column])
         _new(name, found, f"{path}, line {line}: {id_column}")
         failure = (row["reason"] or "failed") if from_segment and row["status"] == "failed" else ""
-        scores = tuple(_number(row[column.lower()]) for column in classes)
+        scores = tuple(_number(row[column_key(column)]) for column in classes)
         found[name] = ScoreRow(failure, scores, _number(row.get(also, "")))
     return found
 
 
 def read_columns(path: Path, wanted: Iterable[str]) -> dict[str, dict[str, str]]:
-    """What those of the `wanted` columns that a CSV has say of each id; upper and lower case are the same."""
+    """What those of the `wanted` columns that a CSV has say of each id; the spelling is that of column_key()."""
     if not (id_column := _id_column(read_header(path))):
         raise InputError(f"{path}: no column {' or '.join(ID_COLUMNS)}")
-    lower = [column.lower() for column in read_header(path)]
-    found: dict[str, dict[str, str]] = {column: {} for column in wanted if column.lower() in lower}
+    keys = list(map(column_key, read_header(path)))
+    found: dict[str, dict[str, str]] = {column: {} for column in wanted if column_key(column) in keys}
     ids: set[str] = set()
     for line, row in read_rows(path):
         name = _new(_id(row[id_column]), ids, f"{path}, line {line}: {id_column}")
         ids.add(name)
         for column, texts in found.items():
-            texts[name] = row[column.lower()].strip()
+            texts[name] = row[column_key(column)].strip()
     return found
 
 
@@ -161,11 +169,11 @@ def read_header(path: Path) -> list[str]:
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line number and fields by lower-case column below the header.
+    """Line number and fields by column_key() below the header.
 
     InputError where a line has more or fewer fields than the header, or the header one column twice.
     """
-    header = [column.lower() for column in read_header(path)]
+    header = list(map(column_key, read_header(path)))
     if twice := sorted({column for column in header if column and header.count(column) > 1}):
         raise InputError(f"{path}: column {', '.join(twice)} is there twice")
     for line, fields in itertools.islice(read_lines(path), 1, None):

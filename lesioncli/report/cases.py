@@ -12,7 +12,7 @@ from lesioncli.errors import InputError
 from lesioncli.evaluation.evaluate import Evaluation
 from lesioncli.evaluation.judge import OVERLAYS, SCORES, CaseResult
 from lesioncli.evaluation.masks import find_masks
-from lesioncli.evaluation.tables import read_header, read_rows
+from lesioncli.evaluation.tables import column_key, read_header, read_rows
 from lesioncli.files import printable
 from lesioncli.inference.images import find_images
 from lesioncli.inference.outputs import FAILED, image_name, read_run
@@ -64,7 +64,7 @@ def read_scores_csv(predictions: Path) -> Scores:
     path = predictions / SCORES
     if not path.exists():
         return Scores({})
-    header = [column.lower() for column in read_header(path)]
+    header = list(map(column_key, read_header(path)))
     if missing := [column for column in ("image", "status", "reason") if column not in header]:
         raise InputError(f"{path}: no column {', '.join(missing)}; it is not what `lesioncli segment` writes")
     figures = tuple(column for column in header if column not in (*_ABOUT, "note"))

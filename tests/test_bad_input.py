@@ -80,9 +80,9 @@ KINDS: dict[str, tuple[Spoil, int, str]] = {
     "duplicated id of a mask": (put("masks/ISIC_0000002.bmp", MASK), 3, "two masks for ISIC_0000002"),
     "wrong id of scores": (edit("masks/scores.csv", "0000002", "0000020"), 5, "ISIC_0000002: no row of scores"),
     "scores that nobody asked for": (
-        edit("labels/labels.csv", "ISIC_0000002,0\n", ""),
+        edit("masks/scores.csv", "ISIC_0000003.jpg", "ISIC_0000009.jpg,ok,,.3\nISIC_0000003.jpg"),
         0,
-        "scores without a label: ISIC_0000002",
+        "scores without a label: ISIC_0000009",
     ),
     "duplicated id of scores": (edit("masks/scores.csv", "0000002", "0000001"), 3, "'ISIC_0000001' is there twice"),
     "duplicated id of labels": (edit("labels/labels.csv", "0000002", "0000001"), 3, "'ISIC_0000001' is there twice"),
@@ -137,6 +137,25 @@ def test_there_is_no_official_figure_of_a_part(kind: str, protocol: str, absent:
     assert {"classification", "per_category"} - set(document) == absent - {"overall"}
     assert document["lesioncli"]["means"]["jaccard"] == 1
     assert bool(document["lesioncli"]["problems"]) == (kind != "good")
+
+
+@pytest.mark.parametrize(("protocol", "code"), [("plain", 0), ("isic2018", 5), ("ph2", 5)])
+def test_an_image_of_a_true_mask_without_a_label_is_missing_where_every_one_is_wanted(
+    protocol: str, code: int, here: Path
+) -> None:
+    edit("labels/labels.csv", "ISIC_0000002,0\n", "")(here)
+    done = CliRunner().invoke(app, ["evaluate", "--gt", "labels", "--protocol", protocol, "--json"])
+    ours = json.loads(done.stdout)
+    assert (done.exit_code, "classification" in ours) == (code, not code)
+    assert ours["lesioncli"]["problems"] == (["ISIC_0000002: no label"] if code else [])
+    assert ours["lesioncli"]["auc_count"] == 2
+
+
+def test_labels_of_other_images_than_the_masks_lack_none(here: Path) -> None:
+    for name in ("labels/labels.csv", "masks/scores.csv"):
+        edit(name, "ISIC_000", "ISIC_009")(here)
+    done = CliRunner().invoke(app, ["evaluate", "--gt", "labels", "--protocol", "isic2018", "--json"])
+    assert (done.exit_code, "classification" in json.loads(done.stdout)) == (0, True)
 
 
 def test_what_is_undefined_is_null(here: Path) -> None:

@@ -651,11 +651,9 @@ def test_scores_are_ranked_by_all_classes_of_a_challenge_or_not_at_all(
 ) -> None:
     truth, masks = scored
     rows = [f"{name},{','.join(label * (1 + header.count(',')))}" for name, label in (("p", "1"), ("q", "0"))]
-    write(truth / "labels.csv", f"image,{header}", *rows)
+    labels = write(truth / "labels.csv", f"image,{header}", *rows)
     write(masks / "scores.csv", *score_rows({"p.jpg": (0.9, 0.9, 0.9), "q.jpg": (0.1, 0.1, 0.1)}))
-    evaluation = evaluate(
-        write(truth / "gt.csv", *(truth / "labels.csv").read_text().split()), masks, protocol=protocol
-    )
+    evaluation = evaluate(labels, masks, protocol=protocol)
     assert evaluation.notes == ((said,) if said else ())
     assert ("scores" in evaluation.ranking) is not bool(said)
     assert evaluation.score_document["macro_average"]["auc"] == 1

@@ -61,9 +61,10 @@ class Evaluation:
     score, and nan where those have one label only; it is empty where there are no labels or no scores. `per_class` has
     the further metrics of each class, `confusion` its counts, and `matrix` those of the highest score, where each image
     is in one class. In all of these each image counts once; what it weighs by its labels counts in the documents of a
-    challenge alone. `score_problems` names the other labelled ids and says why. `intervals` are 95 %
-    bootstrap intervals for the keys of `means` and `auc` and for AUC_MEAN, `per_class_intervals` for those of
-    `per_class`, and `official_intervals` for the paths in the two documents, except where the value itself is nan.
+    challenge alone. `score_problems` names the other labelled ids, and where the protocol wants every image also the
+    true masks that lack a label, and says why. `intervals` are 95 % bootstrap intervals for the keys of `means` and
+    `auc` and for AUC_MEAN, `per_class_intervals` for those of `per_class`, and `official_intervals` for the paths in the
+    two documents, except where the value itself is nan.
     `mask_document` and `score_document` are what the official scorer prints, and `ranking` what the protocol ranks by;
     empty where the protocol wants every image judged, and not every one could be. `scored` is what the figures of the
     classes are made of. `groups` has each group of each column that was asked for, column by column, and `comparison`

@@ -116,7 +116,9 @@ def judge(
     failures = {name: row.failure for name, row in (rows or {}).items() if row.failure}
     jobs, extra = pair(by_image(true.masks, rules), found, failures, rules)
     cases = tuple(_watched(_run(jobs, distances, workers or count_cores()), len(jobs), on_progress))
-    return Judged(cases, extra, _join(true.labels, rows, rules))
+    scored = _join(true.labels, rows, rules)
+    unlabelled = tuple(f"{name}: no label" for name in _unlabelled(true, rules)) if scored.classes else ()
+    return Judged(cases, extra, scored._replace(problems=tuple(sorted(scored.problems + unlabelled))))
 
 
 def _read_scores(asked: Path | None, predictions: Path, labels: Labels) -> dict[str, ScoreRow] | None:
@@ -196,6 +198,16 @@ def _join(labels: Labels, rows: Mapping[str, ScoreRow] | None, rules: Protocol) 
     ids, named = tuple(name for name, _ in usable), tuple(row for _, row in usable)
     nevus = np.array([rows[row].also for _, row in usable], np.float64)
     return Scored(labels.classes, ids, named, truths, scores, weights, tuple(problems), tuple(sorted(extra)), nevus)
+
+
+def _unlabelled(true: Truth, rules: Protocol) -> list[str]:
+    """The images of true masks that have no label, where a protocol wants every image and others of them have one.
+
+    Of ISIC-2018, masks and labels are of other images altogether.
+    """
+    matches = match(by_image(true.masks, rules), true.labels.by_id, rules)
+    without = [name for name, found in matches.items() if not found]
+    return without if rules.complete and len(without) < len(matches) else []
 
 
 def _score_problem(found: tuple[str, ...], rows: Mapping[str, ScoreRow], classes: tuple[str, ...]) -> str:

@@ -382,6 +382,8 @@ def evaluate(
     from lesioncli.memory import keep_freed_memory
 
     _one_of("--protocol", protocol, tuple(PROTOCOLS))
+    path = csv_path or predictions / "evaluation.csv"
+    library.refuse_others(path, comparing=compare is not None)
     keep_freed_memory()
     with counting("comparing", not json_output) as tell:
         evaluation = library.evaluate(
@@ -399,11 +401,10 @@ def evaluate(
             seed=seed,
             on_progress=tell,
         )
-    path = csv_path or predictions / "evaluation.csv"
     if evaluation.cases:
         library.write_cases(evaluation, path)
     if evaluation.comparison and evaluation.comparison.per_image:
-        library.write_differences(evaluation.comparison, path.with_name("comparison.csv"))
+        library.write_differences(evaluation.comparison, library.differences_path(path))
     if json_output:
         print_json(evaluation_json(evaluation, protocol))
     else:
@@ -445,12 +446,13 @@ def report(
     from lesioncli.evaluation.evaluate import evaluate as judge
     from lesioncli.evaluation.protocols import PROTOCOLS
     from lesioncli.report.cases import choose_sources
-    from lesioncli.report.page import write_report
+    from lesioncli.report.page import refuse_others, write_report
 
     _one_of("--protocol", protocol, tuple(PROTOCOLS))
     for flag in (flag for flag, given in {"--labels": labels, "--by": by, "--metadata": metadata}.items() if given):
         if not truth:
             raise typer.BadParameter("goes with --gt", param_hint=flag)
+    refuse_others(out_file)
     _quiet_decoders()
     sources, why = choose_sources(predictions, images or [])
     say(f"photographs: {', '.join(map(str, sources)) or 'none'} ({why})")

@@ -1,5 +1,6 @@
 """Files written whole or not at all, told apart by their hash, named in text, and where those of the package lie."""
 
+import errno
 import hashlib
 import sys
 from collections.abc import Iterator
@@ -13,8 +14,11 @@ PRETRAINED = Path(__file__).parent / "pretrained"
 def written_whole(path: Path) -> Iterator[Path]:
     """Yields a name to write under, in the same folder; renamed to `path` at the end, removed on an error.
 
-    So nobody ever reads half a file under its final name, whatever stops the program.
+    So nobody ever reads half a file under its final name, whatever stops the program. OSError where something is in its
+    place that is no regular file: renaming would replace a device as well.
     """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EEXIST, "it is there and no regular file", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.part")
     try:

@@ -316,6 +316,40 @@ def test_the_command_shows_groups_and_differences_in_80_columns(here: Path) -> N
     assert list(rows[0]) == ["image", *judged(here).means]
 
 
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [
+        (("--csv", "labels/labels.csv"), "labels/labels.csv"),
+        (("--csv", "masks/scores.csv"), "masks/scores.csv"),
+        (("--csv", "link.csv"), "link.csv"),
+        (("--csv", "masks"), "masks"),
+        (("--csv", "theirs/cases.csv", "--compare", "other"), "theirs/comparison.csv"),
+        (("--csv", "old/comparison.csv"), "old/comparison.csv"),
+    ],
+)
+def test_what_evaluate_did_not_write_is_not_replaced(words: tuple[str, ...], kept: str, here: Path) -> None:
+    (here / "link.csv").symlink_to("/dev/null")
+    write(here / "theirs" / "comparison.csv", "image,model,jaccard")
+    write(here / "old" / "comparison.csv", "image,jaccard,dice,accuracy,sensitivity,specificity,threshold_jaccard")
+    before = (here / kept).read_text() if (here / kept).is_file() else ""
+    done = call(*words)
+    assert (done.exit_code, done.stdout) == (3, "")
+    assert f"{kept}: not a table that evaluate wrote, so not replaced; name another" in " ".join(done.stderr.split())
+    assert ((here / kept).read_text() if (here / kept).is_file() else "") == before
+
+
+def test_tables_of_evaluate_itself_are_replaced(here: Path) -> None:
+    (here / "masks" / "evaluation.csv").touch()  # as mktemp leaves a file
+    for words in (("--compare", "other"), ("--compare", "other", "--distances"), ("--compare", "other")):
+        assert call(*words).exit_code == 0
+
+
+def test_cases_and_differences_are_two_files(here: Path) -> None:
+    done = call("--csv", "comparison.csv", "--compare", "other")
+    assert done.exit_code == 3
+    assert "comparison.csv: that is where the differences go; name another file with --csv" in done.stderr
+
+
 def test_the_default_output_stays_calm(here: Path) -> None:
     done = call()
     assert len(done.stdout.splitlines()) == 15

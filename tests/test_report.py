@@ -585,6 +585,19 @@ def test_report_is_all_right_where_all_is(tmp_path: Path, monkeypatch: pytest.Mo
     assert "1</b> without a photograph" in Path("report.html").read_text()
 
 
+def test_a_file_that_is_no_html_is_not_replaced(tmp_path: Path, run: DrawnRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    table = run.labels / "labels.csv"
+    before = table.read_text()
+    done = call("report", str(run.masks), "--gt", str(run.labels), "--out", str(table))
+    assert done.exit_code == 3
+    assert "labels.csv: not an HTML file, so not replaced by a report; name another file with --out" in done.stderr
+    assert table.read_text() == before
+    (tmp_path / "empty.html").touch()
+    for name in ("empty.html", "empty.html"):
+        assert call("report", str(run.masks), "--out", name).exit_code == 5  # one image failed
+
+
 def test_of_many_problems_some_are_named(run: DrawnRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for number in range(22):

@@ -39,9 +39,12 @@ from lesioncli.evaluation.scores import (
     confusion_matrix,
     count_scores,
 )
-from lesioncli.evaluation.tables import Labels
+from lesioncli.evaluation.tables import Labels, read_header
 from lesioncli.files import written_whole
 from lesioncli.spec import CLASSES
+
+_FIRST_COLUMNS = ("image", *PIXEL_METRICS)  # of the tables written here
+_LAST_COLUMNS = ("problem", "note")
 
 
 class Matrix(NamedTuple):
@@ -63,8 +66,8 @@ class Evaluation:
     is in one class. In all of these each image counts once; what it weighs by its labels counts in the documents of a
     challenge alone. `score_problems` names the other labelled ids, and where the protocol wants every image also the
     true masks that lack a label, and says why. `intervals` are 95 % bootstrap intervals for the keys of `means` and
-    `auc` and for AUC_MEAN, `per_class_intervals` for those of `per_class`, and `official_intervals` for the paths in the
-    two documents, except where the value itself is nan.
+    `auc` and for AUC_MEAN, `per_class_intervals` for those of `per_class`, and `official_intervals` for the paths in
+    the two documents, except where the value itself is nan.
     `mask_document` and `score_document` are what the official scorer prints, and `ranking` what the protocol ranks by;
     empty where the protocol wants every image judged, and not every one could be. `scored` is what the figures of the
     classes are made of. `groups` has each group of each column that was asked for, column by column, and `comparison`
@@ -164,6 +167,29 @@ def evaluate(
     )
 
 
+def refuse_others(path: Path, comparing: bool) -> None:
+    """InputError where `path`, or comparison.csv beside it, is there and nothing that evaluate wrote."""
+    differences = differences_path(path)
+    if comparing and path == differences:
+        raise InputError(f"{path}: that is where the differences go; name another file with --csv")
+    for table, last in {path: _LAST_COLUMNS, **({differences: ()} if comparing else {})}.items():
+        if table.exists() and not _is_ours(table, last):
+            raise InputError(f"{table}: not a table that evaluate wrote, so not replaced; name another file with --csv")
+
+
+def _is_ours(table: Path, last: tuple[str, ...]) -> bool:
+    """Whether the columns are those of a table written here, `last` the last of them, or there are none yet."""
+    if not table.is_file():
+        return False
+    header = tuple(read_header(table))
+    return not header or (header[: len(_FIRST_COLUMNS)] == _FIRST_COLUMNS and header[len(header) - len(last) :] == last)
+
+
+def differences_path(cases: Path) -> Path:
+    """Where the differences go when the cases go to `cases`."""
+    return cases.with_name("comparison.csv")
+
+
 def write_cases(evaluation: Evaluation, path: Path) -> None:
     """Write one CSV row per case: image, the metrics (blank where there is none), problem, note.
 
@@ -174,7 +200,7 @@ def write_cases(evaluation: Evaluation, path: Path) -> None:
         (case.name, *(_shown(case.metrics.get(each, math.nan)) for each in names), case.problem, case.note)
         for case in evaluation.cases
     )
-    _write_table(path, ("image", *names, "problem", "note"), rows)
+    _write_table(path, ("image", *names, *_LAST_COLUMNS), rows)
 
 
 def write_differences(comparison: Comparison, path: Path) -> None:

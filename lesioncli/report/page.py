@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lesioncli import __version__
-from lesioncli.errors import MissingPackageError
+from lesioncli.errors import InputError, MissingPackageError
 from lesioncli.evaluation.evaluate import Evaluation
 from lesioncli.evaluation.protocols import PROTOCOLS
 from lesioncli.evaluation.scores import POSITIVE_ABOVE
@@ -48,6 +48,7 @@ from lesioncli.report.figures import (
 )
 from lesioncli.report.pictures import GRID, Picture, draw_all
 
+DOCTYPE = b"<!doctype html>"
 HERE = Path(__file__).parent
 NAMED = 200  # names in a list of the page; evaluate --json has all of them
 
@@ -66,6 +67,24 @@ class Written:
     def failed(self) -> bool:
         """Whether an image failed, could not be judged or cannot be seen as it should."""
         return bool(self.problems or self.states.get(FAILED) or self.states.get(NOT_JUDGED))
+
+
+def refuse_others(out: Path) -> None:
+    """InputError where `out` is there and no HTML file, as a report is."""
+    if not out.exists():
+        return
+    if not out.is_file() or not _begins_as_html(out):
+        raise InputError(f"{out}: not an HTML file, so not replaced by a report; name another file with --out")
+
+
+def _begins_as_html(path: Path) -> bool:
+    """Whether it begins as a report does, or is empty."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(DOCTYPE))
+    except OSError:  # nobody can tell, so it stays
+        return False
+    return start.lower() in (DOCTYPE, b"")
 
 
 def write_report(

@@ -1,0 +1,45 @@
+"""files.py: what is written whole, and what is never replaced."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lesioncli.files import written_whole
+
+
+def put_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def put_link_to_a_device(path: Path) -> None:
+    path.symlink_to(os.devnull)
+
+
+def put_pipe(path: Path) -> None:
+    if sys.platform != "win32":
+        os.mkfifo(path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has neither of these")
+@pytest.mark.parametrize("put", [put_folder, put_link_to_a_device, put_pipe])
+def test_what_is_no_regular_file_is_never_replaced(put: Callable[[Path], None], tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    put(path)
+    before = path.lstat().st_mode
+    with pytest.raises(OSError, match="no regular file") as raised, written_whole(path):
+        pytest.fail("it was to be written")
+    assert (raised.value.filename, raised.value.strerror) == (str(path), "it is there and no regular file")
+    assert path.lstat().st_mode == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_and_a_link_to_one_are_replaced(tmp_path: Path) -> None:
+    (tmp_path / "old.csv").write_text("old")
+    (tmp_path / "link.csv").symlink_to("old.csv")
+    for name in ("old.csv", "link.csv", "new.csv"):
+        with written_whole(tmp_path / name) as aside:
+            aside.write_text("new")
+        assert (tmp_path / name).read_text() == "new"

@@ -401,17 +401,14 @@ def evaluate(
             seed=seed,
             on_progress=tell,
         )
-    if evaluation.cases:
-        library.write_cases(evaluation, path)
-    if evaluation.comparison and evaluation.comparison.per_image:
-        library.write_differences(evaluation.comparison, library.differences_path(path))
     if json_output:
         print_json(evaluation_json(evaluation, protocol))
     else:
         print_evaluation(evaluation, protocol)
-        if evaluation.cases:
-            out.print(f"per image: {plain(path)}", soft_wrap=True)
     tell_evaluation(evaluation, PROTOCOLS[protocol].complete)
+    for written in library.write_tables(evaluation, path):  # last, so that a full disk takes no figure with it
+        if not json_output:
+            out.print(f"per image: {plain(written)}", soft_wrap=True)
     if evaluation.failed:
         raise typer.Exit(EXIT_SOME_FAILED)
 

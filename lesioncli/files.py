@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lesioncli.errors import InputError
+
 PRETRAINED = Path(__file__).parent / "pretrained"
 
 
@@ -27,6 +29,16 @@ def written_whole(path: Path) -> Iterator[Path]:
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def written_as_asked(path: Path, flag: str) -> Iterator[Path]:
+    """written_whole() for a place that the user chooses with `flag`; InputError where it cannot be written."""
+    try:
+        with written_whole(path) as aside:
+            yield aside
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error}); name another with {flag}") from error
 
 
 def printable(name: str) -> str:

@@ -344,6 +344,30 @@ def test_tables_of_evaluate_itself_are_replaced(here: Path) -> None:
         assert call(*words).exit_code == 0
 
 
+@pytest.mark.parametrize("words", [(), ("--json",)])
+def test_a_table_that_cannot_be_written_takes_no_figure_with_it(words: tuple[str, ...], here: Path) -> None:
+    done = call("--csv", "metadata.csv/cases.csv", *words)
+    assert done.exit_code == 3
+    assert "threshold_jaccard" in done.stdout
+    assert "per image" not in done.stdout
+    assert done.stderr.splitlines()[-1].startswith("error: metadata.csv/cases.csv: cannot be written (")
+    assert done.stderr.endswith("); name another with --csv\n")
+
+
+def test_the_files_written_are_said(here: Path) -> None:
+    done = call("--csv", "sub/cases.csv", "--compare", "other")
+    assert done.stdout.splitlines()[-2:] == ["per image: sub/cases.csv", "per image: sub/comparison.csv"]
+
+
+def test_where_nothing_was_judged_nothing_is_written(here: Path) -> None:
+    for path in (here / "masks").glob("*.png"):
+        path.write_bytes(b"")
+    done = call()
+    assert done.exit_code == 5
+    assert "per image" not in done.stdout
+    assert not (here / "masks" / "evaluation.csv").exists()
+
+
 def test_cases_and_differences_are_two_files(here: Path) -> None:
     done = call("--csv", "comparison.csv", "--compare", "other")
     assert done.exit_code == 3

@@ -585,6 +585,14 @@ def test_report_is_all_right_where_all_is(tmp_path: Path, monkeypatch: pytest.Mo
     assert "1</b> without a photograph" in Path("report.html").read_text()
 
 
+def test_a_report_that_cannot_be_written_is_said(run: DrawnRun) -> None:
+    done = call("report", str(run.masks), "--out", str(run.labels / "labels.csv" / "report.html"))
+    assert done.exit_code == 3
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert "labels.csv/report.html: cannot be written (" in done.stderr
+    assert done.stderr.endswith("); name another with --out\n")
+
+
 def test_a_file_that_is_no_html_is_not_replaced(tmp_path: Path, run: DrawnRun, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     table = run.labels / "labels.csv"

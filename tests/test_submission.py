@@ -152,6 +152,15 @@ def test_a_submission_is_scored_as_its_folder_is(tmp_path: Path) -> None:
     assert evaluation.mask_document["macro_average"] == pytest.approx(recorded["macro_average"], abs=1e-9)
 
 
+@pytest.mark.parametrize("in_the_way", ["segmentation.zip", "classification.csv"])
+def test_a_folder_that_cannot_be_written_is_said(in_the_way: str, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "out" / in_the_way).mkdir(parents=True)
+    done = CliRunner().invoke(app, ["submission", str(run), "--out", str(tmp_path / "out")])
+    assert done.exit_code == 3
+    said = f"{in_the_way}: cannot be written (it is there and no regular file); name another with --out"
+    assert said in " ".join(done.stderr.split())
+
+
 def test_scores_without_masks_are_submitted_alone(tmp_path: Path) -> None:
     write(tmp_path / "masks" / "scores.csv", HEADER, "ISIC_0000001.jpg,ok,,.1,.2,.7")
     write_submission(tmp_path / "masks", tmp_path / "out", "isic2017")

@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -40,7 +40,7 @@ from lesioncli.evaluation.scores import (
     count_scores,
 )
 from lesioncli.evaluation.tables import Labels, read_header
-from lesioncli.files import written_whole
+from lesioncli.files import written_as_asked
 from lesioncli.spec import CLASSES
 
 _FIRST_COLUMNS = ("image", *PIXEL_METRICS)  # of the tables written here
@@ -190,6 +190,16 @@ def differences_path(cases: Path) -> Path:
     return cases.with_name("comparison.csv")
 
 
+def write_tables(evaluation: Evaluation, path: Path) -> Iterator[Path]:
+    """Write the cases to `path` and the differences beside it, each where there are any that were judged; name each."""
+    if evaluation.means:
+        write_cases(evaluation, path)
+        yield path
+    if evaluation.comparison and evaluation.comparison.per_image:
+        write_differences(evaluation.comparison, differences_path(path))
+        yield differences_path(path)
+
+
 def write_cases(evaluation: Evaluation, path: Path) -> None:
     """Write one CSV row per case: image, the metrics (blank where there is none), problem, note.
 
@@ -211,7 +221,11 @@ def write_differences(comparison: Comparison, path: Path) -> None:
 
 
 def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    with written_whole(path) as aside, aside.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+    """Whole or not at all; InputError where the disk refuses."""
+    with (
+        written_as_asked(path, "--csv") as aside,
+        aside.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(rows)

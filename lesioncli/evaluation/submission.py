@@ -15,7 +15,7 @@ from lesioncli.errors import ImageError, InputError
 from lesioncli.evaluation.judge import OVERLAYS, SCORES
 from lesioncli.evaluation.masks import find_masks, read_mask
 from lesioncli.evaluation.tables import ScoreRow, read_scores
-from lesioncli.files import written_whole
+from lesioncli.files import written_as_asked
 
 Value = TypeVar("Value")
 
@@ -40,7 +40,8 @@ class Submission:
 def write_submission(predictions: Path, out: Path, challenge: str) -> Submission:
     """Write to `out` the masks as segmentation.zip, and the scores that the challenge takes as classification.csv.
 
-    InputError where an image's name holds no ISIC number, two hold the same, or there is nothing to submit.
+    InputError where an image's name holds no ISIC number, two hold the same, there is nothing to submit, or `out`
+    cannot be written.
     """
     masks = _by_id(find_masks(predictions, skip=OVERLAYS).masks)
     classes = CHALLENGES[challenge]
@@ -73,7 +74,7 @@ def _by_id(named: Mapping[str, Value]) -> dict[str, Value]:
 def _write_masks(masks: Mapping[str, Path], path: Path, problems: list[str]) -> int:
     """Masks as the challenges have them: PNG, 8 bits, 0 or 255. The number written; `problems` gets the others."""
     written = 0
-    with written_whole(path) as aside, zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED) as archive:
+    with written_as_asked(path, "--out") as aside, zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED) as archive:
         for image, mask in masks.items():
             try:
                 lesion = read_mask(mask, "prediction").lesion
@@ -93,7 +94,7 @@ def _write_scores(rows: Mapping[str, ScoreRow], classes: tuple[str, ...], path: 
         problems.append(f"{image}: no scores: {' or '.join(classes)} is not a number from 0 to 1")
         del good[image]
     lines: Iterable[tuple[object, ...]] = ((image, *scores) for image, scores in good.items())
-    with written_whole(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
+    with written_as_asked(path, "--out") as aside, aside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("image", *classes))
         writer.writerows(lines)

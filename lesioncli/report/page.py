@@ -20,7 +20,7 @@ from lesioncli.errors import InputError, MissingPackageError
 from lesioncli.evaluation.evaluate import Evaluation
 from lesioncli.evaluation.protocols import PROTOCOLS
 from lesioncli.evaluation.scores import POSITIVE_ABOVE
-from lesioncli.files import printable, written_whole
+from lesioncli.files import printable, written_as_asked
 from lesioncli.inference.outputs import FAILED, read_run
 from lesioncli.report.cases import (
     AREA,
@@ -105,7 +105,8 @@ def write_report(
     without truth. `about` says more of how the report was made. The gallery shows the `gallery` worst cases; all count
     in the figures. `workers` threads draw, 0 means one a core; `on_progress` is told (done, total) after each picture.
 
-    InputError where there is nothing to report, MissingPackageError without the extra `report`.
+    InputError where there is nothing to report or `out` cannot be written, MissingPackageError without the extra
+    `report`.
     """
     template = _template()
     scores = read_scores_csv(predictions)
@@ -130,7 +131,7 @@ def write_report(
             "grid": GRID,
         }
     )
-    with written_whole(out) as aside:
+    with written_as_asked(out, "--out") as aside:
         with aside.open("w", encoding="utf-8", newline="\n") as file:
             file.writelines(page)
         size = aside.stat().st_size

@@ -111,6 +111,7 @@ def test_means_are_over_the_scored_cases_only(truth: Path, masks: Path) -> None:
 
 def test_nothing_scored_means_no_figures(truth: Path, masks: Path) -> None:
     save(truth / "a.png")
+    save(masks / "a.png", block(4, 5, (9, 9)))
     save(masks / "b.png")
     evaluation = evaluate(truth, masks)
     assert (evaluation.means, evaluation.intervals, evaluation.auc) == ({}, {}, {})
@@ -230,8 +231,10 @@ def test_sub_folders_are_part_of_the_name(truth: Path, masks: Path) -> None:
 def test_a_mask_never_stands_in_for_that_of_another_folder(truth: Path, masks: Path) -> None:
     save(truth / "a" / "1.png")
     save(masks / "b" / "1.png")
+    for folder in (truth, masks):
+        save(folder / "a" / "2.png")
     evaluation = evaluate(truth, masks)
-    assert problems(evaluation) == {"a/1": "no prediction"}
+    assert problems(evaluation) == {"a/1": "no prediction", "a/2": ""}
     assert evaluation.extra == ("b/1",)
 
 
@@ -296,6 +299,22 @@ def test_predictions_without_masks_are_refused(truth: Path, masks: Path) -> None
     write(masks / "scores.csv", SCORES_HEADER)
     with pytest.raises(InputError, match=r"masks: no masks found; .*segment"):
         evaluate(truth, masks)
+
+
+def test_where_no_name_is_that_of_a_true_mask_one_of_each_is_shown(truth: Path, masks: Path) -> None:
+    for number in range(3):
+        save(truth / f"x{number}_mask.png")
+        save(masks / f"x{number}.png")
+    said = r"masks/x0\.png: neither .* true one, such as .*labels/x0_mask\.png; .* x\.png or x_segmentation\.png"
+    with pytest.raises(InputError, match=said):
+        evaluate(truth, masks)
+
+
+def test_where_no_label_is_that_of_a_row_of_scores_one_of_each_is_shown(tmp_path: Path) -> None:
+    labels = write(tmp_path / "gt.csv", "image,melanoma", "case 1,1", "case 2,0")
+    scores = write(tmp_path / "s.csv", "image,melanoma", "case-1,.9", "case-2,.1")
+    with pytest.raises(InputError, match=r"gt\.csv: no id is that of a row of scores, as case 1 and case-1; both"):
+        evaluate(labels, tmp_path, scores=scores)
 
 
 @pytest.mark.parametrize("missing", ["labels", "masks"])
@@ -737,6 +756,24 @@ def test_tables_that_are_no_labels_are_passed_over(scored: tuple[Path, Path]) ->
     write(truth / "empty.csv")
     write(masks / "scores.csv", *score_rows({"p.jpg": (0.9, 0, 0), "q.jpg": (0.1, 0, 0)}))
     assert evaluate(truth, masks).auc == {"melanoma": 1.0}
+
+
+def test_tables_may_be_divided_by_semicolons(scored: tuple[Path, Path]) -> None:
+    truth, masks = scored
+    write(truth / "labels.csv", "image;melanoma;site", "p;1;arm, left", "q;0;leg")
+    write(masks / "scores.csv", "image;melanoma;seborrheic_keratosis", "p;.9;0", "q;.1;0")
+    evaluation = evaluate(truth, masks, by=["site"])
+    assert evaluation.auc == {"melanoma": 1.0}
+    assert [group.group for group in evaluation.groups] == ["arm, left", "leg", "unknown"]
+
+
+def test_labels_of_classes_that_segment_does_not_know_are_named(scored: tuple[Path, Path]) -> None:
+    truth, masks = scored
+    write(masks / "scores.csv", *score_rows({"p.jpg": (0.9, 0, 0)}))
+    labels = write(truth.parent / "gt.csv", "image,mel,sk", "p,1,0")
+    said = r"scores\.csv: no column mel, sk, which .*gt\.csv has as classes; call its columns melanoma, seborrheic_ker"
+    with pytest.raises(InputError, match=said):
+        evaluate(truth, masks, labels=labels)
 
 
 def test_several_label_files_are_refused(scored: tuple[Path, Path]) -> None:

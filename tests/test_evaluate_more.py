@@ -414,7 +414,8 @@ def test_what_is_not_compared_is_named(here: Path) -> None:
         (("--by", "sex", "--metadata", "others.csv"), "sex: its table has no row for any of the 60 images"),
         (("--by", "sex", "--metadata", "empty.csv"), "sex: its table has no row for any of the 60 images"),
         (("--compare", "nowhere"), "nowhere: no such folder"),
-        (("--compare", "strangers"), "strangers: no image of it could be judged that could be judged in the other"),
+        (("--compare", "strangers"), f"strangers/{name_of(100)}.png: neither this nor any other mask has the name"),
+        (("--compare", "narrower"), "narrower: no image of it could be judged that could be judged in the other"),
     ],
 )
 def test_bad_input_of_the_options_is_named(words: tuple[str, ...], said: str, here: Path) -> None:
@@ -422,6 +423,8 @@ def test_bad_input_of_the_options_is_named(words: tuple[str, ...], said: str, he
     write(here / "others.csv", "image,sex", "a,f")
     write(here / "empty.csv", "image,sex")
     predict(here / "strangers", 3, 0.5, range(100, 103))
+    (here / "narrower").mkdir()
+    Image.fromarray(block(3, 3)[:9]).save(here / "narrower" / f"{name_of(1)}.png")
     done = call(*words)
     assert (done.exit_code, done.stdout) == (3, "")
     assert said in " ".join(done.stderr.split())

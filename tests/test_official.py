@@ -115,7 +115,11 @@ DIFFERENT: Mapping[str, tuple[str, float, str]] = {
     "half a mask": ("0.0", math.nan, "problem: ISIC_0000001: prediction unreadable"),
     "a grey JPEG": ("0.8", math.nan, "problem: ISIC_0000001: no prediction: ISIC_0000001.jpg is not a PNG"),
     "another size": ("has dimensions", math.nan, "problem: ISIC_0000001: sizes differ: truth 10x20, prediction 20x10"),
-    "no mask": ("No matching submission", math.nan, "problem: ISIC_0000001: no prediction"),
+    "no mask": (
+        "No matching submission",
+        math.nan,
+        "error: neither this nor any other mask has the name of a true one",
+    ),
     "an empty file": ("Could not decode", math.nan, "problem: ISIC_0000001: prediction unreadable"),
     "ISIC-2017's own column": ("Missing column", GOOD_AUC, ""),
     "integers": ("non-floating-point", 1.0, ""),

@@ -138,8 +138,10 @@ def test_two_true_masks_of_one_isic_image_are_refused(tmp_path: Path) -> None:
 def test_seven_digits_name_an_isic_image(name: str, protocol: str, found: bool, tmp_path: Path) -> None:
     save(tmp_path / "labels" / "ISIC_0000001_segmentation.png")
     save(tmp_path / "masks" / name)
+    for folder in ("labels", "masks"):
+        save(tmp_path / folder / "ISIC_0000009.png")
     evaluation = evaluate(tmp_path / "labels", tmp_path / "masks", protocol=protocol)
-    assert jaccards(evaluation) == {"ISIC_0000001": 1.0 if found else -1}
+    assert jaccards(evaluation) == {"ISIC_0000001": 1.0 if found else -1, "ISIC_0000009": 1.0}
     assert bool(evaluation.extra) == evaluation.failed == (not found)
 
 

@@ -6,7 +6,7 @@ grow with their size; of a million images only names and numbers are held.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -114,7 +114,11 @@ def judge(
     found = _find_predictions(true, predictions)
     _refuse_nothing(truth, predictions, true, found, rows)
     failures = {name: row.failure for name, row in (rows or {}).items() if row.failure}
-    jobs, extra = pair(by_image(true.masks, rules), found, failures, rules)
+    truths = by_image(true.masks, rules)
+    _refuse_strangers(truths, {**found.masks, **found.others}, failures, rules)
+    if not truths:
+        _refuse_strange_rows(true.labels, rows or {}, rules)
+    jobs, extra = pair(truths, found, failures, rules)
     cases = tuple(_watched(_run(jobs, distances, workers or count_cores()), len(jobs), on_progress))
     scored = _join(true.labels, rows, rules)
     unlabelled = tuple(f"{name}: no label" for name in _unlabelled(true, rules)) if scored.classes else ()
@@ -124,7 +128,7 @@ def judge(
 def _read_scores(asked: Path | None, predictions: Path, labels: Labels) -> dict[str, ScoreRow] | None:
     if asked and not asked.is_file():
         raise InputError(f"{asked}: no such file")
-    return read_scores(asked or predictions / SCORES, labels.classes, also=_RESIDUAL_CLASS)
+    return read_scores(asked or predictions / SCORES, labels.classes, also=_RESIDUAL_CLASS, labels=labels.table)
 
 
 def _find_predictions(true: Truth, predictions: Path) -> Found:
@@ -143,6 +147,28 @@ def _refuse_nothing(
         raise InputError(f"{predictions}: no masks found; give the folder that `lesioncli segment` wrote")
     if not true.masks and rows is None:
         raise InputError(f"{predictions / SCORES}: no scores to compare with {truth}; give them with --scores")
+
+
+def _refuse_strangers(
+    truths: Mapping[str, Path], predictions: Mapping[str, Path], failures: Collection[str], rules: Protocol
+) -> None:
+    """Where not one true mask has a prediction, they are called otherwise, or are of other images."""
+    if not (truths and predictions) or any(match(truths, {*predictions, *failures}, rules).values()):
+        return
+    one, other = predictions[min(predictions)], truths[min(truths)]
+    raise InputError(
+        f"{one}: neither this nor any other mask has the name of a true one, such as {other}; of image x, both are to"
+        " be called x.png or x_segmentation.png, in sub-folders of the same names"
+    )
+
+
+def _refuse_strange_rows(labels: Labels, rows: Collection[str], rules: Protocol) -> None:
+    """The same of scores."""
+    if labels.by_id and rows and not any(match(labels.by_id, rows, rules).values()):
+        raise InputError(
+            f"{labels.table or 'labels'}: no id is that of a row of scores, as {min(labels.by_id)} and {min(rows)}; "
+            "both are to be the image's name, with its suffix or without"
+        )
 
 
 def _run(jobs: list[Job], distances: bool, workers: int) -> Iterator[CaseResult]:

@@ -4,7 +4,7 @@ import csv
 import itertools
 import math
 import re
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -112,10 +112,12 @@ def _weights(name: str, row: Mapping[str, str], where: str) -> tuple[float, floa
     return (0.0, 0.0) if name == WITHOUT_WEIGHT else (values[0], values[1])
 
 
-def read_scores(path: Path, classes: tuple[str, ...], also: str = "") -> dict[str, ScoreRow] | None:
+def read_scores(
+    path: Path, classes: tuple[str, ...], also: str = "", labels: Path | None = None
+) -> dict[str, ScoreRow] | None:
     """Scores by id: of segment's scores.csv, or of a submission, which has no status. None where there is no file.
 
-    All `classes` must have a column, class `also` may have one.
+    All `classes`, which are those of the table `labels`, must have a column, class `also` may have one.
     """
     if not path.exists():
         return None
@@ -124,7 +126,7 @@ def read_scores(path: Path, classes: tuple[str, ...], also: str = "") -> dict[st
     from_segment = "status" in keys
     needed = ["image", "reason", *classes] if from_segment else list(classes)
     if missing := [column for column in needed if column_key(column) not in keys]:
-        raise InputError(f"{path}: no column {', '.join(missing)}")
+        raise InputError(f"{path}: no column {', '.join(missing)}{_whose_classes(missing, classes, labels)}")
     if not (id_column := _id_column(header)):
         raise InputError(f"{path}: no column {' or '.join(ID_COLUMNS)}")
     found: dict[str, ScoreRow] = {}
@@ -135,6 +137,16 @@ def read_scores(path: Path, classes: tuple[str, ...], also: str = "") -> dict[st
         scores = tuple(_number(row[column_key(column)]) for column in classes)
         found[name] = ScoreRow(failure, scores, _number(row.get(also, "")))
     return found
+
+
+def _whose_classes(missing: Collection[str], classes: tuple[str, ...], labels: Path | None) -> str:
+    """What else to say of missing columns, where labels name the classes and segment never names them so."""
+    if not labels or not {*missing} & {*classes} - {*CLASSES}:
+        return ""
+    return (
+        f", which {labels} has as classes; call its columns {', '.join(CLASSES)} to judge what segment wrote,"
+        " or give scores of the same classes with --scores"
+    )
 
 
 def read_columns(path: Path, wanted: Iterable[str]) -> dict[str, dict[str, str]]:
@@ -153,10 +165,15 @@ def read_columns(path: Path, wanted: Iterable[str]) -> dict[str, dict[str, str]]
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Line number and fields of each line that is not blank. File names need not be UTF-8, hence the escapes."""
+    """Line number and fields of each line that is not blank. File names need not be UTF-8, hence the escapes.
+
+    Fields are divided by semicolons where the first line has more of them than commas, as Excel writes in Europe.
+    """
     try:
         with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-            reader = csv.reader(file, strict=True)
+            first = file.readline()
+            file.seek(0)
+            reader = csv.reader(file, strict=True, delimiter=";" if first.count(";") > first.count(",") else ",")
             yield from ((reader.line_num, fields) for fields in reader if fields)
     except (csv.Error, OSError) as error:
         raise InputError(f"{path}: cannot be read as CSV ({error})") from error

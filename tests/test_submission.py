@@ -108,6 +108,18 @@ def test_what_cannot_be_submitted_is_named(run: Path, tmp_path: Path) -> None:
     assert list(written.files.values()) == [1, 1]
 
 
+@pytest.mark.parametrize("challenge", ["isic2017", "isic2018"])
+def test_an_image_in_one_file_alone_is_named(challenge: str, run: Path, tmp_path: Path) -> None:
+    save(run / "ISIC_0000009.png")
+    (run / "ISIC_0000001.png").unlink()
+    written = write_submission(run, tmp_path / "out", challenge)
+    assert written.problems == (
+        "ISIC_0000003: no mask: cut short",
+        "ISIC_0000001: no mask, but a row of scores",
+        *(["ISIC_0000009: no row of scores, but a mask"] if challenge == "isic2017" else []),
+    )
+
+
 def test_an_old_mask_of_a_failed_image_is_not_submitted(run: Path, tmp_path: Path) -> None:
     save(run / "ISIC_0000003.png")
     written = write_submission(run, tmp_path / "out", "isic2017")

@@ -51,12 +51,21 @@ def write_submission(predictions: Path, out: Path, challenge: str) -> Submission
     failed = {image: row.failure for image, row in rows.items() if row.failure}
     problems = [f"{image}: no mask: {reason}" for image, reason in failed.items()]
     masks = {image: path for image, path in masks.items() if image not in failed}
+    problems += _one_sided(masks, {image: row for image, row in rows.items() if image not in failed}, classes)
     files: dict[Path, int] = {}
     if masks:
         files[out / MASKS_ZIP] = _write_masks(masks, out / MASKS_ZIP, problems)
     if classes and rows:
         files[out / SCORES_CSV] = _write_scores(rows, classes, out / SCORES_CSV, problems)
     return Submission(files, tuple(problems))
+
+
+def _one_sided(masks: Mapping[str, Path], rows: Mapping[str, ScoreRow], classes: tuple[str, ...]) -> list[str]:
+    """The images that only one of two files would have; without any masks, or any rows, there is one file."""
+    if not (masks and rows):
+        return []
+    without = [f"{image}: no mask, but a row of scores" for image in rows if image not in masks]
+    return without + [f"{image}: no row of scores, but a mask" for image in masks if classes and image not in rows]
 
 
 def _by_id(named: Mapping[str, Value]) -> dict[str, Value]:

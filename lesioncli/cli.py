@@ -376,7 +376,10 @@ def evaluate(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap intervals.")] = 0,
     json_output: Json = False,
 ) -> None:
-    """Compare masks and scores with the truth: per image, and means with 95 % intervals."""
+    """Compare masks and scores with the truth: per image, and means with 95 % intervals.
+
+    threshold_jaccard is the Jaccard, and 0 for an image where that is below .65.
+    """
     from lesioncli.evaluation import evaluate as library
     from lesioncli.evaluation.protocols import PROTOCOLS
     from lesioncli.memory import keep_freed_memory

@@ -320,6 +320,7 @@ def evaluation_json(evaluation: "Evaluation", protocol: str) -> Mapping[str, Any
         "confusion": {name: counts._asdict() for name, counts in evaluation.confusion.items()},
         "confusion_matrix": evaluation.matrix._asdict() if evaluation.matrix else None,
         "intervals": evaluation.intervals,
+        "interval_method": _interval_method(evaluation),
         "per_class_intervals": evaluation.per_class_intervals,
         "official_intervals": evaluation.official_intervals,
         "groups": [_group_json(group) for group in evaluation.groups],
@@ -331,6 +332,18 @@ def evaluation_json(evaluation: "Evaluation", protocol: str) -> Mapping[str, Any
     }
     official = joined(evaluation.mask_document, evaluation.score_document)
     return cast(Mapping[str, Any], _without_nan({**official, "lesioncli": ours}))
+
+
+def _interval_method(evaluation: "Evaluation") -> Mapping[str, Any]:
+    from lesioncli.evaluation.bootstrap import LEVEL, count_resamples
+
+    images = {"masks": sum(not case.problem for case in evaluation.cases), "scores": evaluation.auc_count}
+    return {
+        "method": "percentile bootstrap over images",
+        "level": LEVEL,
+        "resamples": {what: count_resamples(count) for what, count in images.items()},
+        "seed": evaluation.seed,
+    }
 
 
 def _group_json(group: "Group") -> Mapping[str, Any]:

@@ -396,6 +396,27 @@ def test_json_has_all_of_it(here: Path) -> None:
     assert "NaN" not in done.stdout
 
 
+def test_json_says_how_intervals_were_made(here: Path) -> None:
+    ours = json.loads(call("--seed", "7", "--json").stdout)["lesioncli"]
+    assert ours["interval_method"] == {
+        "method": "percentile bootstrap over images",
+        "level": 0.95,
+        "resamples": {"masks": 2000, "scores": 2000},
+        "seed": 7,
+    }
+
+
+def test_intervals_of_few_images_are_said_to_be_too_narrow(here: Path) -> None:
+    assert judged(here, other=here / "other").notes == (f"{here}/labels/labels.csv: not read as classes: site",)
+    for number in range(19, IMAGES):
+        (here / "masks" / f"{name_of(number)}.png").unlink()
+    few = "intervals of fewer than 20 images are narrower than they should be: masks (19)"
+    assert judged(here).notes[-1] == few
+    assert judged(here, other=here / "other").notes[-1] == f"{few}, differences (19)"
+    labels = write(here / "gt.csv", "image,melanoma", f"{name_of(0)},1", f"{name_of(1)},0")
+    assert evaluate(labels, here / "masks").notes == (few.replace("masks (19", "scores (2"),)
+
+
 def test_what_is_not_compared_is_named(here: Path) -> None:
     (here / "other" / f"{name_of(3)}.png").unlink()
     (here / "masks" / f"{name_of(5)}.png").unlink()

@@ -131,13 +131,15 @@ def joint_interval(resampled: NDArray[np.float64], intervals: int) -> tuple[floa
     return float(middle - reach), float(middle + reach)
 
 
-def resamples(images: int, seed: int) -> Iterator[NDArray[np.float64]]:
-    """Blocks (R, images): how often each image is drawn in each of R resamples; RESAMPLES rows in all.
+def count_resamples(images: int) -> int:
+    """RESAMPLES; fewer above 100,000 images, down to 200, where an interval is so narrow that its ends need no more."""
+    return min(RESAMPLES, max(200, MAX_DRAWS // max(1, images)))
 
-    Above 100,000 images there are fewer, down to 200: the interval is then so narrow that its ends need no more.
-    """
+
+def resamples(images: int, seed: int) -> Iterator[NDArray[np.float64]]:
+    """Blocks (R, images): how often each image is drawn in each of R resamples; count_resamples() rows in all."""
     rng = np.random.default_rng(seed)
-    wanted = min(RESAMPLES, max(200, MAX_DRAWS // images))
+    wanted = count_resamples(images)
     rows_at_once = max(1, DRAWS_AT_ONCE // images)
     for done in range(0, wanted, rows_at_once):
         rows = min(rows_at_once, wanted - done)

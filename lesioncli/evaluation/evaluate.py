@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lesioncli.errors import InputError
 from lesioncli.evaluation.bootstrap import AUC_MEAN, auc, bootstrap_aucs, bootstrap_means, means, percentile_interval
 from lesioncli.evaluation.compare import Comparison, compare
-from lesioncli.evaluation.groups import Group, split
+from lesioncli.evaluation.groups import LEAST_IMAGES, Group, split
 from lesioncli.evaluation.judge import CaseResult, Judged, Masks, Progress, Scored, judge, masks_of
 from lesioncli.evaluation.matching import by_image, match
 from lesioncli.evaluation.metadata import cut, find_texts, texts_of
@@ -71,7 +71,8 @@ class Evaluation:
     `mask_document` and `score_document` are what the official scorer prints, and `ranking` what the protocol ranks by;
     empty where the protocol wants every image judged, and not every one could be. `scored` is what the figures of the
     classes are made of. `groups` has each group of each column that was asked for, column by column, and `comparison`
-    the differences to other predictions. `notes` says what else was left out or decided.
+    the differences to other predictions. `notes` says what else was left out or decided, `seed`
+    is that of all draws.
     """
 
     cases: tuple[CaseResult, ...]
@@ -94,6 +95,7 @@ class Evaluation:
     groups: tuple[Group, ...] = ()
     comparison: Comparison | None = None
     notes: tuple[str, ...] = ()
+    seed: int = 0
 
     @property
     def auc_mean(self) -> float:
@@ -138,6 +140,7 @@ def evaluate(
     how = partial(judge, truth, rules=rules, distances=distances, workers=workers, on_progress=on_progress)
     judged = how(true, predictions, scores)
     masks, scored = masks_of(judged.cases), judged.scored
+    comparison = _compare(how, true, other, masks, scored, seed) if other else None
     averages, mean_intervals = _mean_metrics(masks, seed)
     aucs, auc_intervals = _aucs(scored, seed)
     documents = _official(judged, rules)
@@ -162,8 +165,9 @@ def evaluate(
         official_intervals=_official_intervals(documents, mean_intervals, scored, rules, resampled, seed),
         scored=scored,
         groups=_groups(texts, judged, masks, rules, seed),
-        comparison=_compare(how, true, other, masks, scored, seed) if other else None,
-        notes=(*true.notes, *notes, *_notes(true.labels, scored, protocol)),
+        comparison=comparison,
+        notes=(*true.notes, *notes, *_notes(true.labels, scored, protocol), *_few_images(masks, scored, comparison)),
+        seed=seed,
     )
 
 
@@ -349,6 +353,15 @@ def _notes(labels: Labels, scored: Scored, protocol: str) -> tuple[str, ...]:
     unread = (f"{labels.table}: not read as classes: {', '.join(labels.unread)}",) if labels.unread else ()
     rules = PROTOCOLS[protocol]
     return (*unread, *_unranked(scored, protocol), *_one_label(scored), *_weightless(labels, scored, rules))
+
+
+def _few_images(masks: Masks, scored: Scored, comparison: Comparison | None) -> tuple[str, ...]:
+    """Which intervals are of fewer images than a percentile bootstrap needs."""
+    counts = {"masks": (~np.isnan(masks.values)).sum(axis=0).tolist(), "scores": [len(scored.ids)]}
+    counts["differences"] = [each.images for each in comparison.differences.values()] if comparison else []
+    fewest = {what: min(filter(None, each), default=LEAST_IMAGES) for what, each in counts.items()}
+    few = ", ".join(f"{what} ({images})" for what, images in fewest.items() if images < LEAST_IMAGES)
+    return (f"intervals of fewer than {LEAST_IMAGES} images are narrower than they should be: {few}",) if few else ()
 
 
 def _unranked(scored: Scored, protocol: str) -> tuple[str, ...]:

@@ -225,7 +225,9 @@ def test_ph2_spreadsheet_without_its_library_says_what_to_install(ph2: Path, mon
     (ph2 / "PH2_dataset.txt").unlink()
     spreadsheet(ph2 / "PH2_dataset.xlsx", *PH2_ROWS)
     monkeypatch.setitem(sys.modules, "openpyxl", None)
-    with pytest.raises(MissingPackageError, match=r"openpyxl is not installed; run: pip install 'lesioncli\[xlsx\]'"):
+    with pytest.raises(
+        MissingPackageError, match=r"openpyxl is not installed; run: pip install '/path/to/lesioncli\[xlsx\]'"
+    ):
         read_truth(ph2)
 
 

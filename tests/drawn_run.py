@@ -10,11 +10,11 @@ import numpy as np
 from PIL import Image
 
 from lesioncli.demo import DrawnCase, draw_case
-from lesioncli.inference.outputs import write_mask
+from lesioncli.inference.outputs import ABOUT, write_mask
 from lesioncli.spec import CLASSES
 
 COLUMNS = (
-    *("image", "mask", "width", "height", "status", "reason"),
+    *ABOUT,
     *CLASSES,
     *("lesion_area_fraction", "confidence", "note"),
 )

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -31,7 +32,7 @@ from lesioncli.inference.run import run, sample_pictures
 from lesioncli.inference.views import PROCEDURES
 
 HEADER = (
-    "image,mask,width,height,status,reason,melanoma,seborrheic_keratosis,nevus,lesion_area_fraction,confidence,"
+    "image,mask,width,height,bytes,status,reason,melanoma,seborrheic_keratosis,nevus,lesion_area_fraction,confidence,"
     "agreement,note"
 )
 
@@ -91,6 +92,7 @@ def test_scores_csv_has_a_row_for_every_image(engine: Engine, tmp_path: Path, ou
     assert rows["broken, sadly.jpg"] == {
         **empty,
         "image": "broken, sadly.jpg",
+        "bytes": "10",
         "status": "failed",
         "reason": "decode: not a JPEG, PNG, BMP, WebP or TIFF image (or damaged header)",
     }
@@ -99,6 +101,7 @@ def test_scores_csv_has_a_row_for_every_image(engine: Engine, tmp_path: Path, ou
         "image": "black.png",
         "width": "60",
         "height": "40",
+        "bytes": str((folder / "black.png").stat().st_size),
         "status": "failed",
         "reason": "network: a score is not a finite number",
     }
@@ -217,10 +220,6 @@ def add_an_image(images: Path, out: Path) -> None:
     save(images / "0005.jpg", draw(99, 40, 60))
 
 
-def break_what_is_done(images: Path, out: Path) -> None:
-    (images / "003.jpg").write_bytes(b"")
-
-
 def forget_the_rows(images: Path, out: Path) -> None:
     (out / "scores.csv").unlink()
 
@@ -230,7 +229,6 @@ def forget_the_rows(images: Path, out: Path) -> None:
     [
         (remove_a_mask, "ssosss"),
         (add_an_image, "sosssss"),
-        (break_what_is_done, "ssssss"),
         (forget_the_rows, "oooooo"),
     ],
 )
@@ -256,6 +254,33 @@ def test_a_failed_image_is_tried_again(engine: Engine, images: Path, out: Path) 
     assert statuses(images, engine, out) == "sossss"
     assert rows_of(out)["001.jpg"]["reason"] == ""
     assert rows_of(out)["001.jpg"]["status"] == "ok"
+
+
+def test_another_file_of_the_same_name_is_not_taken_for_done(
+    engine: Engine, images: Path, out: Path, tmp_path: Path
+) -> None:
+    statuses(images, engine, out)
+    others = tmp_path / "others"
+    shutil.copytree(images, others)
+    sizes = [(images / name).stat().st_size for name in ("001.jpg", "004.jpg")]
+    (others / "001.jpg").write_bytes(b"")  # whatever it is: the size is enough to know
+    save(others / "004.jpg", draw(77, 50, 70))
+    message = rf"out: .* 2 in all, the first {others}/001\.jpg \({sizes[0]} bytes then, 0 now\)"
+    assert_refused(out, engine, others, message)
+    (out / "001.png").unlink()
+    assert_refused(out, engine, others, rf"out: .* 1 in all, the first {others}/004\.jpg \({sizes[1]} bytes then")
+    (out / "004.png").unlink()
+    assert statuses(others, engine, out) == "sfssos"
+    assert rows_of(out)["004.jpg"]["bytes"] == str((others / "004.jpg").stat().st_size)
+    assert run(find_images([images]), engine, out, Options(), overwrite=True).ok == 6
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a right there")
+def test_what_is_done_stays_done_where_its_file_is_gone(engine: Engine, images: Path, out: Path) -> None:
+    statuses(images, engine, out)
+    (images / "003.jpg").unlink()
+    (images / "003.jpg").symlink_to("gone")
+    assert statuses(images, engine, out) == "ssssss"
 
 
 def test_rows_of_images_that_are_no_longer_asked_for_stay(engine: Engine, images: Path, out: Path) -> None:
@@ -383,7 +408,7 @@ def assert_refused(out: Path, engine: Engine, images: Path, message: str, **opti
     before, report = contents(out), report_of(out)
     with pytest.raises(InputError, match=message) as caught:
         statuses(images, engine, out, **options)
-    assert "choose another --out, or --overwrite" in str(caught.value)
+    assert re.search("choose another --out, (or|use) --overwrite", str(caught.value))
     assert contents(out) == before
     assert report_of(out) == report
 
@@ -499,7 +524,7 @@ def test_a_killed_runs_rows_come_after_the_earlier_ones(engine: Engine, images: 
     statuses(images, engine, out)
     lines = (out / "scores.csv").read_text().splitlines(keepends=True)
     (out / "scores.csv.part").write_text("".join(lines))
-    failed = "000.jpg,,,,failed,decode: file is empty,,,,,,,\n"
+    failed = "000.jpg,,,,0,failed,decode: file is empty,,,,,,,\n"
     (out / "scores.csv").write_text("".join([lines[0], failed, *lines[2:]]))
     assert statuses(images, engine, out) == "ssssss"
 
@@ -526,7 +551,7 @@ def test_a_run_folder_knows_what_is_done(out: Path) -> None:
     """A row without a mask, a mask without a row and a failed row are none of them done."""
     done, no_mask, failed, no_row = (ImageFile(Path(f"{name}.jpg"), name) for name in "abcd")
     folder = RunFolder(out, {}, ("melanoma",))
-    folder.add(Outcome(done, OK, (2, 3), values={"melanoma": 0.123456}))
+    folder.add(Outcome(done, OK, (2, 3), 7, values={"melanoma": 0.123456}))
     folder.add(Outcome(no_mask, OK, (2, 3), values={"melanoma": 0.5}))
     folder.add(Outcome(failed, FAILED, stage="decode", reason="because"))
     folder.add(Outcome(no_row, SKIPPED))
@@ -535,10 +560,10 @@ def test_a_run_folder_knows_what_is_done(out: Path) -> None:
     assert [folder.is_done(image) for image in (done, no_mask, failed, no_row)] == [True, False, False, False]
     folder.finish({"status": "finished"})
     assert (out / "scores.csv").read_text().splitlines() == [
-        "image,mask,width,height,status,reason,melanoma,note",
-        "a.jpg,a.png,3,2,ok,,0.12346,",
-        "b.jpg,b.png,3,2,ok,,0.50000,",
-        "c.jpg,,,,failed,decode: because,,",
+        "image,mask,width,height,bytes,status,reason,melanoma,note",
+        "a.jpg,a.png,3,2,7,ok,,0.12346,",
+        "b.jpg,b.png,3,2,,ok,,0.50000,",
+        "c.jpg,,,,,failed,decode: because,,",
     ]
 
 

@@ -210,7 +210,7 @@ def test_whatever_call_fails(
     assert {name: expected[name] for name in left if name.endswith(".png")}.items() <= left.items()
     rows, whole = (list(csv.reader(files.get("scores.csv", b"").decode().splitlines())) for files in (left, expected))
     for row, right in zip(rows, whole, strict=False):
-        failed = row[4] == "failed" and row[5].startswith("network: tiny.tensorrt on Stand-in GPU 0 (sm86): ")
+        failed = row[5] == "failed" and row[6].startswith("network: tiny.tensorrt on Stand-in GPU 0 (sm86): ")
         assert row == right or (failed and row[0] == right[0])
     assert card.driver.live() == {}
     card.driver.reset()

@@ -115,6 +115,14 @@ def find_images(sources: Sequence[Path], exclude: Path | None = None) -> list[Im
     return images
 
 
+def file_bytes(path: Path) -> int | None:
+    """How large a file is; None where that cannot be told."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
+
+
 def named_as_isic(images: Sequence[ImageFile]) -> list[ImageFile]:
     """The images with masks named as ISIC names them, `ISIC_0012345_segmentation`, in the same sub-folders.
 

@@ -19,10 +19,11 @@ import numpy as np
 from lesioncli.errors import InputError
 from lesioncli.files import printable, written_whole
 from lesioncli.inference.geometry import UInt8
-from lesioncli.inference.images import ImageFile
+from lesioncli.inference.images import ImageFile, file_bytes
 
 RUN = "run.json"
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
+ABOUT = ("image", "mask", "width", "height", "bytes", "status", "reason")  # columns before those of the figures
 # 8 bits a pixel, 0 or 255, as the challenges' own masks: a 1-bit file is smaller, but reads as True and False in many
 # programs, where "> 128" then finds no lesion. Without filters this costs a quarter of opencv's default.
 PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE)
@@ -35,12 +36,14 @@ BEFORE_IT_WAS_SAID = {"tta": "none", "names": "images", "regions": "all"}
 class Outcome:
     """One per input. A failed one says at which stage and why; a skipped one was done by an earlier run.
 
-    stored_hw is (0, 0) where the image could not be read. seconds are CPU seconds by stage.
+    stored_hw is (0, 0) where the image could not be read. file_bytes is the size that its file had when it was read,
+    None where there was none. seconds are CPU seconds by stage.
     """
 
     image: ImageFile
     status: str
     stored_hw: tuple[int, int] = (0, 0)
+    file_bytes: int | None = None
     stage: str = ""
     reason: str = ""
     note: str = ""
@@ -52,16 +55,22 @@ class RunFolder:
     """The folder `segment --out` names: knows what is done, takes what comes, ends whole.
 
     `identity` is what all its masks share (engine, precision, threshold, tta, regions, names); a folder with another
-    one is refused with an InputError unless `overwrite`, which starts anew. `value_names` are the columns after the
-    fixed ones.
+    one is refused with an InputError unless `overwrite`, which starts anew. So is one where any of `images`, those of
+    this run, is done but another file by now. `value_names` are the columns after the fixed ones.
     """
 
     def __init__(
-        self, folder: Path, identity: Mapping[str, Any], value_names: Sequence[str], *, overwrite: bool = False
+        self,
+        folder: Path,
+        identity: Mapping[str, Any],
+        value_names: Sequence[str],
+        images: Sequence[ImageFile] = (),
+        *,
+        overwrite: bool = False,
     ) -> None:
         self.folder = folder
         self._identity = dict(identity)
-        self._columns = ("image", "mask", "width", "height", "status", "reason", *value_names, "note")
+        self._columns = (*ABOUT, *value_names, "note")
         self._csv = folder / "scores.csv"
         self._part = folder / "scores.csv.part"
         try:
@@ -70,6 +79,7 @@ class RunFolder:
                 self._csv.unlink(missing_ok=True)
                 self._part.unlink(missing_ok=True)
             self._rows = self._earlier_rows()
+            self._check_files(images)
             self._save_rows()
             self._journal = self._part.open("w", newline="", encoding="utf-8")
         except OSError as error:
@@ -78,12 +88,7 @@ class RunFolder:
 
     def is_done(self, image: ImageFile) -> bool:
         """Whether an earlier run left this image's row, without failure, and its mask."""
-        name = image_name(image)
-        line = self._rows.get(_stem(name))
-        if line is None:
-            return False
-        row = next(csv.reader([line]))
-        return row[0] == name and row[4] == OK and mask_path(self.folder, image).is_file()
+        return self._done_row(image) is not None
 
     def add(self, outcome: Outcome) -> None:
         """Record one outcome; a skipped one has its row already, a failed one no mask, not even an earlier run's."""
@@ -128,6 +133,33 @@ class RunFolder:
                 raise InputError(f"{path}: has other columns than this run's; choose another --out or use --overwrite")
             yield from (row for row in reader if len(row) == len(self._columns))
 
+    def _done_row(self, image: ImageFile) -> Mapping[str, str] | None:
+        """The row of an image that is done, by column."""
+        name = image_name(image)
+        if (line := self._rows.get(_stem(name))) is None:
+            return None
+        row = dict(zip(self._columns, next(csv.reader([line])), strict=True))
+        is_done = row["image"] == name and row["status"] == OK and mask_path(self.folder, image).is_file()
+        return row if is_done else None
+
+    def _check_files(self, images: Sequence[ImageFile]) -> None:
+        """InputError where an image that is done has another size by now: its mask is of another picture."""
+        changed = [each for image in images if (each := self._change_of(image))]
+        if changed:
+            raise InputError(
+                f"{self.folder}: images that are done here have other files now, {len(changed)} in all, the first"
+                f" {changed[0]}; choose another --out, use --overwrite to start anew, or remove the masks of those"
+                " images, and they are done again"
+            )
+
+    def _change_of(self, image: ImageFile) -> str:
+        """What the file of an image that is done was and is; "" where it has the same size, or cannot be looked at."""
+        row = self._done_row(image)
+        now = file_bytes(image.path) if row else None
+        if row is None or now is None or row["bytes"] == str(now):
+            return ""
+        return f"{image.path} ({row['bytes'] or 'unknown'} bytes then, {now} now)"
+
     def _check_identity(self) -> None:
         found = read_run(self.folder)
         for key, value in self._identity.items():
@@ -141,8 +173,9 @@ class RunFolder:
         height, width = outcome.stored_hw
         mask = printable(outcome.image.mask_name) if outcome.status == OK else ""
         reason = f"{outcome.stage}: {outcome.reason}" if outcome.reason else ""
-        values = [_digits(outcome.values.get(name)) for name in self._columns[6:-1]]
+        values = [_digits(outcome.values.get(name)) for name in self._columns[len(ABOUT) : -1]]
         size = [str(width), str(height)] if width else ["", ""]
+        size.append("" if outcome.file_bytes is None else str(outcome.file_bytes))
         return [image_name(outcome.image), mask, *size, outcome.status, reason, *values, outcome.note]
 
     def _save_rows(self) -> None:

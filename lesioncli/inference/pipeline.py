@@ -23,7 +23,7 @@ from lesioncli.backends.base import Batch, Engine, Prediction, UInt8
 from lesioncli.cores import count_cores
 from lesioncli.errors import EngineError, ImageError
 from lesioncli.inference.geometry import to_full_size
-from lesioncli.inference.images import Decoded, ImageFile, decode
+from lesioncli.inference.images import Decoded, ImageFile, decode, file_bytes
 from lesioncli.inference.masks import cut_at, expected_jaccard, largest_region
 from lesioncli.inference.outputs import (
     FAILED,
@@ -65,10 +65,11 @@ class Options:
 
 @dataclass(frozen=True)
 class Filled:
-    """An image on its way: decoded into its rows, or the reason why not."""
+    """An image on its way: decoded into its rows, or the reason why not; and the size of its file before that."""
 
     image: ImageFile
     decoded: Decoded | ImageError
+    file_bytes: int | None
     seconds: float
 
 
@@ -165,14 +166,15 @@ def _fill(image: ImageFile, slots: Sequence[UInt8], index: int, engine: Engine, 
     """Decode an image into its rows of a cycle; a broken one leaves them as they were, and their result is not used."""
     started = time.thread_time()
     procedure = PROCEDURES[options.tta]
+    size = file_bytes(image.path)
     try:
         decoded = decode(image.path, procedure.at_least_hw(engine.spec))
     except ImageError as error:
-        return Filled(image, error, time.thread_time() - started)
+        return Filled(image, error, size, time.thread_time() - started)
     procedure.fill(decoded.rgb, slots, index, engine.spec.reduction)
     if not options.overlay:
         decoded = replace(decoded, rgb=NOTHING)  # lets a large picture go while its batch is on the way
-    return Filled(image, decoded, time.thread_time() - started)
+    return Filled(image, decoded, size, time.thread_time() - started)
 
 
 def _finish(
@@ -190,7 +192,7 @@ def _finish(
         return _fail(filled, decoded)
     answer = PROCEDURES[options.tta].merge(cycle, index)
     if not answer.finite:
-        return Outcome(filled.image, FAILED, decoded.stored_hw, "network", "a score is not a finite number")
+        return _fail(filled, ImageError("network", "a score is not a finite number"))
     cut = ceil(options.threshold * 255)
     lesion, left_out = answer.mask >= cut, 0
     if options.regions == "largest":
@@ -203,7 +205,7 @@ def _finish(
         if options.overlay:
             _write_overlay(out, filled.image, decoded, probability, cut)
     except OSError as error:
-        return Outcome(filled.image, FAILED, decoded.stored_hw, "write", error.strerror or str(error))
+        return _fail(filled, ImageError("write", error.strerror or str(error)))
     values = {
         **dict(zip(classes, map(float, answer.scores), strict=True)),
         "lesion_area_fraction": cv2.countNonZero(mask) / mask.size,
@@ -213,13 +215,14 @@ def _finish(
     seconds = {"decode": filled.seconds, "write": time.thread_time() - started}
     notes = (decoded.note, f"{left_out} smaller region{'s' * (left_out > 1)} left out" if left_out else "")
     note = "; ".join(filter(None, notes))
-    return Outcome(filled.image, OK, decoded.stored_hw, note=note, values=values, seconds=seconds)
+    return Outcome(filled.image, OK, decoded.stored_hw, filled.file_bytes, note=note, values=values, seconds=seconds)
 
 
 def _fail(filled: Filled, error: ImageError) -> Outcome:
     """The outcome of an image that failed with `error`, or that could not be decoded before it came to that."""
-    first = filled.decoded if isinstance(filled.decoded, ImageError) else error
-    return Outcome(filled.image, FAILED, stage=first.stage, reason=first.reason)
+    decoded = filled.decoded
+    first, stored_hw = (decoded, (0, 0)) if isinstance(decoded, ImageError) else (error, decoded.stored_hw)
+    return Outcome(filled.image, FAILED, stored_hw, filled.file_bytes, first.stage, first.reason)
 
 
 def _write_overlay(out: RunFolder, image: ImageFile, decoded: Decoded, probability: UInt8, cut: int) -> None:

@@ -63,7 +63,8 @@ def run(
     `sources` are the files and folders that the images are from; run.json keeps them, and those of earlier runs.
 
     Raises InputError where `out` holds masks of another engine, precision, threshold, test procedure or choice of
-    regions, EngineError where the engine fails. Rows of finished images are kept whatever ends the run.
+    regions, or of other files of the same names, EngineError where the engine fails. Rows of finished images are kept
+    whatever ends the run.
     """
     manifest = engine.manifest
     # The precision is not in the hash: an engine in bf16 has the same files as one in fp32.
@@ -77,7 +78,7 @@ def run(
     }
     values = (*engine.spec.classes, "lesion_area_fraction", "confidence", *engine.extra)
     earlier = () if overwrite else read_run(out).get("sources", ())
-    folder = RunFolder(out, identity, values, overwrite=overwrite)
+    folder = RunFolder(out, identity, values, images, overwrite=overwrite)
     about: dict[str, Any] = {
         "lesioncli": __version__,
         "python": platform.python_version(),

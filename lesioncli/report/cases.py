@@ -15,12 +15,10 @@ from lesioncli.evaluation.masks import find_masks
 from lesioncli.evaluation.tables import column_key, read_header, read_rows
 from lesioncli.files import printable
 from lesioncli.inference.images import find_images
-from lesioncli.inference.outputs import FAILED, image_name, read_run
+from lesioncli.inference.outputs import ABOUT, FAILED, image_name, read_run
 
 AREA, CONFIDENCE = "lesion_area_fraction", "confidence"
 JUDGED, NOT_JUDGED, WITHOUT_TRUTH, SEGMENTED = "judged", "not judged", "without truth", "segmented"
-
-_ABOUT = ("image", "mask", "width", "height", "status", "reason")  # columns of scores.csv before those of the figures
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ def read_scores_csv(predictions: Path) -> Scores:
     header = list(map(column_key, read_header(path)))
     if missing := [column for column in ("image", "status", "reason") if column not in header]:
         raise InputError(f"{path}: no column {', '.join(missing)}; it is not what `lesioncli segment` writes")
-    figures = tuple(column for column in header if column not in (*_ABOUT, "note"))
+    figures = tuple(column for column in header if column not in (*ABOUT, "note"))
     classes = figures[: figures.index(AREA)] if AREA in figures else ()
     return Scores({_stem(row["image"]): row for _, row in read_rows(path)}, classes, figures)
 

@@ -265,7 +265,7 @@ def segment(
         bool, typer.Option("--isic", help="Name masks as ISIC does: ISIC_0012345_segmentation.png.")
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Start anew, even over another engine's masks.")
+        bool, typer.Option("--overwrite", help="Start anew: masks of before are removed, even another engine's.")
     ] = False,
     no_verify: Annotated[
         bool, typer.Option("--no-verify", help="Trust an engine that was compiled elsewhere and never ran on this GPU.")

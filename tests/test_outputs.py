@@ -488,9 +488,45 @@ def test_overwrite_starts_anew(engine: Engine, images: Path, out: Path, tmp_path
     (images / "005.jpg").unlink()
     run(find_images([images]), engine, out, Options(threshold=0.2), overwrite=True)
     statuses(images, engine, tmp_path / "whole", threshold=0.2)
-    expected = contents(tmp_path / "whole")
-    assert {name: content for name, content in contents(out).items() if name != "005.png"} == expected
+    assert contents(out) == contents(tmp_path / "whole")
     assert report_of(out)["threshold"] == 0.2
+
+
+def test_overwrite_leaves_no_mask_and_no_overlay_of_before(
+    engine: Engine, other_graph: Engine, images: Path, out: Path, tmp_path: Path
+) -> None:
+    """Also where the earlier run was killed, or had other columns."""
+    statuses(images, other_graph, out, overlay=True)
+    table = (out / "scores.csv").read_text().splitlines(keepends=True)
+    (out / "scores.csv").write_text("".join(["image,mask,age\n", "000.jpg,000.png,7\n", "001.jpg,001.png,7\n"]))
+    (out / "scores.csv.part").write_text("".join([table[0], *table[3:]]))
+    (out / "mine.png").write_text("not named in a row")
+    save(tmp_path / "new" / "a.jpg", draw(1, 40, 60))
+    run(find_images([tmp_path / "new"]), engine, out, Options(), overwrite=True)
+    assert set(contents(out)) == {"a.png", "mine.png", "scores.csv"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a right there")
+def test_overwrite_removes_nothing_that_lies_elsewhere(engine: Engine, images: Path, out: Path, tmp_path: Path) -> None:
+    inside, outside = out / "there" / "a.png", tmp_path / "elsewhere" / "b.png"
+    for path in (inside, outside, out / "gone.png", out / "folder.png" / "c.png"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("kept, but for the one")
+    (out / "outside").symlink_to(outside.parent)
+    (out / "inside").symlink_to(inside.parent)
+    (out / "link.png").symlink_to(inside)
+    names = [
+        *(str(outside), "../elsewhere/b.png", "outside/b.png", "inside/a.png", "there/../there/a.png", "link.png"),
+        *("run.json", "folder.png", "nul\0.png", "x" * 300 + ".png", "", "gone.png"),
+    ]
+    (out / "run.json").write_text("{}")
+    lines = [f"{number}.jpg,{name}\n" for number, name in enumerate(names)]
+    (out / "scores.csv").write_text("".join(["image,mask\n", "../../elsewhere/b.jpg,\n", *lines, "y" * 200_000]))
+    (tmp_path / "link").symlink_to(out)
+    run(find_images([images])[:1], engine, tmp_path / "link", Options(), overwrite=True)
+    expected = {"000.png", "scores.csv", "there/a.png", "folder.png/c.png", "link.png"}
+    assert {name for name in contents(out) if not name.startswith(("inside/", "outside/"))} == expected
+    assert outside.is_file()
 
 
 def test_a_failed_image_keeps_no_mask_of_before(engine: Engine, images: Path, out: Path) -> None:

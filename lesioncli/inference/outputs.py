@@ -7,6 +7,7 @@ the run, the next one starts from scores.csv and that file: a row means that the
 import csv
 import io
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -76,8 +77,7 @@ class RunFolder:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if overwrite:  # now, or a run that is killed leaves the next one rows of another engine
-                self._csv.unlink(missing_ok=True)
-                self._part.unlink(missing_ok=True)
+                self._remove_earlier()
             self._rows = self._earlier_rows()
             self._check_files(images)
             self._save_rows()
@@ -116,6 +116,15 @@ class RunFolder:
         """Write run.json: at the start of a run, so that an interrupted one is known, and at its end."""
         content = json.dumps({**self._identity, **report}, indent=1) + "\n"
         write_whole(self.folder / RUN, content.encode())
+
+    def _remove_earlier(self) -> None:
+        """Masks and overlays first: whatever stops this, the rows still name those that are left."""
+        tables = (self._csv, self._part)
+        for name in (name for table in tables for name in _files_named_in(table)):
+            if path := _below(self.folder, name):
+                path.unlink()
+        for table in tables:
+            table.unlink(missing_ok=True)
 
     def _earlier_rows(self) -> dict[str, str]:
         """Rows by what they go by, each as its line: of a million, lists of fields would take a gigabyte."""
@@ -199,6 +208,30 @@ def image_name(image: ImageFile) -> str:
     return printable(image.name + image.path.suffix)
 
 
+def _files_named_in(table: Path) -> Iterator[str]:
+    """Masks and overlays of the rows of a scores.csv, of whatever version, in the folder where it lies."""
+    if not table.exists():
+        return
+    with table.open(newline="", encoding="utf-8", errors="replace") as file, suppress(csv.Error):
+        for row in csv.DictReader(file):
+            if (mask := row.get("mask") or "").endswith(".png"):
+                yield mask
+            yield overlay_name(_stem(row.get("image") or ""))
+
+
+def _below(folder: Path, name: str) -> Path | None:
+    """The file of that name below a folder; None where there is none, or the name leads elsewhere, if only by a link.
+
+    A table may come from anybody, and what it names is to be removed.
+    """
+    path, real = folder / name, Path(os.path.realpath(folder))
+    # os.path: pathlib raises where no file can have such a name
+    if not os.path.isfile(path) or os.path.islink(path):  # noqa: PTH113, PTH114
+        return None
+    here = Path(os.path.realpath(path))
+    return path if here.is_relative_to(real) and here == real / name else None
+
+
 def _csv_line(fields: Sequence[str]) -> str:
     text = io.StringIO(newline="")
     csv.writer(text).writerow(fields)
@@ -210,9 +243,14 @@ def _stem(name: str) -> str:
     return name.rpartition(".")[0]
 
 
+def overlay_name(name: str) -> str:
+    """Of the overlay's file, below the folder of masks, for an image by its name without suffix."""
+    return f"overlays/{name}.jpg"
+
+
 def overlay_path(folder: Path, image: ImageFile) -> Path:
     """Where an image's overlay lies."""
-    return folder / "overlays" / f"{image.name}.jpg"
+    return folder / overlay_name(image.name)
 
 
 def mask_path(folder: Path, image: ImageFile) -> Path:

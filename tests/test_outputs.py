@@ -315,18 +315,31 @@ def test_an_interrupted_run_keeps_its_rows_and_goes_on(
     assert contents(out) == contents(tmp_path / "whole")
 
 
-def start(*arguments: str | Path) -> subprocess.Popen[bytes]:
-    """The real program in a process of its own."""
-    command = [sys.executable, "-c", "from lesioncli.cli import main; main()", *map(str, arguments)]
+PROGRAM = """
+import sys, time
+from lesioncli.inference import pipeline
+real, never = pipeline.decode, sys.argv.pop(1)
+
+def decode(path, at_least_hw):
+    while path.name == never:
+        time.sleep(1)
+    return real(path, at_least_hw)
+
+pipeline.decode = decode
+from lesioncli.cli import main
+main()
+"""
+
+
+def start(*arguments: str | Path, never: str = "") -> subprocess.Popen[bytes]:
+    """The real program in a process of its own; the image called `never` is never read to its end."""
+    command = [sys.executable, "-c", PROGRAM, never, *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
 def kill_in_the_middle(images: Path, at: str, out: Path, *options: str | Path) -> int:
-    """Run until image `at`, a pipe that never gives a byte, then SIGKILL; returns the number of rows by then."""
-    picture = (images / at).read_bytes()
-    (images / at).unlink()
-    os.mkfifo(images / at)
-    with start("segment", images, "--out", out, "--workers", "2", *options) as process:
+    """Run until image `at`, which takes for ever, then SIGKILL; returns the number of rows by then."""
+    with start("segment", images, "--out", out, "--workers", "2", *options, never=at) as process:
         part, rows, deadline = out / "scores.csv.part", 0, time.monotonic() + 60
         while rows < 10 and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -335,16 +348,14 @@ def kill_in_the_middle(images: Path, at: str, out: Path, *options: str | Path) -
         said, _ = process.communicate()
     assert process.returncode == -signal.SIGKILL, said.decode()
     assert rows >= 10
-    (images / at).unlink()
-    (images / at).write_bytes(picture)
     return part.read_bytes().count(b"\n") - 1
 
 
-# Images that can be on their way or wait to be told: the pipe comes after them, so that rows come before it.
+# Images that can be on their way or wait to be told: the endless one comes after them, so that rows come before it.
 AHEAD = 3 * (count_cores() + 7)
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs signals")
 def test_a_killed_run_goes_on_and_ends_as_an_uninterrupted_one(tiny_manifest: MakeEngine, tmp_path: Path) -> None:
     count, at = AHEAD + 40, AHEAD + 15
     images, out, whole = tmp_path / "images", tmp_path / "out", tmp_path / "whole"
@@ -366,7 +377,7 @@ def test_a_killed_run_goes_on_and_ends_as_an_uninterrupted_one(tiny_manifest: Ma
     assert contents(out) == contents(whole)
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs signals")
 def test_a_killed_overwrite_leaves_nothing_of_before_as_done(tiny_manifest: MakeEngine, tmp_path: Path) -> None:
     count, at = AHEAD + 40, AHEAD + 15
     images, out, whole = tmp_path / "images", tmp_path / "out", tmp_path / "whole"
@@ -379,6 +390,27 @@ def test_a_killed_overwrite_leaves_nothing_of_before_as_done(tiny_manifest: Make
         assert statuses(images, engine, out, threshold=0.2) == "s" * rows + "o" * (count - rows)
         statuses(images, engine, whole, threshold=0.2)
     assert contents(out) == contents(whole)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="nothing is locked there")
+def test_two_runs_at_once_do_not_share_a_folder(
+    engine: Engine, tiny_manifest: MakeEngine, images: Path, out: Path
+) -> None:
+    with start("segment", images, "--out", out, "--engine", tiny_manifest(2), never="003.jpg") as process:
+        try:
+            deadline = time.monotonic() + 60
+            while not (out / "run.json").exists() and process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.02)
+            for overwrite in (False, True):
+                with pytest.raises(InputError, match=r"out: another run is writing into this folder; wait .* --out"):
+                    run(find_images([images]), engine, out, Options(), overwrite=overwrite)
+            assert (out / "scores.csv.part").read_text().startswith("image,mask")
+        finally:
+            process.kill()
+            said, _ = process.communicate()
+    assert process.returncode == -signal.SIGKILL, said.decode()
+    assert statuses(images, engine, out).endswith("ooo")
+    assert list(rows_of(out)) == sorted(path.name for path in images.iterdir())
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from lesioncli.errors import InputError
 from lesioncli.files import printable, written_whole
 from lesioncli.inference.geometry import UInt8
 from lesioncli.inference.images import ImageFile, file_bytes
+from lesioncli.inference.journal import Journal
 
 RUN = "run.json"
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
@@ -53,7 +54,7 @@ class Outcome:
 
 
 class RunFolder:
-    """The folder `segment --out` names: knows what is done, takes what comes, ends whole.
+    """The folder `segment --out` names: knows what is done, takes what comes, ends whole. One run at a time has it.
 
     `identity` is what all its masks share (engine, precision, threshold, tta, regions, names); a folder with another
     one is refused with an InputError unless `overwrite`, which starts anew. So is one where any of `images`, those of
@@ -76,15 +77,24 @@ class RunFolder:
         self._part = folder / "scores.csv.part"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            if overwrite:  # now, or a run that is killed leaves the next one rows of another engine
-                self._remove_earlier()
-            self._rows = self._earlier_rows()
-            self._check_files(images)
-            self._save_rows()
-            self._journal = self._part.open("w", newline="", encoding="utf-8")
+            self._journal = Journal(self._part)
+            try:
+                self._begin(images, overwrite)
+            except BaseException:
+                self._journal.close()
+                raise
         except OSError as error:
             raise InputError(f"{folder}: cannot be written ({error.strerror}); choose another --out") from error
-        self._journal.write(_csv_line(self._columns))
+
+    def _begin(self, images: Sequence[ImageFile], overwrite: bool) -> None:
+        """Take over what earlier runs left, or refuse to before anything is changed; nobody else is writing here."""
+        if overwrite:  # now, or a run that is killed leaves the next one rows of another engine
+            self._remove_earlier()
+        self._rows = self._earlier_rows()
+        self._check_files(images)
+        self._save_rows()
+        self._journal.clear()
+        self._journal.append(_csv_line(self._columns))
 
     def is_done(self, image: ImageFile) -> bool:
         """Whether an earlier run left this image's row, without failure, and its mask."""
@@ -100,16 +110,15 @@ class RunFolder:
         row = self._row(outcome)
         line = self._rows[_stem(row[0])] = _csv_line(row)
         try:
-            self._journal.write(line)
-            self._journal.flush()
+            self._journal.append(line)
         except OSError as error:
             raise InputError(f"{self._part}: {error.strerror}; make room, then run the same command again") from error
 
     def finish(self, report: Mapping[str, Any]) -> None:
         """Rows sorted into scores.csv, `report` and identity into run.json."""
-        self._journal.close()
         self._save_rows()
-        self._part.unlink(missing_ok=True)
+        self._journal.clear()
+        self._journal.close()
         self.describe(report)
 
     def describe(self, report: Mapping[str, Any]) -> None:
@@ -123,8 +132,8 @@ class RunFolder:
         for name in (name for table in tables for name in _files_named_in(table)):
             if path := _below(self.folder, name):
                 path.unlink()
-        for table in tables:
-            table.unlink(missing_ok=True)
+        self._csv.unlink(missing_ok=True)
+        self._journal.clear()
 
     def _earlier_rows(self) -> dict[str, str]:
         """Rows by what they go by, each as its line: of a million, lists of fields would take a gigabyte."""

@@ -406,6 +406,30 @@ def test_a_mask_that_cannot_be_written_fails_its_image_alone(tiny_engine: OpenEn
     assert not list((tmp_path / "out").rglob("*.part"))
 
 
+def test_a_mask_that_png_does_not_take_fails_its_image_alone(tiny_engine: OpenEngine, tmp_path: Path) -> None:
+    long = save(tmp_path / "long.bmp", np.full((1, 1_100_000, 3), 200, np.uint8))
+    images = [ImageFile(long, "long"), *save_many(tmp_path / "images", 1)]
+    failed, fine = outcomes_of(images, tiny_engine(1), tmp_path / "out", Options())
+    assert_failed(failed, tmp_path / "out", "write")
+    assert failed.reason == "1100000 x 1 pixels cannot be written as .png; give a smaller picture"
+    assert_ok(fine, tmp_path / "out")
+
+
+def test_an_overlay_that_is_not_encoded_fails_its_image(
+    tiny_engine: OpenEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = cv2.imencode
+
+    def refuse_jpeg(suffix: str, *how: Any) -> Any:
+        return (False, ()) if suffix == ".jpg" else encode(suffix, *how)
+
+    images = save_many(tmp_path / "images", 1)
+    monkeypatch.setattr(cv2, "imencode", refuse_jpeg)
+    (outcome,) = outcomes_of(images, tiny_engine(1), tmp_path / "out", Options(overlay=True))
+    assert (outcome.status, outcome.stage) == (FAILED, "write")
+    assert not list((tmp_path / "out").rglob("*.jpg"))
+
+
 def test_done_images_are_skipped_in_their_place(tiny_engine: OpenEngine, tmp_path: Path) -> None:
     images = save_many(tmp_path / "images", 7)
     with run_folder(tmp_path / "out") as out:

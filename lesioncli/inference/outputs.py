@@ -268,8 +268,20 @@ def mask_path(folder: Path, image: ImageFile) -> Path:
 
 
 def write_mask(path: Path, mask: UInt8) -> None:
-    """Write (H, W) 0/255 as PNG, whole or not at all. OSError where the disk refuses."""
-    write_whole(path, np.asarray(cv2.imencode(".png", mask, PNG_OPTIONS)[1]).tobytes())
+    """Write (H, W) 0/255 as PNG, whole or not at all. OSError where the disk or the format refuses."""
+    write_picture(path, mask, PNG_OPTIONS)
+
+
+def write_picture(path: Path, picture: UInt8, options: Sequence[int]) -> None:
+    """Write grey or BGR pixels in the format of the suffix, whole or not at all; libpng takes 1,000,000 a side.
+
+    OSError where the disk or the format refuses.
+    """
+    is_encoded, content = cv2.imencode(path.suffix, picture, options)
+    if not is_encoded:
+        height, width = picture.shape[:2]
+        raise OSError(f"{width} x {height} pixels cannot be written as {path.suffix}; give a smaller picture")
+    write_whole(path, np.asarray(content).tobytes())
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -34,7 +34,7 @@ from lesioncli.inference.outputs import (
     mask_path,
     overlay_path,
     write_mask,
-    write_whole,
+    write_picture,
 )
 from lesioncli.inference.trace import Trace
 from lesioncli.inference.views import PROCEDURES
@@ -234,5 +234,5 @@ def _write_overlay(out: RunFolder, image: ImageFile, decoded: Decoded, probabili
     mask = cut_at(to_full_size(probability, size_hw), cut)
     outlines, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(picture, outlines, -1, OVERLAY_COLOUR, max(2, max(size_hw) // 300), cv2.LINE_AA)
-    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])
-    write_whole(overlay_path(out.folder, image), np.asarray(encoded).tobytes())
+    bgr = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), np.uint8)
+    write_picture(overlay_path(out.folder, image), bgr, (cv2.IMWRITE_JPEG_QUALITY, 88))

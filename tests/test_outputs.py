@@ -26,7 +26,7 @@ from lesioncli.cores import count_cores
 from lesioncli.errors import InputError
 from lesioncli.inference.geometry import to_network
 from lesioncli.inference.images import ImageFile, find_images, named_as_isic
-from lesioncli.inference.outputs import FAILED, OK, SKIPPED, Outcome, RunFolder, mask_path, write_mask
+from lesioncli.inference.outputs import FAILED, OK, SKIPPED, Outcome, RunFolder, mask_path, without_suffix, write_mask
 from lesioncli.inference.pipeline import Options
 from lesioncli.inference.run import run, sample_pictures
 from lesioncli.inference.views import PROCEDURES
@@ -633,6 +633,14 @@ def test_a_run_folder_knows_what_is_done(out: Path) -> None:
         "b.jpg,b.png,3,2,,ok,,0.50000,",
         "c.jpg,,,,,failed,decode: because,,",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("x.jpg", "x"), ("a.d/x.y.jpg", "a.d/x.y"), ("a.d/x", "a.d/x"), ("x", "x"), (".jpg", ".jpg"), ("", "")],
+)
+def test_a_name_without_its_suffix(name: str, expected: str) -> None:
+    assert without_suffix(name) == expected
 
 
 def test_sample_pictures_are_spread_and_readable(tmp_path: Path) -> None:

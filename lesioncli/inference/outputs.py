@@ -108,7 +108,7 @@ class RunFolder:
             with suppress(OSError):  # a mask that cannot be written often cannot be removed either
                 mask_path(self.folder, outcome.image).unlink(missing_ok=True)
         row = self._row(outcome)
-        line = self._rows[_stem(row[0])] = _csv_line(row)
+        line = self._rows[without_suffix(row[0])] = _csv_line(row)
         try:
             self._journal.append(line)
         except OSError as error:
@@ -132,13 +132,14 @@ class RunFolder:
         for name in (name for table in tables for name in _files_named_in(table)):
             if path := _below(self.folder, name):
                 path.unlink()
-        self._csv.unlink(missing_ok=True)
+        for path in (self._csv, self.folder / RUN):
+            path.unlink(missing_ok=True)
         self._journal.clear()
 
     def _earlier_rows(self) -> dict[str, str]:
         """Rows by what they go by, each as its line: of a million, lists of fields would take a gigabyte."""
         paths = [path for path in (self._csv, self._part) if path.exists()]
-        rows = {_stem(row[0]): _csv_line(row) for path in paths for row in self._read(path)}
+        rows = {without_suffix(row[0]): _csv_line(row) for path in paths for row in self._read(path)}
         if rows:
             self._check_identity()
         return rows
@@ -154,7 +155,7 @@ class RunFolder:
     def _done_row(self, image: ImageFile) -> Mapping[str, str] | None:
         """The row of an image that is done, by column."""
         name = image_name(image)
-        if (line := self._rows.get(_stem(name))) is None:
+        if (line := self._rows.get(without_suffix(name))) is None:
             return None
         row = dict(zip(self._columns, next(csv.reader([line])), strict=True))
         is_done = row["image"] == name and row["status"] == OK and mask_path(self.folder, image).is_file()
@@ -225,7 +226,7 @@ def _files_named_in(table: Path) -> Iterator[str]:
         for row in csv.DictReader(file):
             if (mask := row.get("mask") or "").endswith(".png"):
                 yield mask
-            yield overlay_name(_stem(row.get("image") or ""))
+            yield overlay_name(without_suffix(row.get("image") or ""))
 
 
 def _below(folder: Path, name: str) -> Path | None:
@@ -247,9 +248,10 @@ def _csv_line(fields: Sequence[str]) -> str:
     return text.getvalue()
 
 
-def _stem(name: str) -> str:
+def without_suffix(name: str) -> str:
     """What rows go by: x.jpg and x.png would have one mask, so the newer row takes the place of the older."""
-    return name.rpartition(".")[0]
+    folder, slash, file = name.rpartition("/")
+    return folder + slash + (file.rpartition(".")[0] or file)
 
 
 def overlay_name(name: str) -> str:

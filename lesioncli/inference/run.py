@@ -1,4 +1,4 @@
-"""One call for a whole run: find the images, send them through an engine, leave the folder complete."""
+"""One call for a whole run: images that were found go through an engine, and the folder is left complete."""
 
 import heapq
 import os
@@ -66,20 +66,53 @@ def run(
     regions, or of other files of the same names, EngineError where the engine fails. Rows of finished images are kept
     whatever ends the run.
     """
-    manifest = engine.manifest
-    # The precision is not in the hash: an engine in bf16 has the same files as one in fp32.
-    identity = {
-        "engine_sha256": manifest.sha256,
-        "precision": manifest.precision,
+    values = (*engine.spec.classes, "lesion_area_fraction", "confidence", *engine.extra)
+    folder = RunFolder(out, _identity(images, engine, options), values, images, overwrite=overwrite)
+    record = _record(images, engine, out, options, sources)
+    folder.describe({**record, "status": "running"})
+    tally, status = _Tally(), "interrupted"
+    try:
+        # Closed before the engine is: until then threads may write to its slots.
+        with closing(segment(images, engine, folder, options)) as outcomes:
+            for outcome in outcomes:
+                folder.add(outcome)
+                tally.add(outcome)
+                on_outcome(outcome)
+        status = "finished"
+    finally:
+        figures = tally.figures()
+        folder.finish({**record, "status": status, **figures})
+    return Summary(
+        images=len(images),
+        **figures,
+        engine=engine.spec.name,
+        device=engine.device,
+        precision=engine.manifest.precision,
+        tta=options.tta,
+        out=str(out),
+        look_first=tally.least_sure(),
+    )
+
+
+def _identity(images: Sequence[ImageFile], engine: Engine, options: Options) -> dict[str, Any]:
+    """What all masks of a folder share."""
+    return {
+        "engine_sha256": engine.manifest.sha256,
+        "precision": engine.manifest.precision,  # not in the hash: an engine in bf16 has the same files as one in fp32
         "threshold": options.threshold,
         "tta": options.tta,
         "regions": options.regions,
         "names": "isic" if any(image.mask for image in images) else "images",
     }
-    values = (*engine.spec.classes, "lesion_area_fraction", "confidence", *engine.extra)
-    earlier = () if overwrite else read_run(out).get("sources", ())
-    folder = RunFolder(out, identity, values, images, overwrite=overwrite)
-    about: dict[str, Any] = {
+
+
+def _record(
+    images: Sequence[ImageFile], engine: Engine, out: Path, options: Options, sources: Sequence[Path]
+) -> dict[str, Any]:
+    """What run.json says of a run besides its identity, as far as that is known when it starts."""
+    manifest = engine.manifest
+    earlier = read_run(out).get("sources", ())
+    return {
         "lesioncli": __version__,
         "python": platform.python_version(),
         "model": engine.spec.name,
@@ -88,42 +121,36 @@ def run(
         "batch": manifest.batch,
         "workers": options.workers,
         "sources": list(dict.fromkeys([*earlier, *(_seen_from(out, source) for source in sources)])),
+        "images": len(images),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    folder.describe({**about, "status": "running"})
-    started = time.monotonic()
-    statuses: Counter[str] = Counter()
-    cpu: Counter[str] = Counter()
-    doubtful: list[tuple[float, str]] = []
-    finished = "interrupted"
-    try:
-        # Closed before the engine is: until then threads may write to its slots.
-        with closing(segment(images, engine, folder, options)) as outcomes:
-            for outcome in outcomes:
-                folder.add(outcome)
-                statuses[outcome.status] += 1
-                cpu.update(outcome.seconds)
-                _keep_doubtful(doubtful, outcome)
-                on_outcome(outcome)
-        finished = "finished"
-    finally:
-        counts = {status: statuses[status] for status in (OK, FAILED, SKIPPED)}
-        seconds = time.monotonic() - started
-        cpu_seconds = {stage: round(cpu[stage], 3) for stage in ("decode", "write")}
-        timing = {"seconds": round(seconds, 3), "cpu_seconds": cpu_seconds}
-        folder.finish({**about, "status": finished, "images": len(images), **counts, **timing})
-    return Summary(
-        images=len(images),
-        **counts,
-        seconds=seconds,
-        cpu_seconds=cpu_seconds,
-        engine=engine.spec.name,
-        device=engine.device,
-        precision=manifest.precision,
-        tta=options.tta,
-        out=str(out),
-        look_first=sorted(((name, round(-doubt, 5)) for doubt, name in doubtful), key=lambda each: (each[1], each[0])),
-    )
+
+
+class _Tally:
+    """What a run has done since it was started."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._statuses: Counter[str] = Counter()
+        self._cpu_seconds: Counter[str] = Counter()
+        self._doubtful: list[tuple[float, str]] = []
+
+    def add(self, outcome: Outcome) -> None:
+        self._statuses[outcome.status] += 1
+        self._cpu_seconds.update(outcome.seconds)
+        _keep_doubtful(self._doubtful, outcome)
+
+    def figures(self) -> dict[str, Any]:
+        """Images by status, and seconds."""
+        return {
+            **{status: self._statuses[status] for status in (OK, FAILED, SKIPPED)},
+            "seconds": round(time.monotonic() - self._started, 3),
+            "cpu_seconds": {stage: round(self._cpu_seconds[stage], 3) for stage in ("decode", "write")},
+        }
+
+    def least_sure(self) -> list[tuple[str, float]]:
+        found = ((name, round(-doubt, 5)) for doubt, name in self._doubtful)
+        return sorted(found, key=lambda each: (each[1], each[0]))
 
 
 def _seen_from(folder: Path, source: Path) -> str:

@@ -15,7 +15,7 @@ from lesioncli.evaluation.masks import find_masks
 from lesioncli.evaluation.tables import column_key, read_header, read_rows
 from lesioncli.files import printable
 from lesioncli.inference.images import find_images
-from lesioncli.inference.outputs import ABOUT, FAILED, image_name, read_run
+from lesioncli.inference.outputs import ABOUT, FAILED, image_name, read_run, without_suffix
 
 AREA, CONFIDENCE = "lesion_area_fraction", "confidence"
 JUDGED, NOT_JUDGED, WITHOUT_TRUTH, SEGMENTED = "judged", "not judged", "without truth", "segmented"
@@ -67,7 +67,7 @@ def read_scores_csv(predictions: Path) -> Scores:
         raise InputError(f"{path}: no column {', '.join(missing)}; it is not what `lesioncli segment` writes")
     figures = tuple(column for column in header if column not in (*ABOUT, "note"))
     classes = figures[: figures.index(AREA)] if AREA in figures else ()
-    return Scores({_stem(row["image"]): row for _, row in read_rows(path)}, classes, figures)
+    return Scores({without_suffix(row["image"]): row for _, row in read_rows(path)}, classes, figures)
 
 
 def choose_sources(predictions: Path, asked: Sequence[Path]) -> tuple[list[Path], str]:
@@ -91,7 +91,9 @@ def _from_here(path: Path) -> Path:
 def find_photographs(sources: Iterable[Path], predictions: Path) -> dict[str, Path]:
     """Photographs by case. Of two with one name the later source has it, as in a folder where the run went on."""
     return {
-        _stem(image_name(image)): image.path for each in sources for image in find_images([each], exclude=predictions)
+        without_suffix(image_name(image)): image.path
+        for each in sources
+        for image in find_images([each], exclude=predictions)
     }
 
 
@@ -114,10 +116,6 @@ def collect(
         for name in names
     ]
     return sorted(cases, key=_badness)
-
-
-def _stem(image: str) -> str:
-    return image.rpartition(".")[0] or image
 
 
 def _result_name(result: CaseResult) -> str:

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import errno
 import json
 import os
 import re
@@ -613,6 +614,68 @@ def test_a_folder_that_cannot_be_written_is_bad_input(engine: Engine, images: Pa
     with pytest.raises(InputError, match=rf"{name}: cannot be written \(.*\); choose another --out"):
         statuses(images, engine, tmp_path / name)
     assert (tmp_path / "file").read_text() == "in the way"
+
+
+FULL_DISK = """
+import resource, sys
+from lesioncli.inference.outputs import RunFolder
+method, calls = sys.argv.pop(1), int(sys.argv.pop(1))
+real = getattr(RunFolder, method)
+
+def full(folder, given):
+    global calls
+    calls -= 1
+    if not calls:  # Python ignores SIGXFSZ, so that writing more is an OSError
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+    real(folder, given)
+
+setattr(RunFolder, method, full)
+from lesioncli.cli import main
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs resource limits")
+@pytest.mark.parametrize(
+    ("method", "calls", "rows", "named"), [("add", 3, 2, "scores.csv.part"), ("finish", 1, 6, "scores.csv")]
+)
+def test_a_full_disk_is_no_bug_and_rows_are_kept(
+    engine: Engine,
+    tiny_manifest: MakeEngine,
+    images: Path,
+    out: Path,
+    tmp_path: Path,
+    method: str,
+    calls: int,
+    rows: int,
+    named: str,
+) -> None:
+    """While rows come, or at the end; either way there is no room for scores.csv."""
+    words = ["segment", images, "--out", out, "--engine", tiny_manifest(2)]
+    command = [sys.executable, "-c", FULL_DISK, method, str(calls), *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 3, done.stderr
+    assert f"{out / named}: File too large; make room, then run the same command again" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert statuses(images, engine, out) == "s" * rows + "o" * (6 - rows)
+    statuses(images, engine, tmp_path / "whole")
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+def test_what_ended_a_run_is_told_although_its_end_finds_no_room(
+    engine: Engine, images: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def interrupt(_: Outcome) -> None:
+        monkeypatch.setattr(RunFolder, "_save_rows", refuse)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(find_images([images]), engine, out, Options(), on_outcome=interrupt)
+    monkeypatch.undo()
+    assert statuses(images, engine, out) == "sooooo"
 
 
 def test_a_run_folder_knows_what_is_done(out: Path) -> None:

@@ -9,7 +9,7 @@ import io
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -109,22 +109,27 @@ class RunFolder:
                 mask_path(self.folder, outcome.image).unlink(missing_ok=True)
         row = self._row(outcome)
         line = self._rows[without_suffix(row[0])] = _csv_line(row)
-        try:
+        with _room_for(self._part):
             self._journal.append(line)
-        except OSError as error:
-            raise InputError(f"{self._part}: {error.strerror}; make room, then run the same command again") from error
 
     def finish(self, report: Mapping[str, Any]) -> None:
-        """Rows sorted into scores.csv, `report` and identity into run.json."""
-        self._save_rows()
-        self._journal.clear()
-        self._journal.close()
-        self.describe(report)
+        """Rows sorted into scores.csv, `report` and identity into run.json; then another run may have the folder.
+
+        Where scores.csv cannot be written, the journal keeps this run's rows for the next one.
+        """
+        try:
+            with _room_for(self._csv):
+                self._save_rows()
+                self._journal.clear()
+            self.describe(report)
+        finally:
+            self._journal.close()
 
     def describe(self, report: Mapping[str, Any]) -> None:
         """Write run.json: at the start of a run, so that an interrupted one is known, and at its end."""
         content = json.dumps({**self._identity, **report}, indent=1) + "\n"
-        write_whole(self.folder / RUN, content.encode())
+        with _room_for(self.folder / RUN):
+            write_whole(self.folder / RUN, content.encode())
 
     def _remove_earlier(self) -> None:
         """Masks and overlays first: whatever stops this, the rows still name those that are left."""
@@ -203,6 +208,15 @@ class RunFolder:
         with written_whole(self._csv) as aside, aside.open("w", newline="", encoding="utf-8") as file:
             file.write(_csv_line(self._columns))
             file.writelines(self._rows[name] for name in sorted(self._rows))
+
+
+@contextmanager
+def _room_for(path: Path) -> Iterator[None]:
+    """InputError where the disk refuses what is written inside."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; make room, then run the same command again") from error
 
 
 def read_run(folder: Path) -> Mapping[str, Any]:

@@ -6,7 +6,7 @@ import platform
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 
 from lesioncli import __version__
 from lesioncli.backends.base import Engine
-from lesioncli.errors import ImageError
+from lesioncli.errors import ImageError, InputError
 from lesioncli.inference.geometry import UInt8
 from lesioncli.inference.images import ImageFile, decode
 from lesioncli.inference.outputs import FAILED, OK, SKIPPED, Outcome, RunFolder, image_name, read_run
@@ -63,25 +63,27 @@ def run(
     `sources` are the files and folders that the images are from; run.json keeps them, and those of earlier runs.
 
     Raises InputError where `out` holds masks of another engine, precision, threshold, test procedure or choice of
-    regions, or of other files of the same names, EngineError where the engine fails. Rows of finished images are kept
-    whatever ends the run.
+    regions, or of other files of the same names, or where the disk is full, EngineError where the engine fails. Rows of
+    finished images are kept whatever ends the run.
     """
     values = (*engine.spec.classes, "lesion_area_fraction", "confidence", *engine.extra)
     folder = RunFolder(out, _identity(images, engine, options), values, images, overwrite=overwrite)
     record = _record(images, engine, out, options, sources)
-    folder.describe({**record, "status": "running"})
-    tally, status = _Tally(), "interrupted"
+    tally = _Tally()
     try:
+        folder.describe({**record, "status": "running"})
         # Closed before the engine is: until then threads may write to its slots.
         with closing(segment(images, engine, folder, options)) as outcomes:
             for outcome in outcomes:
                 folder.add(outcome)
                 tally.add(outcome)
                 on_outcome(outcome)
-        status = "finished"
-    finally:
-        figures = tally.figures()
-        folder.finish({**record, "status": status, **figures})
+    except BaseException:
+        with suppress(InputError):  # of two errors, the one that ended the run is told
+            folder.finish({**record, "status": "interrupted", **tally.figures()})
+        raise
+    figures = tally.figures()
+    folder.finish({**record, "status": "finished", **figures})
     return Summary(
         images=len(images),
         **figures,

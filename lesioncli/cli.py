@@ -279,7 +279,7 @@ def segment(
     """Write a mask and a row of scores for every image; started again, it does what is missing."""
     from lesioncli.backends.choose import BACKENDS, choose_backend, open_engine
     from lesioncli.cores import count_cores
-    from lesioncli.inference.images import find_images, named_as_isic
+    from lesioncli.inference.images import named_as_isic, passed_over_in_words, search
     from lesioncli.inference.pipeline import REGIONS, Options
     from lesioncli.inference.run import run
     from lesioncli.inference.trace import Trace
@@ -289,9 +289,10 @@ def segment(
     _one_of("--tta", tta, tuple(PROCEDURES))
     _one_of("--regions", regions, REGIONS)
     _quiet_decoders()
-    found = find_images(images, exclude=out_folder)
-    if isic_names:
-        found = named_as_isic(found)
+    searched = search(images, exclude=out_folder)
+    found = named_as_isic(searched.images) if isic_names else searched.images
+    if searched.passed_over:
+        say(passed_over_in_words(searched.passed_over))
     chosen, why = choose_backend(backend)
     manifest = _engine_for(engine, chosen, why, batch)
     if not no_verify:
@@ -306,7 +307,16 @@ def segment(
             raise InputError(
                 f"{manifest}: is built for batches of {opened.batch_size}; run: lesioncli build-engine --batch {batch}"
             )
-        summary = run(found, opened, out_folder, options, overwrite=overwrite, sources=images, on_outcome=tell)
+        summary = run(
+            found,
+            opened,
+            out_folder,
+            options,
+            overwrite=overwrite,
+            sources=images,
+            passed_over=searched.passed_over,
+            on_outcome=tell,
+        )
     report_run(summary, json_output)
     if summary.failed:
         raise typer.Exit(EXIT_SOME_FAILED)

@@ -107,6 +107,17 @@ def test_one_bad_image_of_each_kind(here: Path) -> None:
     assert {path.name for path in (here / "masks").rglob("*.png")} == {"good.png", "deep.png"}
 
 
+def test_what_is_left_out_is_said(here: Path) -> None:
+    draw(here / "images" / "a.png")
+    for name in ("1.gif", "2.gif", "3", "4.jp2"):
+        (here / "images" / name).touch()
+    done = call("segment", "images", "--out", "masks", "--json")
+    assert "left out 4 that are no photographs lesioncli reads: 2 .gif, 1 " in done.stderr
+    expected = {".gif": 2, "without suffix": 1, ".jp2": 1}
+    assert json.loads(done.stdout)["passed_over"] == expected
+    assert json.loads((here / "masks" / "run.json").read_text())["passed_over"] == expected
+
+
 def test_16_bit_gives_the_mask_of_8_bit(here: Path) -> None:
     picture = draw_case(3, 96, 128).image
     (here / "images").mkdir()
@@ -170,7 +181,7 @@ def test_a_bug_shows_its_traceback_and_version(here: Path, monkeypatch: pytest.M
         raise ZeroDivisionError("planted")
 
     draw(here / "images" / "a.png")
-    monkeypatch.setattr("lesioncli.inference.images.find_images", broken)
+    monkeypatch.setattr("lesioncli.inference.images.search", broken)
     done = call("segment", "images", "--out", "masks")
     assert done.exit_code == 1
     assert f"bug in lesioncli {__version__}" in done.stderr

@@ -21,7 +21,7 @@ from PIL.ExifTags import Base as Tag
 
 from lesioncli.errors import ImageError, InputError
 from lesioncli.inference import images
-from lesioncli.inference.images import ImageFile, decode, find_images
+from lesioncli.inference.images import ImageFile, decode, find_images, passed_over_in_words, search
 
 Array = NDArray[Any]
 FULL = (10**6, 10**6)  # more than any picture here has, so that none is reduced
@@ -519,12 +519,39 @@ def test_folders_are_searched_to_the_bottom_in_order(tmp_path: Path) -> None:
 def test_every_suffix_is_found_in_either_case(tmp_path: Path) -> None:
     wanted = [f"{i}{suffix}" for i, suffix in enumerate(sorted(images.SUFFIXES))]
     tree(tmp_path, *wanted, *(f"upper{name.upper()}" for name in wanted))
-    assert len(find_images([tmp_path])) == 14
+    assert len(find_images([tmp_path])) == 16
 
 
 def test_what_is_not_an_image_of_its_own_is_passed_over(tmp_path: Path) -> None:
     tree(tmp_path, "x.jpg", "._x.jpg", ".hidden/y.jpg", "x_superpixels.png", "sub/.z.png")
     assert names(find_images([tmp_path])) == ["x"]
+
+
+def test_what_is_passed_over_in_folders_is_counted_by_kind(tmp_path: Path) -> None:
+    tree(tmp_path, "a/x.jpg", "a/b/1.gif", "a/2.GIF", "a/3.jp2", "a/README", "a/c.d/v.1", "a/.hidden", "a/.h/4.gif")
+    tree(tmp_path, "a/x_superpixels.png", "a/out/scores.csv", "one.jpg")
+    found = search([tmp_path / "a", tmp_path / "a" / "b", tmp_path / "one.jpg"], exclude=tmp_path / "a" / "out")
+    assert names(found.images) == ["one", "x"]
+    expected = {".gif": 2, ".jp2": 1, ".1": 1, "without suffix": 1, "*_superpixels.png": 1}
+    assert found.passed_over == expected
+    assert next(iter(found.passed_over)) == ".gif"
+    words = passed_over_in_words(found.passed_over)
+    assert words.startswith("left out 6 that are no photographs lesioncli reads: 2 .gif, 1 ")
+    with pytest.raises(InputError, match=r"no images in .*; left out 1 that .*: 1 \.gif"):
+        search([tmp_path / "a" / "b"])
+
+
+def test_a_file_that_is_named_is_not_passed_over(tmp_path: Path) -> None:
+    tree(tmp_path, "x.jpg", "y_superpixels.png")
+    found = search([tmp_path, tmp_path / "y_superpixels.png"])
+    assert (names(found.images), found.passed_over) == (["x", "y_superpixels"], {})
+
+
+def test_of_many_kinds_that_are_passed_over_some_are_named() -> None:
+    words = passed_over_in_words({f".{number}": 1 for number in range(images.SHOWN_KINDS + 2)})
+    assert words.startswith("left out 12 ")
+    assert words.endswith("1 .9, and 2 more kinds")
+    assert passed_over_in_words({}) == ""
 
 
 def test_files_and_folders_may_be_mixed(tmp_path: Path) -> None:
@@ -605,9 +632,9 @@ def test_bad_sources_are_named(tmp_path: Path) -> None:
     tree(tmp_path, "x.jpg", "x.gif", "empty/notes.txt")
     with pytest.raises(InputError, match="none: no such file or folder"):
         find_images([tmp_path, tmp_path / "none"])
-    with pytest.raises(InputError, match=r"x.gif is not an image lesioncli reads; it reads .bmp .jpeg"):
+    with pytest.raises(InputError, match=r"x.gif is not an image lesioncli reads; it reads .bmp .jfif .jpeg"):
         find_images([tmp_path / "x.gif"])
-    with pytest.raises(InputError, match=r"no images in .*empty: looked for .bmp .jpeg"):
+    with pytest.raises(InputError, match=r"no images in .*empty: looked for .bmp .jfif .jpeg"):
         find_images([tmp_path / "empty"])
 
 

@@ -160,6 +160,7 @@ def test_run_json_says_what_ran_and_how_it_ended(engine: Engine, images: Path, o
         "batch": 2,
         "workers": 0,
         "sources": [],
+        "passed_over": {},
         "status": "finished",
         "images": 6,
         "ok": 5,

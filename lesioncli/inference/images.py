@@ -10,8 +10,8 @@ Pillow decodes everything but 16-bit TIFF. Three roads, chosen by the file's con
 """
 
 import os
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path, PurePath, PurePosixPath
@@ -31,9 +31,12 @@ from tifffile import TiffFile, TiffPage
 
 from lesioncli import isic
 from lesioncli.errors import ImageError, InputError
+from lesioncli.files import printable
 from lesioncli.inference.geometry import UInt8, to_upright
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+NOT_PHOTOGRAPHS = ("_superpixels.png",)  # as ISIC's folders have them
+SHOWN_KINDS = 10  # of files that are passed over
 MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs; the largest ISIC images have 30 million
 _TOO_LARGE = f"more than {MAX_PIXELS / 1e6:.0f} megapixels"
 
@@ -76,6 +79,14 @@ class ImageFile:
 
 
 @dataclass(frozen=True)
+class Found:
+    """The images of a run, sorted by name, and how many files of each kind were passed over in their folders."""
+
+    images: list[ImageFile]
+    passed_over: Mapping[str, int]
+
+
+@dataclass(frozen=True)
 class Decoded:
     """One picture: `rgb` (h, w, 3), upright and maybe reduced, and how its file stores it.
 
@@ -90,7 +101,12 @@ class Decoded:
 
 
 def find_images(sources: Sequence[Path], exclude: Path | None = None) -> list[ImageFile]:
-    """List the images of files and folders (with their sub-folders), sorted by name.
+    """The images of search(), for whom these are enough."""
+    return search(sources, exclude).images
+
+
+def search(sources: Sequence[Path], exclude: Path | None = None) -> Found:
+    """Find the images of files and folders (with their sub-folders).
 
     A path that is given twice is one image; a link to a file is an image of its own.
 
@@ -102,17 +118,33 @@ def find_images(sources: Sequence[Path], exclude: Path | None = None) -> list[Im
     """
     excluded = exclude and Path(os.path.realpath(exclude))
     found: dict[str, ImageFile] = {}
+    kinds: dict[str, str] = {}
     try:
-        for image in (image for source in sources for image in _images_of(source)):
+        for image, kind in (each for source in sources for each in _entries_of(source)):
             if excluded is None or not PurePath(os.path.realpath(image.path)).is_relative_to(excluded):
-                found.setdefault(os.path.abspath(image.path), image)  # noqa: PTH100 - resolve() follows links
+                path = os.path.abspath(image.path)  # noqa: PTH100 - resolve() follows links
+                if kind:
+                    kinds[path] = kind
+                else:
+                    found.setdefault(path, image)
     except OSError as error:
         raise InputError(f"{error.filename} cannot be read: {error.strerror}") from error
+    passed_over = dict(Counter(kinds[path] for path in sorted(kinds.keys() - found.keys())).most_common())
     if not found:
-        raise InputError(_nothing_found(sources, exclude))
+        raise InputError(_nothing_found(sources, exclude, passed_over))
     images = sorted(found.values(), key=lambda image: (image.name, image.path))
     _refuse_shared_names(images)
-    return images
+    return Found(images, passed_over)
+
+
+def passed_over_in_words(passed_over: Mapping[str, int]) -> str:
+    """As in "left out 5 that are no photographs lesioncli reads: 3 .gif, 2 without suffix"; "" where there is none."""
+    if not passed_over:
+        return ""
+    kinds = [f"{count} {kind}" for kind, count in passed_over.items()]
+    more = [f"and {len(kinds) - SHOWN_KINDS} more kinds"] if len(kinds) > SHOWN_KINDS else []
+    listed = ", ".join([*kinds[:SHOWN_KINDS], *more])
+    return f"left out {sum(passed_over.values())} that are no photographs lesioncli reads: {listed}"
 
 
 def file_bytes(path: Path) -> int | None:
@@ -140,26 +172,27 @@ def named_as_isic(images: Sequence[ImageFile]) -> list[ImageFile]:
     return list(named.values())
 
 
-def _images_of(source: Path) -> Iterator[ImageFile]:
+def _entries_of(source: Path) -> Iterator[tuple[ImageFile, str]]:
+    """What a source holds, each with the kind by which it is passed over, "" for an image."""
     if source.is_dir():
-        yield from _images_in(source)
+        yield from _entries_in(source)
     elif not source.is_file():
         raise InputError(f"{source}: no such file or folder")
     elif source.suffix.lower() not in SUFFIXES:
         raise InputError(f"{source} is not an image lesioncli reads; it reads {_suffixes()}")
     else:
-        yield ImageFile(source, source.stem)
+        yield ImageFile(source, source.stem), ""
 
 
-def _images_in(folder: Path) -> Iterator[ImageFile]:
+def _entries_in(folder: Path) -> Iterator[tuple[ImageFile, str]]:
     for directory, subfolders, files in os.walk(folder, onerror=_raise, followlinks=True):
         if _closes_a_circle(Path(directory), folder):
             subfolders.clear()
             continue
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         inside = Path(directory).relative_to(folder)
-        for name in sorted(filter(_is_input, files)):
-            yield ImageFile(Path(directory, name), (inside / PurePath(name).stem).as_posix())
+        for name in sorted(name for name in files if not name.startswith(".")):
+            yield ImageFile(Path(directory, name), (inside / PurePath(name).stem).as_posix()), _passed_over_as(name)
 
 
 def _closes_a_circle(directory: Path, folder: Path) -> bool:
@@ -170,10 +203,12 @@ def _closes_a_circle(directory: Path, folder: Path) -> bool:
     return any(os.path.realpath(above) == real for above in directory.parents if above.is_relative_to(folder))
 
 
-def _is_input(name: str) -> bool:
-    return (
-        PurePath(name).suffix.lower() in SUFFIXES and not name.startswith(".") and not name.endswith("_superpixels.png")
-    )
+def _passed_over_as(name: str) -> str:
+    """The kind of a file that is no image by its name; "" of one that is."""
+    suffix = PurePath(name).suffix.lower()
+    if suffix in SUFFIXES:
+        return next((f"*{ending}" for ending in NOT_PHOTOGRAPHS if name.endswith(ending)), "")
+    return printable(suffix) or "without suffix"
 
 
 def _raise(error: OSError) -> None:
@@ -184,9 +219,11 @@ def _suffixes() -> str:
     return " ".join(sorted(SUFFIXES))
 
 
-def _nothing_found(sources: Sequence[Path], exclude: Path | None) -> str:
+def _nothing_found(sources: Sequence[Path], exclude: Path | None, passed_over: Mapping[str, int]) -> str:
     message = f"no images in {', '.join(map(str, sources))}: looked for {_suffixes()}"
-    return f"{message}, and not in the output folder {exclude}" if exclude else message
+    if exclude:
+        message += f", and not in the output folder {exclude}"
+    return "; ".join(filter(None, (message, passed_over_in_words(passed_over))))
 
 
 def _refuse_shared_names(images: list[ImageFile]) -> None:

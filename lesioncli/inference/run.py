@@ -10,6 +10,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from lesioncli import __version__
@@ -27,6 +28,7 @@ LOOK_FIRST = 5
 class Summary:
     """What a run did: images by status, wall seconds, CPU seconds by stage, and what ran it.
 
+    `passed_over` are files in the folders of the images that were none, by kind.
     `look_first` names the images of this run whose masks are least sure, with their confidence, the least sure first.
     """
 
@@ -41,6 +43,7 @@ class Summary:
     precision: str
     tta: str
     out: str
+    passed_over: Mapping[str, int]
     look_first: Sequence[tuple[str, float]]
 
     @property
@@ -56,11 +59,13 @@ def run(
     *,
     overwrite: bool = False,
     sources: Sequence[Path] = (),
+    passed_over: Mapping[str, int] = MappingProxyType({}),
     on_outcome: Callable[[Outcome], None] = lambda outcome: None,
 ) -> Summary:
     """Segment images into folder `out`: masks, scores.csv and run.json.
 
-    `sources` are the files and folders that the images are from; run.json keeps them, and those of earlier runs.
+    `sources` are the files and folders that the images are from; run.json keeps them, and those of earlier runs,
+    and how many files of each kind were `passed_over` in them.
 
     Raises InputError where `out` holds masks of another engine, precision, threshold, test procedure or choice of
     regions, or of other files of the same names, or where the disk is full, EngineError where the engine fails. Rows of
@@ -68,7 +73,7 @@ def run(
     """
     values = (*engine.spec.classes, "lesion_area_fraction", "confidence", *engine.extra)
     folder = RunFolder(out, _identity(images, engine, options), values, images, overwrite=overwrite)
-    record = _record(images, engine, out, options, sources)
+    record = {**_record(images, engine, out, options, sources), "passed_over": dict(passed_over)}
     tally = _Tally()
     try:
         folder.describe({**record, "status": "running"})
@@ -92,6 +97,7 @@ def run(
         precision=engine.manifest.precision,
         tta=options.tta,
         out=str(out),
+        passed_over=dict(passed_over),
         look_first=tally.least_sure(),
     )
 

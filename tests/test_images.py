@@ -541,6 +541,20 @@ def test_what_is_passed_over_in_folders_is_counted_by_kind(tmp_path: Path) -> No
         search([tmp_path / "a" / "b"])
 
 
+def test_masks_are_no_photographs(tmp_path: Path) -> None:
+    """Those of ISIC, and whole folders that an earlier run left, but for what is a source itself."""
+    tree(tmp_path, "x.jpg", "x_segmentation.png", "old/sub/x.png", "old/overlays/x.jpg", "mine/y.png", "list/z.png")
+    (tmp_path / "old" / "run.json").write_text('{"engine_sha256": "ab"}')
+    (tmp_path / "mine" / "run.json").write_text('{"epoch": 7}')
+    (tmp_path / "list" / "run.json").write_text("7")
+    found = search([tmp_path])
+    assert names(found.images) == ["list/z", "mine/y", "x"]
+    assert found.passed_over == {"*_segmentation.png": 1, ".json": 2, "output folder(s) of segment": 1}
+    assert names(search([tmp_path / "old"]).images) == ["overlays/x", "sub/x"]
+    assert names(search([tmp_path / "x_segmentation.png"]).images) == ["x_segmentation"]
+    assert search([tmp_path], exclude=tmp_path / "old").passed_over == {"*_segmentation.png": 1, ".json": 2}
+
+
 def test_a_file_that_is_named_is_not_passed_over(tmp_path: Path) -> None:
     tree(tmp_path, "x.jpg", "y_superpixels.png")
     found = search([tmp_path, tmp_path / "y_superpixels.png"])

@@ -9,6 +9,7 @@ Pillow decodes everything but 16-bit TIFF. Three roads, chosen by the file's con
     the rest      Pillow, at full size.
 """
 
+import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,7 +36,9 @@ from lesioncli.files import printable
 from lesioncli.inference.geometry import UInt8, to_upright
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff"})
-NOT_PHOTOGRAPHS = ("_superpixels.png",)  # as ISIC's folders have them
+NOT_PHOTOGRAPHS = ("_superpixels.png", f"{isic.MASK_ENDING}.png")  # as ISIC's folders have them
+OUTPUT = "output folder(s) of segment"
+RUN = "run.json"  # what tells an output folder, with the hash of an engine in it
 SHOWN_KINDS = 10  # of files that are passed over
 MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs; the largest ISIC images have 30 million
 _TOO_LARGE = f"more than {MAX_PIXELS / 1e6:.0f} megapixels"
@@ -110,8 +113,9 @@ def search(sources: Sequence[Path], exclude: Path | None = None) -> Found:
 
     A path that is given twice is one image; a link to a file is an image of its own.
 
-    In folders, hidden entries, other suffixes and ISIC's `*_superpixels.png` are passed over. Nothing that lies in
-    `exclude`, the output folder, is an input: masks are often written inside the image folder.
+    In folders, hidden entries, other suffixes, ISIC's superpixels and true masks, and output folders of earlier runs
+    are passed over; a folder or file that is itself a source is not. Nothing that lies in `exclude`, the output folder
+    of this run, is an input: masks are often written inside the image folder.
 
     Raises InputError if a source does not exist or cannot be read, a file named directly has an unsupported suffix,
     nothing is found, or two inputs would share one mask, if only where file names ignore case.
@@ -190,6 +194,9 @@ def _entries_in(folder: Path) -> Iterator[tuple[ImageFile, str]]:
             subfolders.clear()
             continue
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        for name in [name for name in subfolders if _is_output(Path(directory, name))]:
+            subfolders.remove(name)
+            yield ImageFile(Path(directory, name), name), OUTPUT
         inside = Path(directory).relative_to(folder)
         for name in sorted(name for name in files if not name.startswith(".")):
             yield ImageFile(Path(directory, name), (inside / PurePath(name).stem).as_posix()), _passed_over_as(name)
@@ -201,6 +208,13 @@ def _closes_a_circle(directory: Path, folder: Path) -> bool:
         return False
     real = os.path.realpath(directory)
     return any(os.path.realpath(above) == real for above in directory.parents if above.is_relative_to(folder))
+
+
+def _is_output(folder: Path) -> bool:
+    try:
+        return "engine_sha256" in json.loads((folder / RUN).read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):  # no such file, no JSON, a number
+        return False
 
 
 def _passed_over_as(name: str) -> str:

@@ -20,10 +20,9 @@ import numpy as np
 from lesioncli.errors import InputError
 from lesioncli.files import printable, written_whole
 from lesioncli.inference.geometry import UInt8
-from lesioncli.inference.images import ImageFile, file_bytes
+from lesioncli.inference.images import RUN, ImageFile, file_bytes
 from lesioncli.inference.journal import Journal
 
-RUN = "run.json"
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
 ABOUT = ("image", "mask", "width", "height", "bytes", "status", "reason")  # columns before those of the figures
 # 8 bits a pixel, 0 or 255, as the challenges' own masks: a 1-bit file is smaller, but reads as True and False in many

@@ -143,7 +143,7 @@ def report_run(summary: "Summary", json_output: bool) -> None:
         f" ({summary.seconds:.1f} s{speed}); masks and scores.csv are in {plain(summary.out)}/",
         soft_wrap=True,
     )
-    if summary.ok > len(summary.look_first):
+    if summary.ok + summary.skipped > len(summary.look_first):
         names = ", ".join(f"{plain(name)} ({confidence:.2f})" for name, confidence in summary.look_first)
         out.print(f"least sure, so worth a look first: {names}", soft_wrap=True)
 

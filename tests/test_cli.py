@@ -367,6 +367,7 @@ def test_what_is_least_sure_is_named_where_there_is_a_choice(here: Path) -> None
     first = sorted(rows, key=lambda name: float(rows[name]["confidence"]))[:5]
     shown = ", ".join(f"{name} ({float(rows[name]['confidence']):.2f})" for name in first)
     assert f"least sure, so worth a look first: {shown}" in done.stdout
+    assert f"least sure, so worth a look first: {shown}" in call("segment", "data/images", "--out", "masks").stdout
     assert "least sure" not in call("segment", "data/images/demo_0001.jpg", "--out", "one").stdout
 
 

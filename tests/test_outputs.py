@@ -198,6 +198,18 @@ def test_the_summary_counts_what_was_done(engine: Engine, images: Path, out: Pat
     assert dataclasses.replace(summary, seconds=0.0).images_per_second == 0
 
 
+def test_the_least_sure_are_those_of_all_runs_into_the_folder(
+    engine: Engine, images: Path, out: Path, tmp_path: Path
+) -> None:
+    (images / "001.jpg").write_bytes(b"")
+    found = find_images([images])
+    expected = run(found, engine, tmp_path / "whole", Options()).look_first
+    assert len(expected) == 5
+    assert run(found[:4], engine, out, Options()).look_first == [each for each in expected if each[0] < "004.jpg"]
+    assert run(found[4:], engine, out, Options()).look_first == expected
+    assert run(found, engine, out, Options()).look_first == expected
+
+
 def test_no_file_is_left_half_written(engine: Engine, images: Path, out: Path) -> None:
     statuses(images, engine, out, overlay=True)
     names = [f"00{number}" for number in range(6)]

@@ -5,6 +5,7 @@ the run, the next one starts from scores.csv and that file: a row means that the
 """
 
 import csv
+import heapq
 import io
 import json
 import os
@@ -110,6 +111,13 @@ class RunFolder:
         line = self._rows[without_suffix(row[0])] = _csv_line(row)
         with _room_for(self._part):
             self._journal.append(line)
+
+    def least_sure(self, count: int) -> list[tuple[str, float]]:
+        """Names of the images, of all runs into this folder, whose masks have the least confidence; and that."""
+        confidence = self._columns.index("confidence")
+        status = self._columns.index("status")
+        rows = (row for row in csv.reader(self._rows.values()) if row[status] == OK)
+        return heapq.nsmallest(count, ((row[0], float(row[confidence])) for row in rows), key=lambda each: each[::-1])
 
     def finish(self, report: Mapping[str, Any]) -> None:
         """Rows sorted into scores.csv, `report` and identity into run.json; then another run may have the folder.

@@ -1,6 +1,5 @@
 """One call for a whole run: images that were found go through an engine, and the folder is left complete."""
 
-import heapq
 import os
 import platform
 import time
@@ -18,7 +17,7 @@ from lesioncli.backends.base import Engine
 from lesioncli.errors import ImageError, InputError
 from lesioncli.inference.geometry import UInt8
 from lesioncli.inference.images import ImageFile, decode
-from lesioncli.inference.outputs import FAILED, OK, SKIPPED, Outcome, RunFolder, image_name, read_run
+from lesioncli.inference.outputs import FAILED, OK, SKIPPED, Outcome, RunFolder, read_run
 from lesioncli.inference.pipeline import Options, segment
 
 LOOK_FIRST = 5
@@ -29,7 +28,7 @@ class Summary:
     """What a run did: images by status, wall seconds, CPU seconds by stage, and what ran it.
 
     `passed_over` are files in the folders of the images that were none, by kind.
-    `look_first` names the images of this run whose masks are least sure, with their confidence, the least sure first.
+    `look_first` names the images of the folder whose masks are least sure, with their confidence, the least sure first.
     """
 
     images: int
@@ -98,7 +97,7 @@ def run(
         tta=options.tta,
         out=str(out),
         passed_over=dict(passed_over),
-        look_first=tally.least_sure(),
+        look_first=folder.least_sure(LOOK_FIRST),
     )
 
 
@@ -141,12 +140,10 @@ class _Tally:
         self._started = time.monotonic()
         self._statuses: Counter[str] = Counter()
         self._cpu_seconds: Counter[str] = Counter()
-        self._doubtful: list[tuple[float, str]] = []
 
     def add(self, outcome: Outcome) -> None:
         self._statuses[outcome.status] += 1
         self._cpu_seconds.update(outcome.seconds)
-        _keep_doubtful(self._doubtful, outcome)
 
     def figures(self) -> dict[str, Any]:
         """Images by status, and seconds."""
@@ -155,10 +152,6 @@ class _Tally:
             "seconds": round(time.monotonic() - self._started, 3),
             "cpu_seconds": {stage: round(self._cpu_seconds[stage], 3) for stage in ("decode", "write")},
         }
-
-    def least_sure(self) -> list[tuple[str, float]]:
-        found = ((name, round(-doubt, 5)) for doubt, name in self._doubtful)
-        return sorted(found, key=lambda each: (each[1], each[0]))
 
 
 def _seen_from(folder: Path, source: Path) -> str:
@@ -171,14 +164,6 @@ def _seen_from(folder: Path, source: Path) -> str:
         return Path(os.path.relpath(there, here)).as_posix()
     except ValueError:
         return Path(there).as_posix()
-
-
-def _keep_doubtful(heap: list[tuple[float, str]], outcome: Outcome) -> None:
-    """Keep the LOOK_FIRST least sure: a heap of (-confidence, name), from which the surest leaves first."""
-    if outcome.status == OK:
-        heapq.heappush(heap, (-outcome.values["confidence"], image_name(outcome.image)))
-        if len(heap) > LOOK_FIRST:
-            heapq.heappop(heap)
 
 
 def sample_pictures(images: Sequence[ImageFile], count: int, at_least_hw: tuple[int, int]) -> list[UInt8]:

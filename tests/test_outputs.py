@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -719,22 +719,37 @@ def test_a_name_without_its_suffix(name: str, expected: str) -> None:
     assert without_suffix(name) == expected
 
 
-def test_sample_pictures_are_spread_and_readable(tmp_path: Path) -> None:
-    for number in range(10):
-        save(tmp_path / f"{number}.png", np.full((4, 5, 3), number, np.uint8))
-    (tmp_path / "4.png").write_bytes(b"")
-    assert [picture[0, 0, 0] for picture in sample_pictures(find_images([tmp_path]), 5, (32, 32))] == [0, 2, 6, 8]
-    assert [picture[0, 0, 0] for picture in sample_pictures(find_images([tmp_path]), 99, (32, 32))] == [
-        0,
-        1,
-        2,
-        3,
-        5,
-        6,
-        7,
-        8,
-        9,
-    ]
+def save_numbered(folder: Path, count: int, broken: Container[int] = ()) -> list[ImageFile]:
+    """Flat pictures whose value is their number; those of `broken` are empty files."""
+    for number in range(count):
+        path = save(folder / f"{number:03}.png", np.full((4, 5, 3), number, np.uint8))
+        if number in broken:
+            path.write_bytes(b"")
+    return find_images([folder])
+
+
+@pytest.mark.parametrize(
+    ("there", "broken", "count", "expected"),
+    [
+        (10, (), 5, [0, 2, 4, 6, 8]),
+        (10, (4,), 5, [0, 2, 6, 8, 1]),
+        (10, (4,), 99, [0, 1, 2, 3, 5, 6, 7, 8, 9]),
+        (7, (), 4, [0, 1, 3, 5]),
+        (8, range(4), 4, [4, 6, 5, 7]),
+        (20, {*range(8), *range(10, 18)}, 2, []),  # those are tried, and no more
+    ],
+)
+def test_sample_pictures_are_spread_and_readable(
+    tmp_path: Path, there: int, broken: Container[int], count: int, expected: list[int]
+) -> None:
+    found = sample_pictures(save_numbered(tmp_path, there, broken), count, (32, 32))
+    assert [picture[0, 0, 0] for picture in found] == expected
+
+
+def test_sample_pictures_come_from_all_of_a_folder(tmp_path: Path) -> None:
+    found = [int(picture[0, 0, 0]) for picture in sample_pictures(save_numbered(tmp_path, 63), 32, (32, 32))]
+    assert (len(found), found[0], found[-1]) == (32, 0, 61)
+    assert max(np.diff(found)) == 2
 
 
 def test_masks_named_as_isic_does(images: Path, engine: Engine, out: Path) -> None:

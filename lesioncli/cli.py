@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 
 ENGINES = Path("engines")
 RESUMED = ("segment", "train")  # these go on where they were stopped
+MAX_WORKERS = 256  # slots are made for two images a thread, and 99,999 of them never end
 GATE_PICTURES = 32  # drawn ones cost 25 ms each; fewer let a bf16 engine pass that is off on photographs
 
 
@@ -252,7 +253,9 @@ def segment(
     batch: Annotated[
         int | None, typer.Option(min=1, help="Images a batch; another than the engine's needs a rebuild.")
     ] = None,
-    workers: Annotated[int, typer.Option(min=0, help="Threads that decode and write; 0 is one a core.")] = 0,
+    workers: Annotated[
+        int, typer.Option(min=0, max=MAX_WORKERS, help="Threads that decode and write; 0 is one a core.")
+    ] = 0,
     threshold: Annotated[float, typer.Option(min=0.004, max=1.0, help="Lesion from this probability on.")] = 0.5,
     tta: Annotated[
         str, typer.Option(help="Views of each picture: none (one), flips (four) or full (27).", metavar="NAME")
@@ -288,6 +291,8 @@ def segment(
     _one_of("--backend", backend, ("auto", *BACKENDS))
     _one_of("--tta", tta, tuple(PROCEDURES))
     _one_of("--regions", regions, REGIONS)
+    if trace and trace.suffix.lower() != ".json":
+        raise typer.BadParameter(f"{trace} does not end in .json", param_hint="--trace")
     _quiet_decoders()
     searched = search(images, exclude=out_folder)
     found = named_as_isic(searched.images) if isic_names else searched.images

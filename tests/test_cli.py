@@ -147,6 +147,8 @@ def test_two_inputs_with_one_output_name(here: Path) -> None:
         (["segment", ".", "--out", "masks", "--batch", "0"], 2, "--batch"),
         (["segment", ".", "--out", "masks", "--threshold", "1.5"], 2, "--threshold"),
         (["segment", ".", "--out", "masks", "--backend", "magic"], 2, "--backend"),
+        (["segment", ".", "--out", "masks", "--workers", "257"], 2, "--workers"),
+        (["segment", ".", "--out", "masks", "--trace", "photo.jpg"], 2, "photo.jpg does not end in .json"),
         (["segment", ".", "--out", "masks", "--tta", "some"], 2, "'some' is none of none, flips, full"),
         (["segment"], 2, "Missing"),
         (["evaluate", "--gt", "nowhere"], 3, "no such folder"),

@@ -1,6 +1,7 @@
 """Every picture is drawn here and written by an encoder that is not the decoder under test, or by hand."""
 
 import os
+import stat
 import struct
 import zlib
 from io import BytesIO
@@ -362,7 +363,8 @@ FRAGILE = {
 
 def decode_bytes(data: bytes, at_least_hw: tuple[int, int] = FULL) -> Array | None:
     """Decode from a stand-in for a path that can be read once, without the disk; None for an ImageError."""
-    path = cast(Path, SimpleNamespace(read_bytes=iter([data]).__next__))
+    is_file = SimpleNamespace(st_mode=stat.S_IFREG)
+    path = cast(Path, SimpleNamespace(stat=lambda: is_file, read_bytes=iter([data]).__next__))
     try:
         return decode(path, at_least_hw).rgb
     except ImageError as error:
@@ -632,6 +634,23 @@ def test_two_inputs_must_not_share_a_mask(tmp_path: Path, clash: tuple[str, str]
         find_images([tmp_path])
     assert all(str(tmp_path / name) in str(refused.value) for name in clash)
     assert "other" not in str(refused.value)
+
+
+def test_the_advice_about_two_inputs_of_one_mask_helps(tmp_path: Path) -> None:
+    tree(tmp_path, "a/1.jpg", "a/1.jpeg", "b/2.jpg", "c/2.jpg")
+    with pytest.raises(InputError, match=r"1\.jpeg and .*1\.jpg\. Rename one of each$"):
+        find_images([tmp_path / "a"])
+    with pytest.raises(InputError, match=r"Rename one of each, or run the folders one by one into different --out fol"):
+        find_images([tmp_path / "b", tmp_path / "c"])
+    with pytest.raises(InputError, match=r"Rename one of each$"):
+        find_images([tmp_path / "a", tmp_path / "b", tmp_path / "c"])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.jpg")
+    with pytest.raises(ImageError, match="not a regular file"):
+        decode(tmp_path / "x.jpg", FULL)
 
 
 def test_two_folders_must_not_share_masks_and_three_pairs_are_shown(tmp_path: Path) -> None:

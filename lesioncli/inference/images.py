@@ -11,6 +11,7 @@ Pillow decodes everything but 16-bit TIFF. Three roads, chosen by the file's con
 
 import json
 import os
+import stat
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -244,13 +245,13 @@ def _refuse_shared_names(images: list[ImageFile]) -> None:
     by_name: dict[str, list[Path]] = defaultdict(list)
     for image in images:
         by_name[image.name.lower()].append(image.path)
-    pairs = [f"{paths[0]} and {other}" for paths in by_name.values() for other in paths[1:]]
+    pairs = [(paths[0], other) for paths in by_name.values() for other in paths[1:]]
     if pairs:
+        shown = "; ".join(f"{one} and {other}" for one, other in pairs[:3])
         more = f"; and {len(pairs) - 3} more" if len(pairs) > 3 else ""
-        raise InputError(
-            f"inputs that would share one mask: {'; '.join(pairs[:3])}{more}. "
-            "Rename one of each, or run the folders one by one into different --out folders"
-        )
+        one_by_one = ", or run the folders one by one into different --out folders"
+        are_apart = all(one.parent != other.parent for one, other in pairs)
+        raise InputError(f"inputs that would share one mask: {shown}{more}. Rename one of each{one_by_one * are_apart}")
 
 
 def decode(path: Path, at_least_hw: tuple[int, int]) -> Decoded:
@@ -280,6 +281,8 @@ def decode(path: Path, at_least_hw: tuple[int, int]) -> Decoded:
 
 def _read(path: Path) -> bytes:
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for, and a device may never end
+            raise ImageError("decode", "cannot be read: not a regular file but a folder, pipe or device")
         data = path.read_bytes()
     except OSError as error:
         raise ImageError("decode", f"cannot be read: {error.strerror}") from error

@@ -339,12 +339,29 @@ def _engine_for(asked: str | None, backend: str, why: str, batch: int | None) ->
         return path
     if backend != "openvino" and (problem := find_gpus()[1]):
         raise EngineError(f"{backend}: {problem}; run: lesioncli build-engine")
+    _check_place_for_engine(backend)
     with compiling(True) as tell:
         built = _build(None, ENGINES, None, None, batch, None, _compiler(backend, Settings(on_progress=tell)))
     say(
         f"engine {built.path} built now, {reason}; backend {backend}: {why}; {built.manifest.precision}: {built.reason}"
     )
     return built.path
+
+
+def _check_place_for_engine(backend: str) -> None:
+    """InputError where the engine that segment would build by itself has no place; another --out would not help."""
+    from lesioncli.backends.choose import SHIPPED_MODEL, manifest_path
+
+    try:
+        ENGINES.mkdir(exist_ok=True)
+        with TemporaryDirectory(dir=ENGINES, prefix=".building-"):
+            pass
+    except OSError as error:
+        elsewhere = manifest_path(Path("DIR"), SHIPPED_MODEL, backend)
+        raise InputError(
+            f"{ENGINES}/ cannot be made or written here ({error.strerror}), and an engine is needed; run: lesioncli"
+            f" build-engine --out DIR, then this command with --engine {elsewhere}"
+        ) from error
 
 
 def _verify(path: Path, images: "Sequence[ImageFile]") -> None:

@@ -337,8 +337,17 @@ def test_find_engine_that_names_nothing_is_an_error(
     Path("a.openvino.json").touch()
     Path("a.openvino.xml").touch()
     Path("engines").mkdir()
-    with pytest.raises(EngineError, match=f"no engine '{asked}' here or in .*; run: lesioncli build-engine"):
+    command = "lesioncli build-engine b" if asked == "b" else "lesioncli build-engine"
+    with pytest.raises(EngineError, match=rf"no engine '{asked}' here or in .*/; run: {command}"):
+        find_engine(asked, "openvino", tmp_path / "engines")
+    with pytest.raises(EngineError, match=rf"in .*/, which has a; choose one of them with --engine, or run: {command}"):
         find_engine(asked, "openvino", tmp_path)
+
+
+def test_a_manifest_that_is_not_there_is_no_model_to_build(tmp_path: Path) -> None:
+    for asked in ("engines/foo", "foo.json"):
+        with pytest.raises(EngineError, match=r"run: lesioncli build-engine$"):
+            find_engine(asked, "openvino", tmp_path)
 
 
 def test_find_engine_does_not_choose_among_several(tmp_path: Path) -> None:

@@ -79,6 +79,18 @@ def test_segment_builds_the_engine_and_says_so(tmp_path: Path, monkeypatch: pyte
     assert "1 done before" in again.stdout
 
 
+def test_segment_without_a_place_for_its_engine_says_what_helps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    draw(tmp_path / "images" / "a.png")
+    (tmp_path / "engines").touch()  # in the way, as a folder that is read only: who runs tests as root may write there
+    done = call("segment", "images", "--out", "masks")
+    assert done.exit_code == 3
+    assert "engines/ cannot be made or written here (File exists), and an engine is needed" in done.stderr
+    assert f"build-engine --out DIR, then this command with --engine DIR/{SHIPPED_MODEL}.openvino.json" in done.stderr
+
+
 def test_one_bad_image_of_each_kind(here: Path) -> None:
     images = here / "images"
     draw(images / "good.jpg", 1)

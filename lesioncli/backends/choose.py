@@ -62,7 +62,7 @@ def find_engine(asked: str | None, backend: str, folder: Path) -> tuple[Path | N
             if other.is_file():
                 problem = _look_at(other).problem or "choose it with --backend"
                 raise EngineError(f"no {backend} engine {asked!r} in {folder}/, and {other.name}: {problem}")
-        raise EngineError(f"no engine {asked!r} here or in {folder}/; run: lesioncli build-engine, or see --engine")
+        raise EngineError(f"no engine {asked!r} here or in {folder}/{_what_else(asked, backend, folder)}")
     default = manifest_path(folder, SHIPPED_MODEL, backend)
     if default.is_file():
         is_shipped = Manifest.read(default).source_sha256 == sha256_of(shipped_onnx())
@@ -72,6 +72,15 @@ def find_engine(asked: str | None, backend: str, folder: Path) -> tuple[Path | N
         names = ", ".join(each.name for each in found)
         raise EngineError(f"{folder}/ holds several engines ({names}); choose one with --engine")
     return (found[0], f"the only one in {folder}/") if found else (None, f"none in {folder}/ yet")
+
+
+def _what_else(asked: str, backend: str, folder: Path) -> str:
+    """What to do where `asked` names no engine: take one that is there, or build it, if it is a name."""
+    ending = f".{backend}.json"
+    there = ", ".join(path.name.removesuffix(ending) for path in sorted(folder.glob(f"*{ending}")))
+    choose = f", which has {there}; choose one of them with --engine" if there else ""
+    is_name = asked and asked == Path(asked).name and Path(asked).suffix != ".json"
+    return f"{choose}{', or' if there else ';'} run: lesioncli build-engine{f' {asked}' * bool(is_name)}"
 
 
 def open_engine(

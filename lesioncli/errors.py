@@ -1,7 +1,7 @@
 """What can go wrong, and the exit code that says so.
 
     LesionError                 every error that is not a bug
-    |-- InputError              3   bad input before any work: no images, two inputs with one output name, bad CSV
+    |-- InputError              3   bad input, or no room for the output, mostly before any work
     |-- EngineError             4   engine trouble: tampered, of another version, disagrees with its graph
     |   `-- MissingPackageError 4   a library of an optional extra is not installed
     `-- ImageError              -   one image cannot be processed; it becomes that image's row, and the run goes on

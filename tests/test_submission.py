@@ -108,6 +108,14 @@ def test_what_cannot_be_submitted_is_named(run: Path, tmp_path: Path) -> None:
     assert list(written.files.values()) == [1, 1]
 
 
+def test_a_mask_larger_than_a_png_can_be_is_named_and_not_sent_empty(tmp_path: Path) -> None:
+    save(tmp_path / "masks" / "ISIC_0000001.png")
+    save(tmp_path / "masks" / "ISIC_0000002.tif", np.full((1, 1_000_001), 255, np.uint8))
+    written = write_submission(tmp_path / "masks", tmp_path / "out", "isic2018")
+    assert written.problems == ("ISIC_0000002: no mask: 1000001 x 1 pixels, too large for PNG",)
+    assert list(masks_in(next(iter(written.files)))) == ["ISIC_0000001_segmentation.png"]
+
+
 @pytest.mark.parametrize("challenge", ["isic2017", "isic2018"])
 def test_an_image_in_one_file_alone_is_named(challenge: str, run: Path, tmp_path: Path) -> None:
     save(run / "ISIC_0000009.png")

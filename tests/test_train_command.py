@@ -46,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(folder: Path, out: str, *words: str, processes: int = 1) -> subprocess.CompletedProcess[str]:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--no-python"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--no-python", "--"]
     command = [str(PROGRAM), "train", "--recipe", "tiny.toml", "--data", "lesions", "--val", "held-out", "--out", out]
     return subprocess.run(
         [*(launcher if processes > 1 else []), *command, *words],

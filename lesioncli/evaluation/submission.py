@@ -90,7 +90,10 @@ def _write_masks(masks: Mapping[str, Path], path: Path, problems: list[str]) -> 
             except ImageError as error:
                 problems.append(f"{image}: no mask: {error.reason}")
                 continue
-            _, png = cv2.imencode(".png", lesion.astype(np.uint8) * 255)
+            is_encoded, png = cv2.imencode(".png", lesion.astype(np.uint8) * 255)
+            if not is_encoded:
+                problems.append(f"{image}: no mask: {lesion.shape[1]} x {lesion.shape[0]} pixels, too large for PNG")
+                continue
             archive.writestr(zipfile.ZipInfo(f"{image}{isic.MASK_ENDING}.png"), png.tobytes())
             written += 1
     return written

@@ -16,7 +16,7 @@ WEIGHTS = ("score_weight", "validation_weight")
 WITHOUT_WEIGHT = "ISIC_0035068"  # the official scorer takes this image out of every score
 
 _SUFFIX = re.compile(r"\.[^./]+$")
-_PICTURE_SUFFIX = re.compile(r"\.(jpe?g|png|bmp|webp|tiff?)$", re.IGNORECASE)  # an id without one may hold a dot
+_PICTURE_SUFFIX = re.compile(r"\.(jpe?g|jfif|png|bmp|webp|tiff?)$", re.IGNORECASE)  # an id without one may hold a dot
 
 
 class Labels(NamedTuple):

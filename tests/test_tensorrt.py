@@ -375,7 +375,7 @@ def test_tensorrt_for_rtx_keeps_no_timings(tiny: Built, tiny_onnx: Path, tmp_pat
 def test_a_library_that_is_missing_names_its_extra(vendor: vendors.Vendor, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in vendor.modules:
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(MissingPackageError, match=rf"pip install 'lesioncli\[{vendor.extra}\]'"):
+    with pytest.raises(MissingPackageError, match=rf"pip install '/path/to/lesioncli\[{vendor.extra}\]'"):
         vendors.load(vendor)
 
 

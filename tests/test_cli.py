@@ -274,8 +274,8 @@ def test_doctor_looks_for_every_package_that_pyproject_names(monkeypatch: pytest
 
     monkeypatch.setattr("lesioncli.doctor.importlib.metadata.version", absent)
     found = {each["subject"]: each for each in json.loads(call("doctor", "--json").stdout)}
-    names = {extra: {re.match(r"[\w-]+", line)[0] for line in lines} for extra, lines in extras.items()}  # type: ignore[index]
-    base = {re.match(r"[\w-]+", line)[0] for line in project["dependencies"]}  # type: ignore[index]
+    names = {extra: {re.split(r"[^\w-]", line)[0] for line in lines} for extra, lines in extras.items()}
+    base = {re.split(r"[^\w-]", line)[0] for line in project["dependencies"]}
     assert {name for name, each in found.items() if each["needed"]} >= base
     assert all(found[name]["fix"] == "pip install /path/to/lesioncli" for name in base)
     assert set(found) >= set().union(*names.values()) - {"lesioncli"}

@@ -28,6 +28,7 @@ pytestmark = pytest.mark.skipif(not standin.SUPPORTED, reason="the stand-in driv
 SIZE = 1000
 PATIENCE_S = 10  # of what waits for the test, should that fail
 SEEDS = range(12)
+DELAY_S = 0.01  # at most; far above what a busy machine puts between two calls, or a missing wait would not show
 UInt8 = NDArray[np.uint8]
 
 
@@ -105,7 +106,7 @@ def test_a_batch_comes_through_three_streams(gpu: Gpu) -> None:
 
 def stale(gpu: Gpu, seed: int, waits: bool) -> bool:
     """Whether the kernel saw something else than what was copied in."""
-    gpu.driver.set_delays(seed)
+    gpu.driver.set_delays(seed, DELAY_S)
     copies, computes, copied = gpu.cuda.Stream(), gpu.cuda.Stream(), gpu.cuda.Event(2)
     into, out, given, got = gpu.cuda.mem_alloc(SIZE), gpu.cuda.mem_alloc(SIZE), gpu.pinned(7), gpu.pinned()
     gpu.cuda.memcpy_htod_async(into, given, copies)
@@ -125,7 +126,7 @@ def test_a_missing_wait_between_streams_gives_stale_data(gpu: Gpu) -> None:
 
 def overwritten(gpu: Gpu, seed: int, waits: bool) -> bool:
     """Whether what was written into a slot after its copy was asked for is what arrived."""
-    gpu.driver.set_delays(seed)
+    gpu.driver.set_delays(seed, DELAY_S)
     stream, copied, into = gpu.cuda.Stream(), gpu.cuda.Event(), gpu.cuda.mem_alloc(SIZE)
     slot, got = gpu.pinned(7), gpu.pinned()
     gpu.cuda.memcpy_htod_async(into, slot, stream)
@@ -145,7 +146,7 @@ def test_a_slot_that_is_filled_too_early_is_sent(gpu: Gpu) -> None:
 
 def unwaited(gpu: Gpu, seed: int, waits: bool) -> bool:
     """Whether the host read its output before it was there."""
-    gpu.driver.set_delays(seed)
+    gpu.driver.set_delays(seed, DELAY_S)
     stream, into, got = gpu.cuda.Stream(), gpu.cuda.mem_alloc(SIZE), gpu.pinned()
     gpu.cuda.memset_d8_async(into, 3, SIZE, stream)
     gpu.cuda.memcpy_dtoh_async(got, into, stream)

@@ -646,7 +646,7 @@ def test_the_advice_about_two_inputs_of_one_mask_helps(tmp_path: Path) -> None:
         find_images([tmp_path / "a", tmp_path / "b", tmp_path / "c"])
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes in folders")
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.jpg")
     with pytest.raises(ImageError, match="not a regular file"):

@@ -12,7 +12,7 @@ from lesioncli.errors import InputError
 from lesioncli.inference import journal
 from lesioncli.inference.journal import Journal
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="nothing is locked there")
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="nothing is locked on Windows, see journal.py")
 
 
 def test_what_was_left_stays_until_it_is_cleared_and_a_second_owner_is_refused(tmp_path: Path) -> None:

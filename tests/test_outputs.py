@@ -289,7 +289,7 @@ def test_another_file_of_the_same_name_is_not_taken_for_done(
     assert run(find_images([images]), engine, out, Options(), overwrite=True).ok == 6
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="links need a right there")
+@pytest.mark.skipif(sys.platform == "win32", reason="on Windows, making a link takes a right")
 def test_what_is_done_stays_done_where_its_file_is_gone(engine: Engine, images: Path, out: Path) -> None:
     statuses(images, engine, out)
     (images / "003.jpg").unlink()
@@ -369,7 +369,7 @@ def kill_in_the_middle(images: Path, at: str, out: Path, *options: str | Path) -
 AHEAD = 3 * (count_cores() + 7)
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs signals")
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows cannot kill with a signal")
 def test_a_killed_run_goes_on_and_ends_as_an_uninterrupted_one(tiny_manifest: MakeEngine, tmp_path: Path) -> None:
     count, at = AHEAD + 40, AHEAD + 15
     images, out, whole = tmp_path / "images", tmp_path / "out", tmp_path / "whole"
@@ -391,7 +391,7 @@ def test_a_killed_run_goes_on_and_ends_as_an_uninterrupted_one(tiny_manifest: Ma
     assert contents(out) == contents(whole)
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs signals")
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows cannot kill with a signal")
 def test_a_killed_overwrite_leaves_nothing_of_before_as_done(tiny_manifest: MakeEngine, tmp_path: Path) -> None:
     count, at = AHEAD + 40, AHEAD + 15
     images, out, whole = tmp_path / "images", tmp_path / "out", tmp_path / "whole"
@@ -406,7 +406,7 @@ def test_a_killed_overwrite_leaves_nothing_of_before_as_done(tiny_manifest: Make
     assert contents(out) == contents(whole)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="nothing is locked there")
+@pytest.mark.skipif(sys.platform == "win32", reason="nothing is locked on Windows, see journal.py")
 def test_two_runs_at_once_do_not_share_a_folder(
     engine: Engine, tiny_manifest: MakeEngine, images: Path, out: Path
 ) -> None:
@@ -552,7 +552,7 @@ def test_overwrite_leaves_no_mask_and_no_overlay_of_before(
     assert set(contents(out)) == {"a.png", "mine.png", "scores.csv"}
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="links need a right there")
+@pytest.mark.skipif(sys.platform == "win32", reason="on Windows, making a link takes a right")
 def test_overwrite_removes_nothing_that_lies_elsewhere(engine: Engine, images: Path, out: Path, tmp_path: Path) -> None:
     inside, outside = out / "there" / "a.png", tmp_path / "elsewhere" / "b.png"
     for path in (inside, outside, out / "gone.png", out / "folder.png" / "c.png"):
@@ -648,7 +648,7 @@ main()
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs resource limits")
+@pytest.mark.skipif(sys.platform == "win32", reason="a full disk is made with resource limits, which Windows lacks")
 @pytest.mark.parametrize(
     ("method", "calls", "rows", "named"), [("add", 3, 2, "scores.csv.part"), ("finish", 1, 6, "scores.csv")]
 )

@@ -256,8 +256,7 @@ def _below(folder: Path, name: str) -> Path | None:
     A table may come from anybody, and what it names is to be removed.
     """
     path, real = folder / name, Path(os.path.realpath(folder))
-    # os.path: pathlib raises where no file can have such a name
-    if not os.path.isfile(path) or os.path.islink(path):  # noqa: PTH113, PTH114
+    if not os.path.isfile(path) or os.path.islink(path):  # noqa: PTH113, PTH114 - pathlib raises where no name can be so
         return None
     here = Path(os.path.realpath(path))
     return path if here.is_relative_to(real) and here == real / name else None

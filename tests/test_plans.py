@@ -29,7 +29,7 @@ from typer.testing import CliRunner, Result
 
 if not SUPPORTED:
     pytest.skip("the stand-in for the driver is for Linux on x86-64", allow_module_level=True)
-from standin.vendor import Vendor
+from standin.vendor import Context, Vendor
 
 from lesioncli.backends import choose, tensorrt, vendors
 from lesioncli.backends import driver as driver_module
@@ -451,6 +451,24 @@ def test_a_lost_device_keeps_what_is_done_and_a_rerun_goes_on(
     again = call(*words)
     assert again.exit_code == 0, again.stderr
     assert left_by(here / "masks") == expected
+
+
+def test_a_batch_that_does_not_start_on_a_lost_device_names_what_lost_it(
+    card: Card, plan: Path, images: list[ImageFile], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lesioncli.backends import cuda  # needs pycuda
+
+    execute = Context.execute_async_v3
+
+    def after_the_loss(context: Context, stream: int) -> bool:
+        with suppress(cuda.driver.Error):
+            cuda.driver.Context.synchronize()
+        return execute(context, stream)
+
+    monkeypatch.setattr(Context, "execute_async_v3", after_the_loss)
+    card.driver.fail("copy in", 1, ILLEGAL_ADDRESS)
+    with pytest.raises(EngineError, match="illegal memory access.*rows that are finished are kept"):
+        segmented(plan, images, tmp_path / "masks")
 
 
 def test_an_interrupt_frees_everything(

@@ -100,10 +100,14 @@ class Device:
         self.on_close(memory.free)
         return memory
 
+    def wait(self) -> None:
+        """Wait for what is on its way; raises what a device was lost by."""
+        self._context.synchronize()
+
     def close(self) -> None:
         """Wait for what is on its way, then free; a lost device has nothing to wait for."""
         with suppress(driver.Error):  # who waited for a batch was told
-            self._context.synchronize()
+            self.wait()
         del self.copy_in, self.compute, self.copy_out, self._zero
         self._made.close()
 

@@ -45,7 +45,7 @@ class PlanEngine(Engine):
 
     def _open(self, manifest: Manifest, folder: Path, ahead: int, layout: Layout) -> tuple[list[UInt8], list[str]]:
         """Load the plan and take the memory; returns the slots and the names of the outputs."""
-        self._plan = plan = _Plan(manifest, folder)
+        self._plan = plan = _Plan(manifest, folder, self._device)
         self._device.on_close(plan.release)
         outputs = plan.outputs()
         free, needed = self._device.free_bytes(), DEPTH * (plan.scratch_bytes() + _lane_bytes(manifest, outputs))
@@ -89,12 +89,13 @@ class _Plan:
     Contexts stay in their list: a variable that held one would outlive the device with the traceback of an error.
     """
 
-    def __init__(self, manifest: Manifest, folder: Path) -> None:
+    def __init__(self, manifest: Manifest, folder: Path, device: cuda.Device) -> None:
         vendor = VENDORS[manifest.backend]
         trt = load(vendor)
         (name,) = (name for name in manifest.files if Path(name).suffix == ".plan")
         self._manifest, self._what, self._log = manifest, f"{folder / name}: {vendor.title}", make_log(trt)
         self._contexts: list[Any] = []
+        self._device = device
         self._runtime = trt.Runtime(self._log)
         self._engine = self._runtime.deserialize_cuda_engine((folder / name).read_bytes())
         if self._engine is None:
@@ -141,6 +142,7 @@ class _Plan:
         if self._manifest.dynamic:
             self._set_rows(number, rows)
         if not self._contexts[number].execute_async_v3(stream):
+            self._device.wait()  # raises the reason where it is a batch before this one that lost the device
             raise EngineError(f"{self._what} does not start a batch ({self._said()}); see: lesioncli doctor")
 
     def release(self) -> None:

@@ -467,7 +467,7 @@ def test_a_batch_that_does_not_start_on_a_lost_device_names_what_lost_it(
 
     monkeypatch.setattr(Context, "execute_async_v3", after_the_loss)
     card.driver.fail("copy in", 1, ILLEGAL_ADDRESS)
-    with pytest.raises(EngineError, match="illegal memory access.*rows that are finished are kept"):
+    with pytest.raises(EngineError, match=r"illegal memory access.*rows that are finished are kept"):
         segmented(plan, images, tmp_path / "masks")
 
 

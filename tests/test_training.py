@@ -414,6 +414,45 @@ def test_a_file_of_weights_is_where_the_encoder_begins(tmp_path: Path, lesions: 
     assert not torch.equal(trained["decoder.logits.weight"], make_network(SPEC).get_parameter("decoder.logits.weight"))
 
 
+def test_what_is_kept_of_the_start_is_in_what_is_saved_but_not_in_what_learns(
+    tmp_path: Path, finished: Finished, lesions: list[Sample]
+) -> None:
+    start, settings = load_file(finished.best), {"initial": "none", "encoder_lr": 1e-3, "head_lr": 1e-3}
+    left = load_file(run(with_settings(**settings), lesions, lesions, tmp_path / "left", start=finished.best))
+    kept = run(with_settings(**settings, keep_start=0.25), lesions, lesions, tmp_path / "kept", start=finished.best)
+    assert not differences(saved_state(tmp_path / "left/joint")["part"], saved_state(tmp_path / "kept/joint")["part"])
+    for name, value in load_file(kept).items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, 0.25 * start[name] + 0.75 * left[name])
+        else:
+            assert torch.equal(value, left[name])
+    assert differences(start, left)
+    (row,) = saved_state(tmp_path / "kept/joint")["history"]
+    assert check(load_checkpoint(kept)[0], lesions)["jaccard"] == pytest.approx(row["jaccard"], abs=1e-6)
+
+
+def test_a_resumed_run_keeps_the_same_start(tmp_path: Path, finished: Finished, lesions: list[Sample]) -> None:
+    recipe = replace(LEARNS, train=replace(LEARNS.train, epochs=2, initial="none", keep_start=0.25))
+    best = run(recipe, lesions, lesions, tmp_path / "whole", start=finished.best)
+
+    def stop(stage: str, row: dict[str, float]) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, lesions, lesions, tmp_path / "stopped", start=finished.best, on_epoch=stop)
+    resumed = run(recipe, lesions, lesions, tmp_path / "stopped", start=finished.best)
+    end, uninterrupted = saved_state(tmp_path / "stopped/joint"), saved_state(tmp_path / "whole/joint")
+    assert len(end["history"]) == 2
+    assert not differences(end, uninterrupted)  # nor in what validation said of the second epoch
+    assert resumed.read_bytes() == best.read_bytes()
+
+
+def test_a_share_of_a_start_that_is_not_named_is_refused(tmp_path: Path, lesions: list[Sample]) -> None:
+    with pytest.raises(InputError, match=r"\[train\] keep_start .*: name it with --start"):
+        run(with_settings(keep_start=0.5), lesions, lesions, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_file_that_holds_no_weights_is_refused_by_name(tmp_path: Path, lesions: list[Sample]) -> None:
     files = {name: tmp_path / name for name in ("absent.pth", "text.pth", "list.pth", "values.pth", "text.safetensors")}
     files["text.pth"].write_text("weights")

@@ -61,6 +61,7 @@ class TrainSettings:
     schedule: str = "one-cycle"  # or "poly": lr * (1 - step / steps) ** 0.9, as paper A
     weight_decay: float = 0.02
     ema: float = 0.998  # decay of the running average of the weights, reached after a warm-up; 0 is none
+    keep_start: float = 0.0  # share of --start's weights in what is validated and saved; below 1
     initial: str = "imagenet"  # or "none", or a file of encoder weights
     teachers: tuple[str, ...] = ()  # shipped models or checkpoints that answer beside the truth, see [loss]
     balance: tuple[float, float, float] = (1.0, 1.0, 1.0)  # how often melanoma, keratosis and the rest are drawn
@@ -73,6 +74,8 @@ class TrainSettings:
         for name in ("epochs", "batch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"[train] {name} = {getattr(self, name)}: it must be at least 1")
+        if not 0 <= self.keep_start < 1:
+            raise ValueError(f"[train] keep_start = {self.keep_start}: it must be at least 0 and below 1")
 
 
 @dataclass(frozen=True)

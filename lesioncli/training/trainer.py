@@ -9,12 +9,13 @@ Device, precision and several processes are Lightning Fabric's business: the sam
 every process that torchrun starts.
 """
 
+import copy
 import json
 import math
 import platform
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,10 +81,12 @@ def train(task: Task, fabric: Fabric, only: str | None = None) -> Path:
     network = task.recipe.model.network
     for name in [*task.recipe.stages, *([only] if only else [])]:
         find_stage(network, name)
+    stages = [each for each in STAGES[network] if only in (None, each.name)]
+    if task.start is None and any(task.recipe.for_stage(each.name).train.keep_start for each in stages):
+        raise InputError("[train] keep_start keeps a share of a checkpoint's weights: name it with --start")
     if fabric.is_global_zero:
         _start_or_check(task)
     fabric.barrier()
-    stages = [each for each in STAGES[network] if only in (None, each.name)]
     for stage in stages:
         _train_stage(task, stage, fabric)
     best = task.run / stages[-1].name / BEST
@@ -101,6 +104,7 @@ def _train_stage(task: Task, stage: Stage, fabric: Fabric) -> None:
     number, folder = STAGES[spec.network].index(stage), task.run / stage.name
     torch.manual_seed(task.seed + number)
     network = _network_for(task, stage, fabric)
+    start = copy.deepcopy(network.part.state_dict())
     share = (fabric.global_rank, fabric.world_size)
     weights = balance_weights(task.training, settings.train.balance)
     sampler = EpochSampler(weights, settings.train.batch, task.seed, share)
@@ -124,7 +128,7 @@ def _train_stage(task: Task, stage: Stage, fabric: Fabric) -> None:
             losses.append(loss)
             task.on_step(Progress(stage.name, epoch, settings.train.epochs, step, len(sampler), loss))
         if fabric.is_global_zero:
-            averaged = network.with_part(state.average.module)
+            averaged = network.with_part(blend(state.average.module, start, settings.train.keep_start))
             scores = validate(averaged, spec, task.validation, fabric.device)
             seconds = time.monotonic() - started
             history.append({"epoch": epoch + 1.0, "loss": float(np.mean(losses)), **scores, "seconds": seconds})
@@ -134,6 +138,19 @@ def _train_stage(task: Task, stage: Stage, fabric: Fabric) -> None:
             state.save(folder / "last.pt", history)  # last, so that an epoch it holds is done in every respect
             task.on_epoch(stage.name, history[-1])
         fabric.barrier()
+
+
+def blend(part: nn.Module, start: Mapping[str, Tensor], share: float) -> nn.Module:
+    """A copy of a part, its weights moved by `share` of the way back to `start`, a state dict of the same part.
+
+    Where a training goes on from trained weights, a mean of both ends can be as good as the better one, and steadier
+    (WiSE-FT; Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", section 3).
+    """
+    blended = copy.deepcopy(part)
+    for name, value in blended.state_dict().items():
+        if value.is_floating_point():  # all but counters
+            value.lerp_(start[name], share)
+    return blended
 
 
 def _step(

@@ -397,7 +397,17 @@ def evaluate(
         list[str] | None,
         typer.Option(help="Split by a column of --metadata or of the labels, or by lesion_size.", metavar="COLUMN"),
     ] = None,
-    metadata: Annotated[Path | None, typer.Option(help="CSV with more about the images, for --by.")] = None,
+    cluster: Annotated[
+        str,
+        typer.Option(
+            help="Intervals draw all images of one value, such as a patient, together.",
+            metavar="COLUMN",
+            show_default="each alone",
+        ),
+    ] = "",
+    metadata: Annotated[
+        Path | None, typer.Option(help="CSV with more about the images, for --by and --cluster.")
+    ] = None,
     score_threshold: Annotated[
         float, typer.Option(min=0, max=1, help="Called positive above this score, but in official figures.")
     ] = 0.5,
@@ -430,6 +440,7 @@ def evaluate(
             distances=distances,
             other=compare,
             by=by or (),
+            cluster=cluster,
             metadata=metadata,
             positive_above=score_threshold,
             workers=workers,
@@ -468,7 +479,17 @@ def report(
         list[str] | None,
         typer.Option(help="Split by a column of --metadata or of the labels, or by lesion_size.", metavar="COLUMN"),
     ] = None,
-    metadata: Annotated[Path | None, typer.Option(help="CSV with more about the images, for --by.")] = None,
+    cluster: Annotated[
+        str,
+        typer.Option(
+            help="Intervals draw all images of one value, such as a patient, together.",
+            metavar="COLUMN",
+            show_default="each alone",
+        ),
+    ] = "",
+    metadata: Annotated[
+        Path | None, typer.Option(help="CSV with more about the images, for --by and --cluster.")
+    ] = None,
     out_file: Annotated[Path, typer.Option("--out", help="The HTML file.")] = Path("report.html"),
     gallery: Annotated[int, typer.Option(min=0, help="The gallery shows this many cases, the worst first.")] = 3000,
     workers: Annotated[int, typer.Option(min=0, help="Threads that read and draw; 0 is one a core.")] = 0,
@@ -481,9 +502,9 @@ def report(
     from lesioncli.report.page import refuse_others, write_report
 
     _one_of("--protocol", protocol, tuple(PROTOCOLS))
-    for flag in (flag for flag, given in {"--labels": labels, "--by": by, "--metadata": metadata}.items() if given):
-        if not truth:
-            raise typer.BadParameter("goes with --gt", param_hint=flag)
+    with_truth = {"--labels": labels, "--by": by, "--cluster": cluster, "--metadata": metadata}
+    if unfit := [flag for flag, given in with_truth.items() if given and not truth]:
+        raise typer.BadParameter("goes with --gt", param_hint=unfit[0])
     refuse_others(out_file)
     _quiet_decoders()
     sources, why = choose_sources(predictions, images or [])
@@ -497,6 +518,7 @@ def report(
                 protocol=protocol,
                 labels=labels,
                 by=by or (),
+                cluster=cluster,
                 metadata=metadata,
                 workers=workers,
                 seed=seed,

@@ -338,11 +338,13 @@ def _interval_method(evaluation: "Evaluation") -> Mapping[str, Any]:
     from lesioncli.evaluation.bootstrap import LEVEL, count_resamples
 
     images = {"masks": sum(not case.problem for case in evaluation.cases), "scores": evaluation.auc_count}
+    drawing = evaluation.drawing
     return {
-        "method": "percentile bootstrap over images",
+        "method": f"percentile bootstrap over {'clusters of images' if drawing.column else 'images'}",
+        "cluster": drawing.column or None,
         "level": LEVEL,
         "resamples": {what: count_resamples(count) for what, count in images.items()},
-        "seed": evaluation.seed,
+        "seed": drawing.seed,
     }
 
 
@@ -366,6 +368,7 @@ def _comparison_json(comparison: "Comparison") -> Mapping[str, Any]:
     differences = {name: dict(each._asdict()) for name, each in comparison.differences.items()}
     for each in differences.values():
         each["interval"] = (each.pop("low"), each.pop("high"))
+        del each["clusters"]  # decides a note, and is the number of images but with --cluster
     return {
         "other": comparison.other,
         "differences": differences,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from lesioncli.evaluation import bootstrap
-from lesioncli.evaluation.bootstrap import auc, bootstrap_aucs, bootstrap_means, joint_interval
+from lesioncli.evaluation.bootstrap import Draws, auc, bootstrap_aucs, bootstrap_means, joint_interval
 from lesioncli.evaluation.bootstrap import percentile_interval as interval
 
 Bools = NDArray[np.bool_]
@@ -63,20 +63,20 @@ def test_each_resampled_auc_is_that_of_the_rows_drawn() -> None:
     labels, scores = made_up(60)
     drawn = np.random.default_rng(3).integers(60, size=(2000, 60))
     theirs = [[roc_auc_score(labels[rows, k], scores[rows, k]) for k in (0, 1)] for rows in drawn[:40]]
-    assert bootstrap_aucs(labels, scores, seed=3)[:40] == pytest.approx(np.array(theirs), abs=1e-12)
+    assert bootstrap_aucs(labels, scores, Draws(3))[:40] == pytest.approx(np.array(theirs), abs=1e-12)
 
 
 def test_each_resampled_mean_is_that_of_the_rows_drawn() -> None:
     values = np.random.default_rng(1).random((50, 3))
     drawn = np.random.default_rng(3).integers(50, size=(2000, 50))
-    assert bootstrap_means(values, seed=3) == pytest.approx(values[drawn].mean(axis=1), abs=1e-12)
+    assert bootstrap_means(values, Draws(3)) == pytest.approx(values[drawn].mean(axis=1), abs=1e-12)
 
 
 def test_a_nan_is_left_out_of_its_columns_mean() -> None:
     values = np.array([[1.0, math.nan, math.nan], [2.0, 5.0, math.nan], [6.0, 7.0, math.nan]])
     assert bootstrap.means(values) == pytest.approx([3, 6, math.nan], nan_ok=True)
     drawn = np.random.default_rng(3).integers(3, size=(2000, 3))
-    resampled = bootstrap_means(values, seed=3)
+    resampled = bootstrap_means(values, Draws(3))
     for rows, found in zip(drawn[:50], resampled[:50], strict=True):
         known = values[rows, 1][~np.isnan(values[rows, 1])]
         assert found == pytest.approx(
@@ -86,21 +86,21 @@ def test_a_nan_is_left_out_of_its_columns_mean() -> None:
 
 def test_the_size_of_a_block_changes_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
     labels, scores = made_up(60)
-    at_once = bootstrap_aucs(labels, scores, seed=0), bootstrap_means(scores, seed=0)
+    at_once = bootstrap_aucs(labels, scores, Draws(0)), bootstrap_means(scores, Draws(0))
     monkeypatch.setattr(bootstrap, "DRAWS_AT_ONCE", 130)
-    assert bootstrap_aucs(labels, scores, seed=0) == pytest.approx(at_once[0], abs=1e-12, nan_ok=True)
-    assert bootstrap_means(scores, seed=0) == pytest.approx(at_once[1], abs=1e-12)
+    assert bootstrap_aucs(labels, scores, Draws(0)) == pytest.approx(at_once[0], abs=1e-12, nan_ok=True)
+    assert bootstrap_means(scores, Draws(0)) == pytest.approx(at_once[1], abs=1e-12)
 
 
 def test_another_seed_draws_otherwise() -> None:
     values = np.arange(20.0)[:, None]
-    assert (bootstrap_means(values, seed=0) == bootstrap_means(values, seed=0)).all()
-    assert (bootstrap_means(values, seed=0) != bootstrap_means(values, seed=1)).any()
+    assert (bootstrap_means(values, Draws(0)) == bootstrap_means(values, Draws(0))).all()
+    assert (bootstrap_means(values, Draws(0)) != bootstrap_means(values, Draws(1))).any()
 
 
 def test_interval_of_a_mean_is_that_of_the_central_limit_theorem() -> None:
     values = np.random.default_rng(5).random((1000, 1))
-    low, high = interval(bootstrap_means(values, seed=0)[:, 0])
+    low, high = interval(bootstrap_means(values, Draws(0))[:, 0])
     standard_error = values.std() / math.sqrt(1000)
     assert (low, high) == pytest.approx(
         values.mean() + np.array([-1.96, 1.96]) * standard_error, abs=standard_error / 5
@@ -112,7 +112,7 @@ def test_interval_of_an_auc_is_that_of_delong() -> None:
     positive, negative = scores[labels[:, 0], 0], scores[~labels[:, 0], 0]
     won = (positive[:, None] > negative) + (positive[:, None] == negative) / 2
     standard_error = math.sqrt(won.mean(1).var() / len(positive) + won.mean(0).var() / len(negative))
-    low, high = interval(bootstrap_aucs(labels, scores, seed=0)[:, 0])
+    low, high = interval(bootstrap_aucs(labels, scores, Draws(0))[:, 0])
     assert (low, high) == pytest.approx(won.mean() + np.array([-1.96, 1.96]) * standard_error, abs=standard_error / 5)
 
 
@@ -121,7 +121,7 @@ def test_resamples_without_a_positive_are_left_out_of_the_interval() -> None:
         np.array([[True], [False], [False], [False], [False]]),
         np.array([[1.0], [0.1], [0.2], [0.3], [0.4]]),
     )
-    resampled = bootstrap_aucs(labels, scores, seed=0)
+    resampled = bootstrap_aucs(labels, scores, Draws(0))
     assert np.isnan(resampled).mean() == pytest.approx(0.8**5 + 0.2**5, abs=0.03)
     assert interval(resampled[:, 0]) == (1.0, 1.0)
 
@@ -142,13 +142,13 @@ def test_a_joint_interval_is_a_percentile_where_there_is_one_and_normal_beyond()
 def test_very_many_images_are_resampled_less_often(images: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bootstrap, "MAX_DRAWS", bootstrap.MAX_DRAWS // 1000)
     monkeypatch.setattr(bootstrap, "DRAWS_AT_ONCE", 1)
-    assert len(bootstrap_means(np.zeros((images // 1000 or 1, 1)), seed=0)) == expected
+    assert len(bootstrap_means(np.zeros((images // 1000 or 1, 1)), Draws(0))) == expected
 
 
 def test_memory_stays_bounded() -> None:
     labels, scores = made_up(2000)
     tracemalloc.start()
-    bootstrap_aucs(labels, scores, seed=0)
+    bootstrap_aucs(labels, scores, Draws(0))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 80e6  # 2000 resamples of 2000 images in one piece take 230 MB

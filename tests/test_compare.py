@@ -10,7 +10,7 @@ from scipy.stats import bootstrap, permutation_test
 from sklearn.metrics import roc_auc_score
 
 from lesioncli.evaluation import compare as module
-from lesioncli.evaluation.bootstrap import AUC_MEAN
+from lesioncli.evaluation.bootstrap import AUC_MEAN, Drawing, Draws
 from lesioncli.evaluation.compare import Comparison, compare, flip_signs
 from lesioncli.evaluation.judge import Masks, Scored
 
@@ -43,13 +43,15 @@ def made_up(images: int, seed: int = 7) -> tuple[Bools, Floats, Floats]:
 
 def of_scores(labels: Bools, ours: Floats, other: Floats, seed: int = 0) -> Comparison:
     names = tuple(f"{number:04}" for number in range(len(labels)))
-    return compare((NO_MASKS, scored(names, labels, ours)), (NO_MASKS, scored(names, labels, other)), "x", seed)
+    return compare(
+        (NO_MASKS, scored(names, labels, ours)), (NO_MASKS, scored(names, labels, other)), "x", Drawing(seed)
+    )
 
 
 def test_pairs_by_hand() -> None:
     ours = masks("a b c d", np.array([[0.9, 1], [0.5, 2], [0.1, 3], [0.7, math.nan]]))
     other = masks("c d b x", np.array([[0.4, 1], [0.8, 1], [0.3, math.nan], [0.9, 1]]))
-    found = compare((ours, NO_SCORES), (other, NO_SCORES), "other", seed=0)
+    found = compare((ours, NO_SCORES), (other, NO_SCORES), "other", Drawing())
     jaccard = found.differences["jaccard"]
     assert jaccard[:3] == pytest.approx((1.3 / 3, 1.5 / 3, -0.2 / 3))  # b, c and d
     assert jaccard.images == 3
@@ -65,7 +67,7 @@ def test_scores_are_paired_by_image_too() -> None:
     names = tuple(f"{number:04}" for number in range(60))
     order = np.random.default_rng(0).permutation(60)[:50]
     shuffled = scored(tuple(names[row] for row in order), labels[order], other[order])
-    found = compare((NO_MASKS, scored(names, labels, ours)), (NO_MASKS, shuffled), "x", 0)
+    found = compare((NO_MASKS, scored(names, labels, ours)), (NO_MASKS, shuffled), "x", Drawing())
     rows = np.sort(order)
     theirs = [[roc_auc_score(labels[rows, k], each[rows, k]) for k in (0, 1)] for each in (ours, other)]
     for k, name in enumerate(("mel", "sk")):
@@ -81,14 +83,14 @@ def test_the_same_predictions_differ_by_nothing() -> None:
         Masks(tuple(f"{number}" for number in range(40)), ("jaccard", "dice"), values),
         scored(tuple(f"{number}" for number in range(40)), labels, scores),
     )
-    found = compare(both, both, "x", 0)
+    found = compare(both, both, "x", Drawing())
     assert set(found.differences) == {"jaccard", "dice", "mel", "sk", AUC_MEAN}
     assert {each[2:6] for each in found.differences.values()} == {(0, 0, 0, 1)}
 
 
 def test_nothing_in_common_is_no_difference() -> None:
     a, b = (masks(name, np.ones((1, 2))) for name in "ab")
-    assert compare((a, NO_SCORES), (b, NO_SCORES), "x", 0).differences == {}
+    assert compare((a, NO_SCORES), (b, NO_SCORES), "x", Drawing()).differences == {}
 
 
 @pytest.mark.parametrize("shift", [0, 0.02, 0.05])
@@ -97,17 +99,17 @@ def test_sign_flips_are_scipys(shift: float) -> None:
     theirs = permutation_test(
         (paired, np.zeros(150)), lambda x, y: (x - y).mean(), permutation_type="samples", n_resamples=9999, rng=0
     )
-    assert flip_signs(paired[:, None], 0)[0] == pytest.approx(theirs.pvalue, abs=0.015)
+    assert flip_signs(paired[:, None], Draws(0))[0] == pytest.approx(theirs.pvalue, abs=0.015)
 
 
 def test_sign_flips_by_hand() -> None:
     # Of 8 ways to give signs to 1, 2 and 4, two are as far from zero as 7; of 4 with 3 and 1, four as far as 2.
-    chances = flip_signs(np.array([[1.0, 3, 0, math.nan], [2, -1, 0, 2], [4, math.nan, 0, math.nan]]), seed=0)
+    chances = flip_signs(np.array([[1.0, 3, 0, math.nan], [2, -1, 0, 2], [4, math.nan, 0, math.nan]]), Draws(0))
     assert chances == pytest.approx([1 / 4, 1, 1, 1], abs=0.015)
 
 
 def test_no_p_value_is_zero() -> None:
-    assert flip_signs(np.ones((200, 1)), 0) == [1 / (module.FLIPS + 1)]
+    assert flip_signs(np.ones((200, 1)), Draws(0)) == [1 / (module.FLIPS + 1)]
     labels = np.array([[True]] * 40 + [[False]] * 40)
     found = of_scores(labels, labels.astype(float), 1 - labels.astype(float))
     assert found.differences["mel"].p == pytest.approx(2 / 2001)
@@ -115,16 +117,18 @@ def test_no_p_value_is_zero() -> None:
 
 def test_the_size_of_a_block_of_flips_changes_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
     paired = np.random.default_rng(4).normal(0.02, 0.2, (50, 2))
-    at_once = flip_signs(paired, 0)
+    at_once = flip_signs(paired, Draws(0))
     monkeypatch.setattr(module, "DRAWS_AT_ONCE", 1200)
-    assert flip_signs(paired, 0) == pytest.approx(at_once, abs=0.01)
+    assert flip_signs(paired, Draws(0)) == pytest.approx(at_once, abs=0.01)
 
 
 def test_interval_of_a_paired_mean_is_scipys() -> None:
     rng = np.random.default_rng(2)
     ours, other = rng.beta(8, 2, (200, 1)), rng.beta(7, 2, (200, 1))
     names = " ".join(map(str, range(200)))
-    found = compare((masks(names, ours), NO_SCORES), (masks(names, other), NO_SCORES), "x", 0).differences["jaccard"]
+    found = compare((masks(names, ours), NO_SCORES), (masks(names, other), NO_SCORES), "x", Drawing()).differences[
+        "jaccard"
+    ]
     theirs = bootstrap(((ours - other)[:, 0],), np.mean, n_resamples=4000, method="percentile", rng=0)
     error = theirs.standard_error / 4
     assert (found.low, found.high) == pytest.approx(tuple(theirs.confidence_interval), abs=error)
@@ -170,6 +174,8 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
     for seed in range(300):
         rng = np.random.default_rng(seed)
         ours, other = rng.beta(8, 2, (150, 1)), rng.beta(7, 3, (150, 1))
-        found = module._of_means(masks(names, ours), masks(names, other), (list(range(150)),) * 2, seed)["jaccard"]
+        found = module._of_means(masks(names, ours), masks(names, other), (list(range(150)),) * 2, Drawing(seed))[
+            "jaccard"
+        ]
         held += found.low <= truth <= found.high
     assert 276 <= held <= 296  # 285 in the mean, 3.8 its standard deviation

@@ -129,7 +129,7 @@ def test_intervals_are_the_bootstrap_of_the_cases(truth: Path, masks: Path) -> N
         save(truth / f"{width}.png", block(4, 10))
         save(masks / f"{width}.png", block(4, width))
     values = np.array([[width / 10] for width in range(1, 10)])
-    by_hand = bootstrap.percentile_interval(bootstrap.bootstrap_means(values, seed=5)[:, 0])
+    by_hand = bootstrap.percentile_interval(bootstrap.bootstrap_means(values, bootstrap.Draws(5))[:, 0])
     assert evaluate(truth, masks, seed=5).intervals["jaccard"] == pytest.approx(by_hand)
     assert evaluate(truth, masks, seed=5) == evaluate(truth, masks, seed=5)
     assert evaluate(truth, masks, seed=5).intervals != evaluate(truth, masks, seed=6).intervals
@@ -618,7 +618,7 @@ def test_auc_is_that_of_scikit_learn_whatever_the_order_of_the_rows(scored: tupl
     assert evaluation.auc_mean == pytest.approx(sum(theirs.values()) / 2)
     assert (evaluation.auc_count, evaluation.score_problems, evaluation.failed) == (40, (), False)
     assert evaluation.extra_scores == ("unlabelled",)
-    resampled = bootstrap.bootstrap_aucs(labels, scores, seed=4)
+    resampled = bootstrap.bootstrap_aucs(labels, scores, bootstrap.Draws(4))
     columns = {**dict(zip(theirs, resampled.T, strict=True)), "auc_mean": resampled.mean(axis=1)}
     for name, column in columns.items():
         assert evaluation.intervals[name] == pytest.approx(bootstrap.percentile_interval(column))

@@ -400,6 +400,7 @@ def test_json_says_how_intervals_were_made(here: Path) -> None:
     ours = json.loads(call("--seed", "7", "--json").stdout)["lesioncli"]
     assert ours["interval_method"] == {
         "method": "percentile bootstrap over images",
+        "cluster": None,
         "level": 0.95,
         "resamples": {"masks": 2000, "scores": 2000},
         "seed": 7,

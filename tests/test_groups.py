@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from lesioncli.evaluation import bootstrap, groups
-from lesioncli.evaluation.bootstrap import AUC_MEAN
+from lesioncli.evaluation.bootstrap import AUC_MEAN, Drawing
 from lesioncli.evaluation.groups import Figure, Group, split
 from lesioncli.evaluation.judge import Masks, Scored
 from lesioncli.evaluation.metadata import Column
@@ -48,7 +48,7 @@ def by_name(found: list[Group]) -> dict[str, Group]:
 def test_figures_of_a_group_are_those_of_its_images() -> None:
     values = np.arange(60.0)
     kinds = column(*(["a"] * 25 + ["b"] * 30 + ["few"] * 5))
-    found = by_name(split(kinds, masks(jaccard=values), NO_SCORES, ["jaccard"], seed=3))
+    found = by_name(split(kinds, masks(jaccard=values), NO_SCORES, ["jaccard"], Drawing(3)))
     assert {name: group.images for name, group in found.items()} == {"a": 25, "b": 30, "few": 5}
     assert found["a"].figures["jaccard"].value == 12
     assert found["b"].figures["jaccard"].value == 39.5
@@ -62,7 +62,7 @@ def test_figures_of_a_group_are_those_of_its_images() -> None:
 def test_a_difference_is_group_minus_rest_in_an_interval_for_all_groups() -> None:
     values = np.random.default_rng(0).random(90)
     kinds = column(*(["a"] * 30 + ["b"] * 30 + ["c"] * 30))
-    found = by_name(split(kinds, masks(jaccard=values), NO_SCORES, ["jaccard"], seed=3))
+    found = by_name(split(kinds, masks(jaccard=values), NO_SCORES, ["jaccard"], Drawing(3)))
     drawn = np.random.default_rng(3).integers(90, size=(2000, 90))
     apart = [values[rows[rows < 30]].mean() - values[rows[rows >= 30]].mean() for rows in drawn]
     wide = np.percentile(apart, (2.5 / 3, 100 - 2.5 / 3))
@@ -77,7 +77,7 @@ def test_an_interval_is_wider_where_more_figures_are_judged() -> None:
     two = masks(jaccard=values[0], dice=values[1])
     drawn = np.random.default_rng(3).integers(90, size=(2000, 90))
     apart = [values[0, rows[rows < 30]].mean() - values[0, rows[rows >= 30]].mean() for rows in drawn]
-    found = by_name(split(kinds, two, NO_SCORES, ["jaccard", "dice"], seed=3))
+    found = by_name(split(kinds, two, NO_SCORES, ["jaccard", "dice"], Drawing(3)))
     assert found["a"].differences["jaccard"][1:3] == pytest.approx(np.percentile(apart, (2.5 / 6, 100 - 2.5 / 6)))
 
 
@@ -86,7 +86,7 @@ def test_aucs_of_a_group_are_those_of_scikit_learn() -> None:
     labels = rng.random((200, 2)) < 0.4
     scores = (0.3 * labels + 0.7 * rng.random((200, 2))).round(2)
     kinds = column(*(["a"] * 120 + ["b"] * 80))
-    found = by_name(split(kinds, NO_MASKS, scored(labels, scores, "mel", "sk"), ["jaccard", "mel", "sk"], seed=0))
+    found = by_name(split(kinds, NO_MASKS, scored(labels, scores, "mel", "sk"), ["jaccard", "mel", "sk"], Drawing(0)))
     for name, rows in (("a", slice(120)), ("b", slice(120, 200))):
         theirs = [roc_auc_score(labels[rows, k], scores[rows, k]) for k in (0, 1)]
         figures = found[name].figures
@@ -102,7 +102,7 @@ def test_an_auc_of_too_few_of_a_label_has_no_interval_and_is_not_judged() -> Non
     labels[:30] = True
     kinds = column(*(["a"] * 15 + ["b"] * 6 + ["a"] * 20 + ["b"] * 59))  # b has 6 of the 30 positives, a has 24
     found = by_name(
-        split(kinds, NO_MASKS, scored(labels, np.random.default_rng(0).random((100, 1)), "mel"), ["mel"], 0)
+        split(kinds, NO_MASKS, scored(labels, np.random.default_rng(0).random((100, 1)), "mel"), ["mel"], Drawing())
     )
     assert not math.isnan(found["a"].figures["mel"].low)
     assert not found["a"].differences
@@ -114,25 +114,27 @@ def test_groups_without_masks_or_without_scores_are_there_all_the_same() -> None
     kinds = Column("kind", ("a", "b"), {**dict.fromkeys(ids(20), "a"), "only scores": "b"})
     table = scored(labels, np.linspace(0, 1, 20)[:, None], "mel")
     table = table._replace(ids=(*ids(19), "only scores"))
-    found = by_name(split(kinds, NO_MASKS, table, ["mel"], 0))
+    found = by_name(split(kinds, NO_MASKS, table, ["mel"], Drawing()))
     assert (found["a"].images, found["b"].images) == (19, 1)
     assert math.isnan(found["b"].figures["mel"].value)
     masked = by_name(
-        split(kinds, masks(jaccard=np.ones(20)), table._replace(ids=(*ids(19), "only scores")), ["mel"], 0)
+        split(kinds, masks(jaccard=np.ones(20)), table._replace(ids=(*ids(19), "only scores")), ["mel"], Drawing())
     )
     assert (masked["a"].images, masked["b"].images) == (20, 0)
     assert math.isnan(masked["b"].figures["jaccard"].value)
 
 
 def test_one_group_has_no_rest() -> None:
-    (group,) = split(column(*["a"] * 40), masks(jaccard=np.random.default_rng(0).random(40)), NO_SCORES, ["jaccard"], 0)
+    (group,) = split(
+        column(*["a"] * 40), masks(jaccard=np.random.default_rng(0).random(40)), NO_SCORES, ["jaccard"], Drawing()
+    )
     assert group.differences == {}
     assert not group.flagged
 
 
 def test_a_value_that_is_not_there_is_left_out_and_counted() -> None:
     values = np.where(np.arange(50) % 2, np.arange(50.0), math.nan)
-    (group,) = split(column(*["a"] * 50), masks(hausdorff95_px=values), NO_SCORES, ["jaccard"], 0)
+    (group,) = split(column(*["a"] * 50), masks(hausdorff95_px=values), NO_SCORES, ["jaccard"], Drawing())
     assert group.figures["hausdorff95_px"].value == 25
     assert group.figures["hausdorff95_px"].images == 25
 
@@ -151,7 +153,7 @@ def flags(shift: float, tries: int, figures: int = 1) -> list[tuple[str, ...]]:
         rng = np.random.default_rng(seed)
         kinds = rng.permutation(["a"] * 20 + ["b"] * 40 + ["c"] * 60 + ["last"] * 80)
         values = {name: rng.beta(6, 1.5, 200) - shift * (kinds == "last") for name in names}
-        some = split(column(*kinds), masks(**values), NO_SCORES, names, seed)
+        some = split(column(*kinds), masks(**values), NO_SCORES, names, Drawing(seed))
         found.append(tuple(group.group for group in some if group.flagged))
     return found
 

@@ -606,6 +606,15 @@ def test_a_file_that_is_no_html_is_not_replaced(tmp_path: Path, run: DrawnRun, m
         assert call("report", str(run.masks), "--out", name).exit_code == 5  # one image failed
 
 
+def test_a_report_says_what_its_intervals_drew_together(
+    run: DrawnRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "more.csv").write_text("image,patient\n" + "".join(f"{name},P\n" for name, *_ in run.labelled))
+    call("report", "--gt", "labels", "--metadata", "more.csv", "--cluster", "patient")
+    assert "all images of one patient are drawn together, 1 of them" in " ".join(Page(Path("report.html")).text.split())
+
+
 def test_of_many_problems_some_are_named(run: DrawnRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for number in range(22):
@@ -622,6 +631,8 @@ def test_wrong_flags_of_report(run: DrawnRun, tmp_path: Path, monkeypatch: pytes
         ("--labels", "labels/labels.csv"): 2,
         ("--by", "sex"): 2,
         ("--gt", "labels", "--by", "sex"): 3,
+        ("--cluster", "patient"): 2,
+        ("--gt", "labels", "--cluster", "patient"): 3,
         ("--gallery", "-1"): 2,
         ("--images", "gone"): 3,
         ("--gt", "gone"): 3,

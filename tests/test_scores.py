@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
+from lesioncli.evaluation.bootstrap import Draws
 from lesioncli.evaluation.scores import (
     balanced_accuracy,
     bootstrap_metrics,
@@ -132,7 +133,7 @@ def test_resampled_metrics_are_weighted_by_what_an_image_weighs() -> None:
     rng = np.random.default_rng(0)
     labels, scores, weights = rng.random((30, 2)) < 0.4, rng.random((30, 2)), rng.random(30)
     drawn = np.random.default_rng(5).integers(30, size=(2000, 30))
-    found = bootstrap_metrics(labels, scores, weights, seed=5)
+    found = bootstrap_metrics(labels, scores, weights, Draws(5))
     for row in range(20):
         alone = class_metrics(labels[drawn[row], 1], scores[drawn[row], 1], weights[drawn[row]])
         assert {name: values[row] for name, values in found[1].items()} == pytest.approx(alone, abs=1e-9, nan_ok=True)

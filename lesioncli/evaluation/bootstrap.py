@@ -1,11 +1,14 @@
-"""How sure a figure is: percentile bootstraps over images, all from one seed.
+"""How sure a figure is: percentile bootstraps over images, or over clusters of them, all from one seed.
 
-The same images and the same seed give the same resamples, so that figures of one resample belong together. AUC is the
-area under the ROC curve with ties counted half (Mann-Whitney).
+The same images and the same seed give the same resamples, so that figures of one resample belong together. Where images
+are of one patient or lesion they are no independent draws: whole clusters are drawn then, each with all its images
+(Field and Welsh 2007, "Bootstrapping clustered data"). AUC is the area under the ROC curve with ties counted half
+(Mann-Whitney).
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
@@ -19,6 +22,41 @@ LEVEL = 0.95
 AUC_MEAN = "auc_mean"  # the plain mean over the classes, by which ISIC-2017 Part 3 ranks
 
 Parts = Sequence[NDArray[np.intp]]  # which of the images belong to each
+
+
+class Draws(NamedTuple):
+    """How N images are drawn: the seed, and the cluster that each is in (N,), from 0 on; None where each is alone."""
+
+    seed: int
+    clusters: NDArray[np.intp] | None = None
+
+    def count(self, rows: NDArray[np.intp]) -> int:
+        """How many clusters the images of these numbers are in."""
+        return rows.size if self.clusters is None else np.unique(self.clusters[rows]).size
+
+    def of_images(self, of_clusters: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What is drawn for each cluster (R, C) as what it is for each image (R, N)."""
+        return of_clusters if self.clusters is None else of_clusters[:, self.clusters]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How an evaluation draws: its seed, and the `column` that says by its values, `cluster_of`, whose each image is.
+
+    An image that is not in `cluster_of` is drawn alone. Without a column all are.
+    """
+
+    seed: int = 0
+    column: str = ""
+    cluster_of: Mapping[str, str] = field(default_factory=dict)
+
+    def of(self, images: Sequence[str]) -> Draws:
+        """For these images, in their order."""
+        if not self.column:
+            return Draws(self.seed)
+        names = [("cluster", self.cluster_of[each]) if each in self.cluster_of else ("image", each) for each in images]
+        numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+        return Draws(self.seed, np.array([numbers[name] for name in names], np.intp))
 
 
 def auc(labels: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:
@@ -57,12 +95,12 @@ def _weighted_auc(ranking: _Ranking, weights: NDArray[np.float64]) -> NDArray[np
     return np.where(pairs > 0, won / np.maximum(pairs, 1), np.nan)
 
 
-def bootstrap_means(values: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
+def bootstrap_means(values: NDArray[np.float64], draws: Draws) -> NDArray[np.float64]:
     """Means (R, M) of R resamples of the N images in values (N, M); N > 0. A nan is left out of its column's mean."""
-    return bootstrap_means_of_parts(values, [np.arange(len(values))], seed)[:, 0]
+    return bootstrap_means_of_parts(values, [np.arange(len(values))], draws)[:, 0]
 
 
-def bootstrap_means_of_parts(values: NDArray[np.float64], parts: Parts, seed: int) -> NDArray[np.float64]:
+def bootstrap_means_of_parts(values: NDArray[np.float64], parts: Parts, draws: Draws) -> NDArray[np.float64]:
     """The same (R, P, M) of P parts of the images, all from the same resamples of the N."""
     known = ~np.isnan(values)
     filled, counted = np.where(known, values, 0), known.astype(np.float64)
@@ -72,7 +110,7 @@ def bootstrap_means_of_parts(values: NDArray[np.float64], parts: Parts, seed: in
             [_ratio(weights[:, each] @ filled[each], weights[:, each] @ counted[each]) for each in parts], 1
         )
 
-    return np.concatenate([of_parts(weights) for weights in resamples(len(values), seed)])
+    return np.concatenate([of_parts(weights) for weights in resamples(len(values), draws)])
 
 
 def means(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -85,16 +123,16 @@ def _ratio(sums: NDArray[np.float64], counts: NDArray[Any]) -> NDArray[np.float6
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
-def bootstrap_aucs(labels: NDArray[np.bool_], scores: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
+def bootstrap_aucs(labels: NDArray[np.bool_], scores: NDArray[np.float64], draws: Draws) -> NDArray[np.float64]:
     """AUCs (R, K) of R resamples of the N images in labels and scores (N, K); N > 0, no score is nan.
 
     All K columns see the same resamples, so their mean per resample is right. nan where a resample has one label only.
     """
-    return bootstrap_aucs_of_parts(labels, scores, [np.arange(len(labels))], seed)[:, 0]
+    return bootstrap_aucs_of_parts(labels, scores, [np.arange(len(labels))], draws)[:, 0]
 
 
 def bootstrap_aucs_of_parts(
-    labels: NDArray[np.bool_], scores: NDArray[np.float64], parts: Parts, seed: int
+    labels: NDArray[np.bool_], scores: NDArray[np.float64], parts: Parts, draws: Draws
 ) -> NDArray[np.float64]:
     """The same (R, P, K) of P parts of the images, none empty, all from the same resamples of the N."""
     rankings = [[_rank(*columns) for columns in zip(labels[each].T, scores[each].T, strict=True)] for each in parts]
@@ -105,7 +143,7 @@ def bootstrap_aucs_of_parts(
             [np.stack([_weighted_auc(each, weights[:, part]) for each in ranked], 1) for part, ranked in pairs], 1
         )
 
-    return np.concatenate([of_parts(weights) for weights in resamples(len(labels), seed)])
+    return np.concatenate([of_parts(weights) for weights in resamples(len(labels), draws)])
 
 
 def percentile_interval(resampled: NDArray[np.float64], level: float = LEVEL) -> tuple[float, float]:
@@ -136,12 +174,13 @@ def count_resamples(images: int) -> int:
     return min(RESAMPLES, max(200, MAX_DRAWS // max(1, images)))
 
 
-def resamples(images: int, seed: int) -> Iterator[NDArray[np.float64]]:
+def resamples(images: int, draws: Draws) -> Iterator[NDArray[np.float64]]:
     """Blocks (R, images): how often each image is drawn in each of R resamples; count_resamples() rows in all."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(draws.seed)
     wanted = count_resamples(images)
     rows_at_once = max(1, DRAWS_AT_ONCE // images)
+    clusters = draws.count(np.arange(images))
     for done in range(0, wanted, rows_at_once):
         rows = min(rows_at_once, wanted - done)
-        drawn = rng.integers(images, size=(rows, images)) + images * np.arange(rows)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(np.float64)
+        drawn = rng.integers(clusters, size=(rows, clusters)) + clusters * np.arange(rows)[:, None]
+        yield draws.of_images(np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(np.float64))

@@ -12,12 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesioncli.errors import InputError
-from lesioncli.evaluation.bootstrap import AUC_MEAN, auc, bootstrap_aucs, bootstrap_means, means, percentile_interval
+from lesioncli.evaluation.bootstrap import (
+    AUC_MEAN,
+    Drawing,
+    auc,
+    bootstrap_aucs,
+    bootstrap_means,
+    means,
+    percentile_interval,
+)
 from lesioncli.evaluation.compare import Comparison, compare
 from lesioncli.evaluation.groups import LEAST_IMAGES, Group, split
 from lesioncli.evaluation.judge import CaseResult, Judged, Masks, Progress, Scored, judge, masks_of
 from lesioncli.evaluation.matching import by_image, match
-from lesioncli.evaluation.metadata import cut, find_texts, texts_of
+from lesioncli.evaluation.metadata import LESION_SIZE, MISSING, cut, find_texts, texts_of
 from lesioncli.evaluation.metrics import PIXEL_METRICS, Counts
 from lesioncli.evaluation.protocols import (
     PROTOCOLS,
@@ -71,8 +79,8 @@ class Evaluation:
     `mask_document` and `score_document` are what the official scorer prints, and `ranking` what the protocol ranks by;
     empty where the protocol wants every image judged, and not every one could be. `scored` is what the figures of the
     classes are made of. `groups` has each group of each column that was asked for, column by column, and `comparison`
-    the differences to other predictions. `notes` says what else was left out or decided, `seed`
-    is that of all draws.
+    the differences to other predictions. `notes` says what else was left out or decided,
+    and `drawing` how all resamples are drawn.
     """
 
     cases: tuple[CaseResult, ...]
@@ -95,7 +103,7 @@ class Evaluation:
     groups: tuple[Group, ...] = ()
     comparison: Comparison | None = None
     notes: tuple[str, ...] = ()
-    seed: int = 0
+    drawing: Drawing = field(default_factory=Drawing)
 
     @property
     def auc_mean(self) -> float:
@@ -118,6 +126,7 @@ def evaluate(
     distances: bool = False,
     other: Path | None = None,
     by: Sequence[str] = (),
+    cluster: str = "",
     metadata: Path | None = None,
     positive_above: float = POSITIVE_ABOVE,
     workers: int = 0,
@@ -129,23 +138,26 @@ def evaluate(
     `truth` is anything that readers.read_truth() knows. `labels` and `scores` are CSVs that take the place of those
     found in the two folders. `distances` also measures how far outlines are apart. `other` is another folder of
     predictions, or a CSV of scores, to compare with. `by` are columns, of the CSV `metadata` or of the labels, to split
-    by. `positive_above` is where a score begins to be called positive, but in official figures. `workers` threads read
-    masks, 0 means one per CPU. `seed` is that of all draws. `on_progress` is told (done, total) after each case.
+    by, and `cluster` is the one that says by its values which images are drawn together. `positive_above` is where a
+    score begins to be called positive, but in official figures. `workers` threads read masks, 0 means one per CPU.
+    `seed` is that of all draws. `on_progress` is told (done, total) after each case.
     InputError where a folder has no masks or two of one name, a CSV is not what it should be, a column is not there, or
     `other` has no image in common with `predictions`.
     """
     rules = PROTOCOLS[protocol]
     true = read_truth(truth, labels)
     texts, notes = _texts(by, metadata, true, rules)
+    whose, more_notes = _whose(cluster, metadata, true, rules)
     how = partial(judge, truth, rules=rules, distances=distances, workers=workers, on_progress=on_progress)
     judged = how(true, predictions, scores)
     masks, scored = masks_of(judged.cases), judged.scored
-    comparison = _compare(how, true, other, masks, scored, seed) if other else None
-    averages, mean_intervals = _mean_metrics(masks, seed)
-    aucs, auc_intervals = _aucs(scored, seed)
+    drawing, drawn = _drawing(cluster, whose, masks, scored, seed)
+    comparison = _compare(how, true, other, masks, scored, drawing) if other else None
+    averages, mean_intervals = _mean_metrics(masks, drawing)
+    aucs, auc_intervals = _aucs(scored, drawing)
     documents = _official(judged, rules)
-    resampled = _resampled(scored, seed)
-    per_class, per_class_intervals = _per_class(scored, resampled, positive_above, seed)
+    resampled = _resampled(scored, drawing)
+    per_class, per_class_intervals = _per_class(scored, resampled, positive_above, drawing)
     return Evaluation(
         cases=judged.cases,
         extra=judged.extra,
@@ -162,12 +174,19 @@ def evaluate(
         mask_document=documents[0],
         score_document=documents[1],
         ranking=ranking(rules, *documents),
-        official_intervals=_official_intervals(documents, mean_intervals, scored, rules, resampled, seed),
+        official_intervals=_official_intervals(documents, mean_intervals, scored, rules, resampled, drawing),
         scored=scored,
-        groups=_groups(texts, judged, masks, rules, seed),
+        groups=_groups(texts, judged, masks, rules, drawing),
         comparison=comparison,
-        notes=(*true.notes, *notes, *_notes(true.labels, scored, protocol), *_few_images(masks, scored, comparison)),
-        seed=seed,
+        notes=(
+            *true.notes,
+            *notes,
+            *more_notes,
+            *drawn,
+            *_notes(true.labels, scored, protocol),
+            *_few(masks, scored, comparison, drawing),
+        ),
+        drawing=drawing,
     )
 
 
@@ -256,15 +275,40 @@ def _texts(
     return found, tuple(filter(None, notes))
 
 
+def _whose(
+    column: str, metadata: Path | None, true: Truth, rules: Protocol
+) -> tuple[Mapping[str, str], tuple[str, ...]]:
+    """What the column to draw by says of each image, and what is missing there; nothing where there is no column."""
+    if column == LESION_SIZE:
+        raise InputError(f"{LESION_SIZE}: images of one size do not belong together; --cluster wants another column")
+    texts, notes = _texts([column] if column else [], metadata, true, rules)
+    return texts.get(column) or {}, notes
+
+
+def _drawing(
+    column: str, whose: Mapping[str, str], masks: Masks, scored: Scored, seed: int
+) -> tuple[Drawing, tuple[str, ...]]:
+    """How to draw where images of one value of a column belong together, and that in words."""
+    if not column:
+        return Drawing(seed), ()
+    known = {image: value for image, value in whose.items() if value.lower() not in MISSING}
+    tables = [{*masks.images}, {*scored.ids}]
+    clusters = max(len({known[image] for image in images & known.keys()}) for images in tables)
+    alone = max(len(images - known.keys()) for images in tables)
+    note = f"intervals: all images of one {column} are drawn together, {clusters} of them"
+    note += f", and alone {alone} images where that is not known" if alone else ""
+    return Drawing(seed, column, known), (note,)
+
+
 def _groups(
-    texts: Mapping[str, Mapping[str, str] | None], judged: Judged, masks: Masks, rules: Protocol, seed: int
+    texts: Mapping[str, Mapping[str, str] | None], judged: Judged, masks: Masks, rules: Protocol, drawing: Drawing
 ) -> tuple[Group, ...]:
     judged_by = (rules.mask_metric, *judged.scored.classes)
     found: list[Group] = []
     for name, said in texts.items():
         known = _lesion_sizes(judged, rules) if said is None else said
         column = cut(name, {image: known.get(image, "") for image in (*masks.images, *judged.scored.ids)})
-        found += split(column, masks, judged.scored, judged_by, seed)
+        found += split(column, masks, judged.scored, judged_by, drawing)
     return tuple(found)
 
 
@@ -276,51 +320,53 @@ def _lesion_sizes(judged: Judged, rules: Protocol) -> dict[str, str]:
 
 
 def _compare(
-    how: Callable[..., Judged], true: Truth, other: Path, masks: Masks, scored: Scored, seed: int
+    how: Callable[..., Judged], true: Truth, other: Path, masks: Masks, scored: Scored, drawing: Drawing
 ) -> Comparison:
     """Differences to `other`, which a table of pairs does not pair."""
     second = how(true._replace(predictions=None), other, other if other.is_file() else None)
-    found = compare((masks, scored), (masks_of(second.cases), second.scored), str(other), seed)
+    found = compare((masks, scored), (masks_of(second.cases), second.scored), str(other), drawing)
     if not found.differences:
         raise InputError(f"{other}: no image of it could be judged that could be judged in the other predictions too")
     return found
 
 
-def _mean_metrics(masks: Masks, seed: int) -> tuple[dict[str, float], dict[str, Interval]]:
+def _mean_metrics(masks: Masks, drawing: Drawing) -> tuple[dict[str, float], dict[str, Interval]]:
     """Means over the scored masks, and their intervals."""
     if not masks.images:
         return {}, {}
     averages = dict(zip(masks.names, means(masks.values).tolist(), strict=True))
-    resampled = dict(zip(masks.names, bootstrap_means(masks.values, seed).T, strict=True))
+    resampled = dict(zip(masks.names, bootstrap_means(masks.values, drawing.of(masks.images)).T, strict=True))
     return averages, {name: percentile_interval(resampled[name]) for name in averages if not math.isnan(averages[name])}
 
 
-def _aucs(scored: Scored, seed: int) -> tuple[dict[str, float], dict[str, Interval]]:
+def _aucs(scored: Scored, drawing: Drawing) -> tuple[dict[str, float], dict[str, Interval]]:
     """AUC per class, and the intervals of these and their mean."""
     columns = list(zip(scored.labels.T, scored.scores.T, strict=True))
     aucs = {name: auc(*column) for name, column in zip(scored.classes, columns, strict=True)}
     if not scored.labels.size:
         return aucs, {}
-    resampled = bootstrap_aucs(scored.labels, scored.scores, seed)
+    resampled = bootstrap_aucs(scored.labels, scored.scores, drawing.of(scored.ids))
     by_name = {**dict(zip(aucs, resampled.T, strict=True)), AUC_MEAN: resampled.mean(axis=1)}
     return aucs, {name: percentile_interval(each) for name, each in by_name.items() if not np.isnan(each).all()}
 
 
-def _resampled(scored: Scored, seed: int) -> list[dict[str, NDArray[np.float64]]]:
+def _resampled(scored: Scored, drawing: Drawing) -> list[dict[str, NDArray[np.float64]]]:
     """Every metric of each class in each resample; nothing where there are no scores."""
     even = np.ones(len(scored.labels))
-    return bootstrap_metrics(scored.labels, scored.scores, even, seed) if scored.labels.size else []
+    if not scored.labels.size:
+        return []
+    return bootstrap_metrics(scored.labels, scored.scores, even, drawing.of(scored.ids))
 
 
 def _per_class(
-    scored: Scored, resampled: Sequence[Mapping[str, NDArray[np.float64]]], above: float, seed: int
+    scored: Scored, resampled: Sequence[Mapping[str, NDArray[np.float64]]], above: float, drawing: Drawing
 ) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, Interval]]]:
     """Every metric of each class, and their intervals; `resampled` is for the challenges' threshold."""
     even = np.ones(len(scored.labels))
     columns = zip(scored.labels.T, scored.scores.T, strict=True)
     values = dict(zip(scored.classes, [class_metrics(*each, even, above) for each in columns], strict=True))
     if resampled and above != POSITIVE_ABOVE:
-        resampled = bootstrap_metrics(scored.labels, scored.scores, even, seed, above)
+        resampled = bootstrap_metrics(scored.labels, scored.scores, even, drawing.of(scored.ids), above)
     intervals = {
         name: {metric: percentile_interval(each[metric]) for metric in each if not math.isnan(values[name][metric])}
         for name, each in zip(scored.classes, resampled, strict=bool(resampled))
@@ -355,13 +401,16 @@ def _notes(labels: Labels, scored: Scored, protocol: str) -> tuple[str, ...]:
     return (*unread, *_unranked(scored, protocol), *_one_label(scored), *_weightless(labels, scored, rules))
 
 
-def _few_images(masks: Masks, scored: Scored, comparison: Comparison | None) -> tuple[str, ...]:
-    """Which intervals are of fewer images than a percentile bootstrap needs."""
-    counts = {"masks": (~np.isnan(masks.values)).sum(axis=0).tolist(), "scores": [len(scored.ids)]}
-    counts["differences"] = [each.images for each in comparison.differences.values()] if comparison else []
+def _few(masks: Masks, scored: Scored, comparison: Comparison | None, drawing: Drawing) -> tuple[str, ...]:
+    """Which intervals are of fewer images, or clusters, than a percentile bootstrap needs."""
+    of_masks, of_scores = drawing.of(masks.images), drawing.of(scored.ids)
+    counts = {"masks": [of_masks.count(np.flatnonzero(each)) for each in ~np.isnan(masks.values).T]}
+    counts["scores"] = [of_scores.count(np.arange(len(scored.ids)))]
+    counts["differences"] = [each.clusters for each in comparison.differences.values()] if comparison else []
     fewest = {what: min(filter(None, each), default=LEAST_IMAGES) for what, each in counts.items()}
-    few = ", ".join(f"{what} ({images})" for what, images in fewest.items() if images < LEAST_IMAGES)
-    return (f"intervals of fewer than {LEAST_IMAGES} images are narrower than they should be: {few}",) if few else ()
+    few = ", ".join(f"{what} ({count})" for what, count in fewest.items() if count < LEAST_IMAGES)
+    drawn = f"clusters ({drawing.column})" if drawing.column else "images"
+    return (f"intervals of fewer than {LEAST_IMAGES} {drawn} are narrower than they should be: {few}",) if few else ()
 
 
 def _unranked(scored: Scored, protocol: str) -> tuple[str, ...]:
@@ -411,7 +460,7 @@ def _official_intervals(
     scored: Scored,
     rules: Protocol,
     resampled: Sequence[Mapping[str, NDArray[np.float64]]],
-    seed: int,
+    drawing: Drawing,
 ) -> dict[str, dict[str, Interval]]:
     """Those of the figures that the documents have."""
     found: dict[str, dict[str, Interval]] = {}
@@ -419,5 +468,5 @@ def _official_intervals(
         found["masks"] = mask_intervals(of_means)
     if documents[1]:
         table = scored.classes, scored.labels, scored.scores, _official_weights(scored, rules)
-        found["scores"] = score_intervals(*table, rules, resampled, seed)
+        found["scores"] = score_intervals(*table, rules, resampled, drawing.of(scored.ids))
     return found

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from lesioncli.evaluation.bootstrap import (
     AUC_MEAN,
+    Drawing,
+    Draws,
     auc,
     bootstrap_aucs_of_parts,
     bootstrap_means_of_parts,
@@ -77,10 +79,10 @@ class _Part(NamedTuple):
         return Figure(self.value, low, high, self.images)
 
 
-def split(column: Column, masks: Masks, scored: Scored, judged_by: Sequence[str], seed: int) -> list[Group]:
+def split(column: Column, masks: Masks, scored: Scored, judged_by: Sequence[str], drawing: Drawing) -> list[Group]:
     """Each group of a column, its figures, and by `judged_by` how far it is from all others."""
     parts = [dict[str, _Part]() for _ in range(2 * len(column.groups))]  # each group, then the rest of each
-    for found in (_means(column, masks, seed), _aucs(column, scored, seed)):
+    for found in (_means(column, masks, drawing), _aucs(column, scored, drawing)):
         for mine, more in zip(parts, found, strict=True):
             mine.update(more)
     groups, rests = parts[: len(column.groups)], parts[len(column.groups) :]
@@ -99,33 +101,42 @@ def _members(column: Column, images: Sequence[str]) -> list[NDArray[np.intp]]:
     return [np.flatnonzero(each) for each in (*inside, *(~each for each in inside))]
 
 
-def _means(column: Column, masks: Masks, seed: int) -> list[dict[str, _Part]]:
+def _means(column: Column, masks: Masks, drawing: Drawing) -> list[dict[str, _Part]]:
     members = _members(column, masks.images)
     if not masks.images:
         return [{} for _ in members]
-    resampled = bootstrap_means_of_parts(masks.values, members, seed)
+    draws = drawing.of(masks.images)
+    resampled = bootstrap_means_of_parts(masks.values, members, draws)
     found: list[dict[str, _Part]] = []
     for number, rows in enumerate(members):
         values = masks.values[rows]
-        known = (~np.isnan(values)).sum(axis=0).tolist()
+        known = [rows[each] for each in ~np.isnan(values).T]
         columns = zip(masks.names, means(values).tolist(), resampled[:, number].T, known, strict=True)
-        found.append({name: _Part(value, each, count, count >= LEAST_IMAGES) for name, value, each, count in columns})
+        found.append(
+            {
+                name: _Part(value, each, there.size, draws.count(there) >= LEAST_IMAGES)
+                for name, value, each, there in columns
+            }
+        )
     return found
 
 
-def _aucs(column: Column, scored: Scored, seed: int) -> list[dict[str, _Part]]:
+def _aucs(column: Column, scored: Scored, drawing: Drawing) -> list[dict[str, _Part]]:
     members = _members(column, scored.ids)
     filled = [rows for rows in members if rows.size]
     if not (filled and scored.classes):
         return [{} for _ in members]
-    resampled = iter(np.moveaxis(bootstrap_aucs_of_parts(scored.labels, scored.scores, filled, seed), 1, 0))
-    return [_aucs_of_part(scored, rows, next(resampled)) if rows.size else {} for rows in members]
+    draws = drawing.of(scored.ids)
+    resampled = iter(np.moveaxis(bootstrap_aucs_of_parts(scored.labels, scored.scores, filled, draws), 1, 0))
+    return [_aucs_of_part(scored, rows, next(resampled), draws) if rows.size else {} for rows in members]
 
 
-def _aucs_of_part(scored: Scored, rows: NDArray[np.intp], resampled: NDArray[np.float64]) -> dict[str, _Part]:
+def _aucs_of_part(
+    scored: Scored, rows: NDArray[np.intp], resampled: NDArray[np.float64], draws: Draws
+) -> dict[str, _Part]:
     """AUC of each class, and their mean, where resampled (R, K) are those of the same rows."""
     labels = scored.labels[rows]
-    rarer = np.minimum(labels.sum(axis=0), (~labels).sum(axis=0))
+    rarer = np.array([min(draws.count(rows[each]), draws.count(rows[~each])) for each in labels.T])
     values = [auc(*columns) for columns in zip(labels.T, scored.scores[rows].T, strict=True)]
     columns = zip(scored.classes, values, resampled.T, (rarer >= LEAST_OF_A_LABEL).tolist(), strict=True)
     found = {name: _Part(value, each, rows.size, enough) for name, value, each, enough in columns}

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lesioncli.evaluation.bootstrap import percentile_interval, resamples
+from lesioncli.evaluation.bootstrap import Draws, percentile_interval, resamples
 from lesioncli.evaluation.scores import COUNT_METRICS, balanced_accuracy, bootstrap_metrics, class_metrics
 from lesioncli.evaluation.tables import column_key
 from lesioncli.isic import find_id
@@ -116,15 +116,15 @@ def score_intervals(
     weights: NDArray[np.float64],
     protocol: Protocol,
     resampled: Sequence[Mapping[str, NDArray[np.float64]]],
-    seed: int,
+    draws: Draws,
 ) -> dict[str, Interval]:
     """The intervals of what score_document() has, by their path in it; none of what is undefined.
 
-    `resampled` is what bootstrap_metrics() finds with the same seed where each image counts once.
+    `resampled` is what bootstrap_metrics() finds with the same draws where each image counts once.
     """
     if not labels.size:
         return {}
-    by_column = partial(_by_path, classes, labels, scores, resampled=resampled, seed=seed)
+    by_column = partial(_by_path, classes, labels, scores, resampled=resampled, draws=draws)
     overall = by_column(weights[:, 0])
     validation = by_column(weights[:, 1]) if (weights[:, 0] != weights[:, 1]).any() else overall
     part = "aggregate" if protocol.score_metric == "balanced_accuracy" else "macro_average"
@@ -140,13 +140,13 @@ def _by_path(
     scores: NDArray[np.float64],
     weights: NDArray[np.float64],
     resampled: Sequence[Mapping[str, NDArray[np.float64]]],
-    seed: int,
+    draws: Draws,
 ) -> dict[str, NDArray[np.float64]]:
     """What _judge() has, by its path, in each resample; drawn anew where an image counts more or less than once."""
     if (weights != 1).any():
-        resampled = bootstrap_metrics(labels, scores, weights, seed)
+        resampled = bootstrap_metrics(labels, scores, weights, draws)
     by_class = dict(zip(classes, resampled, strict=True))
-    balanced = [balanced_accuracy(labels, scores, draws * weights) for draws in resamples(len(labels), seed)]
+    balanced = [balanced_accuracy(labels, scores, counts * weights) for counts in resamples(len(labels), draws)]
     return {
         **{f"per_category.{name}.{each}": by_class[each][name] for name in SCORE_METRICS for each in classes},
         **{f"macro_average.{name}": np.mean([by_class[each][name] for each in classes], 0) for name in SCORE_METRICS},

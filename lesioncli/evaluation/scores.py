@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lesioncli.evaluation.bootstrap import resamples
+from lesioncli.evaluation.bootstrap import Draws, resamples
 from lesioncli.evaluation.metrics import Counts, accuracy, dice, npv, ppv, sensitivity, specificity
 
 Labels = NDArray[np.bool_]
@@ -173,12 +173,13 @@ def resampled_metrics(
 
 
 def bootstrap_metrics(
-    labels: Labels, scores: Floats, weights: Floats, seed: int, above: float = POSITIVE_ABOVE
+    labels: Labels, scores: Floats, weights: Floats, draws: Draws, above: float = POSITIVE_ABOVE
 ) -> list[dict[str, Floats]]:
     """For each class of labels and scores (N, K) every metric (R,) of R resamples of the N images; N > 0."""
     columns = list(zip(labels.T, scores.T, strict=True))
     blocks = [
-        [resampled_metrics(*each, draws * weights, above) for each in columns] for draws in resamples(len(labels), seed)
+        [resampled_metrics(*each, counts * weights, above) for each in columns]
+        for counts in resamples(len(labels), draws)
     ]
     return [
         {name: np.concatenate([each[name] for each in of_class]) for name in of_class[0]}

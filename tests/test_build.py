@@ -280,8 +280,14 @@ def test_without_pictures_there_is_no_gate(tiny_onnx: Path, tmp_path: Path) -> N
 
 def test_a_folder_that_cannot_be_made_is_bad_input(tiny_onnx: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match=r"file/engines: cannot be made \(Not a directory\)"):
+    with pytest.raises(InputError, match=r"file/engines: cannot be made or written \(Not a directory\)"):
         build(tiny_onnx, tmp_path / "file" / "engines", PICTURES)
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="wants a folder that nobody may write into, root neither")
+def test_a_folder_that_cannot_be_written_is_bad_input(tiny_onnx: Path) -> None:
+    with pytest.raises(InputError, match=r"/proc: cannot be made or written \(.*\); choose another --out"):
+        build(tiny_onnx, Path("/proc"), PICTURES)
 
 
 @pytest.mark.parametrize(("asked", "reason"), [("auto", "the CPU engine"), ("openvino", "as asked")])

@@ -179,6 +179,15 @@ def test_errors_have_their_code_and_name_the_matter(here: Path, words: list[str]
     assert "Traceback" not in done.stderr
 
 
+def test_a_trace_that_has_no_place_is_bad_input(here: Path) -> None:
+    draw(here / "images" / "a.png")
+    done = call("segment", "images", "--out", "masks", "--trace", "images/a.png/trace.json")
+    assert done.exit_code == 3
+    said = "images/a.png/trace.json: cannot be written (File exists); name another with --trace"
+    assert said in " ".join(done.stderr.split())
+    assert not (here / "masks" / "scores.csv").exists()
+
+
 def test_engine_errors_exit_4(here: Path) -> None:
     draw(here / "images" / "a.png")
     assert call("segment", "images", "--out", "masks", "--engine", "mine").exit_code == 4

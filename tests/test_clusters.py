@@ -176,8 +176,8 @@ def test_intervals_are_as_wide_as_the_patients_are_few(here: Path) -> None:
         wider = (high - low) / (alone.intervals[name][1] - alone.intervals[name][0])
         assert wider == pytest.approx(math.sqrt(EACH), rel=0.25), name
     assert together.notes == (
-        "intervals: all images of one patient_id are drawn together, 40 of them, and alone 1 images where that is not"
-        " known",
+        "intervals: all images of one patient_id are drawn together, 40 of them;"
+        " images of unknown patient_id, each drawn alone: 1",
     )
 
 

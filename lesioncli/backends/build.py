@@ -93,9 +93,10 @@ def build(
     tries = compiler.precisions(precision)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        inside = tempfile.TemporaryDirectory(dir=folder, prefix=".building-")
     except OSError as error:
-        raise InputError(f"{folder}: cannot be made ({error.strerror}); choose another --out") from error
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".building-") as name_of_work:
+        raise InputError(f"{folder}: cannot be made or written ({error.strerror}); choose another --out") from error
+    with inside as name_of_work:
         work = Path(name_of_work)
         expected = reference(images) if reference else run_all(openvino.run_graph(onnx, manifest, work), images)
 

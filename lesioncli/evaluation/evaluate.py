@@ -296,7 +296,7 @@ def _drawing(
     clusters = max(len({known[image] for image in images & known.keys()}) for images in tables)
     alone = max(len(images - known.keys()) for images in tables)
     note = f"intervals: all images of one {column} are drawn together, {clusters} of them"
-    note += f", and alone {alone} images where that is not known" if alone else ""
+    note += f"; images of unknown {column}, each drawn alone: {alone}" if alone else ""
     return Drawing(seed, column, known), (note,)
 
 

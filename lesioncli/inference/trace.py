@@ -4,11 +4,12 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self, TextIO
 
 from lesioncli.backends.base import Span
+from lesioncli.errors import InputError
 from lesioncli.files import written_whole
 
 
@@ -24,8 +25,13 @@ class Trace:
     @classmethod
     @contextmanager
     def writing(cls, path: Path) -> Iterator[Self]:
-        """A trace that is in the file when the context ends without an error."""
-        with written_whole(path) as aside, aside.open("w", encoding="utf-8") as file:
+        """A trace that is in the file when the context ends without an error; InputError where it cannot be made."""
+        with ExitStack() as opened:
+            try:
+                aside = opened.enter_context(written_whole(path))
+                file = opened.enter_context(aside.open("w", encoding="utf-8"))
+            except OSError as error:
+                raise InputError(f"{path}: cannot be written ({error.strerror}); name another with --trace") from error
             file.write("[")
             trace = cls(file)
             yield trace

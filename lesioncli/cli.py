@@ -110,6 +110,19 @@ def about(
     """Lesion masks and class scores for folders of dermoscopic images. A research tool, not a medical device."""
 
 
+By = Annotated[
+    list[str] | None,
+    typer.Option(help="Split by a column of --metadata or of the labels, or by lesion_size.", metavar="COLUMN"),
+]
+Cluster = Annotated[
+    str,
+    typer.Option(
+        help="Intervals draw all images of one value, such as a patient, together.",
+        metavar="COLUMN",
+        show_default="each alone",
+    ),
+]
+Metadata = Annotated[Path | None, typer.Option(help="CSV with more about the images, for --by and --cluster.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
 Backend = Annotated[
     str, typer.Option(help="auto, openvino (CPU), tensorrt or tensorrt-rtx (NVIDIA GPUs).", metavar="NAME")
@@ -393,21 +406,9 @@ def evaluate(
     compare: Annotated[
         Path | None, typer.Option(help="Other predictions of the same images, to be told apart from.", metavar="OTHER")
     ] = None,
-    by: Annotated[
-        list[str] | None,
-        typer.Option(help="Split by a column of --metadata or of the labels, or by lesion_size.", metavar="COLUMN"),
-    ] = None,
-    cluster: Annotated[
-        str,
-        typer.Option(
-            help="Intervals draw all images of one value, such as a patient, together.",
-            metavar="COLUMN",
-            show_default="each alone",
-        ),
-    ] = "",
-    metadata: Annotated[
-        Path | None, typer.Option(help="CSV with more about the images, for --by and --cluster.")
-    ] = None,
+    by: By = None,
+    cluster: Cluster = "",
+    metadata: Metadata = None,
     score_threshold: Annotated[
         float, typer.Option(min=0, max=1, help="Called positive above this score, but in official figures.")
     ] = 0.5,
@@ -475,21 +476,9 @@ def report(
     protocol: Annotated[
         str, typer.Option(help="Whose rules: plain, isic2017, isic2018 or ph2.", metavar="NAME")
     ] = "plain",
-    by: Annotated[
-        list[str] | None,
-        typer.Option(help="Split by a column of --metadata or of the labels, or by lesion_size.", metavar="COLUMN"),
-    ] = None,
-    cluster: Annotated[
-        str,
-        typer.Option(
-            help="Intervals draw all images of one value, such as a patient, together.",
-            metavar="COLUMN",
-            show_default="each alone",
-        ),
-    ] = "",
-    metadata: Annotated[
-        Path | None, typer.Option(help="CSV with more about the images, for --by and --cluster.")
-    ] = None,
+    by: By = None,
+    cluster: Cluster = "",
+    metadata: Metadata = None,
     out_file: Annotated[Path, typer.Option("--out", help="The HTML file.")] = Path("report.html"),
     gallery: Annotated[int, typer.Option(min=0, help="The gallery shows this many cases, the worst first.")] = 3000,
     workers: Annotated[int, typer.Option(min=0, help="Threads that read and draw; 0 is one a core.")] = 0,

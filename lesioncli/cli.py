@@ -423,16 +423,17 @@ def evaluate(
 
     threshold_jaccard is the Jaccard, and 0 for an image where that is below .65.
     """
-    from lesioncli.evaluation import evaluate as library
+    from lesioncli.evaluation.evaluate import evaluate as judge
     from lesioncli.evaluation.protocols import PROTOCOLS
+    from lesioncli.evaluation.results import refuse_others, write_tables
     from lesioncli.memory import keep_freed_memory
 
     _one_of("--protocol", protocol, tuple(PROTOCOLS))
     path = csv_path or predictions / "evaluation.csv"
-    library.refuse_others(path, comparing=compare is not None)
+    refuse_others(path, comparing=compare is not None)
     keep_freed_memory()
     with counting("comparing", not json_output) as tell:
-        evaluation = library.evaluate(
+        evaluation = judge(
             truth,
             predictions,
             protocol=protocol,
@@ -453,7 +454,7 @@ def evaluate(
     else:
         print_evaluation(evaluation, protocol)
     tell_evaluation(evaluation, PROTOCOLS[protocol].complete)
-    for written in library.write_tables(evaluation, path):  # last, so that a full disk takes no figure with it
+    for written in write_tables(evaluation, path):  # last, so that a full disk takes no figure with it
         if not json_output:
             out.print(f"per image: {plain(written)}", soft_wrap=True)
     if evaluation.failed:

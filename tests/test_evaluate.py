@@ -20,9 +20,10 @@ from sklearn.metrics import roc_auc_score
 
 from lesioncli.errors import InputError
 from lesioncli.evaluation import bootstrap, judge, metrics
-from lesioncli.evaluation.evaluate import Evaluation, evaluate, write_cases
+from lesioncli.evaluation.evaluate import Evaluation, evaluate
 from lesioncli.evaluation.judge import CaseResult
 from lesioncli.evaluation.masks import read_mask
+from lesioncli.evaluation.results import write_cases
 from lesioncli.spec import CLASSES
 
 UInt8 = NDArray[np.uint8]

@@ -1,8 +1,7 @@
 """Compare a folder of predicted masks, and class scores, with the truth: figures and how sure they are."""
 
-import csv
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,17 +21,16 @@ from lesioncli.evaluation.bootstrap import (
     percentile_interval,
 )
 from lesioncli.evaluation.compare import Comparison, compare
-from lesioncli.evaluation.groups import LEAST_IMAGES, Group, split
+from lesioncli.evaluation.groups import Group, split
 from lesioncli.evaluation.judge import CaseResult, Judged, Masks, Progress, Scored, judge, masks_of
 from lesioncli.evaluation.matching import by_image, match
 from lesioncli.evaluation.metadata import LESION_SIZE, MISSING, cut, find_texts, texts_of
-from lesioncli.evaluation.metrics import PIXEL_METRICS, Counts
+from lesioncli.evaluation.metrics import Counts
+from lesioncli.evaluation.notes import notes_on_intervals, notes_on_scores
 from lesioncli.evaluation.protocols import (
     PROTOCOLS,
     Interval,
     Protocol,
-    exceeding,
-    lacking,
     mask_document,
     mask_intervals,
     ranking,
@@ -47,12 +45,7 @@ from lesioncli.evaluation.scores import (
     confusion_matrix,
     count_scores,
 )
-from lesioncli.evaluation.tables import Labels, read_header
-from lesioncli.files import written_as_asked
 from lesioncli.spec import CLASSES
-
-_FIRST_COLUMNS = ("image", *PIXEL_METRICS)  # of the tables written here
-_LAST_COLUMNS = ("problem", "note")
 
 
 class Matrix(NamedTuple):
@@ -183,79 +176,11 @@ def evaluate(
             *notes,
             *more_notes,
             *drawn,
-            *_notes(true.labels, scored, protocol),
-            *_few(masks, scored, comparison, drawing),
+            *notes_on_scores(true.labels, scored, protocol),
+            *notes_on_intervals(masks, scored, comparison, drawing),
         ),
         drawing=drawing,
     )
-
-
-def refuse_others(path: Path, comparing: bool) -> None:
-    """InputError where `path`, or comparison.csv beside it, is there and nothing that evaluate wrote."""
-    differences = differences_path(path)
-    if comparing and path == differences:
-        raise InputError(f"{path}: that is where the differences go; name another file with --csv")
-    for table, last in {path: _LAST_COLUMNS, **({differences: ()} if comparing else {})}.items():
-        if table.exists() and not _is_ours(table, last):
-            raise InputError(f"{table}: not a table that evaluate wrote, so not replaced; name another file with --csv")
-
-
-def _is_ours(table: Path, last: tuple[str, ...]) -> bool:
-    """Whether the columns are those of a table written here, `last` the last of them, or there are none yet."""
-    if not table.is_file():
-        return False
-    header = tuple(read_header(table))
-    return not header or (header[: len(_FIRST_COLUMNS)] == _FIRST_COLUMNS and header[len(header) - len(last) :] == last)
-
-
-def differences_path(cases: Path) -> Path:
-    """Where the differences go when the cases go to `cases`."""
-    return cases.with_name("comparison.csv")
-
-
-def write_tables(evaluation: Evaluation, path: Path) -> Iterator[Path]:
-    """Write the cases to `path` and the differences beside it, each where there are any that were judged; name each."""
-    if evaluation.means:
-        write_cases(evaluation, path)
-        yield path
-    if evaluation.comparison and evaluation.comparison.per_image:
-        write_differences(evaluation.comparison, differences_path(path))
-        yield differences_path(path)
-
-
-def write_cases(evaluation: Evaluation, path: Path) -> None:
-    """Write one CSV row per case: image, the metrics (blank where there is none), problem, note.
-
-    Written whole or not at all.
-    """
-    names = tuple(evaluation.means) or tuple(PIXEL_METRICS)
-    rows = (
-        (case.name, *(_shown(case.metrics.get(each, math.nan)) for each in names), case.problem, case.note)
-        for case in evaluation.cases
-    )
-    _write_table(path, ("image", *names, *_LAST_COLUMNS), rows)
-
-
-def write_differences(comparison: Comparison, path: Path) -> None:
-    """Write one CSV row per mask that both have: image, and by how much each metric of ours is larger."""
-    rows = ((name, *map(_shown, metrics.values())) for name, metrics in comparison.per_image.items())
-    names = next(iter(comparison.per_image.values()), {})
-    _write_table(path, ("image", *names), rows)
-
-
-def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Whole or not at all; InputError where the disk refuses."""
-    with (
-        written_as_asked(path, "--csv") as aside,
-        aside.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows(rows)
-
-
-def _shown(value: float) -> float | str:
-    return "" if math.isnan(value) else value
 
 
 def _texts(
@@ -390,53 +315,6 @@ def _matrix(scored: Scored) -> Matrix | None:
     if not labels.size or len(classes) < 2 or (labels.sum(axis=1) != 1).any():
         return None
     return Matrix(classes, tuple(map(tuple, confusion_matrix(labels, scores).tolist())))
-
-
-def _notes(labels: Labels, scored: Scored, protocol: str) -> tuple[str, ...]:
-    """What is to be known of labels and scores; nothing where there are no scores."""
-    if not scored.classes:
-        return ()
-    unread = (f"{labels.table}: not read as classes: {', '.join(labels.unread)}",) if labels.unread else ()
-    rules = PROTOCOLS[protocol]
-    return (*unread, *_unranked(scored, protocol), *_one_label(scored), *_weightless(labels, scored, rules))
-
-
-def _few(masks: Masks, scored: Scored, comparison: Comparison | None, drawing: Drawing) -> tuple[str, ...]:
-    """Which intervals are of fewer images, or clusters, than a percentile bootstrap needs."""
-    of_masks, of_scores = drawing.of(masks.images), drawing.of(scored.ids)
-    counts = {"masks": [of_masks.count(np.flatnonzero(each)) for each in ~np.isnan(masks.values).T]}
-    counts["scores"] = [of_scores.count(np.arange(len(scored.ids)))]
-    counts["differences"] = [each.clusters for each in comparison.differences.values()] if comparison else []
-    fewest = {what: min(filter(None, each), default=LEAST_IMAGES) for what, each in counts.items()}
-    few = ", ".join(f"{what} ({count})" for what, count in fewest.items() if count < LEAST_IMAGES)
-    drawn = f"clusters ({drawing.column})" if drawing.column else "images"
-    return (f"intervals of fewer than {LEAST_IMAGES} {drawn} are narrower than they should be: {few}",) if few else ()
-
-
-def _unranked(scored: Scored, protocol: str) -> tuple[str, ...]:
-    """Why there is no figure that ranks scores: their classes are not those of the challenge."""
-    missing, more = (find(PROTOCOLS[protocol], scored.classes) for find in (lacking, exceeding))
-    why = [f"the labels have no {', '.join(missing)}"] if missing else []
-    why += [f"it has no {', '.join(more)}"] if more else []
-    return (f"{protocol} ranks no scores here: {', and '.join(why)}",) if why else ()
-
-
-def _one_label(scored: Scored) -> tuple[str, ...]:
-    """The classes that cannot be ranked, and why."""
-    columns = zip(scored.classes, scored.labels.T, strict=True)
-    return tuple(
-        f"{name}: all {len(labels)} labels are {int(labels[0])}, so its AUC and average precision are undefined"
-        for name, labels in columns
-        if labels.size and labels.all() == labels.any()
-    )
-
-
-def _weightless(labels: Labels, scored: Scored, rules: Protocol) -> tuple[str, ...]:
-    """Which images count for nothing: the truth may say so, and the official scorer does of one."""
-    if not (rules.weighted and scored.ids):
-        return ()
-    none = [name for name, (weight, _) in labels.weights.items() if not weight]
-    return (f"of weight 0, so in no official figure of scores: {', '.join(none)}",) if none else ()
 
 
 def _official(judged: Judged, rules: Protocol) -> tuple[Mapping[str, Any], Mapping[str, Any]]:

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from lesioncli.errors import InputError
 
+MOST_BYTES = 255  # of a file's name, on all that is common
 PRETRAINED = Path(__file__).parent / "pretrained"
 
 
@@ -22,13 +24,21 @@ def written_whole(path: Path) -> Iterator[Path]:
     if path.exists() and not path.is_file():
         raise OSError(errno.EEXIST, "it is there and no regular file", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.part")
+    aside = path.with_name(_aside_name(path.name))
     try:
         yield aside
         aside.replace(path)
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
+
+
+def _aside_name(name: str) -> str:
+    """What a file is called while it is written; short where the name is as long as a file system allows."""
+    aside = f".{name}.part"
+    if len(os.fsencode(aside)) <= MOST_BYTES:
+        return aside
+    return f".{hashlib.sha256(os.fsencode(name)).hexdigest()}.part"
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,12 @@ def test_a_file_and_a_link_to_one_are_replaced(tmp_path: Path) -> None:
         with written_whole(tmp_path / name) as aside:
             aside.write_text("new")
         assert (tmp_path / name).read_text() == "new"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows counts characters of the whole path")
+def test_names_may_be_as_long_as_the_file_system_takes(tmp_path: Path) -> None:
+    names = [f"{'皮' * 83}{number}.png" for number in range(3)]  # 254 bytes each, the same but for the last letter
+    with ExitStack() as open_at_once:
+        for name in names:
+            open_at_once.enter_context(written_whole(tmp_path / name)).write_text(name)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: name for name in names}

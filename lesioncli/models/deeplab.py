@@ -98,7 +98,7 @@ class DeepLab(nn.Module):
         elif self.map_merge is not None or activation is not None:
             raise ValueError("an activation map goes with takes_map, and with nothing else")
         x = self.decoder(torch.cat([_enlarge(x), self.low(low)], 1))
-        return _enlarge(lesion_logits(self.logits(x)))
+        return enlarge_one(lesion_logits(self.logits(x)))
 
 
 def lesion_logits(logits: Tensor) -> Tensor:
@@ -108,6 +108,19 @@ def lesion_logits(logits: Tensor) -> Tensor:
 
 def _enlarge(x: Tensor) -> Tensor:
     return functional.interpolate(x, scale_factor=4.0, mode="bilinear", align_corners=True)
+
+
+def enlarge_one(x: Tensor) -> Tensor:
+    """_enlarge() of one channel, (N, 1, h, w) -> (N, 1, 4h, 4w), as products: on a CPU, an engine takes a fifth."""
+    rows, columns = (_bilinear(size, x) for size in x.shape[2:])
+    return rows @ x @ columns.T
+
+
+def _bilinear(size: int, like: Tensor) -> Tensor:
+    """(4 * size, size): how much of each of `size` pixels is in each of four times as many, the corners aligned."""
+    pixels = torch.arange(size, device=like.device, dtype=like.dtype)
+    places = torch.arange(4 * size, device=like.device, dtype=like.dtype) * ((size - 1) / (4 * size - 1))
+    return (1 - (places[:, None] - pixels).abs()).clamp(min=0)
 
 
 def _initialise(module: nn.Module) -> None:

@@ -129,8 +129,15 @@ def test_a_resolved_recipe_holds_every_value() -> None:
         (MODEL + "[train]\nepochs = true", r"\[train\] epochs = True.*int"),
         (MODEL + "[train]\nepochs = 0", r"\[train\] epochs = 0.*at least 1"),
         (MODEL + "[train]\nbatch = -1", r"\[train\] batch = -1.*at least 1"),
-        (MODEL + "[train]\nkeep_start = 1", r"\[train\] keep_start = 1: it must be at least 0 and below 1"),
-        (MODEL + "[train]\nkeep_start = -0.5", r"\[train\] keep_start = -0\.5: it must be at least 0 and below 1"),
+        (MODEL + "[train]\nkeep_start = 0.5", r'keep_start keeps what --start has.*initial = "none"'),
+        (
+            MODEL + "[train]\ninitial = 'none'\nkeep_start = 1",
+            r"\[train\] keep_start = 1: it must be at least 0 and below 1",
+        ),
+        (
+            MODEL + "[train]\ninitial = 'none'\nkeep_start = -0.5",
+            r"\[train\] keep_start = -0\.5: it must be at least 0 and below 1",
+        ),
         (MODEL + "[train]\nhead_lr = '1e-3'", r"\[train\] head_lr = '1e-3'.*float"),
         (MODEL + "[train]\ninitial = false", r"\[train\] initial = False.*str"),
         (MODEL + "[train]\nexclude = 'ISIC_0012271'", r"\[train\] exclude = 'ISIC_0012271'.*list of str"),

@@ -449,8 +449,17 @@ def test_a_resumed_run_keeps_the_same_start(tmp_path: Path, finished: Finished, 
 
 def test_a_share_of_a_start_that_is_not_named_is_refused(tmp_path: Path, lesions: list[Sample]) -> None:
     with pytest.raises(InputError, match=r"\[train\] keep_start .*: name it with --start"):
-        run(with_settings(keep_start=0.5), lesions, lesions, tmp_path / "run")
+        run(with_settings(initial="none", keep_start=0.5), lesions, lesions, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_share_of_a_start_that_is_another_network_is_refused(
+    tmp_path: Path, finished: Finished, lesions: list[Sample]
+) -> None:
+    other = replace(SPEC, options={**SPEC.options, "decoder_widths": [8, 8]})
+    recipe = replace(with_settings(initial="none", keep_start=0.5), model=other)
+    with pytest.raises(InputError, match=r"joint: .* keep_start has nothing to keep"):
+        run(recipe, lesions, lesions, tmp_path / "run", start=finished.best)
 
 
 def test_a_file_that_holds_no_weights_is_refused_by_name(tmp_path: Path, lesions: list[Sample]) -> None:

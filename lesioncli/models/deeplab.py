@@ -98,7 +98,7 @@ class DeepLab(nn.Module):
         elif self.map_merge is not None or activation is not None:
             raise ValueError("an activation map goes with takes_map, and with nothing else")
         x = self.decoder(torch.cat([_enlarge(x), self.low(low)], 1))
-        return enlarge_one(lesion_logits(self.logits(x)))
+        return _enlarge_one(lesion_logits(self.logits(x)))
 
 
 def lesion_logits(logits: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ def _enlarge(x: Tensor) -> Tensor:
     return functional.interpolate(x, scale_factor=4.0, mode="bilinear", align_corners=True)
 
 
-def enlarge_one(x: Tensor) -> Tensor:
+def _enlarge_one(x: Tensor) -> Tensor:
     """_enlarge() of one channel, (N, 1, h, w) -> (N, 1, 4h, 4w), as products: on a CPU, an engine takes an eighth."""
     rows, columns = (_bilinear(size, x) for size in x.shape[2:])
     return rows @ x @ columns.T

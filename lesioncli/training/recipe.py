@@ -74,6 +74,8 @@ class TrainSettings:
         for name in ("epochs", "batch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"[train] {name} = {getattr(self, name)}: it must be at least 1")
+        if self.keep_start and self.initial != "none":
+            raise ValueError('[train] keep_start keeps what --start has, which initial would replace: initial = "none"')
         if not 0 <= self.keep_start < 1:
             raise ValueError(f"[train] keep_start = {self.keep_start}: it must be at least 0 and below 1")
 

@@ -124,22 +124,26 @@ def take_over(network: nn.Module, stage: Stage) -> list[str]:
     return fresh
 
 
-def take_parts(network: nn.Module, stage: Stage, kind: str, path: Path) -> None:
+def take_parts(network: nn.Module, stage: Stage, kind: str, path: Path) -> set[str]:
     """Give a network the parts of a checkpoint that are like its own; those that the stage builds on must be.
+
+    Returns the stages whose parts were taken.
 
     So an experiment with one part can start from where the others have come to. InputError names the part.
     """
     found, spec = load_checkpoint(path)
     if spec.network != kind:
         raise InputError(f"{path}: holds a {spec.network}, not a {kind}")
-    before = True
+    before, taken = True, set()
     for each in STAGES[kind]:
         before = before and each != stage
         own, weights = network.get_submodule(each.part), found.get_submodule(each.part).state_dict()
         if {key: value.shape for key, value in own.state_dict().items()} == {k: v.shape for k, v in weights.items()}:
             own.load_state_dict(weights)
+            taken.add(each.name)
         elif before:
             raise InputError(f"{path}: its {each.part} is another network than the recipe's; see [model] there")
+    return taken
 
 
 def _shallow_copy(network: nn.Module) -> nn.Module:

@@ -182,8 +182,11 @@ def _network_for(task: Task, stage: Stage, fabric: Fabric) -> StageNetwork:
     spec, settings = task.recipe.model, task.recipe.for_stage(stage.name).train
     before = _made_before(task, stage)
     network = make_network(spec)
-    if before is not None:
-        take_parts(network, stage, spec.network, before)
+    taken = take_parts(network, stage, spec.network, before) if before else set()
+    if settings.keep_start and (stage.follows or stage.name not in taken):
+        raise InputError(
+            f"{stage.name}: [train] keep_start has nothing to keep: this stage takes no weights of --start"
+        )
     part = StageNetwork(network, stage)
     if stage.follows:
         fresh = take_over(network, stage)

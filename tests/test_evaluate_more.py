@@ -208,6 +208,16 @@ def test_an_image_of_no_class_or_two_has_no_matrix(tmp_path: Path) -> None:
         assert evaluate(labels, tmp_path, scores=scores).matrix is None
 
 
+def test_where_no_scores_were_judged_no_class_has_figures(here: Path) -> None:
+    write(here / "masks" / "scores.csv", "image,status,reason,melanoma,seborrheic_keratosis,nevus")
+    found = judged(here)
+    assert (len(found.score_problems), found.auc_count) == (IMAGES, 0)
+    assert (found.per_class, found.per_class_intervals, found.confusion) == ({}, {}, {})
+    done = call("--protocol", "isic2017")
+    assert done.exit_code == 5
+    assert "ppv" not in done.stdout
+
+
 # Groups
 
 

@@ -64,11 +64,11 @@ class Evaluation:
     there is none, and empty where no case was scored. `auc` is per class in the labels, over the `auc_count` ids with a
     score, and nan where those have one label only; it is empty where there are no labels or no scores. `per_class` has
     the further metrics of each class, `confusion` its counts, and `matrix` those of the highest score, where each image
-    is in one class. In all of these each image counts once; what it weighs by its labels counts in the documents of a
-    challenge alone. `score_problems` names the other labelled ids, and where the protocol wants every image also the
-    true masks that lack a label, and says why. `intervals` are 95 % bootstrap intervals for the keys of `means` and
-    `auc` and for AUC_MEAN, `per_class_intervals` for those of `per_class`, and `official_intervals` for the paths in
-    the two documents, except where the value itself is nan.
+    is in one class; they are empty where no scores were judged. In all of these each image counts once; what it weighs
+    by its labels counts in the documents of a challenge alone. `score_problems` names the other labelled ids, and where
+    the protocol wants every image also the true masks that lack a label, and says why. `intervals` are 95 % bootstrap
+    intervals for the keys of `means` and `auc` and for AUC_MEAN, `per_class_intervals` for those of `per_class`, and
+    `official_intervals` for the paths in the two documents, except where the value itself is nan.
     `mask_document` and `score_document` are what the official scorer prints, and `ranking` what the protocol ranks by;
     empty where the protocol wants every image judged, and not every one could be. `scored` is what the figures of the
     classes are made of. `groups` has each group of each column that was asked for, column by column, and `comparison`
@@ -286,15 +286,20 @@ def _resampled(scored: Scored, drawing: Drawing) -> list[dict[str, NDArray[np.fl
 def _per_class(
     scored: Scored, resampled: Sequence[Mapping[str, NDArray[np.float64]]], above: float, drawing: Drawing
 ) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, Interval]]]:
-    """Every metric of each class, and their intervals; `resampled` is for the challenges' threshold."""
+    """Every metric of each class, and their intervals; `resampled` is for the challenges' threshold.
+
+    Nothing where there are no scores: a ratio of nothing to nothing has a value by its rule.
+    """
+    if not scored.labels.size:
+        return {}, {}
     even = np.ones(len(scored.labels))
     columns = zip(scored.labels.T, scored.scores.T, strict=True)
     values = dict(zip(scored.classes, [class_metrics(*each, even, above) for each in columns], strict=True))
-    if resampled and above != POSITIVE_ABOVE:
+    if above != POSITIVE_ABOVE:
         resampled = bootstrap_metrics(scored.labels, scored.scores, even, drawing.of(scored.ids), above)
     intervals = {
         name: {metric: percentile_interval(each[metric]) for metric in each if not math.isnan(values[name][metric])}
-        for name, each in zip(scored.classes, resampled, strict=bool(resampled))
+        for name, each in zip(scored.classes, resampled, strict=True)
     }
     return values, intervals
 

@@ -423,7 +423,7 @@ GOOD: Mapping[str, tuple[str, Image.Image, Mapping[str, Any]]] = {
     "grey RGB": ("png", grey(MASK).convert("RGB"), {}),
     "grey RGB BMP": ("bmp", grey(MASK).convert("RGB"), {}),
     "grey palette": ("png", palette(MASK, 0, 0, 0, 255, 255, 255), {}),
-    "grey palette, 1 bit": ("png", palette(MASK, 0, 0, 0, 200, 200, 200), {"bits": 1}),
+    "grey palette, 1 bit": ("png", palette(MASK, 0, 0, 0, 255, 255, 255), {"bits": 1}),
     "opaque LA": ("png", grey(MASK).convert("LA"), {}),
     "opaque RGBA": ("png", grey(MASK).convert("RGBA"), {}),
 }
@@ -472,6 +472,30 @@ def test_masks_that_are_not(
     save(good / "x.png")
     save(bad / f"x.{suffix}", picture, **options)
     assert only(evaluate(truth, masks)) == CaseResult("x", {}, f"{role} {problem}")
+
+
+@pytest.mark.parametrize(
+    ("levels", "note"),
+    [
+        (grey(MASK // 255 * 2), "brightest level is 2, not 255: no pixel is above 128"),
+        (grey(MASK // 255 * 128), "brightest level is 128, not 255: no pixel is above 128"),
+        (grey(MASK // 255 * 129), "brightest level is 129, not 255"),
+        (grey(MASK // 255 * 200).convert("RGB"), "brightest level is 200, not 255"),
+        (deep(MASK, 32896), "brightest level is 32896, not 65535: no pixel is above 32896"),
+        (deep(MASK, 32897), "brightest level is 32897, not 65535"),
+    ],
+)
+def test_a_mask_without_white_is_cut_all_the_same_and_noted(
+    levels: Image.Image, note: str, truth: Path, masks: Path
+) -> None:
+    save(truth / "x.png")
+    save(masks / "x.png", levels)
+    case = only(evaluate(truth, masks))
+    assert case.metrics["jaccard"] == (0 if "no pixel" in note else 1)
+    assert f"prediction's {note}" in case.note.split("; ")
+    assert "soft" not in case.note
+    if "no pixel" not in note:
+        assert f"truth's {note}" in only(evaluate(masks, truth)).note.split("; ")
 
 
 def test_a_dark_probability_map_predicts_nothing_but_a_dark_truth_is_wrong(truth: Path, masks: Path) -> None:

@@ -92,7 +92,11 @@ def read_mask(path: Path, role: Role) -> Mask:
     odd = [] if mode in ("1", "L") else [f"{role} is stored as {mode}"]
     if brightest > 1 and (soft := int(np.count_nonzero(grey)) - _count_of(grey, brightest)):
         odd.append(f"{role} is soft: {soft} pixels are neither 0 nor {brightest}")
-    return Mask(np.asarray(grey > THRESHOLD * white // 255), "; ".join(odd))
+    cut = THRESHOLD * white // 255
+    if 0 < brightest < white:
+        nothing = f": no pixel is above {cut}" if brightest <= cut else ""
+        odd.append(f"{role}'s brightest level is {brightest}, not {white}{nothing}")
+    return Mask(np.asarray(grey > cut), "; ".join(odd))
 
 
 def _count_of(grey: NDArray[np.integer[Any]], level: int) -> int:

@@ -300,6 +300,28 @@ def test_scores_alone_are_compared_with_a_table(here: Path) -> None:
     assert set(found.comparison.differences) == {"melanoma"}
 
 
+@pytest.mark.parametrize("protocol", ["plain", "isic2017"])
+def test_where_there_are_masks_too_a_table_is_compared_by_scores(protocol: str, here: Path) -> None:
+    table = here / "other" / "scores.csv"
+    write(table, *table.read_text().splitlines()[:-1])
+    found = judged(here, protocol=protocol, other=table)
+    assert found.comparison
+    assert (found.comparison.only_ours, found.comparison.only_other) == ((name_of(IMAGES - 1),), ())
+    assert found.comparison.per_image == {}
+    folder = judged(here, protocol=protocol, other=here / "other").comparison
+    assert folder
+    aucs = {name: each for name, each in folder.differences.items() if name not in found.means}
+    assert found.comparison.differences == aucs
+    assert found.cases == judged(here).cases
+
+
+def test_a_table_without_labels_to_judge_it_by_is_refused(here: Path) -> None:
+    (here / "labels" / "labels.csv").unlink()
+    done = call("--compare", "other/scores.csv")
+    assert (done.exit_code, done.stdout) == (3, "")
+    assert "other/scores.csv: scores are judged by labels, and there are none; give them with --labels" in done.stderr
+
+
 def test_a_table_of_pairs_is_compared_with_a_folder(here: Path) -> None:
     rows = [f"labels/{name_of(n)}_segmentation.png,masks/{name_of(n)}.png" for n in range(IMAGES)]
     found = evaluate(write(here / "pairs.csv", "truth,prediction", *rows), here / "nowhere", other=here / "other")

@@ -139,6 +139,8 @@ def evaluate(
     """
     rules = PROTOCOLS[protocol]
     true = read_truth(truth, labels)
+    if truth.is_dir() and not true.masks:
+        raise InputError(f"{truth}: no masks found; looked for x.png or x_segmentation.png, also .bmp, .tif and .tiff")
     texts, notes = _texts(by, metadata, true, rules)
     whose, more_notes = _whose(cluster, metadata, true, rules)
     how = partial(judge, truth, rules=rules, distances=distances, workers=workers, on_progress=on_progress)
@@ -247,7 +249,11 @@ def _lesion_sizes(judged: Judged, rules: Protocol) -> dict[str, str]:
 def _compare(
     how: Callable[..., Judged], true: Truth, other: Path, masks: Masks, scored: Scored, drawing: Drawing
 ) -> Comparison:
-    """Differences to `other`, which a table of pairs does not pair."""
+    """Differences to `other`, which a table of pairs does not pair; to a CSV of scores, those of the scores alone."""
+    if other.is_file():
+        if not true.labels.by_id:
+            raise InputError(f"{other}: scores are judged by labels, and there are none; give them with --labels")
+        true, masks = true._replace(masks={}), masks_of(())
     second = how(true._replace(predictions=None), other, other if other.is_file() else None)
     found = compare((masks, scored), (masks_of(second.cases), second.scored), str(other), drawing)
     if not found.differences:

@@ -141,8 +141,6 @@ def _find_predictions(true: Truth, predictions: Path) -> Found:
 def _refuse_nothing(
     truth: Path, predictions: Path, true: Truth, found: Found, rows: Mapping[str, ScoreRow] | None
 ) -> None:
-    if truth.is_dir() and not true.masks:
-        raise InputError(f"{truth}: no masks found; looked for x.png or x_segmentation.png, also .bmp, .tif and .tiff")
     if true.masks and not (found.masks or found.others or rows):
         raise InputError(f"{predictions}: no masks found; give the folder that `lesioncli segment` wrote")
     if not true.masks and rows is None:

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, told apart by their hash, named in text, and where those of the package lie."""
+"""Files found in folders, written whole or not at all, told apart by their hash, named in text; where ours lie."""
 
 import errno
 import hashlib
@@ -49,6 +49,31 @@ def written_as_asked(path: Path, flag: str) -> Iterator[Path]:
             yield aside
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error}); name another with {flag}") from error
+
+
+def walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """`folder` and all folders in it, linked ones too: each with its folders and files, sorted and without hidden ones.
+
+    What is taken out of the folders is not gone into. OSError where one cannot be listed.
+    """
+    for here, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
+        if _closes_a_circle(Path(here), folder):
+            folders.clear()
+            continue
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield Path(here), folders, sorted(name for name in files if not name.startswith("."))
+
+
+def _closes_a_circle(directory: Path, folder: Path) -> bool:
+    """Whether a folder is a link to one that the walk from `folder` came through, which would never end."""
+    if directory == folder or not directory.is_symlink():
+        return False
+    real = os.path.realpath(directory)
+    return any(os.path.realpath(above) == real for above in directory.parents if above.is_relative_to(folder))
+
+
+def _raise(error: OSError) -> None:
+    raise error  # os.walk() would pass over a folder it cannot open, and what is in it would vanish
 
 
 def printable(name: str) -> str:

@@ -234,6 +234,16 @@ def test_sub_folders_are_part_of_the_name(truth: Path, masks: Path) -> None:
     assert jaccards(evaluate(truth, masks)) == {"a/1": 0.5, "b/1": 1.0}
 
 
+def test_links_to_folders_are_followed_but_not_in_circles(truth: Path, masks: Path, tmp_path: Path) -> None:
+    save(tmp_path / "elsewhere" / "1_segmentation.png")
+    (truth / "a").symlink_to(tmp_path / "elsewhere")
+    save(masks / "a" / "1.png")
+    (masks / "a" / "up").symlink_to(masks)
+    evaluation = evaluate(truth, masks)
+    assert jaccards(evaluation) == {"a/1": 1.0}
+    assert evaluation.extra == ()
+
+
 def test_a_mask_never_stands_in_for_that_of_another_folder(truth: Path, masks: Path) -> None:
     save(truth / "a" / "1.png")
     save(masks / "b" / "1.png")

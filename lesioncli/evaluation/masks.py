@@ -1,11 +1,10 @@
 """Masks as people have them: found in a folder by name, read strictly."""
 
 import io
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, NoReturn
+from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -15,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from lesioncli.errors import ImageError, InputError
 from lesioncli.evaluation.metrics import THRESHOLD
 from lesioncli.evaluation.png import read_grey
+from lesioncli.files import walk
 
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
 OTHER_SUFFIXES = (".jpg", ".jpeg", ".gif", ".webp")  # pictures, and so perhaps meant as masks
@@ -62,15 +62,13 @@ def bare_stem(path: Path) -> str:
 
 def _walk(folder: Path, skip: str) -> Iterator[Path]:
     """Every file below `folder` except hidden ones and what lies in its sub-folder `skip`, in sorted order."""
-    for here, folders, files in os.walk(folder, onerror=_refuse):
-        at_top = Path(here) == folder
-        folders[:] = sorted(each for each in folders if not each.startswith(".") and not (at_top and each == skip))
-        yield from (Path(here, file) for file in sorted(files) if not file.startswith("."))
-
-
-def _refuse(error: OSError) -> NoReturn:
-    """os.walk() would go on without the folder, and its masks with it."""
-    raise InputError(f"{error.filename}: cannot be listed ({error.strerror})") from error
+    try:
+        for here, folders, files in walk(folder):
+            if here == folder and skip in folders:
+                folders.remove(skip)
+            yield from (here / file for file in files)
+    except OSError as error:
+        raise InputError(f"{error.filename}: cannot be listed ({error.strerror})") from error
 
 
 class Mask(NamedTuple):

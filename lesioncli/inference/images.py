@@ -33,7 +33,7 @@ from tifffile import TiffFile, TiffPage
 
 from lesioncli import isic
 from lesioncli.errors import ImageError, InputError
-from lesioncli.files import printable
+from lesioncli.files import printable, walk
 from lesioncli.inference.geometry import UInt8, to_upright
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff"})
@@ -190,25 +190,13 @@ def _entries_of(source: Path) -> Iterator[tuple[ImageFile, str]]:
 
 
 def _entries_in(folder: Path) -> Iterator[tuple[ImageFile, str]]:
-    for directory, subfolders, files in os.walk(folder, onerror=_raise, followlinks=True):
-        if _closes_a_circle(Path(directory), folder):
-            subfolders.clear()
-            continue
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        for name in [name for name in subfolders if _is_output(Path(directory, name))]:
+    for directory, subfolders, files in walk(folder):
+        for name in [name for name in subfolders if _is_output(directory / name)]:
             subfolders.remove(name)
-            yield ImageFile(Path(directory, name), name), OUTPUT
-        inside = Path(directory).relative_to(folder)
-        for name in sorted(name for name in files if not name.startswith(".")):
-            yield ImageFile(Path(directory, name), (inside / PurePath(name).stem).as_posix()), _passed_over_as(name)
-
-
-def _closes_a_circle(directory: Path, folder: Path) -> bool:
-    """Whether a folder is a link to one that the walk from `folder` came through, which would never end."""
-    if directory == folder or not directory.is_symlink():
-        return False
-    real = os.path.realpath(directory)
-    return any(os.path.realpath(above) == real for above in directory.parents if above.is_relative_to(folder))
+            yield ImageFile(directory / name, name), OUTPUT
+        inside = directory.relative_to(folder)
+        for name in files:
+            yield ImageFile(directory / name, (inside / PurePath(name).stem).as_posix()), _passed_over_as(name)
 
 
 def _is_output(folder: Path) -> bool:
@@ -224,10 +212,6 @@ def _passed_over_as(name: str) -> str:
     if suffix in SUFFIXES:
         return next((f"*{ending}" for ending in NOT_PHOTOGRAPHS if name.endswith(ending)), "")
     return printable(suffix) or "without suffix"
-
-
-def _raise(error: OSError) -> None:
-    raise error  # os.walk() passes over a folder it cannot open, and its images would vanish
 
 
 def _suffixes() -> str:

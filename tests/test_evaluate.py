@@ -211,12 +211,19 @@ def test_strays_are_no_masks(truth: Path, masks: Path) -> None:
     write(truth / "._labels.csv", "image_id,melanoma", "x,both")
     (truth / "folder.png").mkdir()
     save(masks / "x.png")
-    save(masks / "overlays" / "x.png")
-    save(masks / "sub" / "overlays" / "x.png")  # only the folder at the top is what segment writes
     evaluation = evaluate(truth, masks)
     assert jaccards(evaluation) == {"x": 1.0}
-    assert evaluation.extra == ("sub/overlays/x",)
-    assert not evaluation.failed
+    assert (evaluation.extra, evaluation.failed) == ((), False)
+
+
+def test_overlays_are_no_masks_but_photographs_may_lie_in_a_folder_of_that_name(truth: Path, masks: Path) -> None:
+    for name in ("overlays/x", "y", "z"):
+        save(truth / f"{name}.png")
+    save(masks / "overlays" / "x.png")
+    save(masks / "overlays" / "y.jpg")
+    save(masks / "sub" / "overlays" / "z.jpg")  # only the folder at the top is what segment writes
+    unusable = "no prediction: z.jpg is not a PNG, BMP or TIFF; save it as PNG"
+    assert problems(evaluate(truth, masks)) == {"overlays/x": "", "y": "no prediction", "z": unusable}
 
 
 @pytest.mark.parametrize("name", ["x.png", "x.PNG", "x_segmentation.png", "x.bmp", "x.tif", "x.tiff"])

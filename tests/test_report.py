@@ -155,6 +155,12 @@ def test_a_mask_of_a_failed_image_is_not_shown(run: DrawnRun) -> None:
     assert cases_of(run)["broken"].prediction is None
 
 
+def test_photographs_may_lie_in_a_folder_called_overlays(run: DrawnRun) -> None:
+    run.add("overlays/x", 1)
+    run.finish()
+    assert cases_of(run)["overlays/x"].prediction == run.masks / "overlays" / "x.png"
+
+
 def test_a_table_of_pairs_needs_no_folder_of_masks(run: DrawnRun, tmp_path: Path) -> None:
     table = tmp_path / "pairs.csv"
     table.write_text("image,truth,prediction\none,labels/case_1_segmentation.png,masks/case_1.png\n")

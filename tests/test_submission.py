@@ -49,7 +49,6 @@ def run(tmp_path: Path) -> Path:
     save(folder / "sub" / "ISIC_0000002.png", 255 - MASK)
     save(folder / "ISIC_0000001.png")
     save(folder / "overlays" / "ISIC_0000001.jpg")
-    save(folder / "overlays" / "ISIC_0000001.png")
     rows = (
         "sub/ISIC_0000002.jpg,ok,,0.25,1,0",
         "ISIC_0000001.jpg,ok,,1e-05,0,1",
@@ -81,6 +80,12 @@ def test_scores_are_those_that_2017_asked_for(run: Path, tmp_path: Path) -> None
             ["ISIC_0000001", "1e-05", "0.0"],
             ["ISIC_0000002", "0.25", "1.0"],
         ]
+
+
+def test_photographs_may_lie_in_a_folder_called_overlays(run: Path, tmp_path: Path) -> None:
+    (run / "sub").rename(run / "overlays" / "sub")
+    write_submission(run, tmp_path / "out", "isic2018")
+    assert len(masks_in(tmp_path / "out" / "segmentation.zip")) == 2
 
 
 def test_2018_asks_for_masks_only(run: Path, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from lesioncli.evaluation.tables import NO_LABELS, Labels, ScoreRow, read_scores
 from lesioncli.spec import CLASSES
 
 SCORES = "scores.csv"
-OVERLAYS = "overlays"
+OVERLAYS = "overlays"  # JPEGs, so they are no masks; photographs may lie in a folder of this name
 
 _RESIDUAL_CLASS = CLASSES[2]  # of which ISIC-2017 has no column: what is neither of the other two
 _QUEUE_LENGTH = 1024  # cases handed to the threads at once; futures for a million would outweigh the results

@@ -36,18 +36,20 @@ class Found(NamedTuple):
 def find_masks(folder: Path, skip: str = "") -> Found:
     """Masks and other pictures by the posix path below `folder`, without suffix and `_segmentation`.
 
-    Sub-folder `skip` is left. InputError where the folder cannot be listed, or two masks have one name.
+    Other pictures in sub-folder `skip` are left out. InputError where the folder cannot be listed, or two masks have
+    one name.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
     masks: dict[str, Path] = {}
     others: dict[str, Path] = {}
-    for path in _walk(folder, skip):
+    for path in _walk(folder):
         if path.stem.endswith("_superpixels"):
             continue
         name = path.relative_to(folder).with_name(bare_stem(path)).as_posix()
         if path.suffix.lower() in OTHER_SUFFIXES:
-            others[name] = path
+            if not name.startswith(f"{skip}/"):
+                others[name] = path
         elif path.suffix.lower() in MASK_SUFFIXES:
             if name in masks:
                 raise InputError(f"two masks for {name}: {masks[name]} and {path}; keep one of them")
@@ -60,12 +62,10 @@ def bare_stem(path: Path) -> str:
     return path.stem.removesuffix("_segmentation").removesuffix("_Segmentation") or path.stem
 
 
-def _walk(folder: Path, skip: str) -> Iterator[Path]:
-    """Every file below `folder` except hidden ones and what lies in its sub-folder `skip`, in sorted order."""
+def _walk(folder: Path) -> Iterator[Path]:
+    """Every file below `folder` except hidden ones, in sorted order."""
     try:
-        for here, folders, files in walk(folder):
-            if here == folder and skip in folders:
-                folders.remove(skip)
+        for here, _, files in walk(folder):
             yield from (here / file for file in files)
     except OSError as error:
         raise InputError(f"{error.filename}: cannot be listed ({error.strerror})") from error

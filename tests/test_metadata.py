@@ -2,8 +2,10 @@
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -64,10 +66,36 @@ def test_other_numbers_are_cut_at_their_quartiles_which_belong_to_the_band_above
     }
 
 
+@pytest.mark.parametrize(
+    ("values", "groups"),
+    [
+        (range(2011, 2020), ["below 2013", "2013 to 2015", "2015 to 2017", "2017 or more"]),
+        (range(2011, 2019), ["below 2013", "2013 to 2014.5", "2014.5 to 2016.2", "2016.2 or more"]),
+        (
+            range(24_000_001, 24_000_010),
+            ["below 24000003", "24000003 to 24000005", "24000005 to 24000007", "24000007 or more"],
+        ),
+        ([0] * 20 + list(range(1, 9)), ["0 to 1.25", "1.25 or more"]),
+    ],
+)
+def test_a_border_has_the_digits_that_it_takes_to_cut_at_the_quartile(values: Sequence[int], groups: list[str]) -> None:
+    assert list(groups_of("x", *values)) == groups
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(-1e6, 1e6) | st.integers(2000, 2030).map(float), min_size=7, max_size=60))
+def test_bands_are_those_of_the_exact_quartiles(values: list[float]) -> None:
+    if len(set(values)) <= 6:
+        return
+    cuts = np.quantile(values, (0.25, 0.5, 0.75))
+    bands = Counter(sum(value >= cut for cut in cuts) for value in values)
+    assert [len(members) for members in groups_of("x", *values).values()] == [bands[band] for band in sorted(bands)]
+
+
 def test_lesion_size_is_in_percent() -> None:
     assert list(groups_of(LESION_SIZE, *(value / 7 for value in range(9)))) == [
-        "below 0.286 %",
-        "0.286 to 0.571 %",
+        "below 0.2857 %",
+        "0.2857 to 0.571 %",
         "0.571 to 0.857 %",
         "0.857 % or more",
     ]

@@ -105,13 +105,18 @@ def cut(column: str, texts: Mapping[str, str]) -> Column:
 
 def _quartiles(column: str, numbers: Mapping[str, float], texts: Mapping[str, str]) -> Column:
     """The borders are rounded before the cut, so that a band's name is the truth."""
-    quartiles = np.quantile(list(numbers.values()), (0.25, 0.5, 0.75))
-    borders = np.unique([float(f"{border:.3g}") for border in quartiles])
-    shown = [f"{border:g}" for border in borders]
+    values = np.array(list(numbers.values()))
+    shown = list(dict.fromkeys(_rounded(border, values) for border in np.quantile(values, (0.25, 0.5, 0.75))))
     unit = " %" if column == LESION_SIZE else ""
     between = [f"{low} to {high}{unit}" for low, high in itertools.pairwise(shown)]
     names = [f"below {shown[0]}{unit}", *between, f"{shown[-1]}{unit} or more"]
-    return _banded(column, numbers, borders, names, texts)
+    return _banded(column, numbers, np.array(shown, np.float64), names, texts)
+
+
+def _rounded(border: float, values: NDArray[np.float64]) -> str:
+    """A border in three digits, or in as many more as it takes to cut the values where it does itself."""
+    rounded = (f"{border:.{digits}g}" for digits in range(3, 18))  # 17 digits are every float itself
+    return next(text for text in rounded if np.array_equal(values < float(text), values < border))
 
 
 def _banded(

@@ -149,6 +149,17 @@ def test_metadata_go_before_labels_and_labels_before_what_is_derived(tmp_path: P
         find_texts(["ears", "sex", "eyes"], metadata, labels)
 
 
+@pytest.mark.parametrize("header", ["image,melanoma,lesion_size", "image,melanoma,Lesion size"])
+@pytest.mark.parametrize("where", ["metadata", "labels"])
+def test_a_column_in_the_place_of_the_lesions_true_size_is_refused(where: str, header: str, tmp_path: Path) -> None:
+    table = write(tmp_path / "mine.csv", header, "a,1,1", "b,0,0")
+    metadata, labels = (table, NO_LABELS) if where == "metadata" else (None, read_labels(table))
+    assert find_texts(["melanoma"], metadata, labels)["melanoma"] == {"a": "1", "b": "0"}
+    said = r"mine\.csv: lesion_size is what lesioncli measures on true masks; give this column another name"
+    with pytest.raises(InputError, match=said):
+        find_texts(["melanoma", "lesion_size"], metadata, labels)
+
+
 def test_without_metadata_an_unknown_column_says_how_to_give_some() -> None:
     with pytest.raises(InputError, match="no column sex in the labels; give a table with --metadata; there are: les"):
         find_texts(["sex"], None, NO_LABELS)

@@ -38,14 +38,18 @@ class Column(NamedTuple):
 def find_texts(names: Iterable[str], metadata: Path | None, labels: Labels) -> dict[str, Mapping[str, str] | None]:
     """What each of the columns `names` says by id: of the metadata, else of the labels; None is for LESION_SIZE.
 
-    InputError where there is no such column, or the metadata have an id twice or none.
+    InputError where there is no such column, a table has one in the place of LESION_SIZE, or an id twice or none.
     """
     asked = list(dict.fromkeys(names))
     tables = [table for table in (metadata, labels.table) if table]
     found: dict[str, Mapping[str, str] | None] = {LESION_SIZE: None}
     found |= {name: _of_class(name, labels) for name in labels.classes}
     for table in reversed(tables):
-        found |= read_columns(table, asked)
+        columns = read_columns(table, asked)
+        if LESION_SIZE in columns:
+            said = f"{LESION_SIZE} is what lesioncli measures on true masks; give this column another name"
+            raise InputError(f"{table}: {said}")
+        found |= columns
     if missing := [name for name in asked if name not in found]:
         raise InputError(f"no column {', '.join(missing)} in {_where(tables)}; there are: {_known(tables, labels)}")
     return {name: found[name] for name in asked}

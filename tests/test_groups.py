@@ -129,7 +129,7 @@ def test_one_group_has_no_rest() -> None:
         column(*["a"] * 40), masks(jaccard=np.random.default_rng(0).random(40)), NO_SCORES, ["jaccard"], Drawing()
     )
     assert group.differences == {}
-    assert not group.flagged
+    assert not group.behind
 
 
 def test_a_value_that_is_not_there_is_left_out_and_counted() -> None:
@@ -142,7 +142,7 @@ def test_a_value_that_is_not_there_is_left_out_and_counted() -> None:
 @pytest.mark.parametrize(("high", "behind"), [(-0.001, ("jaccard",)), (0.0, ()), (0.001, ()), (math.nan, ())])
 def test_behind_is_an_interval_wholly_below_zero(high: float, behind: tuple[str, ...]) -> None:
     group = Group("sex", "f", 30, {}, {"jaccard": Figure(-0.1, -0.2, high, 30)})
-    assert (group.behind, group.flagged) == (behind, bool(behind))
+    assert group.behind == behind
 
 
 def flags(shift: float, tries: int, figures: int = 1) -> list[tuple[str, ...]]:
@@ -154,7 +154,7 @@ def flags(shift: float, tries: int, figures: int = 1) -> list[tuple[str, ...]]:
         kinds = rng.permutation(["a"] * 20 + ["b"] * 40 + ["c"] * 60 + ["last"] * 80)
         values = {name: rng.beta(6, 1.5, 200) - shift * (kinds == "last") for name in names}
         some = split(column(*kinds), masks(**values), NO_SCORES, names, Drawing(seed))
-        found.append(tuple(group.group for group in some if group.flagged))
+        found.append(tuple(group.group for group in some if group.behind))
     return found
 
 

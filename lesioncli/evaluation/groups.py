@@ -61,10 +61,6 @@ class Group:
         """The figures in which the group falls clearly behind."""
         return tuple(name for name, difference in self.differences.items() if difference.high < 0)
 
-    @property
-    def flagged(self) -> bool:
-        return bool(self.behind)
-
 
 class _Part(NamedTuple):
     """One figure of a part of the images: its value, resamples (R,), and whether they are enough for an interval."""

@@ -487,3 +487,20 @@ def test_bad_input_of_the_options_is_named(words: tuple[str, ...], said: str, he
 def test_lesion_size_needs_true_masks(here: Path) -> None:
     with pytest.raises(InputError, match="lesion_size: only true masks have one"):
         evaluate(write(here / "gt.csv", "image,melanoma", f"{name_of(0)},1"), here / "masks", by=["lesion_size"])
+
+
+# What failed in a run
+
+
+@pytest.mark.parametrize("folder", ["", "sub/"])
+@pytest.mark.parametrize("protocol", ["plain", "isic2017"])
+def test_a_failed_image_of_segment_isic_says_why_it_has_no_mask(tmp_path: Path, folder: str, protocol: str) -> None:
+    """Its row has no mask, whose name would have been that of the true one; with another mask, a truth is judged."""
+    for name in ("labels/ISIC_0000001", "masks/ISIC_0000001", f"labels/{folder}ISIC_0000002"):
+        path = tmp_path / f"{name}_segmentation.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(block(4, 4)).save(path)
+    rows = (f"{folder}ISIC_0000002_downsampled.jpg,failed,decode: cut short", "ISIC_0000001_b.jpg,failed,another")
+    write(tmp_path / "masks" / "scores.csv", "image,status,reason", *rows)
+    found = evaluate(tmp_path / "labels", tmp_path / "masks", protocol=protocol)
+    assert [case.problem for case in found.cases] == ["", "no prediction: decode: cut short"]

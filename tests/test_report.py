@@ -56,6 +56,23 @@ def cases_of(run: DrawnRun, evaluation: Evaluation | None = None) -> dict[str, C
     return {case.name: case for case in found}
 
 
+def isic_run(folder: Path) -> DrawnRun:
+    """As `segment --isic` leaves it: masks by the images' ids, images by names of their own; one of two failed."""
+    run = DrawnRun(folder)
+    for name, seed in (("ISIC_0000001", 1), ("sub/ISIC_0000003", 3)):
+        run.add(name, seed)
+        (run.images / f"{name}.jpg").rename(run.images / f"{name}_downsampled.jpg")
+        (run.masks / f"{name}.png").rename(run.masks / f"{name}_segmentation.png")
+    (run.masks / "sub" / "ISIC_0000003_segmentation.png").unlink()
+    row = {**run.rows[0], "image": "ISIC_0000001_downsampled.jpg", "mask": "ISIC_0000001_segmentation.png"}
+    run.rows, run.labelled = [row], [("ISIC_0000001_downsampled", 1, 0)]
+    run.add_failed("sub/ISIC_0000003_downsampled.jpg", "decode: cut short")
+    run.finish()
+    about = json.loads((run.masks / "run.json").read_text())
+    (run.masks / "run.json").write_text(json.dumps({**about, "names": "isic"}))
+    return run
+
+
 class Page(HTMLParser):
     """What a browser's parser finds: the names of the elements, ids, texts of scripts, attributes."""
 
@@ -148,6 +165,34 @@ def test_a_case_has_its_figures_metrics_labels_and_files(run: DrawnRun) -> None:
     assert case.size == f"{WIDTH} x {HEIGHT} px"
     assert (case.prediction, case.truth) == (run.masks / "case_3.png", run.labels / "case_3_segmentation.png")
     assert cases_of(run, evaluation)["sub/unknown"].labels is None
+
+
+@pytest.mark.parametrize("protocol", ["plain", "isic2017"])
+def test_masks_named_as_isic_does_are_the_cases_of_their_images(protocol: str, tmp_path: Path) -> None:
+    run = isic_run(tmp_path)
+    evaluation = evaluate(run.labels, run.masks, protocol=protocol)
+    found = cases_of(run, evaluation)
+    assert {name: (case.state, case.image) for name, case in found.items()} == {
+        "sub/ISIC_0000003": ("failed", "sub/ISIC_0000003_downsampled.jpg"),
+        "ISIC_0000001": ("judged", "ISIC_0000001_downsampled.jpg"),
+    }
+    assert found["sub/ISIC_0000003"].reason == "decode: cut short"
+    assert found["sub/ISIC_0000003"].truth == run.labels / "sub" / "ISIC_0000003_segmentation.png"
+    case = found["ISIC_0000001"]
+    assert case.photograph == run.images / "ISIC_0000001_downsampled.jpg"
+    assert case.prediction == run.masks / "ISIC_0000001_segmentation.png"
+    assert (case.figures["melanoma"], case.metrics["jaccard"], case.labels) == (0.5, 1, ("melanoma",))
+    assert list(cases_of(run)) == list(found), "nor does it take the truth to know"
+
+
+def test_a_failed_image_of_a_run_named_as_isic_does_has_its_true_mask(tmp_path: Path) -> None:
+    run = isic_run(tmp_path)
+    for path in [*run.labels.rglob("*.png")]:
+        path.rename(run.labels / path.name)
+    for protocol in ("plain", "isic2017"):
+        found = cases_of(run, evaluate(run.labels, run.masks, protocol=protocol))
+        assert len(found) == 2, protocol
+        assert found["sub/ISIC_0000003"].reason == "decode: cut short"
 
 
 def test_a_mask_of_a_failed_image_is_not_shown(run: DrawnRun) -> None:

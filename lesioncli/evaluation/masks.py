@@ -3,7 +3,7 @@
 import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal, NamedTuple
 
 import cv2
@@ -57,7 +57,7 @@ def find_masks(folder: Path, skip: str = "") -> Found:
     return Found(masks, {name: path for name, path in others.items() if name not in masks})
 
 
-def bare_stem(path: Path) -> str:
+def bare_stem(path: PurePath) -> str:
     """The image's name in that of its mask: without suffix and `_segmentation`, or ISIC-2016's `_Segmentation`."""
     return path.stem.removesuffix("_segmentation").removesuffix("_Segmentation") or path.stem
 

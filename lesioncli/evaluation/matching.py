@@ -7,6 +7,7 @@ from typing import NamedTuple
 from lesioncli.errors import InputError
 from lesioncli.evaluation.masks import Found
 from lesioncli.evaluation.protocols import Protocol, image_id
+from lesioncli.isic import named_by_id
 
 
 def by_image(masks: Mapping[str, Path], rules: Protocol) -> dict[str, Path]:
@@ -52,7 +53,7 @@ def pair(
     truths: Mapping[str, Path], found: Found, failures: Mapping[str, str], rules: Protocol
 ) -> tuple[list[Job], tuple[str, ...]]:
     """One job per truth, sorted by name, and the names of the masks that no truth asked for."""
-    matches = match(truths, found.masks.keys() | failures.keys(), rules)
+    matches = _match_predictions(truths, found.masks, failures, rules)
     unusable = {image_id(name, rules): path for name, path in found.others.items()}
     jobs = [
         Job(name, truths[name], _choose(name, matches[name], found.masks, failures, unusable), _only(matches[name]))
@@ -60,6 +61,19 @@ def pair(
     ]
     asked_for = {name for each in matches.values() for name in each}
     return jobs, tuple(sorted(found.masks.keys() - asked_for))
+
+
+def _match_predictions(
+    truths: Collection[str], masks: Collection[str], failures: Collection[str], rules: Protocol
+) -> dict[str, tuple[str, ...]]:
+    """For each truth the masks and failed images that it may mean.
+
+    A failed image has no mask: where nothing has the truth's name, it goes by the one that `segment --isic` would give.
+    """
+    by_id = {named_by_id(name): name for name in failures}
+    failed = match(truths, by_id, rules)
+    named = match(truths, {*masks, *failures}, rules)
+    return {name: named[name] or tuple(by_id[each] for each in failed[name]) for name in truths}
 
 
 def _only(matches: tuple[str, ...]) -> str:

@@ -16,7 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
-from pathlib import Path, PurePath, PurePosixPath
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -172,8 +172,7 @@ def named_as_isic(images: Sequence[ImageFile]) -> list[ImageFile]:
             raise InputError(f"{image.path}: {problem}; leave out --isic")
         if number in named:
             raise InputError(f"two images are {number}: {named[number].path} and {image.path}; keep one of them")
-        mask = PurePosixPath(image.name).with_name(number + isic.MASK_ENDING).as_posix()
-        named[number] = replace(image, mask=mask)
+        named[number] = replace(image, mask=isic.named_by_id(image.name) + isic.MASK_ENDING)
     return list(named.values())
 
 

@@ -1,21 +1,23 @@
 """The cases of a report: what a run, its folder and the truth say of each image. Nothing is matched or judged here.
 
-A case goes by the name of its mask: relative, with "/", without suffix, as scores.csv writes it.
+A case goes by the name of its mask, that of a failed image by the one it would have: relative, with "/", without suffix
+and `_segmentation`. That is also the image's name, but where `segment --isic` named the masks.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from lesioncli.errors import InputError
 from lesioncli.evaluation.evaluate import Evaluation
 from lesioncli.evaluation.judge import OVERLAYS, SCORES, CaseResult
-from lesioncli.evaluation.masks import find_masks
+from lesioncli.evaluation.masks import bare_stem, find_masks
 from lesioncli.evaluation.tables import column_key, read_header, read_rows
 from lesioncli.files import printable
 from lesioncli.inference.images import find_images
 from lesioncli.inference.outputs import ABOUT, FAILED, image_name, read_run, without_suffix
+from lesioncli.isic import named_by_id
 
 AREA, CONFIDENCE = "lesion_area_fraction", "confidence"
 JUDGED, NOT_JUDGED, WITHOUT_TRUTH, SEGMENTED = "judged", "not judged", "without truth", "segmented"
@@ -67,7 +69,15 @@ def read_scores_csv(predictions: Path) -> Scores:
         raise InputError(f"{path}: no column {', '.join(missing)}; it is not what `lesioncli segment` writes")
     figures = tuple(column for column in header if column not in (*ABOUT, "note"))
     classes = figures[: figures.index(AREA)] if AREA in figures else ()
-    return Scores({without_suffix(row["image"]): row for _, row in read_rows(path)}, classes, figures)
+    by_id = read_run(predictions).get("names") == "isic"
+    return Scores({_case_name(row, by_id): row for _, row in read_rows(path)}, classes, figures)
+
+
+def _case_name(row: Mapping[str, str], by_id: bool) -> str:
+    """The name of the row's mask; a failed image has none, and `by_id` says how it would have been called."""
+    image = without_suffix(row["image"])
+    mask = PurePosixPath(row.get("mask") or f"{named_by_id(image) if by_id else image}.png")
+    return mask.with_name(bare_stem(mask)).as_posix()
 
 
 def choose_sources(predictions: Path, asked: Sequence[Path]) -> tuple[list[Path], str]:
@@ -89,7 +99,7 @@ def _from_here(path: Path) -> Path:
 
 
 def find_photographs(sources: Iterable[Path], predictions: Path) -> dict[str, Path]:
-    """Photographs by case. Of two with one name the later source has it, as in a folder where the run went on."""
+    """Photographs by image. Of two with one name the later source has it, as in a folder where the run went on."""
     return {
         without_suffix(image_name(image)): image.path
         for each in sources
@@ -104,22 +114,22 @@ def collect(
 
     InputError where there is none.
     """
-    results = {_result_name(result): result for result in evaluation.cases} if evaluation else {}
+    images = {without_suffix(row["image"]): name for name, row in scores.rows.items()}
+    results = {_result_name(result, images): result for result in evaluation.cases} if evaluation else {}
     masks = _find_masks(predictions, evaluation)
     labels = _labels(evaluation)
     names = sorted({*scores.rows, *masks, *results})
     if not names:
         raise InputError(f"{predictions}: no masks and no scores.csv; give the folder that `lesioncli segment` wrote")
     judging = bool(results)
-    cases = [
-        _case(name, scores, masks.get(name), results.get(name), labels.get(name), photographs.get(name), judging)
-        for name in names
-    ]
+    cases = [_case(name, scores, masks.get(name), results.get(name), labels, photographs, judging) for name in names]
     return sorted(cases, key=_badness)
 
 
-def _result_name(result: CaseResult) -> str:
-    return printable((result.job.matched if result.job else "") or result.name)
+def _result_name(result: CaseResult, images: Mapping[str, str]) -> str:
+    """The case of a result; that of a failed image has the image's name."""
+    name = printable((result.job.matched if result.job else "") or result.name)
+    return images.get(name, name)
 
 
 def _find_masks(predictions: Path, evaluation: Evaluation | None) -> dict[str, Path]:
@@ -143,11 +153,13 @@ def _case(
     scores: Scores,
     mask: Path | None,
     result: CaseResult | None,
-    labels: tuple[str, ...] | None,
-    photograph: Path | None,
+    labels: Mapping[str, tuple[str, ...]],
+    photographs: Mapping[str, Path],
     judging: bool,
 ) -> Case:
     row = scores.rows.get(name, {})
+    image = without_suffix(row["image"]) if row else name
+    photograph = photographs.get(image)
     job = result.job if result else None
     failed = row.get("status") == FAILED
     problem = result.problem if result else ""
@@ -160,7 +172,7 @@ def _case(
         size=f"{row['width']} x {row['height']} px" if row.get("width") else "",
         figures={column: _number(row[column]) for column in scores.figures} if row and not failed else {},
         metrics=result.metrics if result else {},
-        labels=labels,
+        labels=labels.get(image),
         photograph=photograph,
         prediction=None if failed else (job.prediction if job and isinstance(job.prediction, Path) else mask),
         truth=job.truth if job else None,

@@ -453,7 +453,7 @@ def evaluate(
         print_json(evaluation_json(evaluation, protocol))
     else:
         print_evaluation(evaluation, protocol)
-    tell_evaluation(evaluation, PROTOCOLS[protocol].complete)
+    tell_evaluation(evaluation, protocol)
     for written in write_tables(evaluation, path):  # last, so that a full disk takes no figure with it
         if not json_output:
             out.print(f"per image: {plain(written)}", soft_wrap=True)

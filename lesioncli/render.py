@@ -280,18 +280,20 @@ def _figure(value: float) -> str:
     return "undefined" if math.isnan(value) else f"{value:.4f}"
 
 
-def tell_evaluation(evaluation: "Evaluation", complete: bool) -> None:
+def tell_evaluation(evaluation: "Evaluation", protocol: str) -> None:
     """Say what was not judged, what was too much, and what was odd."""
-    problems = _problems(evaluation)
-    list_some("not scored", problems)
+    from lesioncli.evaluation.protocols import PROTOCOLS
+
+    list_some("not scored", _problems(evaluation))
     list_some("prediction without a truth", evaluation.extra)
     list_some("scores without a label", evaluation.extra_scores)
     list_some("note", _notes(evaluation))
     if evaluation.comparison:
         list_some("not compared, the other lacks", evaluation.comparison.only_ours)
         list_some("not compared, only the other has", evaluation.comparison.only_other)
-    if problems and complete:
-        say("no official figures where an image is missing: the official scorer takes all or none")
+    if evaluation.incomplete and PROTOCOLS[protocol].complete:
+        what = f"no official figures of {' and '.join(evaluation.incomplete)} by {protocol}"
+        say(f"{what}: not every image could be judged, and the official scorer takes all or none")
 
 
 def _problems(evaluation: "Evaluation") -> list[str]:

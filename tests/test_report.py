@@ -449,11 +449,40 @@ def test_what_a_protocol_ranks_by_stands_under_its_official_name(run: DrawnRun) 
         evaluation = evaluate(run.labels, run.masks, protocol="ph2")
         return " ".join(report(run, evaluation, protocol="ph2")[1].text.split())
 
-    assert "No official figures of ph2: not every image could be judged" in text()
+    assert "No official figures of masks and scores by ph2: not every image could be judged" in text()
     (run.labels / "lonely_segmentation.png").unlink()
     value = judged(run).means["jaccard"]
     assert f"ph2 ranks masks by macro_average.jaccard: {value:.4f}" in text()
     assert "No official figures" not in text()
+
+
+def test_there_are_no_official_figures_of_what_lacks_an_image_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = DrawnRun(tmp_path)
+    for number in range(4):
+        run.add(f"case_{number}", number)
+    run.finish()
+    words = ("--gt", "labels", "--protocol", "ph2")
+
+    def said() -> str:
+        command = call("evaluate", *words).stderr
+        report = call("report", *words)
+        assert report.exit_code == 5
+        return command + " ".join(Page(Path("report.html")).text.split())
+
+    (run.masks / "scores.csv").write_text("\n".join((run.masks / "scores.csv").read_text().splitlines()[:-1]) + "\n")
+    text = said()
+    assert "no official figures of scores by ph2: not every image could be judged, and the official scorer" in text
+    assert "No official figures of scores by ph2: not every image could be judged" in text
+    assert "ph2 ranks masks by macro_average.jaccard: 1.0000" in text
+    run.finish()
+    (run.masks / "case_3.png").unlink()
+    text = said()
+    assert "no official figures of masks by ph2: not every image could be judged" in text
+    assert "No official figures of masks by ph2" in text
+    assert "ph2 ranks scores by macro_average.auc" in text
 
 
 def test_counts_of_all_states_are_at_the_top(run: DrawnRun) -> None:

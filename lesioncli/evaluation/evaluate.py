@@ -104,9 +104,15 @@ class Evaluation:
         return sum(self.auc.values()) / len(self.auc) if self.auc else math.nan
 
     @property
+    def incomplete(self) -> tuple[str, ...]:
+        """Of what not every truth mask or labelled id could be judged: masks, scores."""
+        lacking = {"masks": any(case.problem for case in self.cases), "scores": bool(self.score_problems)}
+        return tuple(what for what, lacks in lacking.items() if lacks)
+
+    @property
     def failed(self) -> bool:
         """Whether any truth mask or labelled id could not be judged."""
-        return bool(self.score_problems) or any(case.problem for case in self.cases)
+        return bool(self.incomplete)
 
 
 def evaluate(

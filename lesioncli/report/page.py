@@ -179,7 +179,7 @@ def _context(
         "judged": evaluation is not None,
         "ranked_by": _ranked_by(evaluation),
         "protocol": protocol,
-        "incomplete": bool(evaluation and evaluation.failed and PROTOCOLS[protocol].complete),
+        "incomplete": evaluation.incomplete if evaluation and PROTOCOLS[protocol].complete else (),
         "tiles": tiles(cases, evaluation),
         "mask_figures": mask_figures(evaluation) if evaluation else [],
         "figures": described(cases, scores.figures),

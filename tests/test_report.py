@@ -692,7 +692,11 @@ def test_a_report_says_what_its_intervals_drew_together(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "more.csv").write_text("image,patient\n" + "".join(f"{name},P\n" for name, *_ in run.labelled))
     call("report", "--gt", "labels", "--metadata", "more.csv", "--cluster", "patient")
-    assert "all images of one patient are drawn together, 1 of them" in " ".join(Page(Path("report.html")).text.split())
+    text = " ".join(Page(Path("report.html")).text.split())
+    assert "all images of one patient are drawn together, 1 of them" in text
+    assert "Intervals are percentile bootstraps over clusters of images (patient)." in text
+    call("report", "--gt", "labels")
+    assert "Intervals are percentile bootstraps over images." in Page(Path("report.html")).text
 
 
 def test_of_many_problems_some_are_named(run: DrawnRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -180,6 +180,7 @@ def _context(
         "ranked_by": _ranked_by(evaluation),
         "protocol": protocol,
         "incomplete": evaluation.incomplete if evaluation and PROTOCOLS[protocol].complete else (),
+        "cluster": printable(evaluation.drawing.column) if evaluation else "",
         "tiles": tiles(cases, evaluation),
         "mask_figures": mask_figures(evaluation) if evaluation else [],
         "figures": described(cases, scores.figures),

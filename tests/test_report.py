@@ -375,6 +375,35 @@ def test_plots_stand_in_one_page(name: str) -> None:
     assert not re.search(r'"#[0-9a-f]{6}"', text)
 
 
+def strokes(svg: str) -> set[tuple[str, str]]:
+    """The colours and lines that an SVG draws with, the grey of its grid left out."""
+    elements = ElementTree.fromstring(svg).iter()  # noqa: S314 - made here
+    drawn = [each.attrib for each in elements if each.get("stroke", "").startswith("var(--series-")]
+    return {(each["stroke"], each.get("stroke-dasharray", "")) for each in drawn}
+
+
+@pytest.mark.parametrize("count", [1, 7, 9, 42])
+def test_no_class_is_missing_from_a_plot_or_drawn_as_another(count: int) -> None:
+    """ISIC-2018 has seven."""
+    labels, scores, weights = np.array([True, False, True]), np.array([0.9, 0.1, 0.4]), np.ones(3)
+    names = [f"class {number}" for number in range(count)]
+    curve, bins = roc(labels, scores, weights), calibration_bins(labels, scores, weights)
+    assert curve
+    for svg in (
+        plots.roc_curves(dict.fromkeys(names, curve), ""),
+        plots.precision_recall_curves(dict.fromkeys(names, curve), dict.fromkeys(names, 0.5), ""),
+        plots.calibration(dict.fromkeys(names, bins), ""),
+    ):
+        assert all(f">{name}<" in svg for name in names)
+        assert len(strokes(svg)) == count
+
+
+def test_every_colour_of_a_plot_is_one_of_the_page() -> None:
+    style = (Path(plots.__file__).parent / "page.css").read_text()
+    asked = {f"--series-{number}" for number, _ in enumerate(plots.SERIES, 1)}
+    assert {name: style.count(f"{name}:") for name in asked} == dict.fromkeys(asked, 3), "light, dark and on paper"
+
+
 def test_plots_are_the_same_each_time() -> None:
     assert drawn_plots() == drawn_plots()
 

@@ -7,6 +7,7 @@ which the page's content security policy forbids, or an id that another plot has
 import io
 import re
 from collections.abc import Callable, Mapping
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,11 +25,13 @@ Floats = NDArray[np.float64]
 SIZE_IN = (3.9, 2.9)  # an inch is 72 units of the SVG, which the page scales to its columns
 TENTHS = 10  # bins of confidence, of as many images each
 
-INK, FAINT, SERIES = "#000001", "#000002", ("#000011", "#000012", "#000013", "#000014", "#000015", "#000016")
+INK, FAINT = "#000001", "#000002"
+SERIES = ("#000011", "#000012", "#000013", "#000014", "#000015", "#000016", "#000017")  # as ISIC-2018 has classes
 _VARIABLES = {INK: "currentColor", FAINT: "var(--rule)"} | {
     colour: f"var(--series-{number})" for number, colour in enumerate(SERIES, 1)
 }
-_LINES = ("solid", (0, (6, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)), (0, (3, 3)), (0, (9, 3)))  # for the colour-blind
+# For the colour-blind; six beside seven colours, so that 42 classes are drawn before one is drawn as another.
+_LINES = ("solid", (0, (6, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)), (0, (3, 3)), (0, (9, 3)))
 
 
 def histogram(name: str, values: Floats, label: str, alt: str, mark: float | None = None) -> str:
@@ -69,7 +72,7 @@ def roc_curves(curves: Mapping[str, Roc], alt: str) -> str:
 
     def draw(axes: "Axes") -> None:
         axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1)
-        for (name, curve), colour, line in zip(curves.items(), SERIES, _LINES, strict=False):
+        for (name, curve), colour, line in zip(curves.items(), cycle(SERIES), cycle(_LINES), strict=False):
             axes.plot(curve.false_positive_rate, curve.sensitivity, color=colour, linestyle=line, label=name)
         _unit_square(axes, "1 - specificity", "sensitivity")
 
@@ -80,7 +83,7 @@ def precision_recall_curves(curves: Mapping[str, Roc], shares: Mapping[str, floa
     """Precision over sensitivity of each class; faint lines are the share of positives, which chance would reach."""
 
     def draw(axes: "Axes") -> None:
-        for (name, curve), colour, line in zip(curves.items(), SERIES, _LINES, strict=False):
+        for (name, curve), colour, line in zip(curves.items(), cycle(SERIES), cycle(_LINES), strict=False):
             axes.axhline(shares[name], color=FAINT, linewidth=1)
             # a step, as average precision sums it: between two thresholds nothing is interpolated
             precision = np.append(curve.precision[1], curve.precision[1:])
@@ -95,7 +98,7 @@ def calibration(bins: Mapping[str, Bins], alt: str) -> str:
 
     def draw(axes: "Axes") -> None:
         axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1)
-        for (name, each), colour, line in zip(bins.items(), SERIES, _LINES, strict=False):
+        for (name, each), colour, line in zip(bins.items(), cycle(SERIES), cycle(_LINES), strict=False):
             filled = each.weights > 0
             x, y, weights = each.scores[filled], each.positives[filled], each.weights[filled]
             axes.plot(x, y, color=colour, linewidth=1, linestyle=line, label=name)
@@ -124,7 +127,8 @@ def _unit_square(axes: "Axes", x: str, y: str, free: Any = "lower right") -> Non
     """Both axes from 0 to 1; the legend, if there is one, in the corner that is `free`."""
     axes.set(xlabel=x, ylabel=y, xlim=(-0.01, 1.01), ylim=(-0.01, 1.03))
     if axes.get_legend_handles_labels()[1]:
-        axes.legend(loc=free, handlelength=2.6, frameon=False)
+        legend = axes.legend(loc=free, handlelength=2.6, frameon=False)
+        legend.set_in_layout(False)  # of dozens of classes, it would leave the plot no room
 
 
 def _svg(name: str, draw: "Callable[[Axes], None]", alt: str) -> str:

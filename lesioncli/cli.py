@@ -293,7 +293,7 @@ def segment(
     json_output: Json = False,
 ) -> None:
     """Write a mask and a row of scores for every image; started again, it does what is missing."""
-    from lesioncli.backends.choose import BACKENDS, choose_backend, open_engine
+    from lesioncli.backends.choose import BACKENDS, open_engine
     from lesioncli.cores import count_cores
     from lesioncli.inference.images import named_as_isic, passed_over_in_words, search
     from lesioncli.inference.pipeline import REGIONS, Options
@@ -311,8 +311,7 @@ def segment(
     found = named_as_isic(searched.images) if isic_names else searched.images
     if searched.passed_over:
         say(passed_over_in_words(searched.passed_over))
-    chosen, why = choose_backend(backend)
-    manifest = _engine_for(engine, chosen, why, batch)
+    manifest = _engine_for(engine, backend, batch)
     if not no_verify:
         _verify(manifest, found)
     with (
@@ -340,14 +339,24 @@ def segment(
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
-def _engine_for(asked: str | None, backend: str, why: str, batch: int | None) -> Path:
-    """The manifest of the engine to use; the shipped model's is built where there is none. Says which, and why."""
-    from lesioncli.backends.choose import find_engine
+def _engine_for(asked: str | None, asked_backend: str, batch: int | None) -> Path:
+    """The manifest of the engine to use; the shipped model's is built where there is none. Says which, and why.
+
+    One that is asked for by its path may be for another backend than "auto" chooses; EngineError where it is for
+    another than was asked for.
+    """
+    from lesioncli.backends.base import Manifest
+    from lesioncli.backends.choose import choose_backend, find_engine
     from lesioncli.backends.driver import find_gpus
     from lesioncli.backends.tensorrt import Settings
 
+    backend, why = choose_backend(asked_backend)
     path, reason = find_engine(asked, backend, ENGINES)
     if path is not None:
+        if (its_own := Manifest.read(path).backend) != backend:
+            if asked_backend != "auto":
+                raise EngineError(f"{path}: is built for {its_own}; to use it, leave out --backend {asked_backend}")
+            backend, why = its_own, "what this engine is built for"
         say(f"engine {path} ({reason}); backend {backend}: {why}")
         return path
     if backend != "openvino" and (problem := find_gpus()[1]):

@@ -434,6 +434,19 @@ def test_an_engine_by_another_name(here: Path) -> None:
     assert call("build-engine", shipped, "--name", "../evil").exit_code == 3
 
 
+def test_an_engine_by_its_manifest_brings_its_backend(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw(here / "images" / "a.png")
+    engine = f"engines/{SHIPPED_MODEL}.openvino.json"
+    refused = call("segment", "images", "--out", "masks", "--engine", engine, "--backend", "tensorrt")
+    assert refused.exit_code == 4
+    assert f"{engine}: is built for openvino; to use it, leave out --backend tensorrt" in refused.stderr
+    assert not (here / "masks").exists()
+    monkeypatch.setattr("lesioncli.backends.choose._best_backend", lambda: ("tensorrt", "a GPU, and TensorRT"))
+    done = call("segment", "images", "--out", "masks", "--engine", engine)
+    assert done.exit_code == 0
+    assert f"engine {engine} (as asked); backend openvino: what this engine is built for" in done.stderr
+
+
 def test_a_model_of_the_shipped_ones_name_is_not_called_the_shipped_one(here: Path) -> None:
     draw(here / "images" / "a.png")
     assert "(the shipped model's)" in call("segment", "images", "--out", "masks").stderr

@@ -474,6 +474,21 @@ def test_a_file_that_holds_no_weights_is_refused_by_name(tmp_path: Path, lesions
         assert str(raised.value).startswith(f"{path}: ")
 
 
+@pytest.mark.parametrize("name", ["absent.safetensors", "folder"])
+def test_a_start_that_cannot_be_read_is_refused_by_name(tmp_path: Path, lesions: list[Sample], name: str) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match=rf"{name}: cannot be read \(.+\); name another checkpoint with --start"):
+        run(LEARNS, lesions, lesions, tmp_path / "run", start=tmp_path / name)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_has_no_place_is_refused_by_name(tmp_path: Path, lesions: list[Sample]) -> None:
+    (tmp_path / "file").touch()
+    for place in ("file", "file/run"):
+        with pytest.raises(InputError, match=r"recipe\.json: cannot be written \(.+\); name another with --out"):
+            run(LEARNS, lesions, lesions, tmp_path / place)
+
+
 def test_an_encoder_without_weights_of_its_own_says_what_to_do(tmp_path: Path, lesions: list[Sample]) -> None:
     recipe = replace(LEARNS, model=replace(SPEC, options={"encoder": "googlenet", "decoder_widths": [8]}))
     with pytest.raises(InputError, match=r"set initial.*googlenet"):

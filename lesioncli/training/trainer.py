@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader
 
 from lesioncli import __version__
 from lesioncli.errors import InputError
-from lesioncli.files import PRETRAINED, sha256_of, written_whole
+from lesioncli.files import PRETRAINED, sha256_of, written_as_asked, written_whole
 from lesioncli.training.checkpoint import make_network, save_checkpoint
 from lesioncli.training.datasets import AugmentedSamples, EpochSampler, Sample, balance_weights, fingerprint
 from lesioncli.training.initial import imagenet_file, load_initial
@@ -76,7 +76,8 @@ def train(task: Task, fabric: Fabric, only: str | None = None) -> Path:
     """Train stage after stage, or go on where the run stopped; returns the checkpoint that the last one left.
 
     `only` names one stage; what it builds on must then be there, in the run or as `start`. Raises InputError where the
-    folder holds another recipe, seed or data, and where a loss is no longer finite.
+    folder holds another recipe, seed or data, or cannot be written when the run begins, where `start` cannot be read,
+    and where a loss is no longer finite.
     """
     network = task.recipe.model.network
     for name in [*task.recipe.stages, *([only] if only else [])]:
@@ -320,7 +321,7 @@ def _start_or_check(task: Task) -> None:
         "seed": task.seed,
         "data": {"training": fingerprint(task.training), "validation": fingerprint(task.validation)},
         "counts": {"training": len(task.training), "validation": len(task.validation)},
-        "start": sha256_of(task.start) if task.start else None,
+        "start": _hash_of_start(task.start) if task.start else None,
         "teachers": _hashes_of_teachers(task.recipe),
     }
     versions = {"lesioncli": __version__, "torch": torch.__version__, "python": platform.python_version()}
@@ -330,8 +331,15 @@ def _start_or_check(task: Task) -> None:
         if changed := [key for key in depends if saved.get(key) != depends[key]]:
             raise InputError(f"{task.run}: holds a run with another {' and '.join(changed)}; choose another --out")
         return
-    with written_whole(path) as aside:
+    with written_as_asked(path, "--out") as aside:
         aside.write_text(json.dumps({**depends, "versions": versions}, indent=1) + "\n", encoding="utf-8")
+
+
+def _hash_of_start(path: Path) -> str:
+    try:
+        return sha256_of(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); name another checkpoint with --start") from error
 
 
 def _hashes_of_teachers(recipe: Recipe) -> dict[str, str]:

@@ -557,6 +557,14 @@ def test_masks_are_no_photographs(tmp_path: Path) -> None:
     assert search([tmp_path], exclude=tmp_path / "old").passed_over == {"*_segmentation.png": 1, ".json": 2}
 
 
+def test_masks_of_isic_are_known_in_either_case(tmp_path: Path) -> None:
+    """The challenge of 2016 has a capital."""
+    tree(tmp_path, "x.jpg", "x_Segmentation.png", "y_SEGMENTATION.PNG", "z_Superpixels.png")
+    found = search([tmp_path])
+    assert names(found.images) == ["x"]
+    assert found.passed_over == {"*_segmentation.png": 2, "*_superpixels.png": 1}
+
+
 def test_a_file_that_is_named_is_not_passed_over(tmp_path: Path) -> None:
     tree(tmp_path, "x.jpg", "y_superpixels.png")
     found = search([tmp_path, tmp_path / "y_superpixels.png"])

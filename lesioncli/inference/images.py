@@ -37,7 +37,7 @@ from lesioncli.files import printable, walk
 from lesioncli.inference.geometry import UInt8, to_upright
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff"})
-NOT_PHOTOGRAPHS = ("_superpixels.png", f"{isic.MASK_ENDING}.png")  # as ISIC's folders have them
+NOT_PHOTOGRAPHS = ("_superpixels.png", f"{isic.MASK_ENDING}.png")  # as ISIC's folders have them, in either case
 OUTPUT = "output folder(s) of segment"
 RUN = "run.json"  # what tells an output folder, with the hash of an engine in it
 SHOWN_KINDS = 10  # of files that are passed over
@@ -209,7 +209,7 @@ def _passed_over_as(name: str) -> str:
     """The kind of a file that is no image by its name; "" of one that is."""
     suffix = PurePath(name).suffix.lower()
     if suffix in SUFFIXES:
-        return next((f"*{ending}" for ending in NOT_PHOTOGRAPHS if name.endswith(ending)), "")
+        return next((f"*{ending}" for ending in NOT_PHOTOGRAPHS if name.lower().endswith(ending)), "")
     return printable(suffix) or "without suffix"
 
 

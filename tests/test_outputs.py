@@ -583,6 +583,29 @@ def test_a_failed_image_keeps_no_mask_of_before(engine: Engine, images: Path, ou
     assert not (out / "003.png").exists()
 
 
+def test_no_overlay_is_of_an_earlier_picture(engine: Engine, images: Path, out: Path) -> None:
+    """Nor of an image that fails; those of images that are done stay as they are."""
+    statuses(images, engine, out, overlay=True)
+    first = contents(out)
+    save(images / "001.jpg", draw(77, 50, 70))
+    (images / "004.jpg").write_bytes(b"")
+    for name in ("001.png", "004.png"):
+        (out / name).unlink()
+    assert statuses(images, engine, out) == "sossfs"
+    expected = {f"overlays/00{number}.jpg" for number in (0, 2, 3, 5)}
+    assert {name for name in contents(out) if name.startswith("overlays/")} == expected
+    assert statuses(images, engine, out, overlay=True) == "sossfs"
+    assert contents(out)["overlays/001.jpg"] != first["overlays/001.jpg"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="on Windows, making a link takes a right")
+def test_a_photograph_is_not_taken_for_its_own_overlay(engine: Engine, images: Path, out: Path) -> None:
+    out.mkdir()
+    (out / "overlays").symlink_to(images)
+    assert statuses(images, engine, out) == "oooooo"
+    assert len(list(images.iterdir())) == 6
+
+
 def test_a_row_cut_short_is_not_taken_for_a_row(engine: Engine, tmp_path: Path, out: Path) -> None:
     """At every byte of the last row, which has letters of two bytes, a note and a comma in quotes."""
     images, whole = tmp_path / "images", tmp_path / "whole"

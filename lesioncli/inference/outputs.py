@@ -101,16 +101,22 @@ class RunFolder:
         return self._done_row(image) is not None
 
     def add(self, outcome: Outcome) -> None:
-        """Record one outcome; a skipped one has its row already, a failed one no mask, not even an earlier run's."""
+        """Record one outcome; a skipped one has its row already, a failed one no mask and no overlay, even old."""
         if outcome.status == SKIPPED:
             return
         if outcome.status == FAILED:
             with suppress(OSError):  # a mask that cannot be written often cannot be removed either
                 mask_path(self.folder, outcome.image).unlink(missing_ok=True)
+                self.remove_overlay(outcome.image)
         row = self._row(outcome)
         line = self._rows[without_suffix(row[0])] = _csv_line(row)
         with _room_for(self._part):
             self._journal.append(line)
+
+    def remove_overlay(self, image: ImageFile) -> None:
+        """Remove an image's overlay, if it has one; OSError where that cannot be done."""
+        if path := _below(self.folder, overlay_name(image.name)):
+            path.unlink()
 
     def least_sure(self, count: int) -> list[tuple[str, float]]:
         """Names of the images, of all runs into this folder, whose masks have the least confidence; and that."""

@@ -201,6 +201,7 @@ def _finish(
     probability = np.where(lesion, answer.mask, np.minimum(answer.mask, cut - 1))
     mask = cut_at(to_full_size(probability, decoded.stored_hw, decoded.orientation), cut)
     try:
+        out.remove_overlay(filled.image)  # of the picture before: this run may draw none
         write_mask(mask_path(out.folder, filled.image), mask)
         if options.overlay:
             _write_overlay(out, filled.image, decoded, probability, cut)

@@ -260,7 +260,10 @@ def segment(
     out_folder: Annotated[Path, typer.Option("--out", help="Folder for masks, scores.csv and run.json.")],
     engine: Annotated[
         str | None,
-        typer.Option(help="A model's name in engines/, or a manifest (.json).", show_default="the shipped model's"),
+        typer.Option(
+            help="A model's name in engines/, or a manifest (.json).",
+            show_default="the shipped model's, else the only one there",
+        ),
     ] = None,
     backend: Backend = "auto",
     batch: Annotated[

@@ -267,7 +267,7 @@ def segment(
     ] = None,
     backend: Backend = "auto",
     batch: Annotated[
-        int | None, typer.Option(min=1, help="Images a batch; another than the engine's needs a rebuild.")
+        int | None, typer.Option(min=1, help="Images a batch; an engine that is there must be built for it.")
     ] = None,
     workers: Annotated[
         int, typer.Option(min=0, max=MAX_WORKERS, help="Threads that decode and write; 0 is one a core.")

@@ -600,6 +600,17 @@ def test_the_output_folder_is_no_input(tmp_path: Path, monkeypatch: pytest.Monke
         find_images([Path("in/x.jpg"), Path("in/masks")], Path("in"))
 
 
+def test_a_file_that_is_named_in_the_output_folder_is_left_out_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`segment in/*/*.png in/x.jpg --out in/masks`, the second time, and what would write over its own photograph."""
+    monkeypatch.chdir(tree(tmp_path, "in/x.jpg", "in/masks/x.png", "in/masks/y.png", "in/masks/z/z.png", "one.png"))
+    found = search([Path("in/masks/x.png"), Path("in/masks/y.png"), Path("in")], Path("in/masks"))
+    assert (names(found.images), found.passed_over) == (["x"], {"in the output folder": 2})
+    with pytest.raises(InputError, match=r"no images in one\.png.*; left out 1 that .*: 1 in the output folder"):
+        search([Path("one.png")], Path())
+
+
 def test_a_file_given_twice_is_one_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tree(tmp_path, "in/x.jpg"))
     assert names(find_images([Path("in"), tmp_path / "in", Path("in/../in/x.jpg")])) == ["x"]

@@ -39,6 +39,7 @@ from lesioncli.inference.geometry import UInt8, to_upright
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 NOT_PHOTOGRAPHS = ("_superpixels.png", f"{isic.MASK_ENDING}.png")  # as ISIC's folders have them, in either case
 OUTPUT = "output folder(s) of segment"
+IN_OUTPUT = "in the output folder"  # of this run
 RUN = "run.json"  # what tells an output folder, with the hash of an engine in it
 SHOWN_KINDS = 10  # of files that are passed over
 MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs; the largest ISIC images have 30 million
@@ -116,7 +117,8 @@ def search(sources: Sequence[Path], exclude: Path | None = None) -> Found:
 
     In folders, hidden entries, other suffixes, ISIC's superpixels and true masks, and output folders of earlier runs
     are passed over; a folder or file that is itself a source is not. Nothing that lies in `exclude`, the output folder
-    of this run, is an input: masks are often written inside the image folder.
+    of this run, is an input: masks are often written inside the image folder, and one would take the place of a
+    photograph there. Files that are sources there are counted among those passed over.
 
     Raises InputError if a source does not exist or cannot be read, a file named directly has an unsupported suffix,
     nothing is found, or two inputs would share one mask, if only where file names ignore case.
@@ -124,14 +126,18 @@ def search(sources: Sequence[Path], exclude: Path | None = None) -> Found:
     excluded = exclude and Path(os.path.realpath(exclude))
     found: dict[str, ImageFile] = {}
     kinds: dict[str, str] = {}
+    named = frozenset(sources)
     try:
         for image, kind in (each for source in sources for each in _entries_of(source)):
-            if excluded is None or not PurePath(os.path.realpath(image.path)).is_relative_to(excluded):
-                path = os.path.abspath(image.path)  # noqa: PTH100 - resolve() follows links
-                if kind:
-                    kinds[path] = kind
-                else:
-                    found.setdefault(path, image)
+            if excluded and PurePath(os.path.realpath(image.path)).is_relative_to(excluded):
+                if image.path not in named:
+                    continue
+                kind = IN_OUTPUT
+            path = os.path.abspath(image.path)  # noqa: PTH100 - resolve() follows links
+            if kind:
+                kinds[path] = kind
+            else:
+                found.setdefault(path, image)
     except OSError as error:
         raise InputError(f"{error.filename} cannot be read: {error.strerror}") from error
     passed_over = dict(Counter(kinds[path] for path in sorted(kinds.keys() - found.keys())).most_common())

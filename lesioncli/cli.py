@@ -566,10 +566,11 @@ def submission(
     written = write_submission(predictions, out_folder, challenge)
     if json_output:
         files = {str(path): images for path, images in written.files.items()}
-        print_json({"files": files, "problems": written.problems})
+        print_json({"files": files, "problems": written.problems, "notes": written.notes})
     else:
         for path, images in written.files.items():
             out.print(f"{plain(path)}: {images} images", soft_wrap=True)
+    list_some("note", written.notes)
     list_some("left out", written.problems)
     if written.problems:
         raise typer.Exit(EXIT_SOME_FAILED)

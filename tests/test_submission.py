@@ -121,6 +121,17 @@ def test_a_mask_larger_than_a_png_can_be_is_named_and_not_sent_empty(tmp_path: P
     assert list(masks_in(next(iter(written.files)))) == ["ISIC_0000001_segmentation.png"]
 
 
+def test_a_mask_that_becomes_empty_is_noted(run: Path, tmp_path: Path) -> None:
+    save(run / "ISIC_0000001.png", MASK // 127)
+    note = "ISIC_0000001: prediction's brightest level is 2, not 255: no pixel is above 128"
+    assert write_submission(run, tmp_path / "out", "isic2018").notes == (note,)
+    assert not np.asarray(masks_in(tmp_path / "out" / "segmentation.zip")["ISIC_0000001_segmentation.png"]).any()
+    words = ["submission", str(run), "--out", str(tmp_path / "out"), "--json"]
+    done = CliRunner(env={"COLUMNS": "200"}).invoke(app, words)
+    assert json.loads(done.stdout)["notes"] == [note]
+    assert f"note: {note}" in done.stderr
+
+
 @pytest.mark.parametrize("challenge", ["isic2017", "isic2018"])
 def test_an_image_in_one_file_alone_is_named(challenge: str, run: Path, tmp_path: Path) -> None:
     save(run / "ISIC_0000009.png")

@@ -31,10 +31,14 @@ CHALLENGES: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Submission:
-    """The files written and how many images each has, and the images that are missing in one, with the reason."""
+    """The files written and how many images each has, and the images that are missing in one, with the reason.
+
+    `notes` are about masks that were written, but were out of the ordinary.
+    """
 
     files: Mapping[Path, int]
     problems: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def write_submission(predictions: Path, out: Path, challenge: str) -> Submission:
@@ -53,11 +57,12 @@ def write_submission(predictions: Path, out: Path, challenge: str) -> Submission
     masks = {image: path for image, path in masks.items() if image not in failed}
     problems += _one_sided(masks, {image: row for image, row in rows.items() if image not in failed}, classes)
     files: dict[Path, int] = {}
+    notes: list[str] = []
     if masks:
-        files[out / MASKS_ZIP] = _write_masks(masks, out / MASKS_ZIP, problems)
+        files[out / MASKS_ZIP] = _write_masks(masks, out / MASKS_ZIP, problems, notes)
     if classes and rows:
         files[out / SCORES_CSV] = _write_scores(rows, classes, out / SCORES_CSV, problems)
-    return Submission(files, tuple(problems))
+    return Submission(files, tuple(problems), tuple(notes))
 
 
 def _one_sided(masks: Mapping[str, Path], rows: Mapping[str, ScoreRow], classes: tuple[str, ...]) -> list[str]:
@@ -80,13 +85,16 @@ def _by_id(named: Mapping[str, Value]) -> dict[str, Value]:
     return {image: named[names[image]] for image in sorted(names)}
 
 
-def _write_masks(masks: Mapping[str, Path], path: Path, problems: list[str]) -> int:
-    """Masks as the challenges have them: PNG, 8 bits, 0 or 255. The number written; `problems` gets the others."""
+def _write_masks(masks: Mapping[str, Path], path: Path, problems: list[str], notes: list[str]) -> int:
+    """Masks as the challenges have them: PNG, 8 bits, 0 or 255. The number written; `problems` gets the others.
+
+    `notes` gets what was odd about those that were written.
+    """
     written = 0
     with written_as_asked(path, "--out") as aside, zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED) as archive:
         for image, mask in masks.items():
             try:
-                lesion = read_mask(mask, "prediction").lesion
+                lesion, note = read_mask(mask, "prediction")
             except ImageError as error:
                 problems.append(f"{image}: no mask: {error.reason}")
                 continue
@@ -95,6 +103,8 @@ def _write_masks(masks: Mapping[str, Path], path: Path, problems: list[str]) -> 
                 problems.append(f"{image}: no mask: {lesion.shape[1]} x {lesion.shape[0]} pixels, too large for PNG")
                 continue
             archive.writestr(zipfile.ZipInfo(f"{image}{isic.MASK_ENDING}.png"), png.tobytes())
+            if note:
+                notes.append(f"{image}: {note}")
             written += 1
     return written
 

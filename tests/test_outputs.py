@@ -289,6 +289,31 @@ def test_another_file_of_the_same_name_is_not_taken_for_done(
     assert run(find_images([images]), engine, out, Options(), overwrite=True).ok == 6
 
 
+def test_an_image_does_not_take_the_mask_of_another_of_its_number(engine: Engine, tmp_path: Path, out: Path) -> None:
+    """One that failed has no mask to take, so that a row of it gives way."""
+
+    def segment(name: str) -> str:
+        picture = save(tmp_path / name, draw(len(name), 40, 60))
+        if "broken" in name:
+            picture.write_bytes(b"")
+        told: list[str] = []
+        found = named_as_isic(find_images([picture]))
+        run(found, engine, out, Options(), on_outcome=lambda each: told.append(each.status))
+        return told[0]
+
+    assert segment("ISIC_0000001_broken.jpg") == FAILED
+    assert segment("ISIC_0000001.jpg") == OK
+    assert list(rows_of(out)) == ["ISIC_0000001.jpg"]
+    before = contents(out)
+    for name in ("ISIC_0000001_downsampled.jpg", "ISIC_0000001_broken.jpg"):
+        message = rf"the mask ISIC_0000001_segmentation\.png is of ISIC_0000001\.jpg, and .*{name} would take its place"
+        with pytest.raises(InputError, match=message):
+            segment(name)
+        assert contents(out) == before
+    assert segment("ISIC_0000001.jpg") == SKIPPED
+    assert segment("ISIC_0000002_downsampled.jpg") == OK
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="on Windows, making a link takes a right")
 def test_what_is_done_stays_done_where_its_file_is_gone(engine: Engine, images: Path, out: Path) -> None:
     statuses(images, engine, out)

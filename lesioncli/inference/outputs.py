@@ -18,6 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from lesioncli import isic
 from lesioncli.errors import InputError
 from lesioncli.files import printable, written_whole
 from lesioncli.inference.geometry import UInt8
@@ -58,7 +59,8 @@ class RunFolder:
 
     `identity` is what all its masks share (engine, precision, threshold, tta, regions, names); a folder with another
     one is refused with an InputError unless `overwrite`, which starts anew. So is one where any of `images`, those of
-    this run, is done but another file by now. `value_names` are the columns after the fixed ones.
+    this run, is done but another file by now, or would take the mask of another image. `value_names` are the columns
+    after the fixed ones.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class RunFolder:
         if overwrite:  # now, or a run that is killed leaves the next one rows of another engine
             self._remove_earlier()
         self._rows = self._earlier_rows()
+        self._check_masks(images)
         self._check_files(images)
         self._save_rows()
         self._journal.clear()
@@ -109,7 +112,7 @@ class RunFolder:
                 mask_path(self.folder, outcome.image).unlink(missing_ok=True)
                 self.remove_overlay(outcome.image)
         row = self._row(outcome)
-        line = self._rows[without_suffix(row[0])] = _csv_line(row)
+        line = self._rows[self._goes_by(row[0])] = _csv_line(row)
         with _room_for(self._part):
             self._journal.append(line)
 
@@ -157,7 +160,7 @@ class RunFolder:
     def _earlier_rows(self) -> dict[str, str]:
         """Rows by what they go by, each as its line: of a million, lists of fields would take a gigabyte."""
         paths = [path for path in (self._csv, self._part) if path.exists()]
-        rows = {without_suffix(row[0]): _csv_line(row) for path in paths for row in self._read(path)}
+        rows = {self._goes_by(row[0]): _csv_line(row) for path in paths for row in self._read(path)}
         if rows:
             self._check_identity()
         return rows
@@ -170,14 +173,31 @@ class RunFolder:
                 raise InputError(f"{path}: has other columns than this run's; choose another --out or use --overwrite")
             yield from (row for row in reader if len(row) == len(self._columns))
 
+    def _goes_by(self, name: str) -> str:
+        """What an image's row goes by, given its name: all that would have one mask share a row, the newest."""
+        bare = without_suffix(name)
+        return isic.named_by_id(bare) if self._identity.get("names") == "isic" else bare
+
+    def _row_of(self, image: ImageFile) -> Mapping[str, str]:
+        """By column, the row of an image or of another that would have its mask; nothing where there is none."""
+        line = self._rows.get(self._goes_by(image_name(image)))
+        return dict(zip(self._columns, next(csv.reader([line])), strict=True)) if line else {}
+
     def _done_row(self, image: ImageFile) -> Mapping[str, str] | None:
         """The row of an image that is done, by column."""
-        name = image_name(image)
-        if (line := self._rows.get(without_suffix(name))) is None:
-            return None
-        row = dict(zip(self._columns, next(csv.reader([line])), strict=True))
-        is_done = row["image"] == name and row["status"] == OK and mask_path(self.folder, image).is_file()
-        return row if is_done else None
+        row = self._row_of(image)
+        is_ok = row.get("image") == image_name(image) and row["status"] == OK
+        return row if is_ok and mask_path(self.folder, image).is_file() else None
+
+    def _check_masks(self, images: Sequence[ImageFile]) -> None:
+        """InputError where the mask that an image would get by its number is that of an image by another name."""
+        for image in (image for image in images if image.mask):
+            row = self._row_of(image)
+            if row and row["status"] == OK and without_suffix(row["image"]) != without_suffix(image_name(image)):
+                raise InputError(
+                    f"{self.folder}: the mask {image.mask_name} is of {row['image']}, and {image.path} would take its"
+                    " place; choose another --out, or --overwrite to start anew"
+                )
 
     def _check_files(self, images: Sequence[ImageFile]) -> None:
         """InputError where an image that is done has another size by now: its mask is of another picture."""
@@ -275,7 +295,7 @@ def _csv_line(fields: Sequence[str]) -> str:
 
 
 def without_suffix(name: str) -> str:
-    """What rows go by: x.jpg and x.png would have one mask, so the newer row takes the place of the older."""
+    """An image's name by which its mask is called: x.jpg and x.png would have one."""
     folder, slash, file = name.rpartition("/")
     return folder + slash + (file.rpartition(".")[0] or file)
 

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import onnx
@@ -24,6 +25,7 @@ from conftest import (
 )
 from onnx import TensorProto, helper
 
+from lesioncli.backends import openvino as openvino_backend
 from lesioncli.backends.base import Batch, Manifest
 from lesioncli.backends.build import Answers, Built, Reference, build
 from lesioncli.backends.choose import (
@@ -34,7 +36,7 @@ from lesioncli.backends.choose import (
     open_engine,
     shipped_onnx,
 )
-from lesioncli.backends.openvino import choose_precision
+from lesioncli.backends.openvino import CONVOLUTIONS, EXACT_CONVOLUTIONS, choose_precision, compile_to_files
 from lesioncli.errors import EngineError, InputError
 from lesioncli.spec import METADATA_KEY, ModelSpec
 
@@ -171,9 +173,39 @@ def test_a_refused_build_leaves_the_engine_that_was_there(tiny_onnx: Path, tmp_p
     assert Manifest.read(built.path) == built.manifest
 
 
+# The cascade has three encoders, and a convolution of two decoders reads the early map of theirs.
+@pytest.mark.parametrize(
+    ("model", "convolutions"), [("multitask-lite", EXACT_CONVOLUTIONS), ("mbdcnn-lite", 3 * EXACT_CONVOLUTIONS + 2)]
+)
+def test_the_first_convolutions_of_each_encoder_stay_exact(model: str, convolutions: int, tmp_path: Path) -> None:
+    xml = tmp_path / "graph.xml"
+    compile_to_files(shipped_onnx(model), xml)
+    layers = list(ElementTree.parse(xml).iterfind("layers/layer"))  # noqa: S314 - OpenVINO wrote it
+    exact = [each.get("type") for each in layers if each.find("rt_info/attribute[@name='precise']") is not None]
+    assert sum(kind in CONVOLUTIONS for kind in exact) == convolutions
+    # OpenVINO rewrites these two, and what is written in their place is no longer marked.
+    assert "Multiply" in exact
+    assert not {"Divide", "Subtract"} & set(exact)
+    compiled = openvino.Core().compile_model(xml, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    assert len(compiled.outputs) == len(openvino.Core().read_model(shipped_onnx(model)).outputs)
+
+
+@needs_bf16
+@pytest.mark.parametrize("model", ["multitask-lite", "mbdcnn-lite"])
+def test_a_shipped_model_passes_the_gate_in_bf16_for_its_exact_part(
+    model: str, gate_pictures: list[UInt8], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = build(shipped_onnx(model), tmp_path / "engines", gate_pictures)
+    assert built.manifest.precision == "bf16"
+    monkeypatch.setattr(openvino_backend, "EXACT_CONVOLUTIONS", -1)
+    with pytest.raises(EngineError, match="in bf16, "):
+        build(shipped_onnx(model), tmp_path / "none", gate_pictures, precision="bf16")
+
+
 @pytest.fixture
-def touchy_onnx(tmp_path: Path) -> Path:
-    """In bf16 100.2 and 99.8 are both 100."""
+def touchy_onnx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """In bf16 100.2 and 99.8 are both 100, where nothing is kept exact."""
+    monkeypatch.setattr(openvino_backend, "EXACT_CONVOLUTIONS", -1)
     return write_touchy_graph(tmp_path / "touchy.onnx", 100)
 
 

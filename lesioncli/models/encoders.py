@@ -34,6 +34,11 @@ def smoothed(images: Tensor) -> Tensor:
     return functional.avg_pool2d(images, 3, stride=1, padding=1, count_include_pad=False)
 
 
+def signed(images: Tensor) -> Tensor:
+    """[0, 1] -> [-1, 1]. Added, not subtracted: OpenVINO rewrites a subtraction and forgets that it must stay exact."""
+    return images * 2 + -1
+
+
 class SameConv2d(nn.Conv2d):
     """Convolution with TensorFlow's "same" padding: where one side must get more, it is the far one.
 

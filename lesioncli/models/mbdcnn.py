@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lesioncli.models.deeplab import DeepLab
-from lesioncli.models.encoders import EfficientNetLite, smoothed
+from lesioncli.models.encoders import EfficientNetLite, signed, smoothed
 from lesioncli.models.region import cut_out, put_back, region_of
 from lesioncli.models.xception import AlignedXception65, Xception41
 
@@ -163,7 +163,7 @@ class SegmentationEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """RGB in [0, 1], (N, 3, H, W) -> (N, low_channels, H/4, W/4), (N, deep_channels, H/16, W/16)."""
-        _, low, _, middle, last = self.body(smoothed(images) * 2 - 1)
+        _, low, _, middle, last = self.body(signed(smoothed(images)))
         return low, torch.cat([middle, functional.interpolate(last, scale_factor=2.0, mode="bilinear")], 1)
 
 
@@ -177,4 +177,4 @@ class ClassificationEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Channels in [0, 1], (N, C, H, W) -> (N, channels, H/32, W/32)."""
-        return cast(Tensor, self.body(images * 2 - 1)[-1])
+        return cast(Tensor, self.body(signed(images))[-1])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lesioncli.models.encoders import make_encoder, smoothed
+from lesioncli.models.encoders import make_encoder, signed, smoothed
 
 CLASSES = ("melanoma", "seborrheic_keratosis")
 
@@ -105,7 +105,7 @@ class Multitask(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """RGB in [0, 1], (N, 3, H, W) -> lesion logits (N, 1, H, W) and class logits (N, 2) in CLASSES' order."""
-        features = self.encoder((smoothed(images) if self.smooth else images) * 2 - 1)
+        features = self.encoder(signed(smoothed(images) if self.smooth else images))
         mask_logits = enlarged(self.decoder(features), self.output_stride)
         pooled = self.dropout(self._pool(features[-1], mask_logits))
         return mask_logits, torch.cat([self.heads[name](pooled) for name in CLASSES], 1)

@@ -68,7 +68,7 @@ def agreement(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _rgb(image: Tensor) -> Tensor:
-    return image.float().permute(0, 3, 1, 2) / 255
+    return image.float().permute(0, 3, 1, 2) * (1 / 255)  # no division, for the same reason as in signed()
 
 
 def _answers(lesion: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:

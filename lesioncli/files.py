@@ -54,22 +54,25 @@ def written_as_asked(path: Path, flag: str) -> Iterator[Path]:
 def walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
     """`folder` and all folders in it, linked ones too: each with its folders and files, sorted and without hidden ones.
 
-    What is taken out of the folders is not gone into. OSError where one cannot be listed.
+    What is taken out of the folders is not gone into, nor is a link to what the walk comes to by its own name. OSError
+    where one cannot be listed.
     """
     for here, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
-        if _closes_a_circle(Path(here), folder):
+        if _leads_back(Path(here), folder):
             folders.clear()
             continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield Path(here), folders, sorted(name for name in files if not name.startswith("."))
 
 
-def _closes_a_circle(directory: Path, folder: Path) -> bool:
-    """Whether a folder is a link to one that the walk from `folder` came through, which would never end."""
+def _leads_back(directory: Path, folder: Path) -> bool:
+    """Whether a folder is a link into the walk from `folder`: whose files would be there twice, or without an end."""
     if directory == folder or not directory.is_symlink():
         return False
-    real = os.path.realpath(directory)
-    return any(os.path.realpath(above) == real for above in directory.parents if above.is_relative_to(folder))
+    real, top = Path(os.path.realpath(directory)), os.path.realpath(folder)
+    if real.is_relative_to(top):
+        return not any(part.startswith(".") for part in real.relative_to(top).parts)  # what is hidden comes by the link
+    return any(os.path.realpath(above) == str(real) for above in directory.parents if above.is_relative_to(folder))
 
 
 def _raise(error: OSError) -> None:

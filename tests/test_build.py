@@ -186,8 +186,23 @@ def test_the_first_convolutions_of_each_encoder_stay_exact(model: str, convoluti
     # OpenVINO rewrites these two, and what is written in their place is no longer marked.
     assert "Multiply" in exact
     assert not {"Divide", "Subtract"} & set(exact)
-    compiled = openvino.Core().compile_model(xml, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    assert len(compiled.outputs) == len(openvino.Core().read_model(shipped_onnx(model)).outputs)
+
+
+@needs_bf16
+def test_what_is_exact_runs_in_fp32_and_the_rest_in_bf16(tmp_path: Path) -> None:
+    xml = tmp_path / "graph.xml"
+    compile_to_files(shipped_onnx(), xml)
+    compiled = openvino.Core().compile_model(xml, "CPU", {"INFERENCE_PRECISION_HINT": "bf16"})
+    rows = [each.get_rt_info() for each in compiled.get_runtime_model().get_ordered_ops()]
+    layers = [row["runtimePrecision"].astype(str) for row in rows if row["layerType"].astype(str) == "Convolution"]
+    assert layers.count("f32") == EXACT_CONVOLUTIONS
+    assert layers.count("bf16") == len(layers) - EXACT_CONVOLUTIONS > EXACT_CONVOLUTIONS
+
+
+def test_a_graph_that_would_be_exact_as_a_whole_is_so_nowhere(tiny_onnx: Path, tmp_path: Path) -> None:
+    """Its engine would be called bf16 and be fp32."""
+    compile_to_files(tiny_onnx, tmp_path / "graph.xml")
+    assert "precise" not in (tmp_path / "graph.xml").read_text()
 
 
 @needs_bf16
@@ -203,9 +218,8 @@ def test_a_shipped_model_passes_the_gate_in_bf16_for_its_exact_part(
 
 
 @pytest.fixture
-def touchy_onnx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """In bf16 100.2 and 99.8 are both 100, where nothing is kept exact."""
-    monkeypatch.setattr(openvino_backend, "EXACT_CONVOLUTIONS", -1)
+def touchy_onnx(tmp_path: Path) -> Path:
+    """In bf16 100.2 and 99.8 are both 100."""
     return write_touchy_graph(tmp_path / "touchy.onnx", 100)
 
 

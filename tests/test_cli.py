@@ -124,7 +124,7 @@ def test_what_is_left_out_is_said(here: Path) -> None:
     for name in ("1.gif", "2.gif", "3", "4.jp2"):
         (here / "images" / name).touch()
     done = call("segment", "images", "--out", "masks", "--json")
-    assert "left out 4 that are no photographs lesioncli reads: 2 .gif, 1 " in done.stderr
+    assert "not read: 2 .gif, 1 " in done.stderr
     expected = {".gif": 2, "without suffix": 1, ".jp2": 1}
     assert json.loads(done.stdout)["passed_over"] == expected
     assert json.loads((here / "masks" / "run.json").read_text())["passed_over"] == expected

@@ -504,3 +504,20 @@ def test_a_failed_image_of_segment_isic_says_why_it_has_no_mask(tmp_path: Path, 
     write(tmp_path / "masks" / "scores.csv", "image,status,reason", *rows)
     found = evaluate(tmp_path / "labels", tmp_path / "masks", protocol=protocol)
     assert [case.problem for case in found.cases] == ["", "no prediction: decode: cut short"]
+
+
+def test_a_failure_is_of_the_image_that_it_names(tmp_path: Path) -> None:
+    """By its number it would be another's, too; and where several failures have the number, it is nobody's."""
+    for name in ("ISIC_0000001", "ISIC_0000001_b", "ISIC_0000002"):
+        (tmp_path / "labels").mkdir(exist_ok=True)
+        Image.fromarray(block(4, 4)).save(tmp_path / "labels" / f"{name}_segmentation.png")
+    rows = [f"{name}.jpg,failed,decode: {name}" for name in ("ISIC_0000001_b", "ISIC_0000002_c", "ISIC_0000002_d")]
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(block(4, 4)).save(tmp_path / "masks" / "ISIC_0000003.png")
+    write(tmp_path / "masks" / "scores.csv", "image,status,reason", *rows)
+    found = evaluate(tmp_path / "labels", tmp_path / "masks")
+    assert [case.problem for case in found.cases] == [
+        "no prediction",
+        "no prediction: decode: ISIC_0000001_b",
+        "several predictions: ISIC_0000002_c, ISIC_0000002_d",
+    ]

@@ -538,8 +538,8 @@ def test_what_is_passed_over_in_folders_is_counted_by_kind(tmp_path: Path) -> No
     assert found.passed_over == expected
     assert next(iter(found.passed_over)) == ".gif"
     words = passed_over_in_words(found.passed_over)
-    assert words.startswith("left out 6 that are no photographs lesioncli reads: 2 .gif, 1 ")
-    with pytest.raises(InputError, match=r"no images in .*; left out 1 that .*: 1 \.gif"):
+    assert words.startswith("not read: 2 .gif, 1 ")
+    with pytest.raises(InputError, match=r"no images in .*; not read: 1 \.gif"):
         search([tmp_path / "a" / "b"])
 
 
@@ -573,7 +573,7 @@ def test_a_file_that_is_named_is_not_passed_over(tmp_path: Path) -> None:
 
 def test_of_many_kinds_that_are_passed_over_some_are_named() -> None:
     words = passed_over_in_words({f".{number}": 1 for number in range(images.SHOWN_KINDS + 2)})
-    assert words.startswith("left out 12 ")
+    assert words.startswith("not read: 1 .0, ")
     assert words.endswith("1 .9, and 2 more kinds")
     assert passed_over_in_words({}) == ""
 
@@ -607,7 +607,7 @@ def test_a_file_that_is_named_in_the_output_folder_is_left_out_and_counted(
     monkeypatch.chdir(tree(tmp_path, "in/x.jpg", "in/masks/x.png", "in/masks/y.png", "in/masks/z/z.png", "one.png"))
     found = search([Path("in/masks/x.png"), Path("in/masks/y.png"), Path("in")], Path("in/masks"))
     assert (names(found.images), found.passed_over) == (["x"], {"in the output folder": 2})
-    with pytest.raises(InputError, match=r"no images in one\.png.*; left out 1 that .*: 1 in the output folder"):
+    with pytest.raises(InputError, match=r"no images in one\.png.*; not read: 1 in the output folder"):
         search([Path("one.png")], Path())
 
 
@@ -627,6 +627,14 @@ def test_two_links_to_one_folder_are_two_folders(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / "in" / name).symlink_to(tmp_path / "elsewhere")
     assert names(find_images([tmp_path / "in"])) == ["a/x", "b/x", "z"]
+
+
+def test_a_link_into_the_folder_itself_gives_no_image_twice(tmp_path: Path) -> None:
+    """Only what is hidden there has no name of its own."""
+    tree(tmp_path, "in/run2/x.jpg", "in/.store/y.jpg")
+    (tmp_path / "in/latest").symlink_to("run2")
+    (tmp_path / "in/stored").symlink_to(".store")
+    assert names(find_images([tmp_path / "in"])) == ["run2/x", "stored/y"]
 
 
 def test_folders_that_link_to_each_other_come_to_an_end(tmp_path: Path) -> None:

@@ -76,6 +76,7 @@ def test_other_numbers_are_cut_at_their_quartiles_which_belong_to_the_band_above
             ["below 24000003", "24000003 to 24000005", "24000005 to 24000007", "24000007 or more"],
         ),
         ([0] * 20 + list(range(1, 9)), ["0 to 1.25", "1.25 or more"]),
+        (range(1000, 10000, 1000), ["below 3000", "3000 to 5000", "5000 to 7000", "7000 or more"]),
     ],
 )
 def test_a_border_has_the_digits_that_it_takes_to_cut_at_the_quartile(values: Sequence[int], groups: list[str]) -> None:

@@ -312,6 +312,9 @@ def test_an_image_does_not_take_the_mask_of_another_of_its_number(engine: Engine
         assert contents(out) == before
     assert segment("ISIC_0000001.jpg") == SKIPPED
     assert segment("ISIC_0000002_downsampled.jpg") == OK
+    (out / "ISIC_0000001_segmentation.png").unlink()
+    assert segment("ISIC_0000001_downsampled.jpg") == OK
+    assert list(rows_of(out)) == ["ISIC_0000001_downsampled.jpg", "ISIC_0000002_downsampled.jpg"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="on Windows, making a link takes a right")

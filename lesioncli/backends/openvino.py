@@ -25,7 +25,7 @@ import openvino  # noqa: E402
 NAME = "openvino"
 VERSION = openvino.__version__
 PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
-# So many of an encoder's convolutions, its first, stay in fp32 in a bf16 engine: there lesion and skin are large
+# What lies within so many convolutions of the picture stays in fp32 in a bf16 engine: there lesion and skin are large
 # numbers that differ little, and there bf16 does nearly all of its harm. With 18, both shipped models pass the gate
 # with room to spare (docs/experiments.md).
 EXACT_CONVOLUTIONS = 18
@@ -64,7 +64,7 @@ def compile_to_files(onnx: Path, xml: Path) -> None:
     """Write the graph as OpenVINO's own files: `xml` and, beside it, the weights as .bin.
 
     What is dynamic in the graph stays so; the engine fixes its shapes when it is loaded. The first operations are
-    marked: they stay in fp32 in a bf16 engine, too.
+    marked: they stay in fp32 in a bf16 engine, too. OpenVINO forgets the mark of divisions and subtractions.
     """
     with _named_errors(f"{onnx}: cannot be compiled"):
         graph = openvino.Core().read_model(onnx)
@@ -73,7 +73,10 @@ def compile_to_files(onnx: Path, xml: Path) -> None:
 
 
 def _first_operations(graph: openvino.Model) -> set[str]:
-    """Names of the operations that the picture reaches through no more than EXACT_CONVOLUTIONS."""
+    """Names of the operations that the picture reaches through no more than EXACT_CONVOLUTIONS.
+
+    None where no convolution comes after: the whole graph would be exact, and an engine called bf16 be fp32.
+    """
     passed: dict[str, int] = {}  # convolutions on the longest way from the picture
     for operation in graph.get_ordered_ops():
         name, kind = operation.get_friendly_name(), operation.get_type_name()
@@ -84,6 +87,8 @@ def _first_operations(graph: openvino.Model) -> set[str]:
         elif ways and kind != "ShapeOf":  # a size is the same in every precision
             # A part cut out of the picture, by products with what was found in it, is again the picture of an encoder.
             passed[name] = min(ways) if kind == "MatMul" else max(ways) + (kind in CONVOLUTIONS)
+    if max(passed.values()) <= EXACT_CONVOLUTIONS:
+        return set()
     return {name for name, convolutions in passed.items() if convolutions <= EXACT_CONVOLUTIONS}
 
 

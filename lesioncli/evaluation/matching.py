@@ -1,6 +1,7 @@
 """Which predicted mask, and which row of scores, belongs to which image of the truth."""
 
 from collections.abc import Collection, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,12 +69,16 @@ def _match_predictions(
 ) -> dict[str, tuple[str, ...]]:
     """For each truth the masks and failed images that it may mean.
 
-    A failed image has no mask: where nothing has the truth's name, it goes by the one that `segment --isic` would give.
+    A failed image has no mask: where nothing has the truth's name, and no truth its own, it goes by the one that
+    `segment --isic` would give.
     """
-    by_id = {named_by_id(name): name for name in failures}
-    failed = match(truths, by_id, rules)
     named = match(truths, {*masks, *failures}, rules)
-    return {name: named[name] or tuple(by_id[each] for each in failed[name]) for name in truths}
+    nameless = set(failures) - {each for matches in named.values() for each in matches}
+    by_id: dict[str, list[str]] = {}
+    for name in sorted(nameless):
+        by_id.setdefault(named_by_id(name), []).append(name)
+    failed = match(truths, by_id, rules)
+    return {name: named[name] or tuple(chain(*(by_id[each] for each in failed[name]))) for name in truths}
 
 
 def _only(matches: tuple[str, ...]) -> str:

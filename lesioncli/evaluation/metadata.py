@@ -119,8 +119,9 @@ def _quartiles(column: str, numbers: Mapping[str, float], texts: Mapping[str, st
 
 def _rounded(border: float, values: NDArray[np.float64]) -> str:
     """A border in three digits, or in as many more as it takes to cut the values where it does itself."""
-    rounded = (f"{border:.{digits}g}" for digits in range(3, 18))  # 17 digits are every float itself
-    return next(text for text in rounded if np.array_equal(values < float(text), values < border))
+    rounded = (float(f"{border:.{digits}g}") for digits in range(3, 18))  # 17 digits are every float itself
+    least = next(each for each in rounded if np.array_equal(values < each, values < border))
+    return np.format_float_positional(least, trim="-")
 
 
 def _banded(

@@ -149,13 +149,13 @@ def search(sources: Sequence[Path], exclude: Path | None = None) -> Found:
 
 
 def passed_over_in_words(passed_over: Mapping[str, int]) -> str:
-    """As in "left out 5 that are no photographs lesioncli reads: 3 .gif, 2 without suffix"; "" where there is none."""
+    """As in "not read: 3 .gif, 2 without suffix"; "" where there is none."""
     if not passed_over:
         return ""
     kinds = [f"{count} {kind}" for kind, count in passed_over.items()]
     more = [f"and {len(kinds) - SHOWN_KINDS} more kinds"] if len(kinds) > SHOWN_KINDS else []
     listed = ", ".join([*kinds[:SHOWN_KINDS], *more])
-    return f"left out {sum(passed_over.values())} that are no photographs lesioncli reads: {listed}"
+    return f"not read: {listed}"
 
 
 def file_bytes(path: Path) -> int | None:

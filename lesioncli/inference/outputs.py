@@ -193,7 +193,8 @@ class RunFolder:
         """InputError where the mask that an image would get by its number is that of an image by another name."""
         for image in (image for image in images if image.mask):
             row = self._row_of(image)
-            if row and row["status"] == OK and without_suffix(row["image"]) != without_suffix(image_name(image)):
+            is_other = row and row["status"] == OK and without_suffix(row["image"]) != without_suffix(image_name(image))
+            if is_other and mask_path(self.folder, image).is_file():
                 raise InputError(
                     f"{self.folder}: the mask {image.mask_name} is of {row['image']}, and {image.path} would take its"
                     " place; choose another --out, or --overwrite to start anew"
@@ -281,10 +282,10 @@ def _below(folder: Path, name: str) -> Path | None:
 
     A table may come from anybody, and what it names is to be removed.
     """
-    path, real = folder / name, Path(os.path.realpath(folder))
+    path = folder / name
     if not os.path.isfile(path) or os.path.islink(path):  # noqa: PTH113, PTH114 - pathlib raises where no name can be so
         return None
-    here = Path(os.path.realpath(path))
+    real, here = Path(os.path.realpath(folder)), Path(os.path.realpath(path))
     return path if here.is_relative_to(real) and here == real / name else None
 
 

@@ -89,7 +89,8 @@ def segmenting(images: "Sequence[ImageFile]", show: bool) -> Iterator[Callable[[
                 return
             failures += 1
             if failures <= SHOWN_FAILURES:
-                err.print(f"[red]failed:[/] {plain(outcome.image.path)}: {outcome.stage}: {plain(outcome.reason)}")
+                what = f"{plain(outcome.image.path)}: {outcome.stage}: {plain(outcome.reason)}"
+                err.print(f"[red]failed:[/] {what}", soft_wrap=True)
 
         yield tell
     if failures > SHOWN_FAILURES:

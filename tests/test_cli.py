@@ -18,7 +18,7 @@ import tifffile
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from lesioncli import __version__
+from lesioncli import __version__, render
 from lesioncli.backends.choose import SHIPPED_MODEL, shipped_onnx
 from lesioncli.backends.openvino import read_spec
 from lesioncli.cli import app
@@ -91,7 +91,8 @@ def test_segment_without_a_place_for_its_engine_says_what_helps(
     assert f"build-engine --out DIR, then this command with --engine DIR/{SHIPPED_MODEL}.openvino.json" in done.stderr
 
 
-def test_one_bad_image_of_each_kind(here: Path) -> None:
+def test_one_bad_image_of_each_kind(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(render.err, "width", 40)
     images = here / "images"
     draw(images / "good.jpg", 1)
     whole = draw(images / "sub" / "cut.jpg", 2)
@@ -113,8 +114,8 @@ def test_one_bad_image_of_each_kind(here: Path) -> None:
     assert rows["deep.tif"]["note"] == "16-bit scaled to 8"
     assert "truncated" in rows["sub/cut.jpg"]["reason"]
     assert "empty" in rows["empty.png"]["reason"]
-    for name in ("empty.png", "cut.jpg", "text.jpg"):
-        assert name in done.stderr
+    for name in ("empty.png", "sub/cut.jpg", "text.jpg"):
+        assert f"failed: {images / name}: decode: " in done.stderr, "a path that is broken over two lines is no path"
     assert "2 ok, 3 failed" in done.stdout
     assert {path.name for path in (here / "masks").rglob("*.png")} == {"good.png", "deep.png"}
 

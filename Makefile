@@ -29,7 +29,7 @@ test: .venv/dev $(STANDIN) $(if $(shell $(PYTHON313) --version 2>/dev/null),$(OF
 
 test-gpu: .venv/dev ## On a machine with an NVIDIA GPU: test on it, and print figures; GPU_EXTRA=cuda,rtx for TensorRT for RTX
 	$(PIP) --editable '.[dev,$(GPU_EXTRA)]'
-	$(BIN)/python -m pytest -m gpu -s tests/test_gpu.py
+	$(BIN)/python -m pytest -m gpu -s tests/gpu
 
 lint: .venv/dev ## Check style and formatting
 	$(BIN)/ruff check .
@@ -41,10 +41,10 @@ type: .venv/dev ## Check types
 check: lint type test ## What CI runs
 
 bench: .venv/base ## Measure segment against its bound; IMAGES=folder for your own pictures
-	$(BIN)/python tests/bench_segment.py $(IMAGES)
+	$(BIN)/python benchmarks/segment_speed.py $(IMAGES)
 
 bench-evaluate: .venv/base $(OFFICIAL) ## Measure evaluate against the official ISIC scorer
-	$(BIN)/python tests/bench_evaluate.py .venv/official/bin/python
+	$(BIN)/python benchmarks/evaluate_speed.py .venv/official/bin/python
 
 clean: ## Remove what was made, .venv included
 	rm -rf .venv demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -59,13 +59,13 @@ clean: ## Remove what was made, .venv included
 .venv/dev: pyproject.toml | .venv/bin/python
 	$(PIP) $(TORCH)
 	$(PIP) --editable '.[dev]'
-ifeq ($(shell uname -sm),Linux x86_64) # where tests/test_bindings.py asks for them
+ifeq ($(shell uname -sm),Linux x86_64) # where tests/unit/backends/test_bindings.py asks for them
 	for version in 10.16 11.4; do $(PIP) --no-deps --upgrade --target .venv/tensorrt-$$version "tensorrt-cu13-bindings==$$version.*" || exit 1; done
 endif
 	@touch $@ .venv/base
 
-.venv/pycuda: tests/standin/install.py | .venv/dev
-	cd tests && ../$(BIN)/python -m standin.install
+.venv/pycuda: tests/cuda_standin/install.py | .venv/dev
+	cd tests && ../$(BIN)/python -m cuda_standin.install
 	@touch $@
 
 # An environment of its own; with numpy 2.5 it fails on more than 100 images.

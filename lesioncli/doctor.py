@@ -8,8 +8,8 @@ from pathlib import Path
 
 from lesioncli import __version__
 from lesioncli.backends.base import Manifest
-from lesioncli.backends.choose import choose_backend, find_engine, list_engines, shipped_onnx
-from lesioncli.backends.driver import find_gpus
+from lesioncli.backends.registry import choose_backend, find_engine, list_engines, shipped_onnx
+from lesioncli.backends.tensorrt.driver import find_gpus
 from lesioncli.errors import LesionError, install_command
 
 EXTRAS = ("", "train", "report", "xlsx", "rtx", "tensorrt", "cuda")  # "" is what every command needs

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from lesioncli.backends.build import Reference
-from lesioncli.backends.choose import shipped_onnx
+from lesioncli.backends.registry import shipped_onnx
 from lesioncli.errors import InputError, MissingPackageError
 from lesioncli.training.recipe import EngineSettings, find_recipe, load_recipe
 

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from lesioncli.backends import openvino
 from lesioncli.backends.base import Batch, Engine, Manifest, UInt8
-from lesioncli.backends.choose import manifest_path
+from lesioncli.backends.registry import manifest_path
 from lesioncli.errors import EngineError, InputError
-from lesioncli.evaluation import metrics
+from lesioncli.evaluation.metrics import pixels as metrics
 from lesioncli.files import sha256_of
-from lesioncli.inference.geometry import to_network
+from lesioncli.images.geometry import to_network
 
 MIN_MASK_JACCARD = 0.99
 MAX_SCORE_DIFFERENCE = 0.02

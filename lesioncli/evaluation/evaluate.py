@@ -11,21 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesioncli.errors import InputError
-from lesioncli.evaluation.bootstrap import (
-    AUC_MEAN,
-    Drawing,
-    auc,
-    bootstrap_aucs,
-    bootstrap_means,
-    means,
-    percentile_interval,
+from lesioncli.evaluation.cases import CaseResult, Judged, Masks, Progress, Scored, judge, masks_of
+from lesioncli.evaluation.metrics.pixels import Counts
+from lesioncli.evaluation.metrics.scores import (
+    POSITIVE_ABOVE,
+    bootstrap_metrics,
+    class_metrics,
+    confusion_matrix,
+    count_scores,
 )
-from lesioncli.evaluation.compare import Comparison, compare
-from lesioncli.evaluation.groups import Group, split
-from lesioncli.evaluation.judge import CaseResult, Judged, Masks, Progress, Scored, judge, masks_of
-from lesioncli.evaluation.matching import by_image, match
-from lesioncli.evaluation.metadata import LESION_SIZE, MISSING, cut, find_texts, texts_of
-from lesioncli.evaluation.metrics import Counts
 from lesioncli.evaluation.notes import notes_on_intervals, notes_on_scores
 from lesioncli.evaluation.protocols import (
     PROTOCOLS,
@@ -37,14 +31,20 @@ from lesioncli.evaluation.protocols import (
     score_document,
     score_intervals,
 )
-from lesioncli.evaluation.readers import Truth, read_truth
-from lesioncli.evaluation.scores import (
-    POSITIVE_ABOVE,
-    bootstrap_metrics,
-    class_metrics,
-    confusion_matrix,
-    count_scores,
+from lesioncli.evaluation.reading.ground_truth import Truth, read_truth
+from lesioncli.evaluation.reading.matching import by_image, match
+from lesioncli.evaluation.reading.metadata import LESION_SIZE, MISSING, cut, find_texts, texts_of
+from lesioncli.evaluation.statistics.bootstrap import (
+    AUC_MEAN,
+    Drawing,
+    auc,
+    bootstrap_aucs,
+    bootstrap_means,
+    means,
+    percentile_interval,
 )
+from lesioncli.evaluation.statistics.comparison import Comparison, compare
+from lesioncli.evaluation.statistics.groups import Group, split
 from lesioncli.spec import CLASSES
 
 

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from lesioncli.evaluation.bootstrap import Drawing
-from lesioncli.evaluation.compare import Comparison
-from lesioncli.evaluation.groups import LEAST_IMAGES
-from lesioncli.evaluation.judge import Masks, Scored
+from lesioncli.evaluation.cases import Masks, Scored
 from lesioncli.evaluation.protocols import PROTOCOLS, Protocol, exceeding, lacking
-from lesioncli.evaluation.tables import Labels
+from lesioncli.evaluation.reading.tables import Labels
+from lesioncli.evaluation.statistics.bootstrap import Drawing
+from lesioncli.evaluation.statistics.comparison import Comparison
+from lesioncli.evaluation.statistics.groups import LEAST_IMAGES
 
 
 def notes_on_scores(labels: Labels, scored: Scored, protocol: str) -> tuple[str, ...]:

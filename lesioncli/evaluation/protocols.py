@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lesioncli.evaluation.bootstrap import Draws, percentile_interval, resamples
-from lesioncli.evaluation.scores import COUNT_METRICS, balanced_accuracy, bootstrap_metrics, class_metrics
-from lesioncli.evaluation.tables import column_key
+from lesioncli.evaluation.metrics.scores import COUNT_METRICS, balanced_accuracy, bootstrap_metrics, class_metrics
+from lesioncli.evaluation.reading.tables import column_key
+from lesioncli.evaluation.statistics.bootstrap import Draws, percentile_interval, resamples
 from lesioncli.isic import find_id
 from lesioncli.spec import CLASSES
 

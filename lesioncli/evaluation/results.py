@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from lesioncli.errors import InputError
-from lesioncli.evaluation.compare import Comparison
 from lesioncli.evaluation.evaluate import Evaluation
-from lesioncli.evaluation.metrics import PIXEL_METRICS
-from lesioncli.evaluation.tables import read_header
+from lesioncli.evaluation.metrics.pixels import PIXEL_METRICS
+from lesioncli.evaluation.reading.tables import read_header
+from lesioncli.evaluation.statistics.comparison import Comparison
 from lesioncli.files import written_as_asked
 
 FIRST_COLUMNS = ("image", *PIXEL_METRICS)

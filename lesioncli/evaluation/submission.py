@@ -12,9 +12,9 @@ import numpy as np
 
 from lesioncli import isic
 from lesioncli.errors import ImageError, InputError
-from lesioncli.evaluation.judge import OVERLAYS, SCORES
-from lesioncli.evaluation.masks import find_masks, read_mask
-from lesioncli.evaluation.tables import ScoreRow, read_scores
+from lesioncli.evaluation.cases import OVERLAYS, SCORES
+from lesioncli.evaluation.reading.masks import find_masks, read_mask
+from lesioncli.evaluation.reading.tables import ScoreRow, read_scores
 from lesioncli.files import written_as_asked
 
 Value = TypeVar("Value")

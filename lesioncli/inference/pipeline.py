@@ -22,10 +22,10 @@ import numpy as np
 from lesioncli.backends.base import Batch, Engine, Prediction, UInt8
 from lesioncli.cores import count_cores
 from lesioncli.errors import EngineError, ImageError
-from lesioncli.inference.geometry import to_full_size
-from lesioncli.inference.images import Decoded, ImageFile, decode, file_bytes
-from lesioncli.inference.masks import cut_at, expected_jaccard, largest_region
-from lesioncli.inference.outputs import (
+from lesioncli.images.files import Decoded, ImageFile, decode, file_bytes
+from lesioncli.images.geometry import to_full_size
+from lesioncli.inference.postprocess import cut_at, expected_jaccard, largest_region
+from lesioncli.inference.results import (
     FAILED,
     OK,
     SKIPPED,
@@ -37,7 +37,7 @@ from lesioncli.inference.outputs import (
     write_picture,
 )
 from lesioncli.inference.trace import Trace
-from lesioncli.inference.views import PROCEDURES
+from lesioncli.inference.tta import PROCEDURES
 
 OVERLAY_SIDE_PX = 1024
 OVERLAY_COLOUR = (255, 230, 0)

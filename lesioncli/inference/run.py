@@ -17,10 +17,10 @@ from typing import Any
 from lesioncli import __version__
 from lesioncli.backends.base import Engine
 from lesioncli.errors import ImageError, InputError
-from lesioncli.inference.geometry import UInt8
-from lesioncli.inference.images import ImageFile, decode
-from lesioncli.inference.outputs import FAILED, OK, SKIPPED, Outcome, RunFolder, read_run
+from lesioncli.images.files import ImageFile, decode
+from lesioncli.images.geometry import UInt8
 from lesioncli.inference.pipeline import Options, segment
+from lesioncli.inference.results import FAILED, OK, SKIPPED, Outcome, RunFolder, read_run
 
 LOOK_FIRST = 5
 MOST_TRIES = 8  # files that are tried for each picture that the gate wants

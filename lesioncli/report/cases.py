@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from lesioncli.errors import InputError
+from lesioncli.evaluation.cases import OVERLAYS, SCORES, CaseResult
 from lesioncli.evaluation.evaluate import Evaluation
-from lesioncli.evaluation.judge import OVERLAYS, SCORES, CaseResult
-from lesioncli.evaluation.masks import bare_stem, find_masks
-from lesioncli.evaluation.tables import column_key, read_header, read_rows
+from lesioncli.evaluation.reading.masks import bare_stem, find_masks
+from lesioncli.evaluation.reading.tables import column_key, read_header, read_rows
 from lesioncli.files import printable
-from lesioncli.inference.images import find_images
-from lesioncli.inference.outputs import ABOUT, FAILED, image_name, read_run, without_suffix
+from lesioncli.images.files import find_images
+from lesioncli.inference.results import ABOUT, FAILED, image_name, read_run, without_suffix
 from lesioncli.isic import named_by_id
 
 AREA, CONFIDENCE = "lesion_area_fraction", "confidence"

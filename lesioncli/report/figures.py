@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lesioncli.evaluation import groups
-from lesioncli.evaluation.bootstrap import AUC_MEAN
+from lesioncli.evaluation.cases import Scored
 from lesioncli.evaluation.evaluate import Evaluation, Matrix
-from lesioncli.evaluation.judge import Scored
-from lesioncli.evaluation.metrics import THRESHOLD_JACCARD
-from lesioncli.evaluation.scores import CALIBRATION_BINS, calibration_bins, roc
+from lesioncli.evaluation.metrics.pixels import THRESHOLD_JACCARD
+from lesioncli.evaluation.metrics.scores import CALIBRATION_BINS, calibration_bins, roc
+from lesioncli.evaluation.statistics import groups
+from lesioncli.evaluation.statistics.bootstrap import AUC_MEAN
 from lesioncli.report import plots as draw
 from lesioncli.report.cases import AREA, CONFIDENCE, Case
 

@@ -18,10 +18,10 @@ from typing import Any
 from lesioncli import __version__
 from lesioncli.errors import InputError, MissingPackageError
 from lesioncli.evaluation.evaluate import Evaluation
+from lesioncli.evaluation.metrics.scores import POSITIVE_ABOVE
 from lesioncli.evaluation.protocols import PROTOCOLS
-from lesioncli.evaluation.scores import POSITIVE_ABOVE
 from lesioncli.files import printable, written_as_asked
-from lesioncli.inference.outputs import FAILED, read_run
+from lesioncli.inference.results import FAILED, read_run
 from lesioncli.report.cases import (
     AREA,
     CONFIDENCE,

@@ -14,10 +14,10 @@ from PIL import Image
 
 from lesioncli.cores import count_cores
 from lesioncli.errors import ImageError
-from lesioncli.evaluation.masks import Role, read_mask
-from lesioncli.inference.geometry import to_upright
-from lesioncli.inference.images import Decoded, decode
-from lesioncli.inference.outputs import FAILED
+from lesioncli.evaluation.reading.masks import Role, read_mask
+from lesioncli.images.files import Decoded, decode
+from lesioncli.images.geometry import to_upright
+from lesioncli.inference.results import FAILED
 from lesioncli.report.cases import Case
 
 SIDE_PX = 512  # longer side. A WebP of it has 10 KB on average, a JPEG that looks the same 18

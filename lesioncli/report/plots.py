@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesioncli.errors import MissingPackageError
-from lesioncli.evaluation.metrics import THRESHOLD_JACCARD
-from lesioncli.evaluation.scores import CALIBRATION_BINS, Bins, Roc
+from lesioncli.evaluation.metrics.pixels import THRESHOLD_JACCARD
+from lesioncli.evaluation.metrics.scores import CALIBRATION_BINS, Bins, Roc
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lesioncli.inference.geometry import KERNELS, UInt8, to_network
+from lesioncli.images.geometry import KERNELS, UInt8, to_network
 from lesioncli.training.recipe import AugmentSettings
 
 Rng = np.random.Generator

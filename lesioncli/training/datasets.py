@@ -18,10 +18,10 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from lesioncli.errors import ImageError, InputError
-from lesioncli.evaluation import masks as true_masks
-from lesioncli.evaluation.tables import read_columns
-from lesioncli.inference.geometry import UInt8, to_network, to_upright
-from lesioncli.inference.images import SUFFIXES, Decoded, decode
+from lesioncli.evaluation.reading import masks as true_masks
+from lesioncli.evaluation.reading.tables import read_columns
+from lesioncli.images.files import SUFFIXES, Decoded, decode
+from lesioncli.images.geometry import UInt8, to_network, to_upright
 from lesioncli.training.augment import augment
 from lesioncli.training.recipe import AugmentSettings
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from lesioncli.files import written_whole
-from lesioncli.inference.geometry import UInt8
+from lesioncli.images.geometry import UInt8
 from lesioncli.models.mbdcnn import MBDCNN
 from lesioncli.models.multitask import Multitask
 from lesioncli.spec import METADATA_KEY, ModelSpec

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lesioncli.evaluation import metrics
-from lesioncli.evaluation.bootstrap import auc
-from lesioncli.inference.geometry import to_full_size, to_network
+from lesioncli.evaluation.metrics import pixels as metrics
+from lesioncli.evaluation.statistics.bootstrap import auc
+from lesioncli.images.geometry import to_full_size, to_network
 from lesioncli.spec import CLASSES, ModelSpec
 from lesioncli.training.datasets import LABELS, Sample, read_mask_of, read_picture
 from lesioncli.training.stages import StageNetwork

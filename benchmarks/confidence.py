@@ -1,0 +1,65 @@
+"""How well the columns of scores.csv that promise a good mask find the poor ones. Figures for the model cards.
+
+    lesioncli segment ./images --out masks/ && lesioncli evaluate --gt ./labels
+    python tests/measure_confidence.py masks/
+
+Intervals are 95 % percentile bootstraps over images.
+"""
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas
+from numpy.typing import NDArray
+
+from lesioncli.evaluation.metrics import pixels as metrics
+from lesioncli.evaluation.statistics import bootstrap
+
+Values = NDArray[np.float64]
+SEED = 0
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    scores = pandas.read_csv(folder / "scores.csv").set_index("mask")
+    cases = pandas.read_csv(folder / "evaluation.csv").dropna(subset="jaccard")
+    rows = scores.loc[[f"{name}.png" for name in cases["image"]]]
+    signs = {name: rows[name].to_numpy() for name in ("confidence", "agreement") if name in rows}
+    report_signs(cases["jaccard"].to_numpy(), signs)
+
+
+def report_signs(jaccard: Values, signs: Mapping[str, Values]) -> None:
+    """Print how each sign (N,) ranks with the true Jaccard (N,), and how it finds those that 2018 counted as failed."""
+    is_poor = (jaccard < metrics.THRESHOLD_JACCARD).astype(np.float64)
+    print(f"  {is_poor.sum():.0f} of {len(jaccard)} masks are below {metrics.THRESHOLD_JACCARD}")
+    for name, sign in signs.items():
+        finds, ranks = interval(auc, is_poor, -sign), interval(_spearman, sign, jaccard)
+        print(f"  {name}: Spearman with the true Jaccard {ranks}; AUC for finding poor masks {finds}")
+
+
+def mean(values: Values) -> float:
+    return float(values.mean())
+
+
+def auc(positive: Values, scores: Values) -> float:
+    return bootstrap.auc(positive > 0.5, scores)
+
+
+def _spearman(a: Values, b: Values) -> float:
+    return float(np.corrcoef(pandas.Series(a).rank(), pandas.Series(b).rank())[0, 1])
+
+
+def interval(figure: Callable[..., float], *columns: Values) -> str:
+    rng = np.random.default_rng(SEED)
+    draws = (rng.integers(len(columns[0]), size=len(columns[0])) for _ in range(bootstrap.RESAMPLES))
+    values = np.array([figure(*(each[drawn] for each in columns)) for drawn in draws])
+    if np.isnan(values).all():
+        return "undefined"
+    low, high = bootstrap.percentile_interval(values)
+    return f"{figure(*columns):.4f} ({low:.4f} to {high:.4f})"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""How steady a model's masks are when something else reduced the picture. Figures for the model card.
+
+    python tests/measure_agreement.py MANIFEST IMAGES [IMAGES...]
+
+Every picture goes through the engine reduced by Pillow's antialiased bilinear kernel (what lesioncli uses), Pillow's
+box and opencv's area kernel, and decoded in full instead of scaled. Printed is the mean Jaccard of the masks (their
+largest regions) at the network's size, the 5th percentile and the worst, for each pair.
+"""
+
+import sys
+from itertools import combinations
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps
+
+from lesioncli.backends.build import run_all
+from lesioncli.backends.registry import open_engine
+from lesioncli.evaluation.metrics import pixels as metrics
+from lesioncli.images.files import decode, find_images
+from lesioncli.images.geometry import UInt8, to_network
+from lesioncli.inference.postprocess import largest_region
+
+
+def main() -> None:
+    manifest, *folders = map(Path, sys.argv[1:])
+    with open_engine(manifest) as engine:
+        height, width = engine.spec.height, engine.spec.width
+    paths = [each.path for folder in folders for each in find_images([folder])]
+    reduced: dict[str, list[UInt8]] = {name: [] for name in ("bilinear", "box", "opencv area", "full decoding")}
+    for path in paths:
+        scaled = decode(path, (height, width)).rgb
+        full = np.asarray(ImageOps.exif_transpose(Image.open(path)).convert("RGB"))
+        reduced["bilinear"].append(to_network(scaled, height, width))
+        reduced["box"].append(to_network(scaled, height, width, "box"))
+        area = cv2.resize(scaled, (width, height), interpolation=cv2.INTER_AREA)
+        reduced["opencv area"].append(np.asarray(area, np.uint8))
+        reduced["full decoding"].append(to_network(full, height, width))
+    masks = {
+        name: np.stack([largest_region(each > 127)[0] for each in run_all(open_engine(manifest), pictures)[0]])
+        for name, pictures in reduced.items()
+    }
+    print(f"{len(paths)} pictures, {manifest}")
+    for one, other in combinations(masks, 2):
+        pairs = zip(masks[one], masks[other], strict=True)
+        agreement = np.array([metrics.jaccard(metrics.count(a, b)) for a, b in pairs])
+        low, worst = np.percentile(agreement, 5), agreement.min()
+        print(f"{one:>12} - {other:13} mean {agreement.mean():.4f}  5th percentile {low:.3f}  worst {worst:.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""How near `segment` comes to what the processor allows. Run it with `make bench`, on an otherwise idle machine.
+
+    python tests/bench_segment.py [FOLDER_OF_IMAGES]
+
+Each stage is timed alone, in CPU seconds an image: decoding (with the reduction to the network's size), network,
+writing (growing, cutting, PNG). The bound is cores / their sum, as if nothing else cost anything. The whole run is
+timed by the clock, several times, in the same process, and the best and the median are set against the bound.
+"""
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TypeVar
+
+import cv2
+import numpy as np
+
+from lesioncli.backends.build import build, run_all
+from lesioncli.backends.registry import open_engine, shipped_onnx
+from lesioncli.cores import count_cores
+from lesioncli.demo.draw import draw_case, write_demo
+from lesioncli.images.files import ImageFile, decode, find_images
+from lesioncli.images.geometry import to_full_size, to_network
+from lesioncli.inference.pipeline import Options
+from lesioncli.inference.results import write_mask
+from lesioncli.inference.run import run
+
+Result = TypeVar("Result")
+
+ROUNDS = 5
+LEAST_IMAGES = 150  # fewer are repeated, so that starting and ending weigh little
+
+
+def main() -> None:
+    with TemporaryDirectory() as work:
+        folder = Path(sys.argv[1]) if len(sys.argv) > 1 else _drawn(Path(work))
+        found = find_images([folder])
+        images = [
+            ImageFile(each.path, f"{number}/{each.name}")
+            for number in range(-(-LEAST_IMAGES // len(found)))
+            for each in found
+        ]
+        pictures = [draw_case(seed, 256, 320).image for seed in range(32)]  # as build-engine does
+        manifest = build(shipped_onnx(), Path(work), pictures).path
+        _report(images, manifest, Path(work))
+
+
+def _report(images: list[ImageFile], manifest: Path, work: Path) -> None:
+    cv2.setNumThreads(1)
+    with open_engine(manifest) as engine:
+        size_hw = (engine.spec.height, engine.spec.width)
+        precision = engine.manifest.precision
+    decode_s, decoded = _cpu_seconds(lambda: [decode(each.path, size_hw) for each in images[:LEAST_IMAGES]])
+    reduce_s, inputs = _cpu_seconds(lambda: [to_network(each.rgb, *size_hw) for each in decoded])
+    network_s, (masks, _) = _cpu_seconds(lambda: run_all(open_engine(manifest, ahead_images=4), inputs))
+    load_s, _ = _cpu_seconds(lambda: open_engine(manifest, ahead_images=4).close())
+
+    def write() -> None:
+        for mask, each in zip(masks, decoded, strict=True):
+            full = to_full_size(mask, each.stored_hw, each.orientation)
+            write_mask(work / "one.png", np.asarray(cv2.threshold(full, 127, 255, cv2.THRESH_BINARY)[1], np.uint8))
+
+    write_s, _ = _cpu_seconds(write)
+    stages = {"decode": decode_s + reduce_s, "network": network_s - load_s, "write": write_s}
+    per_image = {name: seconds / len(inputs) for name, seconds in stages.items()}
+    bound = count_cores() / sum(per_image.values())
+    rates = [_rate(images, manifest, work / f"masks{number}") for number in range(ROUNDS)]
+    best, median = max(rates), statistics.median(rates)
+    print(f"{len(images)} images, {count_cores()} cores, {precision}")
+    print("CPU ms an image: " + ", ".join(f"{name} {1000 * value:.1f}" for name, value in per_image.items()))
+    print(f"bound {bound:.0f} images/s")
+    print(f"segment {median:.0f} images/s, {median / bound:.0%} of the bound (median of {ROUNDS})")
+    print(f"        {best:.0f} images/s, {best / bound:.0%} (best)")
+
+
+def _rate(images: list[ImageFile], manifest: Path, out: Path) -> float:
+    with open_engine(manifest, ahead_images=4) as engine:
+        return run(images, engine, out, Options()).images_per_second
+
+
+def _cpu_seconds(work: Callable[[], Result]) -> tuple[float, Result]:
+    started = time.process_time()
+    result = work()
+    return time.process_time() - started, result
+
+
+def _drawn(work: Path) -> Path:
+    write_demo(work / "drawn", count=30, height=768, width=1024)
+    return work / "drawn" / "images"
+
+
+if __name__ == "__main__":
+    main()

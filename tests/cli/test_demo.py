@@ -1,0 +1,151 @@
+"""The drawn pictures: what is promised about image, mask and label, and the files they become."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from lesioncli.demo.draw import DrawnCase, draw_case, write_demo
+from lesioncli.errors import InputError
+from lesioncli.spec import CLASSES
+
+HEIGHT, WIDTH = 240, 320
+
+
+@pytest.fixture(scope="module")
+def cases() -> list[DrawnCase]:
+    return [draw_case(seed, HEIGHT, WIDTH) for seed in range(30)]
+
+
+def read(path: Path) -> NDArray[np.uint8]:
+    with Image.open(path) as picture:
+        return np.asarray(picture)
+
+
+def test_a_seed_always_draws_the_same_case() -> None:
+    first, again = draw_case(7, HEIGHT, WIDTH), draw_case(7, HEIGHT, WIDTH)
+    assert np.array_equal(first.image, again.image)
+    assert np.array_equal(first.mask, again.mask)
+    assert first.label == again.label
+
+
+def test_every_seed_draws_another_case(cases: list[DrawnCase]) -> None:
+    assert len({case.image.tobytes() for case in cases}) == len(cases)
+    assert len({case.mask.tobytes() for case in cases}) == len(cases)
+
+
+@pytest.mark.parametrize(("height", "width"), [(480, 640), (200, 120), (64, 64)])
+def test_any_size_is_rgb_with_a_mask_of_its_size(height: int, width: int) -> None:
+    case = draw_case(1, height, width)
+    assert case.image.shape == (height, width, 3)
+    assert case.image.dtype == np.uint8
+    assert case.mask.shape == (height, width)
+    assert case.mask.dtype == np.bool_
+
+
+def test_default_size_is_480_by_640() -> None:
+    assert draw_case(0).image.shape == (480, 640, 3)
+
+
+def test_three_consecutive_seeds_give_the_three_classes(cases: list[DrawnCase]) -> None:
+    assert [case.label for case in cases[3:6]] == list(CLASSES)
+
+
+def test_lesions_cover_5_to_45_percent_and_differ_in_size(cases: list[DrawnCase]) -> None:
+    shares = [case.mask.mean() for case in cases]
+    assert min(shares) > 0.05
+    assert max(shares) < 0.45
+    assert max(shares) > 2 * min(shares)
+
+
+def test_a_mask_is_one_region_without_holes(cases: list[DrawnCase]) -> None:
+    # A second region or a hole would each be a second contour.
+    for case in cases:
+        contours, _ = cv2.findContours(case.mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        assert len(contours) == 1
+
+
+def test_a_lesion_is_darker_than_the_skin_around_it(cases: list[DrawnCase]) -> None:
+    for case in cases:
+        grey = case.image.mean(-1)
+        near = cv2.dilate(case.mask.astype(np.uint8), np.ones((21, 21), np.uint8)) > 0
+        skin = near & ~case.mask & (grey > 60)  # below 60: the dark corners
+        assert grey[case.mask].mean() < grey[skin].mean() - 5
+
+
+def test_the_brightness_step_lies_on_the_contour_of_the_mask(cases: list[DrawnCase]) -> None:
+    # Half of the fall from skin to lesion happens outside the contour, half inside. A mask 3 pixels too wide gives
+    # .87, one 3 pixels too narrow .23.
+    outside, at, inside = np.mean([_grey_around_contour(case) for case in cases if case.label != "melanoma"], 0)
+    assert 0.3 < (at - inside) / (outside - inside) < 0.7
+
+
+def _grey_around_contour(case: DrawnCase, apart_px: int = 8) -> tuple[float, float, float]:
+    """Mean grey 8 pixels outside, on, and 8 pixels inside the contour of a mask."""
+    grey, mask = case.image.mean(-1), case.mask.astype(np.uint8)
+    depth = cv2.distanceTransform(mask, cv2.DIST_L2, 5) - cv2.distanceTransform(1 - mask, cv2.DIST_L2, 5)
+    outside, at, inside = (float(grey[np.abs(depth - d) <= 1].mean()) for d in (-apart_px, 0, apart_px))
+    return outside, at, inside
+
+
+def test_pictures_have_the_colours_of_skin(cases: list[DrawnCase]) -> None:
+    # ISIC 2017: the median over pictures of the skin's median is (190, 160, 153).
+    skin = np.median([np.median(case.image[~case.mask], 0) for case in cases], 0)
+    assert np.abs(skin - (190, 160, 153)).max() < 25
+    assert skin[0] > skin[1] > skin[2]
+
+
+def test_written_folder_reads_back_as_drawn(tmp_path: Path) -> None:
+    write_demo(tmp_path / "demo", count=4, seed=10, height=HEIGHT, width=WIDTH)
+    stems = [f"demo_{number:04d}" for number in (11, 12, 13, 14)]
+    images, labels = tmp_path / "demo" / "images", tmp_path / "demo" / "labels"
+    assert sorted(path.name for path in images.iterdir()) == [f"{stem}.jpg" for stem in stems]
+    masks = [f"{stem}_segmentation.png" for stem in stems]
+    assert sorted(path.name for path in labels.iterdir()) == [*masks, "labels.csv"]
+
+    for seed, stem in enumerate(stems, start=10):
+        case = draw_case(seed, HEIGHT, WIDTH)
+        assert np.array_equal(read(labels / f"{stem}_segmentation.png"), case.mask * np.uint8(255))
+        error = read(images / f"{stem}.jpg").astype(float) - case.image
+        assert np.abs(error).mean() < 4  # what JPEG at quality 92 costs
+
+
+def test_label_table_has_one_row_per_image(tmp_path: Path) -> None:
+    write_demo(tmp_path, count=3, height=HEIGHT, width=WIDTH)
+    with (tmp_path / "labels" / "labels.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows == [
+        ["image", "melanoma", "seborrheic_keratosis"],
+        ["demo_0001", "1.0", "0.0"],
+        ["demo_0002", "0.0", "1.0"],
+        ["demo_0003", "0.0", "0.0"],
+    ]
+
+
+@pytest.mark.parametrize("occupied", ["images", "labels"])
+def test_a_folder_with_files_is_refused_and_left_alone(tmp_path: Path, occupied: str) -> None:
+    mine = tmp_path / occupied / "mine.txt"
+    mine.parent.mkdir()
+    mine.write_text("keep")
+    with pytest.raises(InputError, match=r"is not empty; name a new folder"):
+        write_demo(tmp_path, count=1, height=HEIGHT, width=WIDTH)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [mine]
+
+
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("keep")
+    with pytest.raises(InputError, match="name another folder"):
+        write_demo(tmp_path / name, count=1, height=HEIGHT, width=WIDTH)
+    assert (tmp_path / "file").read_text() == "keep"
+
+
+def test_needs_neither_torch_nor_pandas() -> None:
+    code = "import sys, lesioncli.demo.draw; sys.exit(bool({'torch', 'pandas', 'scipy'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

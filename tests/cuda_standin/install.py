@@ -1,0 +1,52 @@
+"""Builds pycuda over the stand-in for the CUDA driver: python -m standin.install in tests/, as `make test` does.
+
+PyPI has pycuda's source alone. It is compiled against the headers of one CUDA release, also where there is a toolkit:
+which functions an extension is linked to depends on them. All of it lies in one folder of the environment, and pip is
+not to keep the wheel, so that no later `pip install pycuda` is given this one.
+"""
+
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from cuda_standin import HOME, SUPPORTED, compile_driver
+
+PYCUDA = "pycuda==2026.1"
+HEADERS = ("nvidia-cuda-runtime==13.0.*", "nvidia-cuda-profiler-api==13.0.*")
+SETTINGS = """\
+CUDA_ENABLE_CURAND = False
+CUDA_INC_DIR = [{headers!r}]
+CUDADRV_LIB_DIR = [{libraries!r}]
+CXXFLAGS = ["-O1", "-g0", "-w"]
+LDFLAGS = []
+"""
+
+
+def pip(*words: str | Path) -> None:
+    subprocess.run([sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *words], check=True)
+
+
+def install(folder: Path) -> None:
+    """Build in `folder`, and put the result in its place."""
+    pip("install", "--no-deps", "--target", folder / "headers", *HEADERS)
+    pip("download", "--no-deps", "--no-binary", "pycuda", "--dest", folder, PYCUDA)
+    with tarfile.open(next(folder.glob("pycuda-*.tar.gz"))) as archive:
+        archive.extractall(folder, filter="data")
+    source = next(path for path in folder.glob("pycuda-*") if path.is_dir())
+    (folder / "libcuda.so").symlink_to(compile_driver(HOME / "driver"))
+    (header,) = (folder / "headers").rglob("cuda.h")
+    settings = SETTINGS.format(headers=str(header.parent), libraries=str(folder))
+    (source / "siteconf.py").write_text(settings)
+    pip("install", "--no-cache-dir", "--no-deps", "--upgrade", "--target", HOME, source)
+
+
+if __name__ == "__main__":
+    if not SUPPORTED:
+        sys.exit("the stand-in for the CUDA driver is for Linux on x86-64")
+    if missing := [name for name in ("cc", "c++") if not shutil.which(name)]:
+        sys.exit(f"no {' and no '.join(missing)}: the tests of CUDA code need compilers of C and C++ (build-essential)")
+    with TemporaryDirectory() as folder:
+        install(Path(folder))

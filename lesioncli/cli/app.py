@@ -39,9 +39,8 @@ from lesioncli.cli.render import (
     training_progress,
 )
 from lesioncli.errors import (
-    EXIT_INTERRUPTED,
-    EXIT_SOME_FAILED,
     EngineError,
+    ExitCode,
     InputError,
     LesionError,
     MissingPackageError,
@@ -72,7 +71,7 @@ class Group(TyperGroup):
         except KeyboardInterrupt as error:
             resumed = "; what is finished is kept, the same command goes on from there"
             err.print("interrupted" + resumed * (ctx.invoked_subcommand in RESUMED))
-            raise typer.Exit(EXIT_INTERRUPTED) from error
+            raise typer.Exit(ExitCode.INTERRUPTED) from error
         except Exception as error:  # the one place where a bug is met: it gets its traceback and exit code 1
             if type(error).__module__.startswith(("typer", "click")) or isinstance(error, BrokenPipeError):
                 raise  # a usage error, an exit, or a reader such as `head` that has seen enough
@@ -339,7 +338,7 @@ def segment(
         )
     report_run(summary, json_output)
     if summary.failed:
-        raise typer.Exit(EXIT_SOME_FAILED)
+        raise typer.Exit(ExitCode.SOME_FAILED)
 
 
 def _engine_for(asked: str | None, asked_backend: str, batch: int | None) -> Path:
@@ -470,7 +469,7 @@ def evaluate(
         if not json_output:
             out.print(f"per image: {plain(written)}", soft_wrap=True)
     if evaluation.failed:
-        raise typer.Exit(EXIT_SOME_FAILED)
+        raise typer.Exit(ExitCode.SOME_FAILED)
 
 
 @app.command()
@@ -547,7 +546,7 @@ def report(
         )
     report_written(written)
     if written.failed or (evaluation and evaluation.failed):
-        raise typer.Exit(EXIT_SOME_FAILED)
+        raise typer.Exit(ExitCode.SOME_FAILED)
 
 
 @app.command()
@@ -573,7 +572,7 @@ def submission(
     list_some("note", written.notes)
     list_some("left out", written.problems)
     if written.problems:
-        raise typer.Exit(EXIT_SOME_FAILED)
+        raise typer.Exit(ExitCode.SOME_FAILED)
 
 
 @app.command()

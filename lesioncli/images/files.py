@@ -35,6 +35,7 @@ from lesioncli import isic
 from lesioncli.errors import ImageError, InputError
 from lesioncli.files import printable, walk
 from lesioncli.images.geometry import UInt8, to_upright
+from lesioncli.options import FailureStage
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 NOT_PHOTOGRAPHS = ("_superpixels.png", f"{isic.MASK_ENDING}.png")  # as ISIC's folders have them, in either case
@@ -256,7 +257,7 @@ def decode(path: Path, at_least_hw: tuple[int, int]) -> Decoded:
     data = _read(path)
     reader = next((reader for magic, reader in _READERS.items() if data.startswith(magic)), None)
     if reader is None:
-        raise ImageError("decode", "not a JPEG, PNG, BMP, WebP or TIFF image (or damaged header)")
+        raise ImageError(FailureStage.DECODE, "not a JPEG, PNG, BMP, WebP or TIFF image (or damaged header)")
     try:
         return _decode_tiff(data) if reader is TiffImageFile else _decode(reader, data, at_least_hw)
     except (ImageError, MemoryError):
@@ -265,18 +266,18 @@ def decode(path: Path, at_least_hw: tuple[int, int]) -> Decoded:
         # Pillow and tifffile name no set of errors for damaged files: fuzzing met OSError, SyntaxError, ValueError,
         # TypeError, IndexError, ZeroDivisionError, OverflowError and struct.error, and one such file must not end a
         # run of a million.
-        raise ImageError("decode", _reason(str(reader.format), error)) from error
+        raise ImageError(FailureStage.DECODE, _reason(str(reader.format), error)) from error
 
 
 def _read(path: Path) -> bytes:
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for, and a device may never end
-            raise ImageError("decode", "cannot be read: not a regular file but a folder, pipe or device")
+            raise ImageError(FailureStage.DECODE, "cannot be read: not a regular file but a folder, pipe or device")
         data = path.read_bytes()
     except OSError as error:
-        raise ImageError("decode", f"cannot be read: {error.strerror}") from error
+        raise ImageError(FailureStage.DECODE, f"cannot be read: {error.strerror}") from error
     if not data:
-        raise ImageError("decode", "file is empty")
+        raise ImageError(FailureStage.DECODE, "file is empty")
     return data
 
 
@@ -309,13 +310,13 @@ def _check_end_of_jpeg(data: bytes) -> None:
     # A copy that stops after its space was reserved ends in zeros instead of the marker for the end of the image,
     # and zeros decode as pixels. Bytes after that marker are no fault: cameras append previews there.
     if data.endswith(bytes(16)) and data.rfind(_JPEG_END) < data.rfind(_JPEG_SCAN):
-        raise ImageError("decode", "truncated: the JPEG data end in zeros")
+        raise ImageError(FailureStage.DECODE, "truncated: the JPEG data end in zeros")
 
 
 def _decode_tiff(data: bytes) -> Decoded:
     with TiffFile(BytesIO(data)) as tiff:
         if not len(tiff.pages):  # most programs write the directory last, so that a file cut short has none
-            raise ImageError("decode", "truncated: the TIFF data end before their directory")
+            raise ImageError(FailureStage.DECODE, "truncated: the TIFF data end before their directory")
         page = tiff.pages.first
         stored_hw = (page.imagelength, page.imagewidth)
         _check_size(stored_hw)
@@ -350,7 +351,7 @@ def _tiff_upright(data: bytes, page: TiffPage) -> UInt8:
 def _to_rgb(image: PillowFile, bits: int, white_is_zero: bool = False) -> UInt8:
     image.load()
     if image.mode in ("I", "F"):
-        raise ImageError("decode", "signed, 32-bit or floating-point pixels: save it as 8 or 16-bit first")
+        raise ImageError(FailureStage.DECODE, "signed, 32-bit or floating-point pixels: save it as 8 or 16-bit first")
     if image.mode.startswith("I;16"):  # which convert() would clip at 255, and whose white-is-zero Pillow passes over
         return _to_8_bit_rgb(np.asarray(image)[..., None], bits, white_is_zero)
     image.info.pop("transparency", None)  # of a palette: convert() would drop it as well, but with a warning
@@ -368,7 +369,7 @@ def _to_8_bit_rgb(color: NDArray[np.uint16], bits: int, white_is_zero: bool) -> 
 
 def _check_size(stored_hw: tuple[int, int]) -> None:
     if stored_hw[0] * stored_hw[1] > MAX_PIXELS:
-        raise ImageError("decode", _TOO_LARGE)
+        raise ImageError(FailureStage.DECODE, _TOO_LARGE)
 
 
 def _orientation(value: Any) -> int:

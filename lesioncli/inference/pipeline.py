@@ -38,6 +38,7 @@ from lesioncli.inference.results import (
 )
 from lesioncli.inference.trace import Trace
 from lesioncli.inference.tta import PROCEDURES
+from lesioncli.options import FailureStage
 
 OVERLAY_SIDE_PX = 1024
 OVERLAY_COLOUR = (255, 230, 0)
@@ -117,7 +118,7 @@ class _Run:
         except EngineError as error:
             yield from self._written(0)
             for filled in chain(*self._in_engine):
-                yield _fail(filled, ImageError("network", str(error)))
+                yield _fail(filled, ImageError(FailureStage.NETWORK, str(error)))
             raise
         finally:
             self._pool.shutdown(cancel_futures=True)
@@ -192,7 +193,7 @@ def _finish(
         return _fail(filled, decoded)
     answer = PROCEDURES[options.tta].merge(cycle, index)
     if not answer.finite:
-        return _fail(filled, ImageError("network", "a score is not a finite number"))
+        return _fail(filled, ImageError(FailureStage.NETWORK, "a score is not a finite number"))
     cut = ceil(options.threshold * 255)
     lesion, left_out = answer.mask >= cut, 0
     if options.regions == "largest":
@@ -206,7 +207,7 @@ def _finish(
         if options.overlay:
             _write_overlay(out, filled.image, decoded, probability, cut)
     except OSError as error:
-        return _fail(filled, ImageError("write", error.strerror or str(error)))
+        return _fail(filled, ImageError(FailureStage.WRITE, error.strerror or str(error)))
     values = {
         **dict(zip(classes, map(float, answer.scores), strict=True)),
         "lesion_area_fraction": cv2.countNonZero(mask) / mask.size,

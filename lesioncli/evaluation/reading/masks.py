@@ -15,6 +15,7 @@ from lesioncli.errors import ImageError, InputError
 from lesioncli.evaluation.metrics.pixels import THRESHOLD
 from lesioncli.evaluation.reading.png import read_grey
 from lesioncli.files import walk
+from lesioncli.options import FailureStage
 
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
 OTHER_SUFFIXES = (".jpg", ".jpeg", ".gif", ".webp")  # pictures, and so perhaps meant as masks
@@ -86,7 +87,7 @@ def read_mask(path: Path, role: Role) -> Mask:
     # A 0/1 mask would be all background. A prediction above that may be a probability map that never reached 1/2.
     too_dark = THRESHOLD if role == "truth" else 1
     if 0 < (brightest := int(grey.max())) <= too_dark * white // 255:
-        raise ImageError("decode", f"{role} is a 0/{brightest} mask, not 0/{white}")
+        raise ImageError(FailureStage.DECODE, f"{role} is a 0/{brightest} mask, not 0/{white}")
     odd = [] if mode in ("1", "L") else [f"{role} is stored as {mode}"]
     if brightest > 1 and (soft := int(np.count_nonzero(grey)) - _count_of(grey, brightest)):
         odd.append(f"{role} is soft: {soft} pixels are neither 0 nor {brightest}")
@@ -119,9 +120,11 @@ def _unreadable(role: Role) -> Iterator[None]:
     except ImageError:
         raise
     except UnidentifiedImageError as error:
-        raise ImageError("decode", f"{role} unreadable: not a PNG, BMP or TIFF picture, or cut short") from error
+        raise ImageError(
+            FailureStage.DECODE, f"{role} unreadable: not a PNG, BMP or TIFF picture, or cut short"
+        ) from error
     except Exception as error:  # damaged bytes make Pillow raise OSError, SyntaxError, struct.error and more
-        raise ImageError("decode", f"{role} unreadable: {str(error) or type(error).__name__}") from error
+        raise ImageError(FailureStage.DECODE, f"{role} unreadable: {str(error) or type(error).__name__}") from error
 
 
 def _open(data: bytes) -> Image.Image:
@@ -137,18 +140,18 @@ def _open(data: bytes) -> Image.Image:
 def _grey(image: Image.Image, data: bytes, role: Role) -> tuple[NDArray[np.integer[Any]], int]:
     """Values (H, W) of a picture that is grey in effect, and which value is white; ImageError for any other picture."""
     if (pages := getattr(image, "n_frames", 1)) > 1:
-        raise ImageError("decode", f"{role} has {pages} pages, not one")
+        raise ImageError(FailureStage.DECODE, f"{role} has {pages} pages, not one")
     if image.mode.startswith("I;16"):
         return np.asarray(image), 65535
     if image.mode in ("1", "L") and not image.has_transparency_data:
         return _grey_png(data) if image.format == "PNG" else np.asarray(image.convert("L")), 255
     if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
-        raise ImageError("decode", f"{role} is not a single-channel mask: its mode is {image.mode}")
+        raise ImageError(FailureStage.DECODE, f"{role} is not a single-channel mask: its mode is {image.mode}")
     rgba = np.asarray(image.convert("RGBA"))
     if (rgba[..., 3] != 255).any():
-        raise ImageError("decode", f"{role} is not a single-channel mask: it is transparent in places")
+        raise ImageError(FailureStage.DECODE, f"{role} is not a single-channel mask: it is transparent in places")
     if (rgba[..., :3] != rgba[..., :1]).any():
-        raise ImageError("decode", f"{role} is not a single-channel mask: it has colours")
+        raise ImageError(FailureStage.DECODE, f"{role} is not a single-channel mask: it has colours")
     return rgba[..., 0], 255
 
 

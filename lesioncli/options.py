@@ -1,0 +1,148 @@
+"""The choices a user makes, as types: enums for closed sets, dataclasses for the options of each command.
+
+Enum values are the words of the command line and of every file that lesioncli writes.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Decision(Generic[T]):
+    """What the program chose by itself, and the reason it prints."""
+
+    value: T
+    reason: str
+
+
+class Backend(StrEnum):
+    """Libraries that run an engine. `auto` is resolved before an engine is built or opened."""
+
+    AUTO = "auto"
+    OPENVINO = "openvino"
+    TENSORRT = "tensorrt"
+    TENSORRT_RTX = "tensorrt-rtx"
+
+
+class Precision(StrEnum):
+    """Arithmetic of an engine: bf16 on CPUs, fp16 on NVIDIA GPUs."""
+
+    AUTO = "auto"
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+
+
+class TTA(StrEnum):
+    """Test-time augmentation: one view, four flips, or the 27 passes of MB-DCNN's test procedure."""
+
+    NONE = "none"
+    FLIPS = "flips"
+    FULL = "full"
+
+
+class Regions(StrEnum):
+    """Connected regions that a mask keeps."""
+
+    LARGEST = "largest"
+    ALL = "all"
+
+
+class ProtocolName(StrEnum):
+    """Evaluation rules."""
+
+    PLAIN = "plain"
+    ISIC2017 = "isic2017"
+    ISIC2018 = "isic2018"
+    PH2 = "ph2"
+
+
+class Challenge(StrEnum):
+    """Challenges that `submission` writes files for."""
+
+    ISIC2017 = "isic2017"
+    ISIC2018 = "isic2018"
+
+
+class TrainingDevice(StrEnum):
+    """Where `train` computes."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class Status(StrEnum):
+    """Outcome of one image: `skipped` was finished by an earlier run."""
+
+    OK = "ok"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+class FailureStage(StrEnum):
+    """Where an image failed."""
+
+    DECODE = "decode"
+    NETWORK = "network"
+    WRITE = "write"
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """Options of `build-engine`; None takes the recipe's value, else the compiler's default.
+
+    `images` is a folder of images for the parity check. The last four are for NVIDIA's compilers only.
+    """
+
+    backend: Backend = Backend.AUTO
+    precision: Precision | None = None
+    batch: int | None = None
+    name: str | None = None
+    images: Path | None = None
+    targets: tuple[str, ...] = ()
+    dynamic: bool = False
+    workspace_mib: int | None = None
+    optimization_level: int | None = None
+
+
+@dataclass(frozen=True)
+class SegmentOptions:
+    """Options of `segment` that do not depend on the engine. `workers` 0: one thread per core."""
+
+    threshold: float = 0.5
+    workers: int = 0
+    overlay: bool = False
+    tta: TTA = TTA.NONE
+    regions: Regions = Regions.LARGEST
+    isic_names: bool = False
+    overwrite: bool = False
+    verify: bool = True
+    trace: Path | None = None
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """Options of `evaluate`.
+
+    `labels` and `scores` are CSV files that replace those found beside the masks. `compare` is a second folder of
+    predictions or a CSV of scores. `by` names the columns that define groups, `cluster` the column whose values are
+    resampled as a whole; both are read from `metadata` or from the labels. A score above `score_threshold` counts as
+    positive, except in official figures. `workers` 0: one thread per core.
+    """
+
+    protocol: ProtocolName = ProtocolName.PLAIN
+    labels: Path | None = None
+    scores: Path | None = None
+    distances: bool = False
+    compare: Path | None = None
+    by: tuple[str, ...] = ()
+    cluster: str = ""
+    metadata: Path | None = None
+    score_threshold: float = 0.5
+    workers: int = 0
+    seed: int = 0

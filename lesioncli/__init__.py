@@ -1,3 +1,3 @@
 """Lesion masks and class scores for folders of dermoscopic images."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -25,19 +25,17 @@ from lesioncli.cli.render import (
     counting,
     engine_json,
     err,
-    evaluation_json,
     list_some,
     out,
     plain,
-    print_evaluation,
     print_json,
     report_run,
     report_written,
     say,
     segmenting,
-    tell_evaluation,
     training_progress,
 )
+from lesioncli.cli.show_evaluation import evaluation_json, print_evaluation, tell_evaluation
 from lesioncli.errors import (
     EngineError,
     ExitCode,

@@ -1,33 +1,38 @@
-# Every target sets up what it needs in .venv. `make` alone lists them.
+# Every target sets up what it needs in .venv; `make` alone lists the targets.
 .DEFAULT_GOAL := help
 PYTHON ?= python3
-# The exact build that the tests were run with; for a smaller download on Linux, see "Working on it" in the README.
+# The torch build that the tests run with; docs/contributing.md names a smaller one for Linux.
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-# The official scorer asks for this one: on the path, or pyenv's.
+# The official ISIC scorer needs Python 3.13: from the path, or from pyenv.
 PYTHON313 ?= $(firstword $(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/3.13*/bin/python3.13) python3.13)
 OFFICIAL := .venv/official/bin/isic-challenge-scoring
-# Where the CUDA code is tested, over a driver that needs no GPU.
+# pycuda built over a stand-in driver, so that the CUDA code is tested without a GPU.
 STANDIN := $(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' -)),.venv/pycuda)
 GPU_EXTRA ?= tensorrt
-# Folder of photographs to time; without one, pictures are drawn.
+# Folder of images for `make bench`; drawn ones by default.
 IMAGES ?=
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
 
-demo: .venv/base ## Set up, then segment and evaluate a dozen drawn pictures in ./demo
+demo: .venv/base ## Set up, then segment and evaluate twelve drawn images in ./demo
 	rm -rf demo
 	$(BIN)/lesioncli demo demo
 	cd demo && ../$(BIN)/lesioncli build-engine
 	cd demo && ../$(BIN)/lesioncli segment ./images --out masks/ --overlay
 	cd demo && ../$(BIN)/lesioncli evaluate --gt ./labels
 
-test: .venv/dev $(STANDIN) $(if $(shell $(PYTHON313) --version 2>/dev/null),$(OFFICIAL)) ## Set up what the tests need, and run them
-	$(BIN)/python -m pytest
+TEST_SETUP := .venv/dev $(STANDIN) $(if $(shell $(PYTHON313) --version 2>/dev/null),$(OFFICIAL))
 
-test-gpu: .venv/dev ## On a machine with an NVIDIA GPU: test on it, and print figures; GPU_EXTRA=cuda,rtx for TensorRT for RTX
+test: $(TEST_SETUP) ## Set up what the tests need and run them
+	$(BIN)/python -m pytest --numprocesses auto
+
+test-slow: $(TEST_SETUP) ## Full-size networks, long kills and races
+	$(BIN)/python -m pytest -m slow --numprocesses auto
+
+test-gpu: .venv/dev ## On a machine with an NVIDIA GPU: tests and figures; GPU_EXTRA=cuda,rtx for TensorRT for RTX
 	$(PIP) --editable '.[dev,$(GPU_EXTRA)]'
 	$(BIN)/python -m pytest -m gpu -s tests/gpu
 
@@ -38,16 +43,19 @@ lint: .venv/dev ## Check style and formatting
 type: .venv/dev ## Check types
 	$(BIN)/mypy
 
-check: lint type test ## What CI runs
+docs: .venv/dev ## Build the documentation as a site in ./site
+	$(BIN)/mkdocs build --strict
 
-bench: .venv/base ## Measure segment against its bound; IMAGES=folder for your own pictures
+check: lint type test test-slow docs ## Everything that CI runs
+
+bench: .venv/base ## Compare the speed of segment with its bound; IMAGES=folder for your own images
 	$(BIN)/python benchmarks/segment_speed.py $(IMAGES)
 
-bench-evaluate: .venv/base $(OFFICIAL) ## Measure evaluate against the official ISIC scorer
+bench-evaluate: .venv/base $(OFFICIAL) ## Compare the speed of evaluate with the official ISIC scorer
 	$(BIN)/python benchmarks/evaluate_speed.py .venv/official/bin/python
 
-clean: ## Remove what was made, .venv included
-	rm -rf .venv demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean: ## Remove everything that make created, .venv included
+	rm -rf .venv demo site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -59,7 +67,7 @@ clean: ## Remove what was made, .venv included
 .venv/dev: pyproject.toml | .venv/bin/python
 	$(PIP) $(TORCH)
 	$(PIP) --editable '.[dev]'
-ifeq ($(shell uname -sm),Linux x86_64) # where tests/unit/backends/test_bindings.py asks for them
+ifeq ($(shell uname -sm),Linux x86_64) # for tests/unit/backends/test_bindings.py
 	for version in 10.16 11.4; do $(PIP) --no-deps --upgrade --target .venv/tensorrt-$$version "tensorrt-cu13-bindings==$$version.*" || exit 1; done
 endif
 	@touch $@ .venv/base
@@ -68,9 +76,9 @@ endif
 	cd tests && ../$(BIN)/python -m cuda_standin.install
 	@touch $@
 
-# An environment of its own; with numpy 2.5 it fails on more than 100 images.
+# In its own environment: with numpy 2.5 the scorer fails on more than 100 images.
 $(OFFICIAL): | .venv/bin/python
 	$(PYTHON313) -m venv .venv/official
 	.venv/official/bin/python -m pip install --quiet --disable-pip-version-check isic-challenge-scoring==5.8.0 'numpy<2.5'
 
-.PHONY: help demo test test-gpu lint type check bench bench-evaluate clean
+.PHONY: help demo test test-slow test-gpu lint type docs check bench bench-evaluate clean

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lesioncli.cores import count_cores
+from lesioncli.process import count_cores
 
 HEIGHT, WIDTH = 3000, 4000
 PAIRS = 40

@@ -20,13 +20,13 @@ import numpy as np
 
 from lesioncli.backends.build import build, run_all
 from lesioncli.backends.registry import open_engine, shipped_onnx
-from lesioncli.cores import count_cores
 from lesioncli.demo.draw import draw_case, write_demo
 from lesioncli.images.files import ImageFile, decode, find_images
 from lesioncli.images.geometry import to_full_size, to_network
 from lesioncli.inference.pipeline import Options
 from lesioncli.inference.results import write_mask
 from lesioncli.inference.run import run
+from lesioncli.process import count_cores
 
 Result = TypeVar("Result")
 

@@ -1,100 +1,106 @@
-"""Files found in folders, written whole or not at all, told apart by their hash, named in text; where ours lie."""
+"""Files: atomic writes, folder walks, hashes, printable names, and the folder of shipped models."""
 
 import errno
 import hashlib
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from lesioncli.errors import InputError
 
-MOST_BYTES = 255  # of a file's name, on all that is common
+MAX_NAME_BYTES = 255  # of a file name, on all common file systems
 PRETRAINED = Path(__file__).parent / "pretrained"
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Yields a name to write under, in the same folder; renamed to `path` at the end, removed on an error.
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the folder of `path`; rename it to `path` at the end, remove it on an error.
 
-    So nobody ever reads half a file under its final name, whatever stops the program. OSError where something is in its
-    place that is no regular file: renaming would replace a device as well.
+    Nobody ever reads half a file under its final name, whatever stops the program. Missing folders are made.
+
+    Raises OSError if `path` exists and is not a regular file: renaming would replace even a device.
     """
     if path.exists() and not path.is_file():
-        raise OSError(errno.EEXIST, "it is there and no regular file", str(path))
+        raise OSError(errno.EEXIST, "exists and is not a regular file", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(_aside_name(path.name))
+    temporary = path.with_name(_temporary_name(path.name))
     try:
-        yield aside
-        aside.replace(path)
+        yield temporary
+        temporary.replace(path)
     except BaseException:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
-def _aside_name(name: str) -> str:
-    """What a file is called while it is written; short where the name is as long as a file system allows."""
-    aside = f".{name}.part"
-    if len(os.fsencode(aside)) <= MOST_BYTES:
-        return aside
+def _temporary_name(name: str) -> str:
+    """Return the name of a file while it is written: a hash if the readable name is too long for the file system."""
+    temporary = f".{name}.part"
+    if len(os.fsencode(temporary)) <= MAX_NAME_BYTES:
+        return temporary
     return f".{hashlib.sha256(os.fsencode(name)).hexdigest()}.part"
 
 
 @contextmanager
-def written_as_asked(path: Path, flag: str) -> Iterator[Path]:
-    """written_whole() for a place that the user chooses with `flag`; InputError where it cannot be written."""
+def atomic_output(path: Path, flag: str) -> Iterator[Path]:
+    """Like atomic_write(), for a path that the user chose with `flag`; InputError if it cannot be written."""
     try:
-        with written_whole(path) as aside:
-            yield aside
+        with atomic_write(path) as temporary:
+            yield temporary
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error}); name another with {flag}") from error
+        reason = error.strerror or error
+        raise InputError(f"{path}: cannot be written ({reason}); choose another path with {flag}") from error
 
 
 def walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """`folder` and all folders in it, linked ones too: each with its folders and files, sorted and without hidden ones.
+    """Yield (folder, names of folders, names of files) for a folder and all below it; sorted, without hidden entries.
 
-    What is taken out of the folders is not gone into, nor is a link to what the walk comes to by its own name. OSError
-    where one cannot be listed.
+    Links to folders are followed, except to a folder that the walk reaches by its own name anyway. The caller may
+    remove names of folders that the walk should not enter.
+
+    Raises OSError if a folder cannot be listed.
     """
-    for here, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
-        if _leads_back(Path(here), folder):
+    for directory, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
+        if _is_link_into_walk(Path(directory), folder):
             folders.clear()
             continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield Path(here), folders, sorted(name for name in files if not name.startswith("."))
+        yield Path(directory), folders, sorted(name for name in files if not name.startswith("."))
 
 
-def _leads_back(directory: Path, folder: Path) -> bool:
-    """Whether a folder is a link into the walk from `folder`: whose files would be there twice, or without an end."""
-    if directory == folder or not directory.is_symlink():
+def _is_link_into_walk(directory: Path, top: Path) -> bool:
+    """Return whether a folder is a link into the walk from `top`: its files would be found twice, or without end."""
+    if directory == top or not directory.is_symlink():
         return False
-    real, top = Path(os.path.realpath(directory)), os.path.realpath(folder)
-    if real.is_relative_to(top):
-        return not any(part.startswith(".") for part in real.relative_to(top).parts)  # what is hidden comes by the link
-    return any(os.path.realpath(above) == str(real) for above in directory.parents if above.is_relative_to(folder))
+    real, real_top = Path(os.path.realpath(directory)), os.path.realpath(top)
+    if real.is_relative_to(real_top):  # hidden folders are found by the link only
+        return not any(part.startswith(".") for part in real.relative_to(real_top).parts)
+    return any(os.path.realpath(parent) == str(real) for parent in directory.parents if parent.is_relative_to(top))
 
 
 def _raise(error: OSError) -> None:
-    raise error  # os.walk() would pass over a folder it cannot open, and what is in it would vanish
+    """Stop os.walk() at a folder that it cannot list; it would ignore the folder and all its files."""
+    raise error
 
 
 def printable(name: str) -> str:
-    """A file's name for a UTF-8 file: bytes that are no UTF-8 become escapes, as Python shows them."""
+    """Return a file name for a UTF-8 file: bytes that are not UTF-8 become escapes, as Python shows them."""
     return name.encode(errors="backslashreplace").decode()
 
 
 def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+# Old names, until the last importer has changed.
+written_whole, written_as_asked = atomic_write, atomic_output
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Waits until no other process is in here with the same path; a killed one leaves no lock. On Windows, no lock."""
-    with path.open("a") as file:
-        if sys.platform != "win32":
-            import fcntl
+    from filelock import FileLock
 
-            fcntl.flock(file, fcntl.LOCK_EX)
+    with FileLock(path):
         yield

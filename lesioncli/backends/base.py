@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesioncli.errors import EngineError, InputError
-from lesioncli.files import sha256_of, written_whole
+from lesioncli.files import atomic_write, sha256_of
 from lesioncli.spec import ModelSpec
 
 UInt8 = NDArray[np.uint8]
@@ -65,7 +65,7 @@ class Manifest:
         return hashlib.sha256("".join(self.files[name] for name in sorted(self.files)).encode()).hexdigest()
 
     def write(self, path: Path) -> None:
-        with written_whole(path) as aside:
+        with atomic_write(path) as aside:
             aside.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n", encoding="utf-8")
 
     @classmethod

@@ -12,9 +12,9 @@ from xml.etree import ElementTree
 from numpy.typing import NDArray
 
 from lesioncli.backends.base import Engine, Layout, Manifest, Span
-from lesioncli.cores import count_cores
 from lesioncli.errors import EngineError, InputError
 from lesioncli.files import sha256_of
+from lesioncli.process import count_cores
 from lesioncli.spec import METADATA_KEY, ModelSpec
 
 # On import openvino reports itself to its maker's analytics, unless it cannot import its reporter, for which it has a

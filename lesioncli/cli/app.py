@@ -294,12 +294,12 @@ def segment(
 ) -> None:
     """Write a mask and a row of scores for every image; started again, it does what is missing."""
     from lesioncli.backends.registry import BACKENDS, open_engine
-    from lesioncli.cores import count_cores
     from lesioncli.images.files import named_as_isic, passed_over_in_words, search
     from lesioncli.inference.pipeline import REGIONS, Options
     from lesioncli.inference.run import run
     from lesioncli.inference.trace import Trace
     from lesioncli.inference.tta import PROCEDURES
+    from lesioncli.process import count_cores
 
     _one_of("--backend", backend, ("auto", *BACKENDS))
     _one_of("--tta", tta, tuple(PROCEDURES))
@@ -435,7 +435,7 @@ def evaluate(
     from lesioncli.evaluation.evaluate import evaluate as judge
     from lesioncli.evaluation.protocols import PROTOCOLS
     from lesioncli.evaluation.results import refuse_others, write_tables
-    from lesioncli.memory import keep_freed_memory
+    from lesioncli.process import keep_freed_memory
 
     _one_of("--protocol", protocol, tuple(PROTOCOLS))
     path = csv_path or predictions / "evaluation.csv"
@@ -654,7 +654,7 @@ def train(
         from lesioncli.training.trainer import train as library
     except ModuleNotFoundError as error:
         raise MissingPackageError(str(error.name), "train") from error
-    from lesioncli.memory import keep_freed_memory
+    from lesioncli.process import keep_freed_memory
     from lesioncli.training.recipe import find_recipe, load_recipe
 
     resolved = load_recipe(find_recipe(recipe))

@@ -10,7 +10,7 @@ from lesioncli.evaluation.evaluate import Evaluation
 from lesioncli.evaluation.metrics.pixels import PIXEL_METRICS
 from lesioncli.evaluation.reading.tables import read_header
 from lesioncli.evaluation.statistics.comparison import Comparison
-from lesioncli.files import written_as_asked
+from lesioncli.files import atomic_output
 
 FIRST_COLUMNS = ("image", *PIXEL_METRICS)
 LAST_COLUMNS = ("problem", "note")
@@ -72,7 +72,7 @@ def write_differences(comparison: Comparison, path: Path) -> None:
 def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Whole or not at all; InputError where the disk refuses."""
     with (
-        written_as_asked(path, "--csv") as aside,
+        atomic_output(path, "--csv") as aside,
         aside.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
         writer = csv.writer(file)

@@ -13,9 +13,9 @@ import numpy as np
 from lesioncli import isic
 from lesioncli.errors import ImageError, InputError
 from lesioncli.evaluation.cases import OVERLAYS, SCORES
-from lesioncli.evaluation.reading.masks import find_masks, read_mask
+from lesioncli.evaluation.reading.masks import MaskRole, find_masks, read_mask
 from lesioncli.evaluation.reading.tables import ScoreRow, read_scores
-from lesioncli.files import written_as_asked
+from lesioncli.files import atomic_output
 
 Value = TypeVar("Value")
 
@@ -91,20 +91,21 @@ def _write_masks(masks: Mapping[str, Path], path: Path, problems: list[str], not
     `notes` gets what was odd about those that were written.
     """
     written = 0
-    with written_as_asked(path, "--out") as aside, zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED) as archive:
+    with atomic_output(path, "--out") as aside, zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED) as archive:
         for image, mask in masks.items():
             try:
-                lesion, note = read_mask(mask, "prediction")
+                prediction = read_mask(mask, MaskRole.PREDICTION)
             except ImageError as error:
                 problems.append(f"{image}: no mask: {error.reason}")
                 continue
-            is_encoded, png = cv2.imencode(".png", lesion.astype(np.uint8) * 255)
+            is_encoded, png = cv2.imencode(".png", prediction.lesion.astype(np.uint8) * 255)
             if not is_encoded:
-                problems.append(f"{image}: no mask: {lesion.shape[1]} x {lesion.shape[0]} pixels, too large for PNG")
+                height, width = prediction.lesion.shape
+                problems.append(f"{image}: no mask: {width} x {height} pixels, too large for PNG")
                 continue
             archive.writestr(zipfile.ZipInfo(f"{image}{isic.MASK_ENDING}.png"), png.tobytes())
-            if note:
-                notes.append(f"{image}: {note}")
+            if prediction.note:
+                notes.append(f"{image}: {prediction.note}")
             written += 1
     return written
 
@@ -116,7 +117,7 @@ def _write_scores(rows: Mapping[str, ScoreRow], classes: tuple[str, ...], path: 
         problems.append(f"{image}: no scores: {' or '.join(classes)} is not a number from 0 to 1")
         del good[image]
     lines: Iterable[tuple[object, ...]] = ((image, *scores) for image, scores in good.items())
-    with written_as_asked(path, "--out") as aside, aside.open("w", newline="", encoding="utf-8") as file:
+    with atomic_output(path, "--out") as aside, aside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("image", *classes))
         writer.writerows(lines)

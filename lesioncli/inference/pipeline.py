@@ -20,7 +20,6 @@ import cv2
 import numpy as np
 
 from lesioncli.backends.base import Batch, Engine, Prediction, UInt8
-from lesioncli.cores import count_cores
 from lesioncli.errors import EngineError, ImageError
 from lesioncli.images.files import Decoded, ImageFile, decode, file_bytes
 from lesioncli.images.geometry import to_full_size
@@ -39,6 +38,7 @@ from lesioncli.inference.results import (
 from lesioncli.inference.trace import Trace
 from lesioncli.inference.tta import PROCEDURES
 from lesioncli.options import FailureStage
+from lesioncli.process import count_cores
 
 OVERLAY_SIDE_PX = 1024
 OVERLAY_COLOUR = (255, 230, 0)

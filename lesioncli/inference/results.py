@@ -20,7 +20,7 @@ import numpy as np
 
 from lesioncli import isic
 from lesioncli.errors import InputError
-from lesioncli.files import printable, written_whole
+from lesioncli.files import atomic_write, printable
 from lesioncli.images.files import RUN, ImageFile, file_bytes
 from lesioncli.images.geometry import UInt8
 from lesioncli.inference.journal import Journal
@@ -239,7 +239,7 @@ class RunFolder:
     def _save_rows(self) -> None:
         if not self._rows:
             return
-        with written_whole(self._csv) as aside, aside.open("w", newline="", encoding="utf-8") as file:
+        with atomic_write(self._csv) as aside, aside.open("w", newline="", encoding="utf-8") as file:
             file.write(_csv_line(self._columns))
             file.writelines(self._rows[name] for name in sorted(self._rows))
 
@@ -334,7 +334,7 @@ def write_picture(path: Path, picture: UInt8, options: Sequence[int]) -> None:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    with written_whole(path) as aside:
+    with atomic_write(path) as aside:
         aside.write_bytes(content)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Self, TextIO
 
 from lesioncli.backends.base import Span
 from lesioncli.errors import InputError
-from lesioncli.files import written_whole
+from lesioncli.files import atomic_write
 
 
 class Trace:
@@ -28,7 +28,7 @@ class Trace:
         """A trace that is in the file when the context ends without an error; InputError where it cannot be made."""
         with ExitStack() as opened:
             try:
-                aside = opened.enter_context(written_whole(path))
+                aside = opened.enter_context(atomic_write(path))
                 file = opened.enter_context(aside.open("w", encoding="utf-8"))
             except OSError as error:
                 raise InputError(f"{path}: cannot be written ({error.strerror}); name another with --trace") from error

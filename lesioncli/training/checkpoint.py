@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lesioncli.errors import InputError
-from lesioncli.files import written_whole
+from lesioncli.files import atomic_write
 from lesioncli.models.mbdcnn import MBDCNN
 from lesioncli.models.multitask import Multitask
 from lesioncli.spec import METADATA_KEY, ModelSpec
@@ -28,7 +28,7 @@ def make_network(spec: ModelSpec) -> nn.Module:
 def save_checkpoint(path: Path, network: nn.Module, spec: ModelSpec) -> None:
     """Write weights and spec aside, then rename: a reader never meets half a file."""
     tensors = {key: value.contiguous() for key, value in network.state_dict().items()}
-    with written_whole(path) as aside:
+    with atomic_write(path) as aside:
         save_file(tensors, aside, metadata={METADATA_KEY: spec.to_json()})
 
 

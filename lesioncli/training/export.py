@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.export import Dim
 
-from lesioncli.files import written_whole
+from lesioncli.files import atomic_write
 from lesioncli.images.geometry import UInt8
 from lesioncli.models.mbdcnn import MBDCNN
 from lesioncli.models.multitask import Multitask
@@ -129,7 +129,7 @@ def export_onnx(network: nn.Module, spec: ModelSpec, path: Path) -> None:
     _leave_bytes_to_the_cast(model.graph)
     onnx.helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
     onnx.checker.check_model(model)
-    with written_whole(path) as aside:
+    with atomic_write(path) as aside:
         onnx.save(model, aside, format="protobuf")
 
 

@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader
 
 from lesioncli import __version__
 from lesioncli.errors import InputError
-from lesioncli.files import PRETRAINED, sha256_of, written_as_asked, written_whole
+from lesioncli.files import PRETRAINED, atomic_output, atomic_write, sha256_of
 from lesioncli.training.checkpoint import make_network, save_checkpoint
 from lesioncli.training.datasets import AugmentedSamples, EpochSampler, Sample, balance_weights, fingerprint
 from lesioncli.training.initial import imagenet_file, load_initial
@@ -94,7 +94,7 @@ def train(task: Task, fabric: Fabric, only: str | None = None) -> Path:
     if stages[-1] != STAGES[network][-1]:
         return best
     if fabric.is_global_zero:
-        with written_whole(task.run / BEST) as aside:
+        with atomic_write(task.run / BEST) as aside:
             shutil.copyfile(best, aside)
     return task.run / BEST
 
@@ -234,7 +234,7 @@ class State:
     schedule: torch.optim.lr_scheduler.LRScheduler
 
     def save(self, path: Path, history: list[dict[str, float]]) -> None:
-        with written_whole(path) as aside:
+        with atomic_write(path) as aside:
             torch.save({**{name: getattr(self, name).state_dict() for name in SAVED}, "history": history}, aside)
 
     def resume(self, path: Path) -> list[dict[str, float]]:
@@ -331,7 +331,7 @@ def _start_or_check(task: Task) -> None:
         if changed := [key for key in depends if saved.get(key) != depends[key]]:
             raise InputError(f"{task.run}: holds a run with another {' and '.join(changed)}; choose another --out")
         return
-    with written_as_asked(path, "--out") as aside:
+    with atomic_output(path, "--out") as aside:
         aside.write_text(json.dumps({**depends, "versions": versions}, indent=1) + "\n", encoding="utf-8")
 
 
@@ -373,9 +373,9 @@ def _one_thread(worker: int) -> None:
 
 def _write_history(folder: Path, history: list[dict[str, float]]) -> None:
     """history.csv, one row an epoch, and curves.png."""
-    with written_whole(folder / "history.csv") as aside:
+    with atomic_write(folder / "history.csv") as aside:
         pandas.DataFrame(history).round(6).to_csv(aside, index=False)
-    with written_whole(folder / "curves.png") as aside:
+    with atomic_write(folder / "curves.png") as aside:
         _plot_history(aside, history)
 
 

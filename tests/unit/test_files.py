@@ -1,4 +1,4 @@
-"""files.py: what is written whole, and what is never replaced."""
+"""Atomic writes: the whole file or nothing, and only regular files are replaced."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lesioncli.files import written_whole
+from lesioncli.files import atomic_write
 
 
 def put_folder(path: Path) -> None:
@@ -34,9 +34,9 @@ def test_what_is_no_regular_file_is_never_replaced(put: Callable[[Path], None], 
     path = tmp_path / "table.csv"
     put(path)
     before = path.lstat().st_mode
-    with pytest.raises(OSError, match="no regular file") as raised, written_whole(path):
+    with pytest.raises(OSError, match="not a regular file") as raised, atomic_write(path):
         pytest.fail("it was to be written")
-    assert (raised.value.filename, raised.value.strerror) == (str(path), "it is there and no regular file")
+    assert (raised.value.filename, raised.value.strerror) == (str(path), "exists and is not a regular file")
     assert path.lstat().st_mode == before
     assert list(tmp_path.iterdir()) == [path]
 
@@ -45,7 +45,7 @@ def test_a_file_and_a_link_to_one_are_replaced(tmp_path: Path) -> None:
     (tmp_path / "old.csv").write_text("old")
     (tmp_path / "link.csv").symlink_to("old.csv")
     for name in ("old.csv", "link.csv", "new.csv"):
-        with written_whole(tmp_path / name) as aside:
+        with atomic_write(tmp_path / name) as aside:
             aside.write_text("new")
         assert (tmp_path / name).read_text() == "new"
 
@@ -55,5 +55,5 @@ def test_names_may_be_as_long_as_the_file_system_takes(tmp_path: Path) -> None:
     names = [f"{'皮' * 83}{number}.png" for number in range(3)]  # 254 bytes each, the same but for the last letter
     with ExitStack() as open_at_once:
         for name in names:
-            open_at_once.enter_context(written_whole(tmp_path / name)).write_text(name)
+            open_at_once.enter_context(atomic_write(tmp_path / name)).write_text(name)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: name for name in names}

@@ -24,7 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "doctor": {"backends"},
     "cli": {"backends", "inference", "evaluation", "training", "report", "source", "demo", "doctor", "images"},
 }
-FREE = {"errors", "options", "spec", "files", "cores", "memory", "isic"}
+FREE = {"errors", "options", "spec", "files", "cores", "memory", "process", "isic"}
 VENDORS = {
     "jinja2": {"report/page.py"},
     "matplotlib": {"report/plots.py", "training/trainer.py"},

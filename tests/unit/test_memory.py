@@ -49,7 +49,7 @@ def test_a_thousand_images_take_no_more_memory_than_a_hundred(tiny_manifest: Mak
 KEPT = """
 import resource
 import numpy as np
-from lesioncli.memory import keep_freed_memory
+from lesioncli.process import keep_freed_memory
 
 keep_freed_memory()
 for _ in range(2):

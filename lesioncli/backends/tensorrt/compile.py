@@ -17,7 +17,7 @@ from lesioncli.backends.base import Engine, Manifest
 from lesioncli.backends.tensorrt.driver import find_gpus
 from lesioncli.backends.tensorrt.vendors import PRECISIONS, RTX, RTX_TARGETS, Vendor, check_header, load, make_log
 from lesioncli.errors import EngineError, MissingPackageError
-from lesioncli.files import locked, sha256_of, written_whole
+from lesioncli.files import atomic_write, locked, sha256_of
 
 TYPES = {"fp32": "FLOAT", "fp16": "HALF"}  # the vendor's names
 PRODUCTS = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY")
@@ -189,7 +189,7 @@ class PlanCompiler:
             if not config.set_timing_cache(config.create_timing_cache(known), ignore_mismatch=False):
                 config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
             yield
-            with written_whole(path) as aside:
+            with atomic_write(path) as aside:
                 aside.write_bytes(bytes(config.get_timing_cache().serialize()))
 
     def _profile(self, builder: Any, network: Any, manifest: Manifest) -> Any:

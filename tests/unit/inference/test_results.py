@@ -24,7 +24,6 @@ from PIL import Image
 from lesioncli import __version__
 from lesioncli.backends.base import Engine
 from lesioncli.backends.registry import open_engine
-from lesioncli.cores import count_cores
 from lesioncli.errors import InputError
 from lesioncli.images.files import ImageFile, find_images, named_as_isic
 from lesioncli.images.geometry import to_network
@@ -32,6 +31,7 @@ from lesioncli.inference.pipeline import Options
 from lesioncli.inference.results import FAILED, OK, SKIPPED, Outcome, RunFolder, mask_path, without_suffix, write_mask
 from lesioncli.inference.run import run, sample_pictures
 from lesioncli.inference.tta import PROCEDURES
+from lesioncli.process import count_cores
 
 HEADER = (
     "image,mask,width,height,bytes,status,reason,melanoma,seborrheic_keratosis,nevus,lesion_area_fraction,confidence,"

@@ -1,6 +1,7 @@
-"""The drawn pictures: what is promised about image, mask and label, and the files they become."""
+"""Demo images: properties of image, mask and label, and the files that `write_demo` writes."""
 
 import csv
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,10 +9,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from helpers.pictures import read
 from numpy.typing import NDArray
-from PIL import Image
 
-from lesioncli.demo.draw import DrawnCase, draw_case, write_demo
+from lesioncli.demo.canvas import Canvas
+from lesioncli.demo.draw import DrawnCase, draw_case
+from lesioncli.demo.folder import write_demo
 from lesioncli.errors import InputError
 from lesioncli.spec import CLASSES
 
@@ -23,25 +26,20 @@ def cases() -> list[DrawnCase]:
     return [draw_case(seed, HEIGHT, WIDTH) for seed in range(30)]
 
 
-def read(path: Path) -> NDArray[np.uint8]:
-    with Image.open(path) as picture:
-        return np.asarray(picture)
+def test_same_seed_draws_the_same_case() -> None:
+    first, second = draw_case(7, HEIGHT, WIDTH), draw_case(7, HEIGHT, WIDTH)
+    assert np.array_equal(first.image, second.image)
+    assert np.array_equal(first.mask, second.mask)
+    assert first.label == second.label
 
 
-def test_a_seed_always_draws_the_same_case() -> None:
-    first, again = draw_case(7, HEIGHT, WIDTH), draw_case(7, HEIGHT, WIDTH)
-    assert np.array_equal(first.image, again.image)
-    assert np.array_equal(first.mask, again.mask)
-    assert first.label == again.label
-
-
-def test_every_seed_draws_another_case(cases: list[DrawnCase]) -> None:
+def test_different_seeds_draw_different_cases(cases: list[DrawnCase]) -> None:
     assert len({case.image.tobytes() for case in cases}) == len(cases)
     assert len({case.mask.tobytes() for case in cases}) == len(cases)
 
 
 @pytest.mark.parametrize(("height", "width"), [(480, 640), (200, 120), (64, 64)])
-def test_any_size_is_rgb_with_a_mask_of_its_size(height: int, width: int) -> None:
+def test_image_is_rgb_and_mask_has_its_size(height: int, width: int) -> None:
     case = draw_case(1, height, width)
     assert case.image.shape == (height, width, 3)
     assert case.image.dtype == np.uint8
@@ -57,21 +55,20 @@ def test_three_consecutive_seeds_give_the_three_classes(cases: list[DrawnCase]) 
     assert [case.label for case in cases[3:6]] == list(CLASSES)
 
 
-def test_lesions_cover_5_to_45_percent_and_differ_in_size(cases: list[DrawnCase]) -> None:
+def test_lesions_cover_5_to_45_percent_and_vary_in_size(cases: list[DrawnCase]) -> None:
     shares = [case.mask.mean() for case in cases]
     assert min(shares) > 0.05
     assert max(shares) < 0.45
     assert max(shares) > 2 * min(shares)
 
 
-def test_a_mask_is_one_region_without_holes(cases: list[DrawnCase]) -> None:
-    # A second region or a hole would each be a second contour.
-    for case in cases:
+def test_mask_is_one_region_without_holes(cases: list[DrawnCase]) -> None:
+    for case in cases:  # a second region or a hole would be a second contour
         contours, _ = cv2.findContours(case.mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
         assert len(contours) == 1
 
 
-def test_a_lesion_is_darker_than_the_skin_around_it(cases: list[DrawnCase]) -> None:
+def test_lesion_is_darker_than_the_skin_around_it(cases: list[DrawnCase]) -> None:
     for case in cases:
         grey = case.image.mean(-1)
         near = cv2.dilate(case.mask.astype(np.uint8), np.ones((21, 21), np.uint8)) > 0
@@ -79,29 +76,41 @@ def test_a_lesion_is_darker_than_the_skin_around_it(cases: list[DrawnCase]) -> N
         assert grey[case.mask].mean() < grey[skin].mean() - 5
 
 
-def test_the_brightness_step_lies_on_the_contour_of_the_mask(cases: list[DrawnCase]) -> None:
-    # Half of the fall from skin to lesion happens outside the contour, half inside. A mask 3 pixels too wide gives
-    # .87, one 3 pixels too narrow .23.
-    outside, at, inside = np.mean([_grey_around_contour(case) for case in cases if case.label != "melanoma"], 0)
-    assert 0.3 < (at - inside) / (outside - inside) < 0.7
+def test_brightness_step_lies_on_the_contour_of_the_mask(cases: list[DrawnCase]) -> None:
+    """Half of the fall from skin to lesion lies outside the contour, half inside.
+
+    A mask 3 pixels too wide gives 0.87, one 3 pixels too narrow 0.23.
+    """
+    outside, on, inside = np.mean([grey_around_contour(case) for case in cases if case.label != "melanoma"], 0)
+    assert 0.3 < (on - inside) / (outside - inside) < 0.7
 
 
-def _grey_around_contour(case: DrawnCase, apart_px: int = 8) -> tuple[float, float, float]:
-    """Mean grey 8 pixels outside, on, and 8 pixels inside the contour of a mask."""
+def grey_around_contour(case: DrawnCase, distance_px: int = 8) -> tuple[float, float, float]:
+    """Return the mean grey outside, on and inside the contour of a mask, `distance_px` away from it."""
     grey, mask = case.image.mean(-1), case.mask.astype(np.uint8)
     depth = cv2.distanceTransform(mask, cv2.DIST_L2, 5) - cv2.distanceTransform(1 - mask, cv2.DIST_L2, 5)
-    outside, at, inside = (float(grey[np.abs(depth - d) <= 1].mean()) for d in (-apart_px, 0, apart_px))
-    return outside, at, inside
+    outside, on, inside = (float(grey[np.abs(depth - d) <= 1].mean()) for d in (-distance_px, 0, distance_px))
+    return outside, on, inside
 
 
-def test_pictures_have_the_colours_of_skin(cases: list[DrawnCase]) -> None:
-    # ISIC 2017: the median over pictures of the skin's median is (190, 160, 153).
+def test_skin_has_the_median_colour_of_isic_2017(cases: list[DrawnCase]) -> None:
     skin = np.median([np.median(case.image[~case.mask], 0) for case in cases], 0)
-    assert np.abs(skin - (190, 160, 153)).max() < 25
+    assert np.abs(skin - (190, 160, 153)).max() < 25  # ISIC 2017: median over images of the median of the skin
     assert skin[0] > skin[1] > skin[2]
 
 
-def test_written_folder_reads_back_as_drawn(tmp_path: Path) -> None:
+def test_a_new_artefact_is_one_function_and_one_line_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    def add_black_corner(canvas: Canvas, rgb: NDArray[np.float32]) -> NDArray[np.float32]:
+        rgb = rgb.copy()
+        rgb[: canvas.height // 4, : canvas.width // 4] = 0
+        return rgb
+
+    before = draw_case(3, 64, 64).image
+    monkeypatch.setattr("lesioncli.demo.draw.ARTEFACTS", [(1.0, add_black_corner)])
+    assert draw_case(3, 64, 64).image[:12, :12].mean() < 20 < before[:12, :12].mean()
+
+
+def test_written_folder_has_the_drawn_cases(tmp_path: Path) -> None:
     write_demo(tmp_path / "demo", count=4, seed=10, height=HEIGHT, width=WIDTH)
     stems = [f"demo_{number:04d}" for number in (11, 12, 13, 14)]
     images, labels = tmp_path / "demo" / "images", tmp_path / "demo" / "labels"
@@ -113,7 +122,7 @@ def test_written_folder_reads_back_as_drawn(tmp_path: Path) -> None:
         case = draw_case(seed, HEIGHT, WIDTH)
         assert np.array_equal(read(labels / f"{stem}_segmentation.png"), case.mask * np.uint8(255))
         error = read(images / f"{stem}.jpg").astype(float) - case.image
-        assert np.abs(error).mean() < 4  # what JPEG at quality 92 costs
+        assert np.abs(error).mean() < 4  # the loss of JPEG at quality 92
 
 
 def test_label_table_has_one_row_per_image(tmp_path: Path) -> None:
@@ -129,23 +138,23 @@ def test_label_table_has_one_row_per_image(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("occupied", ["images", "labels"])
-def test_a_folder_with_files_is_refused_and_left_alone(tmp_path: Path, occupied: str) -> None:
-    mine = tmp_path / occupied / "mine.txt"
-    mine.parent.mkdir()
-    mine.write_text("keep")
-    with pytest.raises(InputError, match=r"is not empty; name a new folder"):
+def test_folder_with_files_is_an_error_and_stays_unchanged(tmp_path: Path, occupied: str) -> None:
+    existing = tmp_path / occupied / "mine.txt"
+    existing.parent.mkdir()
+    existing.write_text("keep")
+    with pytest.raises(InputError, match=re.escape(str(existing.parent))):
         write_demo(tmp_path, count=1, height=HEIGHT, width=WIDTH)
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [mine]
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [existing]
 
 
 @pytest.mark.parametrize("name", ["file", "file/below"])
-def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path, name: str) -> None:
+def test_file_in_the_place_of_the_folder_is_an_error(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").write_text("keep")
-    with pytest.raises(InputError, match="name another folder"):
+    with pytest.raises(InputError, match=re.escape(str(tmp_path / name / "images"))):
         write_demo(tmp_path / name, count=1, height=HEIGHT, width=WIDTH)
     assert (tmp_path / "file").read_text() == "keep"
 
 
-def test_needs_neither_torch_nor_pandas() -> None:
-    code = "import sys, lesioncli.demo.draw; sys.exit(bool({'torch', 'pandas', 'scipy'} & set(sys.modules)))"
+def test_demo_imports_neither_torch_nor_pandas() -> None:
+    code = "import sys, lesioncli.demo.folder; sys.exit(bool({'torch', 'pandas', 'scipy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,61 @@
+"""Write a folder of demo images, masks and labels."""
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from lesioncli.demo.canvas import UInt8
+from lesioncli.demo.draw import draw_case
+from lesioncli.errors import InputError
+from lesioncli.files import atomic_write
+from lesioncli.spec import CLASSES
+
+LABELLED = CLASSES[:2]  # as in ISIC 2017, where a nevus has neither label
+JPEG_QUALITY = 92
+
+
+def write_demo(folder: Path, count: int = 12, seed: int = 0, height: int = 480, width: int = 640) -> None:
+    """Write the images of seeds `seed`, `seed` + 1, ... with their masks and a table of labels.
+
+    Seed 0 becomes images/demo_0001.jpg and labels/demo_0001_segmentation.png (0 or 255); labels/labels.csv has the
+    columns image, melanoma, seborrheic_keratosis (0.0 or 1.0). Other seeds give other names, so that one folder can
+    train and another validate.
+
+    Raises InputError where images/ or labels/ cannot be made or is not empty.
+    """
+    images, labels = folder / "images", folder / "labels"
+    for subfolder in (images, labels):
+        _make_empty_folder(subfolder)
+    rows: list[list[object]] = [["image", *LABELLED]]
+    for number in range(seed, seed + count):
+        case, stem = draw_case(number, height, width), f"demo_{number + 1:04d}"
+        _write(images / f"{stem}.jpg", _encode(case.image, "JPEG"))
+        _write(labels / f"{stem}_segmentation.png", _encode(case.mask.astype(np.uint8) * 255, "PNG"))
+        rows.append([stem, *(float(case.label == name) for name in LABELLED)])
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows(rows)
+    _write(labels / "labels.csv", table.getvalue().encode())
+
+
+def _make_empty_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made ({error.strerror}); name another folder") from error
+    if any(folder.iterdir()):
+        raise InputError(f"{folder}: is not empty; name a new folder, or delete this one first")
+
+
+def _encode(pixels: UInt8, image_format: str) -> bytes:
+    """Return the bytes of a JPEG or PNG file."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, image_format, quality=JPEG_QUALITY)
+    return file.getvalue()
+
+
+def _write(path: Path, content: bytes) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(content)

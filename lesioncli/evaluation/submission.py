@@ -12,7 +12,7 @@ import numpy as np
 
 from lesioncli import isic
 from lesioncli.errors import ImageError, InputError
-from lesioncli.evaluation.cases import OVERLAYS, SCORES
+from lesioncli.evaluation.predictions import OVERLAYS, SCORES
 from lesioncli.evaluation.reading.masks import MaskRole, find_masks, read_mask
 from lesioncli.evaluation.reading.tables import ScoreRow, read_scores
 from lesioncli.files import atomic_output

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lesioncli.evaluation.metrics.pixels import count
+from lesioncli.evaluation.metrics.pixels import count_pixels
 
 Mask = NDArray[np.bool_]  # (H, W)
 
@@ -20,7 +20,7 @@ DISTANCES = ("hausdorff95", "surface_distance", "centroid_error")
 _CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8)
 
 
-def measure(truth: Mask, prediction: Mask) -> dict[str, float]:
+def measure_distances(truth: Mask, prediction: Mask) -> dict[str, float]:
     """The area error, and each of DISTANCES in pixels and as a share of the diagonal, for two masks (H, W)."""
     in_px = dict(zip(DISTANCES, (*_surface(truth, prediction), _centroid_error(truth, prediction)), strict=True))
     diagonal = math.hypot(*truth.shape)
@@ -33,7 +33,7 @@ def measure(truth: Mask, prediction: Mask) -> dict[str, float]:
 
 def area_error(truth: Mask, prediction: Mask) -> float:
     """By how much of the true area the predicted one is larger, or (below 0) smaller; nan without a true lesion."""
-    counts = count(truth, prediction)
+    counts = count_pixels(truth, prediction)
     area = counts.true_positive + counts.false_negative
     return (counts.false_positive - counts.false_negative) / area if area else math.nan
 

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-THRESHOLD = 128  # a mask pixel above this is lesion, as in the official scorer: 128 is background, 129 is lesion
+MASK_THRESHOLD = 128  # a mask pixel above this is lesion, as in the official scorer: 128 is background, 129 is lesion
 
-THRESHOLD_JACCARD = 0.65  # ISIC-2018 Task 1: below the least agreement among three experts a mask counts nothing
+MINIMUM_JACCARD = 0.65  # ISIC-2018 Task 1: below the least agreement among three experts a mask counts nothing
 
 
 class Counts(NamedTuple):
@@ -24,7 +24,7 @@ class Counts(NamedTuple):
     true_negative: float
 
 
-def count(truth: NDArray[np.bool_], prediction: NDArray[np.bool_]) -> Counts:
+def count_pixels(truth: NDArray[np.bool_], prediction: NDArray[np.bool_]) -> Counts:
     """Counts of two masks of one shape (H, W); ValueError where the shapes differ."""
     if truth.shape != prediction.shape:
         raise ValueError(f"truth is {truth.shape}, prediction {prediction.shape}")
@@ -42,7 +42,7 @@ def jaccard(counts: Counts) -> float:
 def threshold_jaccard(counts: Counts) -> float:
     """The Jaccard index from .65 on, else 0."""
     value = jaccard(counts)
-    return value if value >= THRESHOLD_JACCARD else 0.0
+    return value if value >= MINIMUM_JACCARD else 0.0
 
 
 def dice(counts: Counts) -> float:

@@ -14,12 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesioncli.evaluation.metrics.pixels import Counts, accuracy, dice, npv, ppv, sensitivity, specificity
-from lesioncli.evaluation.statistics.bootstrap import Draws, resamples
 
 Labels = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
-POSITIVE_ABOVE = 0.5  # a score of exactly .5 is negative
+SCORE_THRESHOLD = 0.5  # a score of exactly .5 is negative
 CALIBRATION_BINS = 15  # Guo et al. 2017 (arXiv 1706.04599), section 4
 SLACK = 1e-12  # one of ten weights of 0.1 is a little more than a tenth of their sum in floating point
 TINY = np.finfo(np.float64).tiny  # in place of a divisor of 0 where the dividend is 0 too
@@ -34,7 +33,7 @@ COUNT_METRICS = {
 }
 
 
-def count_scores(labels: Labels, scores: Floats, weights: Floats, above: float = POSITIVE_ABOVE) -> Counts:
+def count_scores(labels: Labels, scores: Floats, weights: Floats, above: float = SCORE_THRESHOLD) -> Counts:
     """Weights (N,) of the images that are called positive, or not, against their labels."""
     return Counts(*(float(weights[kind].sum()) for kind in _kinds(labels, scores, above)))
 
@@ -44,7 +43,7 @@ def _kinds(labels: Labels, scores: Floats, above: float) -> tuple[Labels, ...]:
     return labels & called, ~labels & called, labels & ~called, ~labels & ~called
 
 
-class Roc(NamedTuple):
+class RocCurve(NamedTuple):
     """Rates (T,) when everything from each distinct score down to it is called positive, beginning with nothing."""
 
     false_positive_rate: Floats
@@ -52,7 +51,7 @@ class Roc(NamedTuple):
     precision: Floats  # of what is called positive; that of the first point, where nothing is, has no meaning
 
 
-def roc(labels: Labels, scores: Floats, weights: Floats) -> Roc | None:
+def roc_curve(labels: Labels, scores: Floats, weights: Floats) -> RocCurve | None:
     """The ROC curve; None where only one label has weight, or a score is nan."""
     order = np.argsort(-scores, kind="stable")
     order = order[(np.atleast_2d(weights)[:, order] > 0).any(axis=0)]
@@ -67,7 +66,7 @@ def roc(labels: Labels, scores: Floats, weights: Floats) -> Roc | None:
     answered = (all_positives > 0) & (all_negatives > 0)
     if not answered.any():
         return None
-    return Roc(
+    return RocCurve(
         negatives / np.where(answered, all_negatives, math.nan),
         positives / np.where(answered, all_positives, math.nan),
         positives / np.maximum(positives + negatives, TINY),
@@ -79,18 +78,18 @@ def _running_sum(values: Floats, at: NDArray[np.intp]) -> Floats:
     return np.concatenate([np.zeros_like(sums[..., :1]), sums], axis=-1)
 
 
-def auc(curve: Roc) -> Floats:
+def area_under_curve(curve: RocCurve) -> Floats:
     """Area under the ROC curve; ties count half."""
     x, y = curve.false_positive_rate, curve.sensitivity
     return np.asarray((np.diff(x) * (y[..., 1:] + y[..., :-1])).sum(axis=-1) / 2)
 
 
-def average_precision(curve: Roc) -> Floats:
+def average_precision(curve: RocCurve) -> Floats:
     """Precision at each threshold, weighted by the sensitivity gained there (no interpolation)."""
     return np.asarray((np.diff(curve.sensitivity) * curve.precision[..., 1:]).sum(axis=-1))
 
 
-def auc_above_sensitivity(least: float, curve: Roc) -> Floats:
+def auc_above_sensitivity(least: float, curve: RocCurve) -> Floats:
     """Area under that part of the ROC curve, down to the axis, where the sensitivity is at least `least`."""
     x, y = curve.false_positive_rate, curve.sensitivity
     share_below = np.clip((least - y[..., :-1]) / np.maximum(np.diff(y), TINY), 0, 1)
@@ -99,20 +98,20 @@ def auc_above_sensitivity(least: float, curve: Roc) -> Floats:
     return np.asarray(np.where(y[..., 1:] < least, 0, widths * heights).sum(axis=-1) / 2)
 
 
-def sensitivity_at_specificity(least: float, curve: Roc) -> Floats:
+def sensitivity_at_specificity(least: float, curve: RocCurve) -> Floats:
     """The best sensitivity of a threshold whose specificity is at least `least`; no point between two is made up."""
     too_low = 1 - curve.false_positive_rate < least - SLACK
     return np.asarray(np.where(too_low, 0, curve.sensitivity).max(axis=-1))
 
 
-def specificity_at_sensitivity(least: float, curve: Roc) -> Floats:
+def specificity_at_sensitivity(least: float, curve: RocCurve) -> Floats:
     """The best specificity of a threshold whose sensitivity is at least `least`: ISIC-2017 gave it at .82, .89, .95."""
     too_low = curve.sensitivity < least - SLACK
     return np.asarray(1 - np.where(too_low, 1, curve.false_positive_rate).min(axis=-1))
 
 
-CURVE_METRICS: Mapping[str, Callable[[Roc], Floats]] = {
-    "auc": auc,
+CURVE_METRICS: Mapping[str, Callable[[RocCurve], Floats]] = {
+    "auc": area_under_curve,
     "auc_sens_80": partial(auc_above_sensitivity, 0.80),
     "ap": average_precision,
     **{f"sens_at_spec_{percent}": partial(sensitivity_at_specificity, percent / 100) for percent in (80, 90, 95)},
@@ -151,18 +150,18 @@ def calibration_error(labels: Labels, scores: Floats, weights: Floats) -> Floats
     return np.asarray(gaps / np.where(total > 0, total, math.nan))
 
 
-def class_metrics(labels: Labels, scores: Floats, weights: Floats, above: float = POSITIVE_ABOVE) -> dict[str, float]:
+def class_metrics(labels: Labels, scores: Floats, weights: Floats, above: float = SCORE_THRESHOLD) -> dict[str, float]:
     """Every metric of one class by its name; weights are (N,)."""
     return {name: float(value[0]) for name, value in resampled_metrics(labels, scores, weights[None], above).items()}
 
 
 def resampled_metrics(
-    labels: Labels, scores: Floats, weights: Floats, above: float = POSITIVE_ABOVE
+    labels: Labels, scores: Floats, weights: Floats, above: float = SCORE_THRESHOLD
 ) -> dict[str, Floats]:
     """Every metric (R,) of one class by its name; weights are (R, N). Called positive is a score above `above`."""
     kinds = np.stack(_kinds(labels, scores, above), axis=-1).astype(np.float64)
     counts = [Counts(*row) for row in (weights @ kinds).tolist()]
-    curve = roc(labels, scores, weights)
+    curve = roc_curve(labels, scores, weights)
     unanswered = np.full(len(weights), math.nan)
     return {
         **{name: np.array([metric(each) for each in counts]) for name, metric in COUNT_METRICS.items()},
@@ -170,21 +169,6 @@ def resampled_metrics(
         "brier": brier(labels, scores, weights),
         "calibration_error": calibration_error(labels, scores, weights),
     }
-
-
-def bootstrap_metrics(
-    labels: Labels, scores: Floats, weights: Floats, draws: Draws, above: float = POSITIVE_ABOVE
-) -> list[dict[str, Floats]]:
-    """For each class of labels and scores (N, K) every metric (R,) of R resamples of the N images; N > 0."""
-    columns = list(zip(labels.T, scores.T, strict=True))
-    blocks = [
-        [resampled_metrics(*each, counts * weights, above) for each in columns]
-        for counts in resamples(len(labels), draws)
-    ]
-    return [
-        {name: np.concatenate([each[name] for each in of_class]) for name in of_class[0]}
-        for of_class in zip(*blocks, strict=True)
-    ]
 
 
 def balanced_accuracy(labels: Labels, scores: Floats, weights: Floats) -> Floats:

@@ -5,15 +5,15 @@ Each reader answers for the layout it knows, or not at all; the first that answe
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
 
 from lesioncli import isic
 from lesioncli.errors import InputError, MissingPackageError
-from lesioncli.evaluation.reading.masks import bare_stem, find_masks
+from lesioncli.evaluation.reading.masks import find_masks, image_stem
 from lesioncli.evaluation.reading.tables import (
     NO_LABELS,
-    Labels,
+    LabelTable,
     column_key,
     find_labels,
     read_header,
@@ -33,28 +33,29 @@ _PH2_KINDS = {"0": "Common Nevus", "1": "Atypical Nevus", "2": "Melanoma"}  # co
 _PH2_MELANOMA = {"0": False, "1": False, "2": True}  # common nevus, atypical nevus, melanoma
 
 
-class Truth(NamedTuple):
-    """True masks by image, labels, and what was left out.
+@dataclass(frozen=True)
+class GroundTruth:
+    """Masks by image name, labels, and notes on ignored files.
 
-    `predictions` is there where a table pairs each mask with its prediction, and then has every image.
+    `pairs` has the predicted mask of every image if a table pairs them, else it is None.
     """
 
-    masks: Mapping[str, Path]
-    labels: Labels
-    predictions: Mapping[str, Path] | None = None
+    masks: Mapping[str, Path] = field(default_factory=dict)
+    labels: LabelTable = NO_LABELS
+    pairs: Mapping[str, Path] | None = None
     notes: tuple[str, ...] = ()
 
 
-def read_truth(path: Path, labels: Path | None = None) -> Truth:
+def read_ground_truth(path: Path, labels: Path | None = None) -> GroundTruth:
     """The truth at `path`, a folder or a CSV; `labels` takes the place of the labels found there.
 
     InputError where there is nothing, or it is not clear what is meant.
     """
     truth = _read_table(path) if path.is_file() else next(filter(None, (reader(path) for reader in _READERS)))
-    return truth._replace(labels=_isic_labels(labels)) if labels else truth
+    return replace(truth, labels=_isic_labels(labels)) if labels else truth
 
 
-def _ph2(folder: Path) -> Truth | None:
+def _ph2(folder: Path) -> GroundTruth | None:
     """PH2: `PH2 Dataset images/IMDxxx/IMDxxx_lesion/IMDxxx_lesion.bmp`, and PH2_dataset.txt beside the folder."""
     top = folder.parent if folder.name == PH2_IMAGES else folder
     if not (top / PH2_IMAGES).is_dir():
@@ -64,10 +65,10 @@ def _ph2(folder: Path) -> Truth | None:
     table, spreadsheet = top / PH2_TABLE, top / PH2_SPREADSHEET
     if table.exists():
         rows = _PH2_ROW.findall(table.read_text(encoding="utf-8", errors="replace"))
-        return Truth(masks, _ph2_labels(table, rows))
+        return GroundTruth(masks, _ph2_labels(table, rows))
     if spreadsheet.exists():
-        return Truth(masks, _ph2_labels(spreadsheet, _read_ph2_spreadsheet(spreadsheet)))
-    return Truth(masks, NO_LABELS, notes=(f"{table}: not there, nor as .xlsx, so no labels",))
+        return GroundTruth(masks, _ph2_labels(spreadsheet, _read_ph2_spreadsheet(spreadsheet)))
+    return GroundTruth(masks, NO_LABELS, notes=(f"{table}: not there, nor as .xlsx, so no labels",))
 
 
 def _read_ph2_spreadsheet(table: Path) -> list[tuple[str, str]]:
@@ -90,7 +91,7 @@ def _read_ph2_spreadsheet(table: Path) -> list[tuple[str, str]]:
     return list(zip((row[_PH2_NAME] for row in images), kinds, strict=True))
 
 
-def _ph2_labels(table: Path, rows: list[tuple[str, str]]) -> Labels:
+def _ph2_labels(table: Path, rows: list[tuple[str, str]]) -> LabelTable:
     """Melanoma or not, by the clinical diagnosis; all others of PH2 are nevi."""
     by_id: dict[str, tuple[bool, ...]] = {}
     for name, diagnosis in rows:
@@ -100,10 +101,10 @@ def _ph2_labels(table: Path, rows: list[tuple[str, str]]) -> Labels:
         by_id[name] = (_PH2_MELANOMA[diagnosis],)
     if not by_id:
         raise InputError(f"{table}: no row of an image such as IMD003 and its diagnosis")
-    return Labels(("melanoma",), by_id, dict.fromkeys(by_id, (1.0, 1.0)))
+    return LabelTable(("melanoma",), by_id, dict.fromkeys(by_id, (1.0, 1.0)))
 
 
-def _isic(folder: Path) -> Truth | None:
+def _isic(folder: Path) -> GroundTruth | None:
     """The folder of one ISIC challenge: 2016 and 2017 Part 1 with the labels of Part 3 beside it, or 2018 Task 1."""
     if not folder.is_dir():
         return None
@@ -113,11 +114,11 @@ def _isic(folder: Path) -> Truth | None:
     if len(found) > 1:
         raise InputError(f"several sets of true masks, give one of them: {', '.join(map(str, found))}")
     labels = found[0].with_name(found[0].name.replace("Part1", "Part3") + ".csv")
-    return _plain(found[0])._replace(labels=_isic_labels(labels) if labels.is_file() else NO_LABELS)
+    return replace(_plain(found[0]), labels=_isic_labels(labels) if labels.is_file() else NO_LABELS)
 
 
-def _isic_labels(path: Path) -> Labels:
-    """Labels of Part 3. Those of 2016 have no header: an id, and benign or malignant, or 0.0 or 1.0."""
+def _isic_labels(path: Path) -> LabelTable:
+    """LabelTable of Part 3. Those of 2016 have no header: an id, and benign or malignant, or 0.0 or 1.0."""
     _, first = next(read_lines(path), (0, [""]))
     if not isic.ID.fullmatch(first[0].strip()):
         return read_labels(path)
@@ -127,32 +128,34 @@ def _isic_labels(path: Path) -> Labels:
         if len(label) != 1 or label[0].strip() not in words or name in by_id:
             raise InputError(f"{path}: {name!r} is there twice, or its label {label} is not benign or malignant")
         by_id[name] = (words[label[0].strip()],)
-    return Labels(("melanoma",), by_id, dict.fromkeys(by_id, (1.0, 1.0)))
+    return LabelTable(("melanoma",), by_id, dict.fromkeys(by_id, (1.0, 1.0)))
 
 
-def _plain(folder: Path) -> Truth:
+def _plain(folder: Path) -> GroundTruth:
     """Masks `x.png` or `x_segmentation.png`, also in sub-folders, and one CSV with labels."""
-    masks, others = find_masks(folder)
-    notes = tuple(f"{path}: not a PNG, BMP or TIFF, so not a true mask; left out" for path in others.values())
+    found = find_masks(folder)
+    notes = tuple(
+        f"{path}: not a PNG, BMP or TIFF, so not a true mask; left out" for path in found.unsupported.values()
+    )
     labels = find_labels(folder)
-    return Truth(masks, read_labels(labels) if labels else NO_LABELS, notes=notes)
+    return GroundTruth(found.masks, read_labels(labels) if labels else NO_LABELS, notes=notes)
 
 
-_READERS: tuple[Callable[[Path], Truth | None], ...] = (_ph2, _isic, _plain)
+_READERS: tuple[Callable[[Path], GroundTruth | None], ...] = (_ph2, _isic, _plain)
 
 
-def _read_table(path: Path) -> Truth:
+def _read_table(path: Path) -> GroundTruth:
     """A table of pairs, with columns `truth` and `prediction` and perhaps `image`; else the labels of Part 3 alone."""
     if not {"truth", "prediction"} <= set(map(column_key, read_header(path))):
-        return Truth({}, _isic_labels(path))
+        return GroundTruth({}, _isic_labels(path))
     masks: dict[str, Path] = {}
     predictions: dict[str, Path] = {}
     for line, row in read_rows(path):
         truth = path.parent / row["truth"].strip()
-        name = row.get("image", "").strip() or bare_stem(truth)
+        name = row.get("image", "").strip() or image_stem(truth)
         if name in masks:
             raise InputError(f"{path}, line {line}: image {name!r} is there twice")
         if not (row["truth"].strip() and row["prediction"].strip()):
             raise InputError(f"{path}, line {line}: truth or prediction is empty")
         masks[name], predictions[name] = truth, path.parent / row["prediction"].strip()
-    return Truth(masks, NO_LABELS, predictions)
+    return GroundTruth(masks, NO_LABELS, predictions)

@@ -3,8 +3,10 @@
 import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path, PurePath
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from lesioncli.errors import ImageError, InputError
-from lesioncli.evaluation.metrics.pixels import THRESHOLD
+from lesioncli.evaluation.metrics.pixels import MASK_THRESHOLD
 from lesioncli.evaluation.reading.png import read_grey
 from lesioncli.files import walk
 from lesioncli.options import FailureStage
@@ -24,17 +26,24 @@ MASK_FORMATS = ("PNG", "BMP", "TIFF")  # by content: left to choose, Pillow runs
 ROWS_AT_ONCE = 32
 
 UInt8 = NDArray[np.uint8]
-Role = Literal["truth", "prediction"]
 
 
-class Found(NamedTuple):
-    """Masks by name, and pictures of other formats, whose name no mask has."""
+class MaskRole(StrEnum):
+    """What a mask is in a comparison; messages about it begin with this word."""
 
-    masks: Mapping[str, Path]
-    others: Mapping[str, Path]
+    GROUND_TRUTH = "ground truth"
+    PREDICTION = "prediction"
 
 
-def find_masks(folder: Path, skip: str = "") -> Found:
+@dataclass(frozen=True)
+class MaskListing:
+    """Masks by name, and images in unsupported formats whose name no mask has."""
+
+    masks: Mapping[str, Path] = field(default_factory=dict)
+    unsupported: Mapping[str, Path] = field(default_factory=dict)
+
+
+def find_masks(folder: Path, skip: str = "") -> MaskListing:
     """Masks and other pictures by the posix path below `folder`, without suffix and `_segmentation`.
 
     Other pictures in sub-folder `skip` are left out. InputError where the folder cannot be listed, or two masks have
@@ -47,7 +56,7 @@ def find_masks(folder: Path, skip: str = "") -> Found:
     for path in _walk(folder):
         if path.stem.endswith("_superpixels"):
             continue
-        name = path.relative_to(folder).with_name(bare_stem(path)).as_posix()
+        name = path.relative_to(folder).with_name(image_stem(path)).as_posix()
         if path.suffix.lower() in OTHER_SUFFIXES:
             if not name.startswith(f"{skip}/"):
                 others[name] = path
@@ -55,10 +64,10 @@ def find_masks(folder: Path, skip: str = "") -> Found:
             if name in masks:
                 raise InputError(f"two masks for {name}: {masks[name]} and {path}; keep one of them")
             masks[name] = path
-    return Found(masks, {name: path for name, path in others.items() if name not in masks})
+    return MaskListing(masks, {name: path for name, path in others.items() if name not in masks})
 
 
-def bare_stem(path: PurePath) -> str:
+def image_stem(path: PurePath) -> str:
     """The image's name in that of its mask: without suffix and `_segmentation`, or ISIC-2016's `_Segmentation`."""
     return path.stem.removesuffix("_segmentation").removesuffix("_Segmentation") or path.stem
 
@@ -72,26 +81,27 @@ def _walk(folder: Path) -> Iterator[Path]:
         raise InputError(f"{error.filename}: cannot be listed ({error.strerror})") from error
 
 
-class Mask(NamedTuple):
-    """Where a mask (H, W) is lesion, and what about its file is out of the ordinary."""
+@dataclass(frozen=True)
+class Mask:
+    """A binary mask (H, W), and a note on anything unusual about its file."""
 
     lesion: NDArray[np.bool_]
     note: str
 
 
-def read_mask(path: Path, role: Role) -> Mask:
+def read_mask(path: Path, role: MaskRole) -> Mask:
     """Read one mask; ImageError, its reason beginning with `role`, where it cannot be told what is lesion."""
     with _unreadable(role):
         data = path.read_bytes()
         grey, white, mode = _read_grey(data, role)
     # A 0/1 mask would be all background. A prediction above that may be a probability map that never reached 1/2.
-    too_dark = THRESHOLD if role == "truth" else 1
+    too_dark = MASK_THRESHOLD if role is MaskRole.GROUND_TRUTH else 1
     if 0 < (brightest := int(grey.max())) <= too_dark * white // 255:
         raise ImageError(FailureStage.DECODE, f"{role} is a 0/{brightest} mask, not 0/{white}")
     odd = [] if mode in ("1", "L") else [f"{role} is stored as {mode}"]
     if brightest > 1 and (soft := int(np.count_nonzero(grey)) - _count_of(grey, brightest)):
         odd.append(f"{role} is soft: {soft} pixels are neither 0 nor {brightest}")
-    cut = THRESHOLD * white // 255
+    cut = MASK_THRESHOLD * white // 255
     if 0 < brightest < white:
         nothing = f": no pixel is above {cut}" if brightest <= cut else ""
         odd.append(f"{role}'s brightest level is {brightest}, not {white}{nothing}")
@@ -104,7 +114,7 @@ def _count_of(grey: NDArray[np.integer[Any]], level: int) -> int:
     return sum(int(np.count_nonzero(block == level)) for block in blocks)
 
 
-def _read_grey(data: bytes, role: Role) -> tuple[NDArray[np.integer[Any]], int, str]:
+def _read_grey(data: bytes, role: MaskRole) -> tuple[NDArray[np.integer[Any]], int, str]:
     """Values (H, W), which value is white, and how they are stored, in Pillow's words."""
     if ordinary := read_grey(data):
         return *ordinary, "L"
@@ -113,7 +123,7 @@ def _read_grey(data: bytes, role: Role) -> tuple[NDArray[np.integer[Any]], int, 
 
 
 @contextmanager
-def _unreadable(role: Role) -> Iterator[None]:
+def _unreadable(role: MaskRole) -> Iterator[None]:
     """What goes wrong while a file is decoded is said of it, with its role."""
     try:
         yield
@@ -137,7 +147,7 @@ def _open(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data), formats=MASK_FORMATS)
 
 
-def _grey(image: Image.Image, data: bytes, role: Role) -> tuple[NDArray[np.integer[Any]], int]:
+def _grey(image: Image.Image, data: bytes, role: MaskRole) -> tuple[NDArray[np.integer[Any]], int]:
     """Values (H, W) of a picture that is grey in effect, and which value is white; ImageError for any other picture."""
     if (pages := getattr(image, "n_frames", 1)) > 1:
         raise ImageError(FailureStage.DECODE, f"{role} has {pages} pages, not one")

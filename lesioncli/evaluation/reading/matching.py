@@ -1,17 +1,17 @@
 """Which predicted mask, and which row of scores, belongs to which image of the truth."""
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
 
 from lesioncli.errors import InputError
 from lesioncli.evaluation.protocols import Protocol, image_id
-from lesioncli.evaluation.reading.masks import Found
+from lesioncli.evaluation.reading.masks import MaskListing
 from lesioncli.isic import named_by_id
 
 
-def by_image(masks: Mapping[str, Path], rules: Protocol) -> dict[str, Path]:
+def masks_by_image(masks: Mapping[str, Path], rules: Protocol) -> dict[str, Path]:
     """True masks by the image that the protocol sees in their names."""
     if not rules.isic_names:
         return dict(masks)
@@ -37,29 +37,31 @@ def match(names: Collection[str], available: Collection[str], rules: Protocol) -
     return {name: (name,) if name in available else tuple(named.get(name, ())) for name in names}
 
 
-class Job(NamedTuple):
-    """A truth mask and its prediction, or why there is none.
+@dataclass(frozen=True)
+class MaskPair:
+    """A ground truth mask and its prediction, or the `problem` why there is none.
 
-    `matched` is the name under which the predictions have it, with a mask or as a failure; empty where none or several
-    do.
+    `matched` is the name of the image in the predictions, with a mask or as a failure; "" if no or several names match.
     """
 
     name: str
     truth: Path
-    prediction: Path | str
+    prediction: Path | None
+    problem: str
     matched: str
 
 
-def pair(
-    truths: Mapping[str, Path], found: Found, failures: Mapping[str, str], rules: Protocol
-) -> tuple[list[Job], tuple[str, ...]]:
+def pair_masks(
+    truths: Mapping[str, Path], found: MaskListing, failures: Mapping[str, str], rules: Protocol
+) -> tuple[list[MaskPair], tuple[str, ...]]:
     """One job per truth, sorted by name, and the names of the masks that no truth asked for."""
     matches = _match_predictions(truths, found.masks, failures, rules)
-    unusable = {image_id(name, rules): path for name, path in found.others.items()}
-    jobs = [
-        Job(name, truths[name], _choose(name, matches[name], found.masks, failures, unusable), _only(matches[name]))
-        for name in sorted(truths)
-    ]
+    unusable = {image_id(name, rules): path for name, path in found.unsupported.items()}
+    jobs: list[MaskPair] = []
+    for name in sorted(truths):
+        problem = _pairing_problem(name, matches[name], failures, unusable)
+        prediction = None if problem else found.masks[matches[name][0]]
+        jobs.append(MaskPair(name, truths[name], prediction, problem, _only(matches[name])))
     asked_for = {name for each in matches.values() for name in each}
     return jobs, tuple(sorted(found.masks.keys() - asked_for))
 
@@ -85,13 +87,9 @@ def _only(matches: tuple[str, ...]) -> str:
     return matches[0] if len(matches) == 1 else ""
 
 
-def _choose(
-    name: str,
-    matches: tuple[str, ...],
-    masks: Mapping[str, Path],
-    failures: Mapping[str, str],
-    unusable: Mapping[str, Path],
-) -> Path | str:
+def _pairing_problem(
+    name: str, matches: tuple[str, ...], failures: Mapping[str, str], unusable: Mapping[str, Path]
+) -> str:
     if not matches:
         other = unusable.get(name.rpartition("/")[2])
         return f"no prediction: {other.name} is not a PNG, BMP or TIFF; save it as PNG" if other else "no prediction"
@@ -99,4 +97,4 @@ def _choose(
         return f"several predictions: {', '.join(matches)}"
     if matches[0] in failures:  # a mask that is there all the same is left from an earlier run
         return f"no prediction: {failures[matches[0]]}"
-    return masks[matches[0]]
+    return ""

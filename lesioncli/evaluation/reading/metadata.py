@@ -6,8 +6,8 @@ Numbers of many values are cut into bands that have their borders in their name.
 import itertools
 import math
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lesioncli.errors import InputError
 from lesioncli.evaluation.protocols import Protocol
 from lesioncli.evaluation.reading.matching import match
-from lesioncli.evaluation.reading.tables import ID_COLUMNS, WEIGHTS, Labels, column_key, read_columns, read_header
+from lesioncli.evaluation.reading.tables import ID_COLUMNS, WEIGHTS, LabelTable, column_key, read_columns, read_header
 
 LESION_SIZE = "lesion_size"  # percent of the picture that is truly lesion
 
@@ -27,21 +27,24 @@ AGE_BAND = 20  # years: fixed, so that data sets can be compared
 MOST_GROUPS = 30  # at more, an interval for all of them is so wide that nothing could be found behind all others
 
 
-class Column(NamedTuple):
-    """The groups of a column in their order, the unknown last, and which one each image is in."""
+@dataclass(frozen=True)
+class Grouping:
+    """Groups of a column in display order, unknown last, and the group of each image."""
 
-    name: str
+    column: str
     groups: tuple[str, ...]
-    of: Mapping[str, str]
+    group_of: Mapping[str, str]
 
 
-def find_texts(names: Iterable[str], metadata: Path | None, labels: Labels) -> dict[str, Mapping[str, str] | None]:
+def find_columns(
+    names: Iterable[str], metadata: Path | None, labels: LabelTable
+) -> dict[str, Mapping[str, str] | None]:
     """What each of the columns `names` says by id: of the metadata, else of the labels; None is for LESION_SIZE.
 
     InputError where there is no such column, a table has one in the place of LESION_SIZE, or an id twice or none.
     """
     asked = list(dict.fromkeys(names))
-    tables = [table for table in (metadata, labels.table) if table]
+    tables = [table for table in (metadata, labels.path) if table]
     found: dict[str, Mapping[str, str] | None] = {LESION_SIZE: None}
     found |= {name: _of_class(name, labels) for name in labels.classes}
     for table in reversed(tables):
@@ -55,7 +58,7 @@ def find_texts(names: Iterable[str], metadata: Path | None, labels: Labels) -> d
     return {name: found[name] for name in asked}
 
 
-def _of_class(name: str, labels: Labels) -> dict[str, str]:
+def _of_class(name: str, labels: LabelTable) -> dict[str, str]:
     column = labels.classes.index(name)
     return {image: str(int(label[column])) for image, label in labels.by_id.items()}
 
@@ -64,13 +67,13 @@ def _where(tables: list[Path]) -> str:
     return " or ".join(map(str, tables)) or "the labels; give a table with --metadata"
 
 
-def _known(tables: list[Path], labels: Labels) -> str:
+def _known(tables: list[Path], labels: LabelTable) -> str:
     columns = [column for table in tables for column in read_header(table)]
     columns = [column for column in columns if column_key(column) not in (*ID_COLUMNS, *WEIGHTS)]
     return ", ".join(dict.fromkeys([*columns, *labels.classes, LESION_SIZE]))
 
 
-def texts_of(
+def values_by_image(
     masks: Collection[str], ids: Collection[str], texts: Mapping[str, str], rules: Protocol, column: str
 ) -> tuple[dict[str, str], str]:
     """What `texts` say of each true mask and each labelled id, "" where nothing, and a note on those without a row.
@@ -88,7 +91,7 @@ def texts_of(
     return found, f"{column}: no row for {len(without)} images, so {UNKNOWN}: {', '.join(without[:3])}{more}"
 
 
-def cut(column: str, texts: Mapping[str, str]) -> Column:
+def make_grouping(column: str, texts: Mapping[str, str]) -> Grouping:
     """The groups of the images, from what is said of each.
 
     InputError where there are more than MOST_GROUPS.
@@ -107,7 +110,7 @@ def cut(column: str, texts: Mapping[str, str]) -> Column:
     return _quartiles(column, numbers, texts)
 
 
-def _quartiles(column: str, numbers: Mapping[str, float], texts: Mapping[str, str]) -> Column:
+def _quartiles(column: str, numbers: Mapping[str, float], texts: Mapping[str, str]) -> Grouping:
     """The borders are rounded before the cut, so that a band's name is the truth."""
     values = np.array(list(numbers.values()))
     shown = list(dict.fromkeys(_rounded(border, values) for border in np.quantile(values, (0.25, 0.5, 0.75))))
@@ -126,19 +129,19 @@ def _rounded(border: float, values: NDArray[np.float64]) -> str:
 
 def _banded(
     column: str, numbers: Mapping[str, float], borders: NDArray[np.float64], names: list[str], texts: Mapping[str, str]
-) -> Column:
+) -> Grouping:
     """A number on a border belongs to the band above it."""
     bands = np.searchsorted(borders, list(numbers.values()), side="right").tolist()
     return _column(column, {image: names[band] for image, band in zip(numbers, bands, strict=True)}, names, texts)
 
 
-def _column(column: str, named: Mapping[str, str], order: list[str], texts: Mapping[str, str]) -> Column:
+def _column(column: str, named: Mapping[str, str], order: list[str], texts: Mapping[str, str]) -> Grouping:
     of = {image: named.get(image, UNKNOWN) for image in texts}
     there = set(of.values())
     groups = tuple(name for name in (*order, UNKNOWN) if name in there)
     if len(groups) > MOST_GROUPS:
         raise InputError(f"{column}: {len(groups)} different values; --by takes at most {MOST_GROUPS} groups")
-    return Column(column, groups, of)
+    return Grouping(column, groups, of)
 
 
 def _number(text: str) -> float:

@@ -5,8 +5,8 @@ import itertools
 import math
 import re
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 from lesioncli.errors import InputError
 from lesioncli.spec import CLASSES
@@ -19,32 +19,35 @@ _SUFFIX = re.compile(r"\.[^./]+$")
 _PICTURE_SUFFIX = re.compile(r"\.(jpe?g|jfif|png|bmp|webp|tiff?)$", re.IGNORECASE)  # an id without one may hold a dot
 
 
-class Labels(NamedTuple):
-    """The labels CSV: its classes, and for each id whether it is one of them and what it weighs (score, validation).
+@dataclass(frozen=True)
+class LabelTable:
+    """Labels by image id: membership of each class, and the weights (score, validation) of the image.
 
-    `table` is the file, where it has a header and so perhaps more columns, and `unread` are those that are neither ids
-    nor weights nor classes.
+    `path` is the CSV if it has a header, and so perhaps further columns; `ignored_columns` are those that are neither
+    ids nor weights nor classes.
     """
 
-    classes: tuple[str, ...]
-    by_id: Mapping[str, tuple[bool, ...]]
-    weights: Mapping[str, tuple[float, float]]
-    table: Path | None = None
-    unread: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    by_id: Mapping[str, tuple[bool, ...]] = field(default_factory=dict)
+    weights: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    path: Path | None = None
+    ignored_columns: tuple[str, ...] = ()
 
 
-NO_LABELS = Labels((), {}, {})
+NO_LABELS = LabelTable()
 
 
-class ScoreRow(NamedTuple):
-    """A row of scores: the reason if it failed, and the score of each class in the labels, nan for no number.
+@dataclass(frozen=True)
+class ScoreRow:
+    """Class scores of one image in the order of the labels, nan where a cell is not a number.
 
-    `also` is the score of a class that was not needed, nan where there is none.
+    `failure` is the reason why `segment` failed on the image, else "". `optional_score` is the score of a class that
+    the table may lack, then nan.
     """
 
     failure: str
     scores: tuple[float, ...]
-    also: float = math.nan
+    optional_score: float = math.nan
 
 
 def find_labels(folder: Path) -> Path | None:
@@ -56,8 +59,8 @@ def find_labels(folder: Path) -> Path | None:
     return found[0] if found else None
 
 
-def read_labels(path: Path) -> Labels:
-    """Labels by id: of the classes of CLASSES that the CSV has, or, where it has none, of every other column."""
+def read_labels(path: Path) -> LabelTable:
+    """LabelTable by id: of the classes of CLASSES that the CSV has, or, where it has none, of every other column."""
     header = read_header(path)
     others = [column for column in header if column_key(column) not in (*ID_COLUMNS, *WEIGHTS)]
     if not (id_column := _id_column(header)):
@@ -76,7 +79,7 @@ def read_labels(path: Path) -> Labels:
     if not by_id:
         raise InputError(f"{path}: no labels below the header")
     read = {"", *map(column_key, classes)}
-    return Labels(classes, by_id, weights, path, tuple(each for each in others if column_key(each) not in read))
+    return LabelTable(classes, by_id, weights, path, tuple(each for each in others if column_key(each) not in read))
 
 
 def column_key(column: str) -> str:
@@ -113,11 +116,11 @@ def _weights(name: str, row: Mapping[str, str], where: str) -> tuple[float, floa
 
 
 def read_scores(
-    path: Path, classes: tuple[str, ...], also: str = "", labels: Path | None = None
+    path: Path, classes: tuple[str, ...], optional_class: str = "", labels: Path | None = None
 ) -> dict[str, ScoreRow] | None:
     """Scores by id: of segment's scores.csv, or of a submission, which has no status. None where there is no file.
 
-    All `classes`, which are those of the table `labels`, must have a column, class `also` may have one.
+    All `classes`, which are those of the table `labels`, must have a column, `optional_class` may have one.
     """
     if not path.exists():
         return None
@@ -135,7 +138,7 @@ def read_scores(
         _new(name, found, f"{path}, line {line}: {id_column}")
         failure = (row["reason"] or "failed") if from_segment and row["status"] == "failed" else ""
         scores = tuple(_number(row[column_key(column)]) for column in classes)
-        found[name] = ScoreRow(failure, scores, _number(row.get(also, "")))
+        found[name] = ScoreRow(failure, scores, _number(row.get(optional_class, "")))
     return found
 
 

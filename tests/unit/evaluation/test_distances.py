@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion, center_of_mass, distance_transform_edt
 
-from lesioncli.evaluation.metrics.distances import measure
+from lesioncli.evaluation.metrics.distances import measure_distances
 
 Mask = NDArray[np.bool_]
 
@@ -22,7 +22,7 @@ def block(top: int, left: int, height: int, width: int, shape: tuple[int, int] =
 
 
 def test_a_shifted_block() -> None:
-    figures = measure(block(5, 5, 4, 6), block(5, 8, 4, 6))
+    figures = measure_distances(block(5, 5, 4, 6), block(5, 8, 4, 6))
     assert figures["area_error"] == 0
     assert figures["centroid_error_px"] == 3
     assert figures["hausdorff95_px"] == 3
@@ -31,32 +31,32 @@ def test_a_shifted_block() -> None:
 
 
 def test_two_pixels() -> None:
-    figures = measure(block(0, 0, 1, 1), block(3, 4, 1, 1))
+    figures = measure_distances(block(0, 0, 1, 1), block(3, 4, 1, 1))
     assert (figures["hausdorff95_px"], figures["surface_distance_px"], figures["centroid_error_px"]) == (5, 5, 5)
 
 
 @pytest.mark.parametrize(("height", "expected"), [(6, 0.5), (4, 0), (2, -0.5)])
 def test_area_error_is_the_share_too_much(height: int, expected: float) -> None:
-    assert measure(block(5, 5, 4, 6), block(5, 5, height, 6))["area_error"] == expected
+    assert measure_distances(block(5, 5, 4, 6), block(5, 5, height, 6))["area_error"] == expected
 
 
 def test_a_hole_has_a_border_too() -> None:
     ring = block(5, 5, 9, 9) & ~block(9, 9, 1, 1)
     # Four pixels around the hole are 4 away from the outer border of 32 pixels; the other way all are at 0.
-    assert measure(ring, block(5, 5, 9, 9))["surface_distance_px"] == pytest.approx(4 * 3 / (32 + 4 + 32))
+    assert measure_distances(ring, block(5, 5, 9, 9))["surface_distance_px"] == pytest.approx(4 * 3 / (32 + 4 + 32))
 
 
 def test_the_95th_percentile_forgives_a_speck() -> None:
     lesion = block(2, 2, 12, 12)
-    assert measure(lesion, lesion | block(29, 39, 1, 1))["hausdorff95_px"] == 0
+    assert measure_distances(lesion, lesion | block(29, 39, 1, 1))["hausdorff95_px"] == 0
 
 
 def test_both_empty_agree_and_one_empty_has_no_distance() -> None:
     empty, lesion = block(0, 0, 0, 0), block(5, 5, 4, 6)
-    both = measure(empty, empty)
+    both = measure_distances(empty, empty)
     assert math.isnan(both.pop("area_error"))
     assert set(both.values()) == {0.0}
-    missed, invented = measure(lesion, empty), measure(empty, lesion)
+    missed, invented = measure_distances(lesion, empty), measure_distances(empty, lesion)
     assert missed.pop("area_error") == -1
     assert all(math.isnan(value) for value in (*missed.values(), *invented.values()))
 
@@ -74,7 +74,7 @@ def by_scipy(truth: Mask, prediction: Mask) -> tuple[float, float, float]:
 def test_distances_are_those_of_scipy(data: st.DataObject, shape: tuple[int, ...]) -> None:
     truth, prediction = (data.draw(arrays(np.bool_, shape, fill=st.just(False))) for _ in range(2))
     if truth.any() and prediction.any():
-        figures = measure(truth, prediction)
+        figures = measure_distances(truth, prediction)
         mine = [figures[f"{name}_px"] for name in ("hausdorff95", "surface_distance", "centroid_error")]
         assert mine == pytest.approx(by_scipy(truth, prediction), abs=1e-5)
 
@@ -83,6 +83,6 @@ def test_distances_of_large_masks_are_those_of_scipy() -> None:
     rows, columns = np.ogrid[:900, :1200]
     truth = (rows - 450) ** 2 / 4 + (columns - 500) ** 2 < 200**2
     prediction = (rows - 400) ** 2 + (columns - 560) ** 2 / 3 < 230**2
-    figures = measure(truth, prediction)
+    figures = measure_distances(truth, prediction)
     mine = [figures[f"{name}_px"] for name in ("hausdorff95", "surface_distance", "centroid_error")]
     assert mine == pytest.approx(by_scipy(truth, prediction), rel=1e-5)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from lesioncli.errors import InputError, MissingPackageError
 from lesioncli.evaluation.evaluate import Evaluation, evaluate
-from lesioncli.evaluation.reading.ground_truth import read_truth
+from lesioncli.evaluation.reading.ground_truth import read_ground_truth
 from lesioncli.evaluation.reading.tables import read_scores
 
 MASK = np.zeros((8, 10), np.uint8)
@@ -72,7 +72,7 @@ def test_labels_of_isic_2017_lie_beside_the_masks(tmp_path: Path) -> None:
         "image_id,melanoma,seborrheic_keratosis",
         "ISIC_0000001,0.0,1.0",
     )
-    labels = read_truth(tmp_path).labels
+    labels = read_ground_truth(tmp_path).labels
     assert labels.classes == ("melanoma", "seborrheic_keratosis")
     assert labels.by_id == {"ISIC_0000001": (False, True)}
 
@@ -83,7 +83,7 @@ def test_labels_of_isic_2016_have_no_header(benign: str, malignant: str, tmp_pat
     lines = [f"ISIC_0000001,{benign}", f"ISIC_0000002,{malignant}"]
     write(tmp_path / "ISBI2016_ISIC_Part3_Test_GroundTruth.csv", *lines)
     table = tmp_path / "ISBI2016_ISIC_Part3_Test_GroundTruth.csv"
-    for labels in (read_truth(tmp_path).labels, read_truth(tmp_path, table).labels, read_truth(table).labels):
+    for labels in (read_ground_truth(tmp_path).labels, read_ground_truth(tmp_path, table).labels, read_ground_truth(table).labels):
         assert labels.classes == ("melanoma",)
         assert labels.by_id == {"ISIC_0000001": (False,), "ISIC_0000002": (True,)}
 
@@ -95,14 +95,14 @@ def test_labels_of_isic_2016_that_cannot_be_trusted_are_refused(wrong: str, tmp_
     save(tmp_path / "ISBI2016_ISIC_Part1_Test_GroundTruth" / "ISIC_0000001_Segmentation.png")
     write(tmp_path / "ISBI2016_ISIC_Part3_Test_GroundTruth.csv", "ISIC_0000001,benign", wrong)
     with pytest.raises(InputError, match=r"Part3_Test_GroundTruth\.csv: 'ISIC_000000\d' is there twice, or"):
-        read_truth(tmp_path)
+        read_ground_truth(tmp_path)
 
 
 def test_of_several_splits_one_must_be_named(tmp_path: Path) -> None:
     for split in ("Training", "Validation"):
         save(tmp_path / f"ISIC-2017_{split}_Part1_GroundTruth" / "ISIC_0000001_segmentation.png")
     with pytest.raises(InputError, match=r"give one of them: .*Training_Part1_GroundTruth, .*Validation_Part1"):
-        read_truth(tmp_path)
+        read_ground_truth(tmp_path)
 
 
 def test_ham10000(tmp_path: Path) -> None:
@@ -208,15 +208,15 @@ PH2_ROWS = (("IMD002", None, "X", None, None, 3), ("IMD004", None, None, "X"), (
 
 def test_ph2_with_the_spreadsheet_alone_has_the_same_labels(ph2: Path) -> None:
     spreadsheet(ph2 / "PH2_dataset.xlsx", *PH2_ROWS, (None,) * 6)
-    by_text = read_truth(ph2).labels
+    by_text = read_ground_truth(ph2).labels
     (ph2 / "PH2_dataset.txt").unlink()
-    assert read_truth(ph2).labels == by_text
+    assert read_ground_truth(ph2).labels == by_text
     assert by_text.by_id == {"IMD002": (False,), "IMD004": (False,), "IMD058": (True,)}
 
 
 def test_ph2_without_a_table_has_no_labels_and_says_so(ph2: Path) -> None:
     (ph2 / "PH2_dataset.txt").unlink()
-    truth = read_truth(ph2)
+    truth = read_ground_truth(ph2)
     assert truth.labels.by_id == {}
     assert "PH2_dataset.txt: not there, nor as .xlsx, so no labels" in truth.notes[0]
 
@@ -228,7 +228,7 @@ def test_ph2_spreadsheet_without_its_library_says_what_to_install(ph2: Path, mon
     with pytest.raises(
         MissingPackageError, match=r"openpyxl is not installed; run: pip install '/path/to/lesioncli\[xlsx\]'"
     ):
-        read_truth(ph2)
+        read_ground_truth(ph2)
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def test_a_ph2_spreadsheet_that_cannot_be_trusted_is_refused(
     (ph2 / "PH2_dataset.txt").unlink()
     spreadsheet(ph2 / "PH2_dataset.xlsx", *rows)
     with pytest.raises(InputError, match=rf"PH2_dataset\.xlsx: {complaint}"):
-        read_truth(ph2)
+        read_ground_truth(ph2)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"name,melanoma"])
@@ -254,7 +254,7 @@ def test_a_damaged_ph2_spreadsheet_is_refused(content: bytes, ph2: Path) -> None
     (ph2 / "PH2_dataset.txt").unlink()
     (ph2 / "PH2_dataset.xlsx").write_bytes(content)
     with pytest.raises(InputError, match=r"PH2_dataset\.xlsx: cannot be read as a spreadsheet"):
-        read_truth(ph2)
+        read_ground_truth(ph2)
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_a_damaged_ph2_spreadsheet_is_refused(content: bytes, ph2: Path) -> None
 def test_a_ph2_table_that_cannot_be_trusted_is_refused(rows: list[str], complaint: str, ph2: Path) -> None:
     write(ph2 / "PH2_dataset.txt", *rows)
     with pytest.raises(InputError, match=rf"PH2_dataset\.txt: {complaint}"):
-        read_truth(ph2)
+        read_ground_truth(ph2)
 
 
 # Tables
@@ -300,7 +300,7 @@ def test_a_table_of_pairs(tmp_path: Path) -> None:
 def test_a_table_of_pairs_that_cannot_be_trusted_is_refused(lines: list[str], complaint: str, tmp_path: Path) -> None:
     table = write(tmp_path / "pairs.csv", "truth,prediction,image", *lines)
     with pytest.raises(InputError, match=rf"pairs\.csv, {complaint}"):
-        read_truth(table)
+        read_ground_truth(table)
 
 
 def test_labels_alone_judge_scores_alone(tmp_path: Path) -> None:
@@ -390,7 +390,7 @@ def test_any_table_is_read_or_refused_with_its_name(
 ) -> None:
     table = tmp_path / "table.csv"
     table.write_bytes("\n".join([header, *map(",".join, cells)]).encode() + tail)
-    for read in (read_truth, lambda path: read_scores(path, ("melanoma",))):
+    for read in (read_ground_truth, lambda path: read_scores(path, ("melanoma",))):
         try:
             read(table)
         except InputError as error:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lesioncli.errors import InputError
 from lesioncli.evaluation.protocols import PROTOCOLS
-from lesioncli.evaluation.reading.metadata import LESION_SIZE, MOST_GROUPS, UNKNOWN, cut, find_texts, texts_of
+from lesioncli.evaluation.reading.metadata import LESION_SIZE, MOST_GROUPS, UNKNOWN, make_grouping, find_columns, values_by_image
 from lesioncli.evaluation.reading.tables import NO_LABELS, read_labels
 
 PLAIN = PROTOCOLS["plain"]
@@ -30,9 +30,9 @@ def numbered(*values: object) -> dict[str, str]:
 def groups_of(column: str, *values: object) -> dict[str, list[str]]:
     """Groups in their order, with the values in each."""
     texts = numbered(*values)
-    found = cut(column, texts)
-    assert found.of.keys() == texts.keys()
-    return {group: [texts[image] for image in texts if found.of[image] == group] for group in found.groups}
+    found = make_grouping(column, texts)
+    assert found.group_of.keys() == texts.keys()
+    return {group: [texts[image] for image in texts if found.group_of[image] == group] for group in found.groups}
 
 
 def test_words_are_groups_and_what_is_missing_is_one_too() -> None:
@@ -121,15 +121,15 @@ def test_a_band_holds_what_its_name_says(values: list[float]) -> None:
 @settings(deadline=None)
 @given(st.lists(st.text(max_size=3) | st.integers().map(str) | st.floats().map(str), min_size=1, max_size=25))
 def test_every_image_is_in_one_group_of_any_column(values: list[str]) -> None:
-    found = cut("x", numbered(*values))
-    assert sum(Counter(found.of.values()).values()) == len(values)
-    assert set(found.of.values()) == set(found.groups)
+    found = make_grouping("x", numbered(*values))
+    assert sum(Counter(found.group_of.values()).values()) == len(values)
+    assert set(found.group_of.values()) == set(found.groups)
     assert len(found.groups) == len(set(found.groups))
 
 
 def test_a_column_of_names_is_refused() -> None:
     with pytest.raises(InputError, match=r"patient: 31 different values; --by takes at most 30 groups"):
-        cut("patient", numbered(*(f"p{number}" for number in range(MOST_GROUPS + 1))))
+        make_grouping("patient", numbered(*(f"p{number}" for number in range(MOST_GROUPS + 1))))
 
 
 # Where columns are
@@ -138,7 +138,7 @@ def test_a_column_of_names_is_refused() -> None:
 def test_metadata_go_before_labels_and_labels_before_what_is_derived(tmp_path: Path) -> None:
     labels = read_labels(write(tmp_path / "labels.csv", "image,melanoma,site,sex", "a,1,arm,f", "b,0,leg,m"))
     metadata = write(tmp_path / "more.csv", "image_id, SEX ,hair", "a.jpg,female,1", "b,male,0")
-    found = find_texts(["sex", "site", "melanoma", "sex", LESION_SIZE], metadata, labels)
+    found = find_columns(["sex", "site", "melanoma", "sex", LESION_SIZE], metadata, labels)
     assert found == {
         "sex": {"a": "female", "b": "male"},
         "site": {"a": "arm", "b": "leg"},
@@ -147,7 +147,7 @@ def test_metadata_go_before_labels_and_labels_before_what_is_derived(tmp_path: P
     }
     complaint = r"no column ears, eyes in .*more\.csv or .*labels\.csv; there are: SEX, hair, mel"
     with pytest.raises(InputError, match=complaint):
-        find_texts(["ears", "sex", "eyes"], metadata, labels)
+        find_columns(["ears", "sex", "eyes"], metadata, labels)
 
 
 @pytest.mark.parametrize("header", ["image,melanoma,lesion_size", "image,melanoma,Lesion size"])
@@ -155,15 +155,15 @@ def test_metadata_go_before_labels_and_labels_before_what_is_derived(tmp_path: P
 def test_a_column_in_the_place_of_the_lesions_true_size_is_refused(where: str, header: str, tmp_path: Path) -> None:
     table = write(tmp_path / "mine.csv", header, "a,1,1", "b,0,0")
     metadata, labels = (table, NO_LABELS) if where == "metadata" else (None, read_labels(table))
-    assert find_texts(["melanoma"], metadata, labels)["melanoma"] == {"a": "1", "b": "0"}
+    assert find_columns(["melanoma"], metadata, labels)["melanoma"] == {"a": "1", "b": "0"}
     said = r"mine\.csv: lesion_size is what lesioncli measures on true masks; give this column another name"
     with pytest.raises(InputError, match=said):
-        find_texts(["melanoma", "lesion_size"], metadata, labels)
+        find_columns(["melanoma", "lesion_size"], metadata, labels)
 
 
 def test_without_metadata_an_unknown_column_says_how_to_give_some() -> None:
     with pytest.raises(InputError, match="no column sex in the labels; give a table with --metadata; there are: les"):
-        find_texts(["sex"], None, NO_LABELS)
+        find_columns(["sex"], None, NO_LABELS)
 
 
 @pytest.mark.parametrize(
@@ -178,25 +178,25 @@ def test_without_metadata_an_unknown_column_says_how_to_give_some() -> None:
 )
 def test_metadata_that_cannot_be_trusted_are_refused(lines: list[str], complaint: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=rf"more\.csv.*{complaint}"):
-        find_texts(["sex"], write(tmp_path / "more.csv", *lines), NO_LABELS)
+        find_columns(["sex"], write(tmp_path / "more.csv", *lines), NO_LABELS)
 
 
 def test_missing_metadata_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"gone\.csv: cannot be read as CSV"):
-        find_texts(["sex"], tmp_path / "gone.csv", NO_LABELS)
+        find_columns(["sex"], tmp_path / "gone.csv", NO_LABELS)
 
 
 def test_images_without_a_row_are_unknown_and_counted() -> None:
-    found, note = texts_of(["a", "b", "c"], ["d", "e"], {"a": "f"}, PLAIN, "sex")
+    found, note = values_by_image(["a", "b", "c"], ["d", "e"], {"a": "f"}, PLAIN, "sex")
     assert found == {"a": "f", "b": "", "c": "", "d": "", "e": ""}
     assert note == "sex: no row for 4 images, so unknown: b, c, d, ..."
 
 
 def test_a_table_of_other_images_is_refused() -> None:
     with pytest.raises(InputError, match="sex: its table has no row for any of the 2 images, such as a"):
-        texts_of(["a"], ["a", "b"], {"x": "f"}, PLAIN, "sex")
+        values_by_image(["a"], ["a", "b"], {"x": "f"}, PLAIN, "sex")
 
 
 def test_rows_are_found_by_the_protocols_names() -> None:
-    found, note = texts_of(["ISIC_0000001"], [], {"x_0000001": "f"}, PROTOCOLS["isic2017"], "sex")
+    found, note = values_by_image(["ISIC_0000001"], [], {"x_0000001": "f"}, PROTOCOLS["isic2017"], "sex")
     assert (found, note) == ({"ISIC_0000001": "f"}, "")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, f1_score, jaccard_score, recall_score
 
 from lesioncli.evaluation.metrics import pixels as metrics
-from lesioncli.evaluation.metrics.pixels import PIXEL_METRICS, Counts, count
+from lesioncli.evaluation.metrics.pixels import PIXEL_METRICS, Counts, count_pixels
 
 Bools = NDArray[np.bool_]
 
@@ -46,7 +46,7 @@ DRAWN = {
 
 @pytest.mark.parametrize(("truth", "prediction", "expected"), DRAWN.values(), ids=DRAWN)
 def test_hand_drawn_masks(truth: Bools, prediction: Bools, expected: str) -> None:
-    counts = count(truth, prediction)
+    counts = count_pixels(truth, prediction)
     assert [metric(counts) for metric in PIXEL_METRICS.values()] == [float(Fraction(each)) for each in expected.split()]
 
 
@@ -68,12 +68,12 @@ def test_accuracy_of_nothing_is_nan() -> None:
 
 
 def test_counts_are_named_right() -> None:
-    assert count(draw("##.. ...."), draw("#.## #...")) == Counts(1, 3, 1, 3)
+    assert count_pixels(draw("##.. ...."), draw("#.## #...")) == Counts(1, 3, 1, 3)
 
 
 def test_counting_two_shapes_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"truth is \(3, 4\), prediction \(4, 3\)"):
-        count(LEFT, LEFT.T)
+        count_pixels(LEFT, LEFT.T)
 
 
 @settings(deadline=None)
@@ -81,7 +81,7 @@ def test_counting_two_shapes_is_an_error() -> None:
 def test_pixel_metrics_are_those_of_scikit_learn(data: st.DataObject, shape: tuple[int, ...]) -> None:
     truth, prediction = (data.draw(arrays(np.bool_, shape)) for _ in range(2))
     y, p = truth.ravel(), prediction.ravel()
-    counts = count(truth, prediction)
+    counts = count_pixels(truth, prediction)
     theirs = {
         "jaccard": jaccard_score(y, p, zero_division=1.0),
         "dice": f1_score(y, p, zero_division=1.0),

@@ -142,4 +142,4 @@ def test_ordinary_masks_need_no_other_decoder(bits: int, tmp_path: Path, monkeyp
     picture = Image.fromarray(lesion.astype(np.uint8) * 255)
     (picture.convert("1") if bits == 1 else picture).save(tmp_path / "x.png")
     monkeypatch.setattr(masks, "_open", refuse)
-    assert np.array_equal(masks.read_mask(tmp_path / "x.png", "truth").lesion, lesion)
+    assert np.array_equal(masks.read_mask(tmp_path / "x.png", masks.MaskRole.GROUND_TRUTH).lesion, lesion)

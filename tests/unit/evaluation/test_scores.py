@@ -16,7 +16,7 @@ from lesioncli.evaluation.metrics.scores import (
     confusion_matrix,
     count_scores,
     resampled_metrics,
-    roc,
+    roc_curve,
 )
 from lesioncli.evaluation.statistics.bootstrap import Draws
 
@@ -106,7 +106,7 @@ def test_without_weight_there_are_no_figures() -> None:
 
 
 def test_a_nan_score_has_no_curve() -> None:
-    assert roc(np.array([True, False, True]), np.array([0.9, 0.1, math.nan]), np.ones(3)) is None
+    assert roc_curve(np.array([True, False, True]), np.array([0.9, 0.1, math.nan]), np.ones(3)) is None
 
 
 def test_balanced_accuracy_by_hand() -> None:

@@ -1,7 +1,7 @@
-"""How well the columns of scores.csv that promise a good mask find the poor ones. Figures for the model cards.
+"""Measure how well the confidence columns of scores.csv find poor masks. Figures for the model cards.
 
     lesioncli segment ./images --out masks/ && lesioncli evaluate --gt ./labels
-    python tests/measure_confidence.py masks/
+    python benchmarks/confidence.py masks/
 
 Intervals are 95 % percentile bootstraps over images.
 """
@@ -15,7 +15,7 @@ import pandas
 from numpy.typing import NDArray
 
 from lesioncli.evaluation.metrics import pixels as metrics
-from lesioncli.evaluation.statistics import bootstrap
+from lesioncli.evaluation.statistics import bootstrap, resampling
 
 Values = NDArray[np.float64]
 SEED = 0
@@ -26,17 +26,20 @@ def main() -> None:
     scores = pandas.read_csv(folder / "scores.csv").set_index("mask")
     cases = pandas.read_csv(folder / "evaluation.csv").dropna(subset="jaccard")
     rows = scores.loc[[f"{name}.png" for name in cases["image"]]]
-    signs = {name: rows[name].to_numpy() for name in ("confidence", "agreement") if name in rows}
-    report_signs(cases["jaccard"].to_numpy(), signs)
+    indicators = {name: rows[name].to_numpy() for name in ("confidence", "agreement") if name in rows}
+    report_indicators(cases["jaccard"].to_numpy(), indicators)
 
 
-def report_signs(jaccard: Values, signs: Mapping[str, Values]) -> None:
-    """Print how each sign (N,) ranks with the true Jaccard (N,), and how it finds those that 2018 counted as failed."""
-    is_poor = (jaccard < metrics.THRESHOLD_JACCARD).astype(np.float64)
-    print(f"  {is_poor.sum():.0f} of {len(jaccard)} masks are below {metrics.THRESHOLD_JACCARD}")
-    for name, sign in signs.items():
-        finds, ranks = interval(auc, is_poor, -sign), interval(_spearman, sign, jaccard)
-        print(f"  {name}: Spearman with the true Jaccard {ranks}; AUC for finding poor masks {finds}")
+def report_indicators(jaccard: Values, indicators: Mapping[str, Values]) -> None:
+    """Print the rank correlation of each indicator (N,) with the Jaccard (N,), and its AUC for finding poor masks.
+
+    Poor masks have a Jaccard below the threshold of ISIC-2018 Task 1.
+    """
+    is_poor = (jaccard < metrics.MINIMUM_JACCARD).astype(np.float64)
+    print(f"  {is_poor.sum():.0f} of {len(jaccard)} masks are below {metrics.MINIMUM_JACCARD}")
+    for name, indicator in indicators.items():
+        finds, ranks = interval(auc, is_poor, -indicator), interval(_spearman, indicator, jaccard)
+        print(f"  {name}: Spearman correlation with the Jaccard {ranks}; AUC for finding poor masks {finds}")
 
 
 def mean(values: Values) -> float:
@@ -44,7 +47,7 @@ def mean(values: Values) -> float:
 
 
 def auc(positive: Values, scores: Values) -> float:
-    return bootstrap.auc(positive > 0.5, scores)
+    return bootstrap.roc_auc(positive > 0.5, scores)
 
 
 def _spearman(a: Values, b: Values) -> float:
@@ -53,11 +56,11 @@ def _spearman(a: Values, b: Values) -> float:
 
 def interval(figure: Callable[..., float], *columns: Values) -> str:
     rng = np.random.default_rng(SEED)
-    draws = (rng.integers(len(columns[0]), size=len(columns[0])) for _ in range(bootstrap.RESAMPLES))
+    draws = (rng.integers(len(columns[0]), size=len(columns[0])) for _ in range(resampling.BOOTSTRAP_SAMPLES))
     values = np.array([figure(*(each[drawn] for each in columns)) for drawn in draws])
     if np.isnan(values).all():
         return "undefined"
-    low, high = bootstrap.percentile_interval(values)
+    low, high = resampling.percentile_interval(values)
     return f"{figure(*columns):.4f} ({low:.4f} to {high:.4f})"
 
 

@@ -1,59 +1,72 @@
-"""What is to be known of figures before they are believed: labels that were not read, and what cannot be ranked."""
+"""Notes on an evaluation: ignored columns, figures that are undefined or not ranked, intervals that are too narrow."""
 
 import numpy as np
 
-from lesioncli.evaluation.cases import Masks, Scored
-from lesioncli.evaluation.protocols import PROTOCOLS, Protocol, exceeding, lacking
-from lesioncli.evaluation.reading.tables import Labels
-from lesioncli.evaluation.statistics.bootstrap import Drawing
+from lesioncli.evaluation.cases import MaskMetrics
+from lesioncli.evaluation.labelled_scores import LabelledScores
+from lesioncli.evaluation.protocols import PROTOCOLS, missing_classes, unknown_classes
+from lesioncli.evaluation.reading.tables import LabelTable
 from lesioncli.evaluation.statistics.comparison import Comparison
-from lesioncli.evaluation.statistics.groups import LEAST_IMAGES
+from lesioncli.evaluation.statistics.groups import MIN_IMAGES
+from lesioncli.evaluation.statistics.resampling import ResamplingPlan
+from lesioncli.options import ProtocolName
 
 
-def notes_on_scores(labels: Labels, scored: Scored, protocol: str) -> tuple[str, ...]:
-    """What is to be known of labels and scores; nothing where there are no scores."""
-    if not scored.classes:
+def notes_on_scores(labels: LabelTable, labelled: LabelledScores, protocol: ProtocolName) -> tuple[str, ...]:
+    """Return notes on labels and scores; none where there are no scores."""
+    if not labelled.classes:
         return ()
-    unread = (f"{labels.table}: not read as classes: {', '.join(labels.unread)}",) if labels.unread else ()
-    rules = PROTOCOLS[protocol]
-    return (*unread, *_unranked(scored, protocol), *_one_label(scored), *_weightless(labels, scored, rules))
+    return (
+        *_ignored_columns(labels),
+        *_not_ranked(labelled, protocol),
+        *_single_label(labelled),
+        *_zero_weights(labels, labelled, protocol),
+    )
 
 
 def notes_on_intervals(
-    masks: Masks, scored: Scored, comparison: Comparison | None, drawing: Drawing
+    masks: MaskMetrics, labelled: LabelledScores, comparison: Comparison | None, plan: ResamplingPlan
 ) -> tuple[str, ...]:
-    """Which intervals are of fewer images, or clusters, than a percentile bootstrap needs."""
-    of_masks, of_scores = drawing.of(masks.images), drawing.of(scored.ids)
-    counts = {"masks": [of_masks.count(np.flatnonzero(each)) for each in ~np.isnan(masks.values).T]}
-    counts["scores"] = [of_scores.count(np.arange(len(scored.ids)))]
-    counts["differences"] = [each.clusters for each in comparison.differences.values()] if comparison else []
-    fewest = {what: min(filter(None, each), default=LEAST_IMAGES) for what, each in counts.items()}
-    few = ", ".join(f"{what} ({count})" for what, count in fewest.items() if count < LEAST_IMAGES)
-    drawn = f"clusters ({drawing.column})" if drawing.column else "images"
-    return (f"intervals of fewer than {LEAST_IMAGES} {drawn} are narrower than they should be: {few}",) if few else ()
+    """Return a note if an interval has fewer images, or clusters, than a percentile bootstrap needs."""
+    mask_resampling, score_resampling = plan.for_images(masks.images), plan.for_images(labelled.ids)
+    counts = {
+        "masks": [mask_resampling.count_clusters(np.flatnonzero(known)) for known in ~np.isnan(masks.values).T],
+        "scores": [score_resampling.count_clusters(np.arange(labelled.count))],
+        "differences": [each.clusters for each in comparison.differences.values()] if comparison else [],
+    }
+    smallest = {part: min(filter(None, sizes), default=MIN_IMAGES) for part, sizes in counts.items()}
+    few = ", ".join(f"{part} ({size})" for part, size in smallest.items() if size < MIN_IMAGES)
+    unit = f"clusters ({plan.column})" if plan.column else "images"
+    return (f"intervals of fewer than {MIN_IMAGES} {unit} are too narrow: {few}",) if few else ()
 
 
-def _unranked(scored: Scored, protocol: str) -> tuple[str, ...]:
-    """Why there is no figure that ranks scores: their classes are not those of the challenge."""
-    missing, more = (find(PROTOCOLS[protocol], scored.classes) for find in (lacking, exceeding))
-    why = [f"the labels have no {', '.join(missing)}"] if missing else []
-    why += [f"it has no {', '.join(more)}"] if more else []
-    return (f"{protocol} ranks no scores here: {', and '.join(why)}",) if why else ()
+def _ignored_columns(labels: LabelTable) -> tuple[str, ...]:
+    ignored = ", ".join(labels.ignored_columns)
+    return (f"{labels.path}: ignored columns, which are not classes: {ignored}",) if ignored else ()
 
 
-def _one_label(scored: Scored) -> tuple[str, ...]:
-    """The classes that cannot be ranked, and why."""
-    columns = zip(scored.classes, scored.labels.T, strict=True)
+def _not_ranked(labelled: LabelledScores, protocol: ProtocolName) -> tuple[str, ...]:
+    """Return why the protocol does not rank these scores: it has other classes."""
+    rules = PROTOCOLS[protocol]
+    missing = ", ".join(missing_classes(rules, labelled.classes))
+    unknown = ", ".join(unknown_classes(rules, labelled.classes))
+    reasons = [f"the labels have no {missing}"] if missing else []
+    reasons += [f"{protocol} has no {unknown}"] if unknown else []
+    return (f"scores are not ranked by {protocol}: {', and '.join(reasons)}",) if reasons else ()
+
+
+def _single_label(labelled: LabelledScores) -> tuple[str, ...]:
+    """Return the classes whose AUC is undefined."""
     return tuple(
         f"{name}: all {len(labels)} labels are {int(labels[0])}, so its AUC and average precision are undefined"
-        for name, labels in columns
+        for name, (labels, _) in labelled.by_class().items()
         if labels.size and labels.all() == labels.any()
     )
 
 
-def _weightless(labels: Labels, scored: Scored, rules: Protocol) -> tuple[str, ...]:
-    """Which images count for nothing: the truth may say so, and the official scorer does of one."""
-    if not (rules.weighted and scored.ids):
+def _zero_weights(labels: LabelTable, labelled: LabelledScores, protocol: ProtocolName) -> tuple[str, ...]:
+    """Return the images that official figures exclude, by their weight in the labels or in the official scorer."""
+    if not (PROTOCOLS[protocol].weighted and labelled.ids):
         return ()
-    none = [name for name, (weight, _) in labels.weights.items() if not weight]
-    return (f"of weight 0, so in no official figure of scores: {', '.join(none)}",) if none else ()
+    excluded = [name for name, (score_weight, _) in labels.weights.items() if not score_weight]
+    return (f"weight 0, excluded from official figures of scores: {', '.join(excluded)}",) if excluded else ()

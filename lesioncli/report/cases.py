@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from lesioncli.errors import InputError
-from lesioncli.evaluation.cases import OVERLAYS, SCORES, CaseResult
-from lesioncli.evaluation.evaluate import Evaluation
-from lesioncli.evaluation.reading.masks import bare_stem, find_masks
+from lesioncli.evaluation.cases import CaseResult
+from lesioncli.evaluation.predictions import OVERLAYS, SCORES
+from lesioncli.evaluation.reading.masks import find_masks, image_stem
 from lesioncli.evaluation.reading.tables import column_key, read_header, read_rows
+from lesioncli.evaluation.result import Evaluation
 from lesioncli.files import printable
 from lesioncli.images.files import find_images
 from lesioncli.inference.results import ABOUT, FAILED, image_name, read_run, without_suffix
@@ -77,7 +78,7 @@ def _case_name(row: Mapping[str, str], by_id: bool) -> str:
     """The name of the row's mask; a failed image has none, and `by_id` says how it would have been called."""
     image = without_suffix(row["image"])
     mask = PurePosixPath(row.get("mask") or f"{named_by_id(image) if by_id else image}.png")
-    return mask.with_name(bare_stem(mask)).as_posix()
+    return mask.with_name(image_stem(mask)).as_posix()
 
 
 def choose_sources(predictions: Path, asked: Sequence[Path]) -> tuple[list[Path], str]:
@@ -115,7 +116,7 @@ def collect(
     InputError where there is none.
     """
     images = {without_suffix(row["image"]): name for name, row in scores.rows.items()}
-    results = {_result_name(result, images): result for result in evaluation.cases} if evaluation else {}
+    results = {_result_name(result, images): result for result in evaluation.masks.cases} if evaluation else {}
     masks = _find_masks(predictions, evaluation)
     labels = _labels(evaluation)
     names = sorted({*scores.rows, *masks, *results})
@@ -128,7 +129,7 @@ def collect(
 
 def _result_name(result: CaseResult, images: Mapping[str, str]) -> str:
     """The case of a result; that of a failed image has the image's name."""
-    name = printable((result.job.matched if result.job else "") or result.name)
+    name = printable((result.pair.matched if result.pair else "") or result.name)
     return images.get(name, name)
 
 
@@ -139,9 +140,9 @@ def _find_masks(predictions: Path, evaluation: Evaluation | None) -> dict[str, P
 
 
 def _labels(evaluation: Evaluation | None) -> dict[str, tuple[str, ...]]:
-    scored = evaluation.scored if evaluation else None
-    if scored is None:
+    if evaluation is None:
         return {}
+    scored = evaluation.scores.labelled
     return {
         row: tuple(name for name, is_it in zip(scored.classes, labels, strict=True) if is_it)
         for row, labels in zip(scored.rows, scored.labels, strict=True)
@@ -160,7 +161,7 @@ def _case(
     row = scores.rows.get(name, {})
     image = without_suffix(row["image"]) if row else name
     photograph = photographs.get(image)
-    job = result.job if result else None
+    job = result.pair if result else None
     failed = row.get("status") == FAILED
     problem = result.problem if result else ""
     return Case(
@@ -174,7 +175,7 @@ def _case(
         metrics=result.metrics if result else {},
         labels=labels.get(image),
         photograph=photograph,
-        prediction=None if failed else (job.prediction if job and isinstance(job.prediction, Path) else mask),
+        prediction=None if failed else (job.prediction if job and job.prediction else mask),
         truth=job.truth if job else None,
     )
 

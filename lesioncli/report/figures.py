@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lesioncli.evaluation.cases import Scored
-from lesioncli.evaluation.evaluate import Evaluation, Matrix
-from lesioncli.evaluation.metrics.pixels import THRESHOLD_JACCARD
-from lesioncli.evaluation.metrics.scores import CALIBRATION_BINS, calibration_bins, roc
+from lesioncli.evaluation.labelled_scores import LabelledScores
+from lesioncli.evaluation.metrics.pixels import MINIMUM_JACCARD
+from lesioncli.evaluation.metrics.scores import CALIBRATION_BINS, calibration_bins, roc_curve
+from lesioncli.evaluation.result import ConfusionMatrix, Evaluation
 from lesioncli.evaluation.statistics import groups
 from lesioncli.evaluation.statistics.bootstrap import AUC_MEAN
 from lesioncli.report import plots as draw
@@ -85,29 +85,32 @@ def readable(key: str) -> str:
 
 def mask_figures(evaluation: Evaluation) -> list[Figure]:
     """Means over the judged images."""
-    judged = [case.metrics for case in evaluation.cases if not case.problem]
+    judged = [case.metrics for case in evaluation.masks.cases if not case.problem]
     return [
         Figure(
             key,
             readable(key),
             value,
-            evaluation.intervals.get(key),
+            evaluation.masks.intervals.get(key),
             sum(not math.isnan(metrics[key]) for metrics in judged),
         )
-        for key, value in evaluation.means.items()
+        for key, value in evaluation.masks.means.items()
     ]
 
 
 def auc_figures(evaluation: Evaluation) -> list[Figure]:
     """AUC of each class, and their mean where there are several."""
-    values = {**evaluation.auc, **({AUC_MEAN: evaluation.auc_mean} if len(evaluation.auc) > 1 else {})}
+    values = {
+        **evaluation.scores.auc,
+        **({AUC_MEAN: evaluation.scores.auc_mean} if len(evaluation.scores.auc) > 1 else {}),
+    }
     return [
         Figure(
             key,
             readable(key) if key == AUC_MEAN else f"AUC, {readable(key)}",
             value,
-            evaluation.intervals.get(key),
-            evaluation.auc_count,
+            evaluation.scores.intervals.get(key),
+            evaluation.scores.labelled.count,
         )
         for key, value in values.items()
     ]
@@ -115,10 +118,10 @@ def auc_figures(evaluation: Evaluation) -> list[Figure]:
 
 def classes_table(evaluation: Evaluation) -> ClassesTable | None:
     """Every metric of every class, the AUC first; None where no scores were judged."""
-    if not evaluation.auc_count:
+    if not evaluation.scores.labelled.count:
         return None
-    classes = tuple(evaluation.per_class)
-    keys = list(next(iter(evaluation.per_class.values())))
+    classes = tuple(evaluation.scores.per_class)
+    keys = list(next(iter(evaluation.scores.per_class.values())))
     rows = tuple(
         (
             key,
@@ -127,16 +130,16 @@ def classes_table(evaluation: Evaluation) -> ClassesTable | None:
                 Figure(
                     key,
                     readable(key),
-                    evaluation.per_class[name][key],
-                    evaluation.per_class_intervals.get(name, {}).get(key),
-                    evaluation.auc_count,
+                    evaluation.scores.per_class[name][key],
+                    evaluation.scores.per_class_intervals.get(name, {}).get(key),
+                    evaluation.scores.labelled.count,
                 )
                 for name in classes
             ),
         )
         for key in sorted(keys, key=lambda key: key != "auc")
     )
-    return ClassesTable(tuple(map(readable, classes)), rows, evaluation.auc_count)
+    return ClassesTable(tuple(map(readable, classes)), rows, evaluation.scores.labelled.count)
 
 
 @dataclass(frozen=True)
@@ -150,10 +153,10 @@ class GroupTable:
 
 def group_tables(evaluation: Evaluation, mask_metric: str) -> list[GroupTable]:
     """One table for each column that was asked for, of the metric by which the masks are ranked and of the AUCs."""
-    aucs = [*evaluation.auc, *([AUC_MEAN] if len(evaluation.auc) > 1 else [])]
-    words = {mask_metric: readable(mask_metric)} if evaluation.means else {}
+    aucs = [*evaluation.scores.auc, *([AUC_MEAN] if len(evaluation.scores.auc) > 1 else [])]
+    words = {mask_metric: readable(mask_metric)} if evaluation.masks.means else {}
     words |= {key: readable(key) if key == AUC_MEAN else f"AUC, {readable(key)}" for key in aucs}
-    by_column: dict[str, list[groups.Group]] = {}
+    by_column: dict[str, list[groups.GroupResult]] = {}
     for group in evaluation.groups:
         by_column.setdefault(group.column, []).append(group)
     return [
@@ -162,9 +165,9 @@ def group_tables(evaluation: Evaluation, mask_metric: str) -> list[GroupTable]:
     ]
 
 
-def _group_row(group: groups.Group, words: Mapping[str, str]) -> tuple[str, int, tuple[Figure, ...], str]:
-    nothing = groups.Figure(math.nan)
-    found = {key: group.figures.get(key, nothing) for key in words}
+def _group_row(group: groups.GroupResult, words: Mapping[str, str]) -> tuple[str, int, tuple[Figure, ...], str]:
+    nothing = groups.Estimate(math.nan)
+    found = {key: group.estimates.get(key, nothing) for key in words}
     figures = (
         Figure(key, words[key], each.value, None if math.isnan(each.low) else (each.low, each.high), each.images)
         for key, each in found.items()
@@ -173,7 +176,7 @@ def _group_row(group: groups.Group, words: Mapping[str, str]) -> tuple[str, int,
     return group.group, group.images, tuple(figures), "; ".join(behind)
 
 
-def _signed(difference: groups.Figure) -> str:
+def _signed(difference: groups.Estimate) -> str:
     return f"{difference.value:+.3f} ({difference.low:+.3f} to {difference.high:+.3f})"
 
 
@@ -185,7 +188,7 @@ class MatrixTable:
     rows: tuple[tuple[str, tuple[int, ...]], ...]
 
 
-def matrix_table(matrix: Matrix | None) -> MatrixTable | None:
+def matrix_table(matrix: ConfusionMatrix | None) -> MatrixTable | None:
     if matrix is None:
         return None
     classes = tuple(map(readable, matrix.classes))
@@ -196,7 +199,7 @@ def tiles(cases: Sequence[Case], evaluation: Evaluation | None) -> list[Figure]:
     """The few figures that stand large at the top; without truth, medians of what the model says of itself."""
     if evaluation:
         by_key = {figure.key: figure for figure in (*mask_figures(evaluation), *auc_figures(evaluation))}
-        auc = [AUC_MEAN] if AUC_MEAN in by_key else list(evaluation.auc)
+        auc = [AUC_MEAN] if AUC_MEAN in by_key else list(evaluation.scores.auc)
         return [by_key[key] for key in ("jaccard", "threshold_jaccard", "dice", *auc) if key in by_key]
     medians = [(key, _known(cases, key)) for key in (CONFIDENCE, AREA)]
     return [
@@ -234,19 +237,19 @@ def plots(cases: Sequence[Case], classes: Sequence[str], evaluation: Evaluation 
     """The plots that the data allow."""
     if evaluation is None:
         return _plots_without_truth(cases, classes)
-    scored = evaluation.scored
+    scored = evaluation.scores.labelled
     found = [_jaccard_plot(_known(cases, "jaccard")), _confidence_plot(cases)]
-    return [*filter(None, found), *(_class_plots(scored, evaluation) if scored and scored.labels.size else ())]
+    return [*filter(None, found), *(_class_plots(scored, evaluation) if scored.labels.size else ())]
 
 
 def _jaccard_plot(values: Floats) -> Plot | None:
     if not values.size:
         return None
     low, middle, high = np.percentile(values, (25, 50, 75))
-    below = np.count_nonzero(values < THRESHOLD_JACCARD)
+    below = np.count_nonzero(values < MINIMUM_JACCARD)
     caption = (
         f"Jaccard of {_images(values.size)}: median {middle:.3f}, the middle half from {low:.3f} to {high:.3f}; "
-        f"{below} below {THRESHOLD_JACCARD:.2f}, where ISIC-2018 counts a mask as nothing."
+        f"{below} below {MINIMUM_JACCARD:.2f}, where ISIC-2018 counts a mask as nothing."
     )
     return Plot("jaccard", draw.jaccard_histogram(values, caption), caption)
 
@@ -263,17 +266,17 @@ def _confidence_plot(cases: Sequence[Case]) -> Plot | None:
     return Plot("confidence", draw.confidence_against_jaccard(pairs[:, 0], pairs[:, 1], caption), caption)
 
 
-def _class_plots(scored: Scored, evaluation: Evaluation) -> list[Plot]:
+def _class_plots(scored: LabelledScores, evaluation: Evaluation) -> list[Plot]:
     columns = {
         readable(name): (labels, scores, np.ones(len(labels)))
         for name, labels, scores in zip(scored.classes, scored.labels.T, scored.scores.T, strict=True)
     }
-    curves = {name: curve for name, each in columns.items() if (curve := roc(*each))}
+    curves = {name: curve for name, each in columns.items() if (curve := roc_curve(*each))}
     if not curves:
         return []
     shares = {name: float(labels.mean()) for name, (labels, *_) in columns.items()}
     positive = "; ".join(f"{name}: {int(labels.sum())} of {len(labels)}" for name, (labels, *_) in columns.items())
-    by_name = {readable(name): value for name, value in evaluation.auc.items()}
+    by_name = {readable(name): value for name, value in evaluation.scores.auc.items()}
     aucs = ", ".join(f"{name} {by_name[name]:.3f}" for name in curves)
     captions = {
         "roc": f"ROC curves; area under the curve: {aucs}.",

@@ -17,10 +17,10 @@ from typing import Any
 
 from lesioncli import __version__
 from lesioncli.errors import InputError, MissingPackageError
-from lesioncli.evaluation.evaluate import Evaluation
-from lesioncli.evaluation.metrics.scores import POSITIVE_ABOVE
+from lesioncli.evaluation.metrics.scores import SCORE_THRESHOLD
 from lesioncli.evaluation.protocols import PROTOCOLS
-from lesioncli.files import printable, written_as_asked
+from lesioncli.evaluation.result import Evaluation
+from lesioncli.files import atomic_output, printable
 from lesioncli.inference.results import FAILED, read_run
 from lesioncli.report.cases import (
     AREA,
@@ -131,7 +131,7 @@ def write_report(
             "grid": GRID,
         }
     )
-    with written_as_asked(out, "--out") as aside:
+    with atomic_output(out, "--out") as aside:
         with aside.open("w", encoding="utf-8", newline="\n") as file:
             file.writelines(page)
         size = aside.stat().st_size
@@ -179,19 +179,19 @@ def _context(
         "judged": evaluation is not None,
         "ranked_by": _ranked_by(evaluation),
         "protocol": protocol,
-        "incomplete": evaluation.incomplete if evaluation and PROTOCOLS[protocol].complete else (),
-        "cluster": printable(evaluation.drawing.column) if evaluation else "",
+        "incomplete": evaluation.incomplete if evaluation and PROTOCOLS[evaluation.protocol].complete else (),
+        "cluster": printable(evaluation.plan.column) if evaluation else "",
         "tiles": tiles(cases, evaluation),
         "mask_figures": mask_figures(evaluation) if evaluation else [],
         "figures": described(cases, scores.figures),
         "per_class": classes_table(evaluation) if evaluation else None,
-        "matrix": matrix_table(evaluation.matrix) if evaluation else None,
-        "groups": group_tables(evaluation, PROTOCOLS[protocol].mask_metric) if evaluation else [],
+        "matrix": matrix_table(evaluation.scores.matrix) if evaluation else None,
+        "groups": group_tables(evaluation, PROTOCOLS[evaluation.protocol].mask_metric) if evaluation else [],
         "plots": {plot.name: plot for plot in drawn},
         "named": _named(evaluation),
         "labelled": sorted({label for case in cases for label in case.labels or ()}),
         "classes": scores.classes,
-        "positive_above": POSITIVE_ABOVE,
+        "positive_above": SCORE_THRESHOLD,
         "sorts": _sorts(scores, evaluation),
         "area": AREA,
         "failed_state": FAILED,
@@ -199,7 +199,7 @@ def _context(
 
 
 def _ranked_by(evaluation: Evaluation | None) -> list[tuple[str, str, float]]:
-    return [(what, name, value) for what, (name, value) in evaluation.ranking.items()] if evaluation else []
+    return [(what, name, value) for what, (name, value) in evaluation.official.ranking.items()] if evaluation else []
 
 
 def _named(evaluation: Evaluation | None) -> list[tuple[str, tuple[str, ...], int]]:
@@ -207,8 +207,8 @@ def _named(evaluation: Evaluation | None) -> list[tuple[str, tuple[str, ...], in
     if evaluation is None:
         return []
     lists = {
-        "Scores that count in no figure": evaluation.score_problems,
-        "Scores without a label": evaluation.extra_scores,
+        "Scores that count in no figure": evaluation.scores.labelled.problems,
+        "Scores without a label": evaluation.scores.labelled.extra,
         "Notes": evaluation.notes,
     }
     return [
@@ -220,7 +220,7 @@ def _named(evaluation: Evaluation | None) -> list[tuple[str, tuple[str, ...], in
 
 def _sorts(scores: Scores, evaluation: Evaluation | None) -> list[tuple[str, str]]:
     """What the gallery can be sorted by: column and words."""
-    metrics = ["jaccard"] if evaluation and evaluation.means else []
+    metrics = ["jaccard"] if evaluation and evaluation.masks.means else []
     first = [each for each in (CONFIDENCE, AREA) if each in scores.figures]
     others = [each for each in scores.figures if each not in first]
     return [(each, readable(each)) for each in (*metrics, *first, *others)]
@@ -263,11 +263,11 @@ def _source(run: Mapping[str, Any], about: Mapping[str, str], protocol: str) -> 
 
 def _data(shown: Sequence[Case], scores: Scores, evaluation: Evaluation | None) -> dict[str, Any]:
     """What the gallery knows of each case, as JSON; columns are named once."""
-    columns = [*(evaluation.means if evaluation else ()), *scores.figures]
+    columns = [*(evaluation.masks.means if evaluation else ()), *scores.figures]
     return {
         "columns": [[column, readable(column)] for column in columns],
         "classes": scores.classes,
-        "positive_above": POSITIVE_ABOVE,
+        "positive_above": SCORE_THRESHOLD,
         "cases": [
             [
                 case.name,

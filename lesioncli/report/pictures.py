@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lesioncli.cores import count_cores
 from lesioncli.errors import ImageError
-from lesioncli.evaluation.reading.masks import Role, read_mask
+from lesioncli.evaluation.reading.masks import MaskRole, read_mask
 from lesioncli.images.files import Decoded, decode
 from lesioncli.images.geometry import to_upright
 from lesioncli.inference.results import FAILED
+from lesioncli.process import count_cores
 from lesioncli.report.cases import Case
 
 SIDE_PX = 512  # longer side. A WebP of it has 10 KB on average, a JPEG that looks the same 18
@@ -64,8 +64,8 @@ def draw(case: Case) -> Picture:
     problems: list[str] = []
     photograph = _decode(case, problems)
     masks = {
-        "prediction": _read(case.prediction, "prediction", photograph, problems),
-        "truth": _read(case.truth, "truth", photograph, problems),
+        "prediction": _read(case.prediction, MaskRole.PREDICTION, photograph, problems),
+        "truth": _read(case.truth, MaskRole.GROUND_TRUTH, photograph, problems),
     }
     shapes = [mask.shape for mask in masks.values() if mask is not None]
     height, width = photograph.rgb.shape[:2] if photograph else next(iter(shapes), (3, 4))
@@ -75,8 +75,8 @@ def draw(case: Case) -> Picture:
         webp=_reduce(photograph.rgb) if photograph else b"",
         width=max(1, round(GRID * width / max(height, width))),
         height=max(1, round(GRID * height / max(height, width))),
-        truth=_outline(masks["truth"], "truth", problems),
-        prediction=_outline(masks["prediction"], "prediction", problems),
+        truth=_outline(masks["truth"], MaskRole.GROUND_TRUTH, problems),
+        prediction=_outline(masks["prediction"], MaskRole.PREDICTION, problems),
         problems=tuple(problems),
     )
 
@@ -94,7 +94,7 @@ def _decode(case: Case, problems: list[str]) -> Decoded | None:
         return None
 
 
-def _read(path: Path | None, role: Role, photograph: Decoded | None, problems: list[str]) -> Mask | None:
+def _read(path: Path | None, role: MaskRole, photograph: Decoded | None, problems: list[str]) -> Mask | None:
     """A mask, turned as the photograph is; None where there is none, or it is not of this photograph."""
     if path is None:
         return None
@@ -122,7 +122,7 @@ def _reduce(rgb: NDArray[np.uint8]) -> bytes:
     return file.getvalue()
 
 
-def _outline(mask: Mask | None, role: Role, problems: list[str]) -> str:
+def _outline(mask: Mask | None, role: MaskRole, problems: list[str]) -> str:
     """The borders of a mask as one SVG path, on the grid; the centres of its border pixels, simplified."""
     if mask is None:
         return ""

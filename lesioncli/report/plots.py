@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesioncli.errors import MissingPackageError
-from lesioncli.evaluation.metrics.pixels import THRESHOLD_JACCARD
-from lesioncli.evaluation.metrics.scores import CALIBRATION_BINS, Bins, Roc
+from lesioncli.evaluation.metrics.pixels import MINIMUM_JACCARD
+from lesioncli.evaluation.metrics.scores import CALIBRATION_BINS, Bins, RocCurve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,7 +50,7 @@ def histogram(name: str, values: Floats, label: str, alt: str, mark: float | Non
 
 def jaccard_histogram(values: Floats, alt: str) -> str:
     """How the Jaccard index is distributed, and from where on the challenge of 2018 counts a mask."""
-    return histogram("jaccard", values, "Jaccard index", alt, mark=THRESHOLD_JACCARD)
+    return histogram("jaccard", values, "Jaccard index", alt, mark=MINIMUM_JACCARD)
 
 
 def _line(axes: "Axes", at: float, label: str, style: str) -> None:
@@ -67,7 +67,7 @@ def _line(axes: "Axes", at: float, label: str, style: str) -> None:
     )
 
 
-def roc_curves(curves: Mapping[str, Roc], alt: str) -> str:
+def roc_curves(curves: Mapping[str, RocCurve], alt: str) -> str:
     """The ROC curve of each class; its legend says the class alone, the figures stand in the table."""
 
     def draw(axes: "Axes") -> None:
@@ -79,7 +79,7 @@ def roc_curves(curves: Mapping[str, Roc], alt: str) -> str:
     return _svg("roc", draw, alt)
 
 
-def precision_recall_curves(curves: Mapping[str, Roc], shares: Mapping[str, float], alt: str) -> str:
+def precision_recall_curves(curves: Mapping[str, RocCurve], shares: Mapping[str, float], alt: str) -> str:
     """Precision over sensitivity of each class; faint lines are the share of positives, which chance would reach."""
 
     def draw(axes: "Axes") -> None:

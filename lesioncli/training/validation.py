@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from lesioncli.evaluation.metrics import pixels as metrics
-from lesioncli.evaluation.statistics.bootstrap import auc
+from lesioncli.evaluation.statistics.bootstrap import roc_auc
 from lesioncli.images.geometry import to_full_size, to_network
 from lesioncli.spec import CLASSES, ModelSpec
 from lesioncli.training.datasets import LABELS, Sample, read_mask_of, read_picture
@@ -49,7 +49,7 @@ def judge_each(
         for sample, picture, probability in zip(chunk, pictures, probabilities, strict=True):
             full = to_full_size(probability, picture.stored_hw, picture.orientation)
             truth = read_mask_of(sample, picture.stored_hw)
-            jaccards.append(metrics.jaccard(metrics.count(truth > 0, full > 127)))
+            jaccards.append(metrics.jaccard(metrics.count_pixels(truth > 0, full > 127)))
     return np.array(jaccards), np.concatenate(scores, dtype=np.float64) if scores else np.empty((0, len(CLASSES)))
 
 
@@ -58,7 +58,7 @@ def _aucs(samples: Sequence[Sample], scores: NDArray[np.float64]) -> dict[str, f
     values = {}
     for index, name in enumerate(LABELS):
         known = ~np.isnan(labels[:, index])
-        values[f"auc_{name}"] = auc(labels[known, index] > 0.5, scores[known, index])
+        values[f"auc_{name}"] = roc_auc(labels[known, index] > 0.5, scores[known, index])
     return values
 
 

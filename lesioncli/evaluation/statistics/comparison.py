@@ -1,41 +1,45 @@
-"""Two sets of predictions of the same images: paired differences, how sure they are, and how likely by chance.
+"""Compare two sets of predictions of the same images: paired differences, their intervals and p-values.
 
-Intervals are percentile bootstraps over images or clusters of them, both predictions of an image drawn together. The
-p-value of a mean is that of a sign-flip test: were the two alike, each image's difference, or those of each cluster,
-could as well have the other sign. An AUC is no mean of differences, so the p-value of its difference is that of the
-bootstrap, the level at which its interval would just touch zero (Efron and Tibshirani 1993, section 15.4). Both are
-two-sided and never zero (Phipson and Smyth 2010).
+Both predictions of an image are resampled together. All p-values are two-sided and never zero.
+
+References:
+    Phipson and Smyth 2010, "Permutation p-values should never be zero", Stat. Appl. Genet. Mol. Biol. 9(1): the
+    sign-flip test of a mean difference. If the two sets of predictions were equally good, the differences of each
+    image, or of all images of a cluster, could as well have the opposite sign.
+    Efron and Tibshirani 1993, An Introduction to the Bootstrap, section 15.4: the p-value of an AUC difference, which
+    is no mean of differences, is the level at which its bootstrap interval just touches zero.
 """
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lesioncli.evaluation.cases import Masks, Scored
-from lesioncli.evaluation.statistics.bootstrap import (
-    AUC_MEAN,
-    DRAWS_AT_ONCE,
-    MAX_DRAWS,
-    Drawing,
-    Draws,
-    auc,
-    bootstrap_aucs,
-    bootstrap_means,
-    means,
+from lesioncli.evaluation.cases import MaskMetrics
+from lesioncli.evaluation.labelled_scores import LabelledScores
+from lesioncli.evaluation.predictions import EvaluatedPredictions
+from lesioncli.evaluation.statistics.bootstrap import AUC_MEAN, bootstrap_aucs, bootstrap_means, column_means, roc_auc
+from lesioncli.evaluation.statistics.resampling import (
+    BLOCK_SIZE,
+    MAX_DRAWN_IMAGES,
+    Resampling,
+    ResamplingPlan,
     percentile_interval,
 )
 
-FLIPS = 10_000
+SIGN_FLIPS = 10_000
+
+Floats = NDArray[np.float64]
+CommonRows = tuple[list[int], list[int]]  # rows of the same images, in our table and in the other
 
 
-class Difference(NamedTuple):
-    """One figure of both over the same images, and ours minus the other's with its 95 % interval and p-value.
+@dataclass(frozen=True)
+class Difference:
+    """One metric of both predictions over the same images: ours minus the other's, its 95 % interval and p-value.
 
-    `clusters` is how many the images are of: as many as images where each is drawn alone.
+    `clusters` is the number of clusters of these images; it equals `images` where each is resampled alone.
     """
 
     ours: float
@@ -43,18 +47,18 @@ class Difference(NamedTuple):
     difference: float
     low: float
     high: float
-    p: float
+    p_value: float
     images: int
     clusters: int
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What compare() found.
+    """Result of compare_predictions().
 
-    `differences` are by the names of Evaluation.means and .auc, and AUC_MEAN. `per_image` has the differences of the
-    metrics of each mask that both have. `only_ours` and `only_other` name the images of which one of them alone has a
-    mask, or scores, that could be judged. `other` says what was compared with.
+    `other` names the other predictions. `differences` has the mask metrics, the AUC of each class and AUC_MEAN.
+    `per_image` has the differences of the mask metrics of each image with a mask in both. `only_ours` and `only_other`
+    name the images that only one of the two could be evaluated for.
     """
 
     other: str
@@ -64,101 +68,131 @@ class Comparison:
     only_other: tuple[str, ...]
 
 
-def compare(ours: tuple[Masks, Scored], other: tuple[Masks, Scored], name: str, drawing: Drawing) -> Comparison:
-    """Differences over the images that both have, masks and scores each for themselves; `name` is the other's."""
-    masks = _common(ours[0].images, other[0].images)
-    scores = _common(ours[1].ids, other[1].ids)
+def compare_predictions(
+    ours: EvaluatedPredictions, other: EvaluatedPredictions, name: str, plan: ResamplingPlan
+) -> Comparison:
+    """Compare masks over the images with both masks, and scores over those with both scores; `name` is the other's."""
+    masks = _common_rows(ours.masks.images, other.masks.images)
+    scores = _common_rows(ours.labelled.ids, other.labelled.ids)
     return Comparison(
         other=name,
-        differences={**_of_means(ours[0], other[0], masks, drawing), **_of_aucs(ours[1], other[1], scores, drawing)},
-        per_image=_per_image(ours[0], other[0], masks),
-        only_ours=_missing(ours, other),
-        only_other=_missing(other, ours),
+        differences={
+            **_mask_differences(ours.masks, other.masks, masks, plan),
+            **_auc_differences(ours.labelled, other.labelled, scores, plan),
+        },
+        per_image=_differences_per_image(ours.masks, other.masks, masks),
+        only_ours=_only_in(ours, other),
+        only_other=_only_in(other, ours),
     )
 
 
-def _common(ours: Sequence[str], other: Sequence[str]) -> tuple[list[int], list[int]]:
-    """Rows of the images that both have, in our order."""
-    where = {image: row for row, image in enumerate(other)}
-    rows = [row for row, image in enumerate(ours) if image in where]
-    return rows, [where[ours[row]] for row in rows]
+def _common_rows(ours: Sequence[str], other: Sequence[str]) -> CommonRows:
+    """Return the rows of the images that are in both, in our order."""
+    other_rows = {image: row for row, image in enumerate(other)}
+    rows = [row for row, image in enumerate(ours) if image in other_rows]
+    return rows, [other_rows[ours[row]] for row in rows]
 
 
-def _per_image(ours: Masks, other: Masks, rows: tuple[list[int], list[int]]) -> dict[str, dict[str, float]]:
-    differences = (ours.values[a] - other.values[b] for a, b in zip(*rows, strict=True))
-    named = (dict(zip(ours.names, each.tolist(), strict=True)) for each in differences)
-    return dict(zip((ours.images[row] for row in rows[0]), named, strict=True))
+def _differences_per_image(ours: MaskMetrics, other: MaskMetrics, rows: CommonRows) -> dict[str, dict[str, float]]:
+    return {
+        ours.images[row]: dict(zip(ours.names, (ours.values[row] - other.values[other_row]).tolist(), strict=True))
+        for row, other_row in zip(*rows, strict=True)
+    }
 
 
-def _missing(there: tuple[Masks, Scored], gone: tuple[Masks, Scored]) -> tuple[str, ...]:
-    masks = {*there[0].images} - {*gone[0].images}
-    return tuple(sorted(masks | ({*there[1].ids} - {*gone[1].ids})))
+def _only_in(first: EvaluatedPredictions, second: EvaluatedPredictions) -> tuple[str, ...]:
+    """Return the images whose mask, or scores, were evaluated in the first only."""
+    masks = {*first.masks.images} - {*second.masks.images}
+    scores = {*first.labelled.ids} - {*second.labelled.ids}
+    return tuple(sorted(masks | scores))
 
 
-def _of_means(ours: Masks, other: Masks, rows: tuple[list[int], list[int]], drawing: Drawing) -> dict[str, Difference]:
+def _mask_differences(
+    ours: MaskMetrics, other: MaskMetrics, rows: CommonRows, plan: ResamplingPlan
+) -> dict[str, Difference]:
     if not rows[0]:
         return {}
     values = np.stack([ours.values[rows[0]], other.values[rows[1]]])  # (2, N, M)
-    values[np.broadcast_to(np.isnan(values).any(axis=0), values.shape)] = math.nan  # a mean of pairs wants both
+    values[np.broadcast_to(np.isnan(values).any(axis=0), values.shape)] = math.nan  # a pair needs both values
     paired = values[0] - values[1]
-    draws = drawing.of([ours.images[row] for row in rows[0]])
-    averages = [means(each).tolist() for each in (*values, paired)]
-    intervals = [percentile_interval(each) for each in bootstrap_means(paired, draws).T]
-    known = [(each.size, draws.count(each)) for each in map(np.flatnonzero, ~np.isnan(paired).T)]
-    columns = zip(*averages, intervals, flip_signs(paired, draws), known, strict=True)
-    found = [Difference(a, b, apart, low, high, p, *counts) for a, b, apart, (low, high), p, counts in columns]
-    return {name: each for name, each in zip(ours.names, found, strict=True) if each.images}
+    resampling = plan.for_images([ours.images[row] for row in rows[0]])
+    our_means, other_means, differences = (column_means(each).tolist() for each in (*values, paired))
+    resampled = bootstrap_means(paired, resampling)
+    p_values = sign_flip_p_values(paired, resampling)
+    result: dict[str, Difference] = {}
+    for column, name in enumerate(ours.names):
+        known = np.flatnonzero(~np.isnan(paired[:, column]))
+        if not known.size:
+            continue
+        low, high = percentile_interval(resampled[:, column])
+        result[name] = Difference(
+            our_means[column],
+            other_means[column],
+            differences[column],
+            low,
+            high,
+            p_values[column],
+            known.size,
+            resampling.count_clusters(known),
+        )
+    return result
 
 
-def flip_signs(paired: NDArray[np.float64], draws: Draws) -> list[float]:
-    """Two-sided p-value (M,) of the mean of paired differences (N, M), by flipping signs; a nan is left out.
+def sign_flip_p_values(paired: Floats, resampling: Resampling) -> list[float]:
+    """Return the two-sided p-value (M,) of each mean of paired differences (N, M) by a sign-flip test.
 
-    All differences of a cluster change their sign together.
+    The differences of all images of a cluster change their sign together; nan values are ignored.
     """
     filled = np.where(np.isnan(paired), 0, paired)
     sums = np.abs(filled.sum(axis=0))
-    slack = 1e-12 * np.abs(filled).sum(axis=0)  # of two equal sums one may round up
-    as_far = np.zeros(len(sums))
+    tolerance = 1e-12 * np.abs(filled).sum(axis=0)  # of two equal sums one may round up
+    at_least_as_large = np.zeros(len(sums))
     flips = 0
-    for signs in _signs(len(filled), draws):
+    for signs in _random_signs(len(filled), resampling):
         flips += len(signs)
-        as_far += (np.abs(signs @ filled) >= sums - slack).sum(axis=0)
-    return [float(value) for value in (as_far + 1) / (flips + 1)]
+        at_least_as_large += (np.abs(signs @ filled) >= sums - tolerance).sum(axis=0)
+    return [float(p_value) for p_value in (at_least_as_large + 1) / (flips + 1)]
 
 
-def _signs(images: int, draws: Draws) -> Iterator[NDArray[np.float64]]:
-    """Blocks (F, images) of 1 and -1; FLIPS rows in all, and fewer, down to 1000, above 20,000 images."""
-    rng = np.random.default_rng(draws.seed)
-    wanted = min(FLIPS, max(1000, MAX_DRAWS // images))
-    rows_at_once = max(1, DRAWS_AT_ONCE // images)
-    clusters = draws.count(np.arange(images))
-    for done in range(0, wanted, rows_at_once):
-        drawn = rng.integers(2, size=(min(rows_at_once, wanted - done), clusters), dtype=np.int8)
-        yield draws.of_images(drawn * np.float64(2) - 1)
+def _random_signs(images: int, resampling: Resampling) -> Iterator[Floats]:
+    """Yield blocks (F, N) of 1 and -1; SIGN_FLIPS rows in all, and fewer, down to 1000, above 20,000 images."""
+    rng = np.random.default_rng(resampling.seed)
+    flips = min(SIGN_FLIPS, max(1000, MAX_DRAWN_IMAGES // images))
+    block_rows = max(1, BLOCK_SIZE // images)
+    clusters = resampling.count_clusters(np.arange(images))
+    for start in range(0, flips, block_rows):
+        bits = rng.integers(2, size=(min(block_rows, flips - start), clusters), dtype=np.int8)
+        yield resampling.per_image(bits * np.float64(2) - 1)
 
 
-def _of_aucs(ours: Scored, other: Scored, rows: tuple[list[int], list[int]], drawing: Drawing) -> dict[str, Difference]:
-    labels, scores = ours.labels[rows[0]], (ours.scores[rows[0]], other.scores[rows[1]])
+def _auc_differences(
+    ours: LabelledScores, other: LabelledScores, rows: CommonRows, plan: ResamplingPlan
+) -> dict[str, Difference]:
+    labels, our_scores, other_scores = ours.labels[rows[0]], ours.scores[rows[0]], other.scores[rows[1]]
     if not labels.size:
         return {}
-    draws = drawing.of([ours.ids[row] for row in rows[0]])
-    drawn = bootstrap_aucs(labels, scores[0], draws) - bootstrap_aucs(labels, scores[1], draws)
-    counts = len(labels), draws.count(np.arange(len(labels)))
-    mine, others = ([auc(*columns) for columns in zip(labels.T, each.T, strict=True)] for each in scores)
-    columns = zip(ours.classes, mine, others, drawn.T, strict=True)
-    found = {name: _difference(a, b, each, counts) for name, a, b, each in columns}
-    if len(found) > 1:
-        found[AUC_MEAN] = _difference(_mean(mine), _mean(others), drawn.mean(axis=1), counts)
-    return found
+    resampling = plan.for_images([ours.ids[row] for row in rows[0]])
+    resampled = bootstrap_aucs(labels, our_scores, resampling) - bootstrap_aucs(labels, other_scores, resampling)
+    counts = len(labels), resampling.count_clusters(np.arange(len(labels)))
+    our_aucs = [roc_auc(*columns) for columns in zip(labels.T, our_scores.T, strict=True)]
+    other_aucs = [roc_auc(*columns) for columns in zip(labels.T, other_scores.T, strict=True)]
+    result = {
+        name: _auc_difference(our_aucs[column], other_aucs[column], resampled[:, column], counts)
+        for column, name in enumerate(ours.classes)
+    }
+    if len(result) > 1:
+        result[AUC_MEAN] = _auc_difference(_mean(our_aucs), _mean(other_aucs), resampled.mean(axis=1), counts)
+    return result
 
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _difference(ours: float, other: float, resampled: NDArray[np.float64], counts: tuple[int, int]) -> Difference:
+def _auc_difference(ours: float, other: float, resampled: Floats, counts: tuple[int, int]) -> Difference:
+    """Summarize the resampled differences (R,) of an AUC; `counts` is the number of images and of clusters."""
     known = resampled[~np.isnan(resampled)]
     low, high = percentile_interval(known)
-    rarer = min((known <= 0).sum(), (known >= 0).sum())
-    chance = min(1.0, 2 * (rarer + 1) / (known.size + 1)) if known.size else math.nan
-    return Difference(ours, other, ours - other, low, high, float(chance), *counts)
+    rarer_side = min((known <= 0).sum(), (known >= 0).sum())
+    p_value = min(1.0, 2 * (rarer_side + 1) / (known.size + 1)) if known.size else math.nan
+    return Difference(ours, other, ours - other, low, high, float(p_value), *counts)

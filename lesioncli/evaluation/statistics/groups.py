@@ -1,39 +1,44 @@
-"""Figures of each group of images, and which groups fall clearly behind all others.
+"""Evaluate groups of images, and find the groups that are behind all other images.
 
-Group and rest are drawn in the same bootstrap resamples. A group is behind in a figure where the interval of the
-difference, group minus rest, lies wholly below zero. That interval is widened for the number of differences that are
-judged, groups times figures (Bonferroni): of columns that make no difference, at most about one in twenty has a flag.
+A group and its rest share their bootstrap samples. A group is behind in a metric where the interval of the difference,
+group minus rest, lies entirely below zero. That interval has the Bonferroni correction for the number of differences
+tested, which is groups times metrics: if no group differs, at most about one column in twenty has a group behind.
 """
 
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lesioncli.evaluation.cases import Masks, Scored
-from lesioncli.evaluation.reading.metadata import Column
+from lesioncli.evaluation.cases import MaskMetrics
+from lesioncli.evaluation.labelled_scores import LabelledScores
+from lesioncli.evaluation.reading.metadata import Grouping
 from lesioncli.evaluation.statistics.bootstrap import (
     AUC_MEAN,
-    Drawing,
-    Draws,
-    auc,
-    bootstrap_aucs_of_parts,
-    bootstrap_means_of_parts,
+    bootstrap_aucs_of_subsets,
+    bootstrap_means_of_subsets,
+    column_means,
+    roc_auc,
+)
+from lesioncli.evaluation.statistics.resampling import (
+    Resampling,
+    ResamplingPlan,
     joint_interval,
-    means,
     percentile_interval,
 )
 
-LEAST_IMAGES = 20  # with a value, in a group and in the rest: a percentile interval of fewer is too narrow
-LEAST_OF_A_LABEL = 10  # with either label, for an AUC
+MIN_IMAGES = 20  # images or clusters with a value: a percentile interval of fewer is too narrow
+MIN_PER_LABEL = 10  # images or clusters with each label, for an AUC
+
+Rows = NDArray[np.intp]
 
 
-class Figure(NamedTuple):
-    """A value with the ends of its interval, nan where there is none, and the number of images it is made of."""
+@dataclass(frozen=True)
+class Estimate:
+    """A value, its interval (nan where there is none) and the number of images behind it."""
 
     value: float
     low: float = math.nan
@@ -42,119 +47,130 @@ class Figure(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Group:
-    """The images of one group of a column.
+class GroupResult:
+    """Evaluation of the images of one group of a column.
 
-    `figures` are means of masks and AUCs by the names that Evaluation.means and .auc have, and AUC_MEAN. `differences`
-    are group minus rest, with the widened interval, of the figures that groups are judged by; none where group or rest
-    are too small.
+    `estimates` has the mean mask metrics, the AUC of each class and AUC_MEAN. `differences` has group minus rest, with
+    the corrected interval, for the tested metrics; none where group or rest is too small.
     """
 
     column: str
     group: str
     images: int
-    figures: Mapping[str, Figure]
-    differences: Mapping[str, Figure] = field(default_factory=dict)
+    estimates: Mapping[str, Estimate]
+    differences: Mapping[str, Estimate] = field(default_factory=dict)
 
     @property
     def behind(self) -> tuple[str, ...]:
-        """The figures in which the group falls clearly behind."""
+        """Metrics in which the group is behind all other images."""
         return tuple(name for name, difference in self.differences.items() if difference.high < 0)
 
 
-class _Part(NamedTuple):
-    """One figure of a part of the images: its value, resamples (R,), and whether they are enough for an interval."""
+@dataclass(frozen=True, eq=False)
+class _Resampled:
+    """A metric of a subset of the images: its value, its bootstrap values (R,), and whether they give an interval."""
 
     value: float
-    resampled: NDArray[np.float64]
+    samples: NDArray[np.float64]
     images: int
-    enough: bool
+    is_enough: bool
 
-    def figure(self) -> Figure:
-        low, high = percentile_interval(self.resampled) if self.enough else (math.nan, math.nan)
-        return Figure(self.value, low, high, self.images)
+    def estimate(self) -> Estimate:
+        low, high = percentile_interval(self.samples) if self.is_enough else (math.nan, math.nan)
+        return Estimate(self.value, low, high, self.images)
 
 
-def split(column: Column, masks: Masks, scored: Scored, judged_by: Sequence[str], drawing: Drawing) -> list[Group]:
-    """Each group of a column, its figures, and by `judged_by` how far it is from all others."""
-    parts = [dict[str, _Part]() for _ in range(2 * len(column.groups))]  # each group, then the rest of each
-    for found in (_means(column, masks, drawing), _aucs(column, scored, drawing)):
-        for mine, more in zip(parts, found, strict=True):
-            mine.update(more)
-    groups, rests = parts[: len(column.groups)], parts[len(column.groups) :]
-    differences = _differences(groups, rests, judged_by)
-    counted = Counter(column.of[image] for image in masks.images or scored.ids)
+def evaluate_groups(
+    grouping: Grouping, masks: MaskMetrics, labelled: LabelledScores, tested: Sequence[str], plan: ResamplingPlan
+) -> list[GroupResult]:
+    """Evaluate each group of a column, and test the metrics `tested` for groups that are behind all other images."""
+    mask_metrics, aucs = _mask_metrics(grouping, masks, plan), _aucs(grouping, labelled, plan)
+    subsets = [{**means, **areas} for means, areas in zip(mask_metrics, aucs, strict=True)]
+    groups, rests = subsets[: len(grouping.groups)], subsets[len(grouping.groups) :]
+    differences = _differences(groups, rests, tested)
+    sizes = Counter(grouping.group_of[image] for image in masks.images or labelled.ids)
     return [
-        Group(column.name, name, counted[name], {key: part.figure() for key, part in mine.items()}, difference)
-        for name, mine, difference in zip(column.groups, groups, differences, strict=True)
+        GroupResult(
+            grouping.column, name, sizes[name], {key: each.estimate() for key, each in group.items()}, difference
+        )
+        for name, group, difference in zip(grouping.groups, groups, differences, strict=True)
     ]
 
 
-def _members(column: Column, images: Sequence[str]) -> list[NDArray[np.intp]]:
-    """Which images are in each group, and then which are in the rest of each."""
-    groups = np.array([column.groups.index(column.of[image]) for image in images], np.intp)
-    inside = [groups == number for number in range(len(column.groups))]
-    return [np.flatnonzero(each) for each in (*inside, *(~each for each in inside))]
+def _subset_rows(grouping: Grouping, images: Sequence[str]) -> list[Rows]:
+    """Return the rows of the images in each group, followed by the rows of all other images for each group."""
+    numbers = np.array([grouping.groups.index(grouping.group_of[image]) for image in images], np.intp)
+    inside = [numbers == number for number in range(len(grouping.groups))]
+    return [np.flatnonzero(mask) for mask in (*inside, *(~mask for mask in inside))]
 
 
-def _means(column: Column, masks: Masks, drawing: Drawing) -> list[dict[str, _Part]]:
-    members = _members(column, masks.images)
+def _mask_metrics(grouping: Grouping, masks: MaskMetrics, plan: ResamplingPlan) -> list[dict[str, _Resampled]]:
+    subsets = _subset_rows(grouping, masks.images)
     if not masks.images:
-        return [{} for _ in members]
-    draws = drawing.of(masks.images)
-    resampled = bootstrap_means_of_parts(masks.values, members, draws)
-    found: list[dict[str, _Part]] = []
-    for number, rows in enumerate(members):
-        values = masks.values[rows]
-        known = [rows[each] for each in ~np.isnan(values).T]
-        columns = zip(masks.names, means(values).tolist(), resampled[:, number].T, known, strict=True)
-        found.append(
-            {
-                name: _Part(value, each, there.size, draws.count(there) >= LEAST_IMAGES)
-                for name, value, each, there in columns
-            }
+        return [{} for _ in subsets]
+    resampling = plan.for_images(masks.images)
+    samples = bootstrap_means_of_subsets(masks.values, subsets, resampling)
+    return [_subset_means(masks, rows, samples[:, number], resampling) for number, rows in enumerate(subsets)]
+
+
+def _subset_means(
+    masks: MaskMetrics, rows: Rows, samples: NDArray[np.float64], resampling: Resampling
+) -> dict[str, _Resampled]:
+    """Return the mean of each mask metric over the images at `rows`; samples are their bootstrap values (R, M)."""
+    values = masks.values[rows]
+    means = column_means(values).tolist()
+    known = [rows[is_known] for is_known in ~np.isnan(values).T]
+    return {
+        name: _Resampled(
+            means[column],
+            samples[:, column],
+            known[column].size,
+            resampling.count_clusters(known[column]) >= MIN_IMAGES,
         )
-    return found
+        for column, name in enumerate(masks.names)
+    }
 
 
-def _aucs(column: Column, scored: Scored, drawing: Drawing) -> list[dict[str, _Part]]:
-    members = _members(column, scored.ids)
-    filled = [rows for rows in members if rows.size]
-    if not (filled and scored.classes):
-        return [{} for _ in members]
-    draws = drawing.of(scored.ids)
-    resampled = iter(np.moveaxis(bootstrap_aucs_of_parts(scored.labels, scored.scores, filled, draws), 1, 0))
-    return [_aucs_of_part(scored, rows, next(resampled), draws) if rows.size else {} for rows in members]
+def _aucs(grouping: Grouping, labelled: LabelledScores, plan: ResamplingPlan) -> list[dict[str, _Resampled]]:
+    subsets = _subset_rows(grouping, labelled.ids)
+    filled = [rows for rows in subsets if rows.size]
+    if not (filled and labelled.classes):
+        return [{} for _ in subsets]
+    resampling = plan.for_images(labelled.ids)
+    samples = bootstrap_aucs_of_subsets(labelled.labels, labelled.scores, filled, resampling)
+    filled_aucs = (_subset_aucs(labelled, rows, samples[:, number], resampling) for number, rows in enumerate(filled))
+    return [next(filled_aucs) if rows.size else {} for rows in subsets]
 
 
-def _aucs_of_part(
-    scored: Scored, rows: NDArray[np.intp], resampled: NDArray[np.float64], draws: Draws
-) -> dict[str, _Part]:
-    """AUC of each class, and their mean, where resampled (R, K) are those of the same rows."""
-    labels = scored.labels[rows]
-    rarer = np.array([min(draws.count(rows[each]), draws.count(rows[~each])) for each in labels.T])
-    values = [auc(*columns) for columns in zip(labels.T, scored.scores[rows].T, strict=True)]
-    columns = zip(scored.classes, values, resampled.T, (rarer >= LEAST_OF_A_LABEL).tolist(), strict=True)
-    found = {name: _Part(value, each, rows.size, enough) for name, value, each, enough in columns}
-    if len(found) > 1:
-        every = all(part.enough for part in found.values())
-        found[AUC_MEAN] = _Part(sum(values) / len(values), resampled.mean(axis=1), rows.size, every)
-    return found
+def _subset_aucs(
+    labelled: LabelledScores, rows: Rows, samples: NDArray[np.float64], resampling: Resampling
+) -> dict[str, _Resampled]:
+    """Return the AUCs of the images at `rows`, and their mean; samples are their bootstrap values (R, K)."""
+    result: dict[str, _Resampled] = {}
+    for column, name in enumerate(labelled.classes):
+        labels, scores = labelled.labels[rows, column], labelled.scores[rows, column]
+        rarer = min(resampling.count_clusters(rows[labels]), resampling.count_clusters(rows[~labels]))
+        result[name] = _Resampled(roc_auc(labels, scores), samples[:, column], rows.size, rarer >= MIN_PER_LABEL)
+    if len(result) > 1:
+        mean = sum(each.value for each in result.values()) / len(result)
+        is_enough = all(each.is_enough for each in result.values())
+        result[AUC_MEAN] = _Resampled(mean, samples.mean(axis=1), rows.size, is_enough)
+    return result
 
 
 def _differences(
-    groups: Sequence[Mapping[str, _Part]], rests: Sequence[Mapping[str, _Part]], judged_by: Sequence[str]
-) -> list[dict[str, Figure]]:
-    """Group minus rest, for each group and figure that there are enough images for."""
-    judged = [
+    groups: Sequence[Mapping[str, _Resampled]], rests: Sequence[Mapping[str, _Resampled]], tested: Sequence[str]
+) -> list[dict[str, Estimate]]:
+    """Return group minus rest for every group and tested metric with enough images."""
+    tests = [
         (number, name)
-        for name in judged_by
+        for name in tested
         for number, (group, rest) in enumerate(zip(groups, rests, strict=True))
-        if name in group and name in rest and group[name].enough and rest[name].enough
+        if name in group and name in rest and group[name].is_enough and rest[name].is_enough
     ]
-    found: list[dict[str, Figure]] = [{} for _ in groups]
-    for number, name in judged:
+    differences: list[dict[str, Estimate]] = [{} for _ in groups]
+    for number, name in tests:
         group, rest = groups[number][name], rests[number][name]
-        low, high = joint_interval(group.resampled - rest.resampled, len(judged))
-        found[number][name] = Figure(group.value - rest.value, low, high, group.images)
-    return found
+        low, high = joint_interval(group.samples - rest.samples, len(tests))
+        differences[number][name] = Estimate(group.value - rest.value, low, high, group.images)
+    return differences

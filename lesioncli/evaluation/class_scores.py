@@ -1,0 +1,85 @@
+"""Evaluate class scores: AUC, every metric of each class, and confusion."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lesioncli.evaluation.labelled_scores import LabelledScores
+from lesioncli.evaluation.metrics.scores import SCORE_THRESHOLD, class_metrics, confusion_matrix, count_scores
+from lesioncli.evaluation.result import ConfusionMatrix, ScoreEvaluation
+from lesioncli.evaluation.statistics.bootstrap import AUC_MEAN, bootstrap_aucs, bootstrap_metrics, roc_auc
+from lesioncli.evaluation.statistics.resampling import Interval, Resampling, percentile_interval
+from lesioncli.spec import CLASSES
+
+Resampled = Sequence[Mapping[str, NDArray[np.float64]]]  # for each class every metric (R,)
+
+
+def evaluate_scores(
+    labelled: LabelledScores, resampled: Resampled, resampling: Resampling, threshold: float = SCORE_THRESHOLD
+) -> ScoreEvaluation:
+    """Evaluate class scores; a score above `threshold` is positive.
+
+    `resampled` is what resample_metrics() returns for the same scores and `resampling`.
+    """
+    auc = {name: roc_auc(*columns) for name, columns in labelled.by_class().items()}
+    if not labelled.labels.size:  # 0/0 has a value by the rule of its metric, so there must be no metrics at all
+        return ScoreEvaluation(labelled, auc, _mean(auc))
+    if threshold != SCORE_THRESHOLD:
+        resampled = resample_metrics(labelled, resampling, threshold)
+    equal_weights = np.ones(labelled.count)
+    per_class = {
+        name: class_metrics(*columns, equal_weights, threshold) for name, columns in labelled.by_class().items()
+    }
+    return ScoreEvaluation(
+        labelled,
+        auc,
+        _mean(auc),
+        _auc_intervals(labelled, resampling),
+        per_class,
+        _per_class_intervals(per_class, resampled),
+        {name: count_scores(*columns, equal_weights, threshold) for name, columns in labelled.by_class().items()},
+        _confusion_matrix(labelled),
+    )
+
+
+def resample_metrics(labelled: LabelledScores, resampling: Resampling, threshold: float = SCORE_THRESHOLD) -> Resampled:
+    """Return for each class every metric (R,) in each bootstrap sample, every image with weight 1."""
+    if not labelled.labels.size:
+        return []
+    return bootstrap_metrics(labelled.labels, labelled.scores, np.ones(labelled.count), resampling, threshold)
+
+
+def _mean(values: Mapping[str, float]) -> float:
+    return sum(values.values()) / len(values) if values else math.nan
+
+
+def _auc_intervals(labelled: LabelledScores, resampling: Resampling) -> dict[str, Interval]:
+    """Return the intervals of the AUCs and of their mean."""
+    resampled = bootstrap_aucs(labelled.labels, labelled.scores, resampling)
+    by_name = {**dict(zip(labelled.classes, resampled.T, strict=True)), AUC_MEAN: resampled.mean(axis=1)}
+    return {name: percentile_interval(values) for name, values in by_name.items() if not np.isnan(values).all()}
+
+
+def _per_class_intervals(
+    per_class: Mapping[str, Mapping[str, float]], resampled: Resampled
+) -> dict[str, dict[str, Interval]]:
+    return {
+        name: {metric: percentile_interval(samples[metric]) for metric in samples if not math.isnan(values[metric])}
+        for (name, values), samples in zip(per_class.items(), resampled, strict=True)
+    }
+
+
+def _confusion_matrix(labelled: LabelledScores) -> ConfusionMatrix | None:
+    """Return the confusion matrix; None unless every image belongs to exactly one of several classes.
+
+    Labels of ISIC-2017 have no column for nevus: it is the class of the images that belong to neither of the others.
+    """
+    classes, labels, scores = labelled.classes, labelled.labels, labelled.scores
+    if classes == CLASSES[:2] and not np.isnan(labelled.nevus).any():
+        classes, scores = CLASSES, np.column_stack([scores, labelled.nevus])
+        labels = np.column_stack([labels, ~labels.any(axis=1)])
+    if len(classes) < 2 or (labels.sum(axis=1) != 1).any():
+        return None
+    return ConfusionMatrix(classes, tuple(map(tuple, confusion_matrix(labels, scores).tolist())))

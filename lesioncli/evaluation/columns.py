@@ -1,0 +1,89 @@
+"""Columns of metadata and labels that define groups (`--by`) and clusters (`--cluster`)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lesioncli.errors import InputError
+from lesioncli.evaluation.predictions import EvaluatedPredictions
+from lesioncli.evaluation.protocols import Protocol
+from lesioncli.evaluation.reading.ground_truth import GroundTruth
+from lesioncli.evaluation.reading.matching import masks_by_image, match
+from lesioncli.evaluation.reading.metadata import (
+    LESION_SIZE,
+    MISSING,
+    Grouping,
+    find_columns,
+    make_grouping,
+    values_by_image,
+)
+from lesioncli.evaluation.statistics.resampling import ResamplingPlan
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Values of columns for each image, None for LESION_SIZE, and notes on images without a value."""
+
+    values: Mapping[str, Mapping[str, str] | None]
+    notes: tuple[str, ...]
+
+
+def read_columns_by_image(
+    names: Sequence[str], metadata: Path | None, ground_truth: GroundTruth, rules: Protocol
+) -> Columns:
+    """Read columns of `metadata`, else of the labels, for each mask and labelled id of the ground truth.
+
+    Raises InputError where there is no such column, or no image has a row in its table.
+    """
+    values: dict[str, Mapping[str, str] | None] = {}
+    notes: list[str] = []
+    for column, by_id in find_columns(names, metadata, ground_truth.labels).items():
+        if by_id is None:
+            if not ground_truth.masks:
+                raise InputError(f"{column}: is measured on ground truth masks, and there are none")
+            values[column] = None
+            continue
+        masks, ids = masks_by_image(ground_truth.masks, rules), ground_truth.labels.by_id
+        values[column], note = values_by_image(masks, ids, by_id, rules, column)
+        notes.append(note)
+    return Columns(values, tuple(filter(None, notes)))
+
+
+def read_clusters(column: str, metadata: Path | None, ground_truth: GroundTruth, rules: Protocol) -> Columns:
+    """Read the column whose values define clusters; empty where `column` is "". Raises InputError for LESION_SIZE."""
+    if column == LESION_SIZE:
+        raise InputError(f"--cluster {LESION_SIZE}: images of one size are not related; name another column")
+    return read_columns_by_image([column] if column else [], metadata, ground_truth, rules)
+
+
+def plan_resampling(
+    column: str, clusters: Columns, predictions: EvaluatedPredictions, seed: int
+) -> tuple[ResamplingPlan, tuple[str, ...]]:
+    """Return the resampling plan, and a note on the number of clusters where `column` is not ""."""
+    if not column:
+        return ResamplingPlan(seed), ()
+    values = clusters.values[column] or {}
+    cluster_of = {image: value for image, value in values.items() if value.lower() not in MISSING}
+    tables = [{*predictions.masks.images}, {*predictions.labelled.ids}]
+    count = max(len({cluster_of[image] for image in images & cluster_of.keys()}) for images in tables)
+    unknown = max(len(images - cluster_of.keys()) for images in tables)
+    note = f"intervals: images of the same {column} are resampled together, {count} clusters"
+    note += f"; {unknown} images of unknown {column} are resampled alone" if unknown else ""
+    return ResamplingPlan(seed, column, cluster_of), (note,)
+
+
+def group_images(columns: Columns, predictions: EvaluatedPredictions, rules: Protocol) -> list[Grouping]:
+    """Return the groups of every column, for the images that were evaluated."""
+    images = (*predictions.masks.images, *predictions.labelled.ids)
+    return [
+        make_grouping(column, {image: known.get(image, "") for image in images})
+        for column, values in columns.values.items()
+        for known in [_lesion_sizes(predictions, rules) if values is None else values]
+    ]
+
+
+def _lesion_sizes(predictions: EvaluatedPredictions, rules: Protocol) -> dict[str, str]:
+    """Return the lesion's percentage of the pixels, by name of the mask and by labelled id."""
+    sizes = {case.name: str(100 * case.lesion_fraction) for case in predictions.cases if not case.problem}
+    matches = match(predictions.labelled.ids, sizes, rules)
+    return {name: sizes[masks[0]] for name, masks in matches.items() if len(masks) == 1} | sizes

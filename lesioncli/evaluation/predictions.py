@@ -1,0 +1,123 @@
+"""Read and evaluate one set of predictions: a folder of masks with scores, or a table of scores alone."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from lesioncli.errors import InputError
+from lesioncli.evaluation.cases import CaseResult, MaskMetrics, Progress, evaluate_pairs
+from lesioncli.evaluation.labelled_scores import LabelledScores, join_scores
+from lesioncli.evaluation.protocols import PROTOCOLS, Protocol
+from lesioncli.evaluation.reading.ground_truth import GroundTruth
+from lesioncli.evaluation.reading.masks import MaskListing, find_masks
+from lesioncli.evaluation.reading.matching import masks_by_image, match, pair_masks
+from lesioncli.evaluation.reading.tables import LabelTable, ScoreRow, read_scores
+from lesioncli.options import EvaluationOptions
+from lesioncli.spec import CLASSES
+
+SCORES = "scores.csv"
+OVERLAYS = "overlays"  # holds JPEGs that segment writes; a data set may have a folder of this name, too
+
+_NEVUS = CLASSES[2]  # ISIC-2017 labels have no column for it
+
+
+@dataclass(frozen=True)
+class EvaluatedPredictions:
+    """One set of predictions, evaluated.
+
+    `cases` has one entry per ground truth mask, sorted by name, and `masks` the metrics of those without a problem.
+    `extra` names masks without ground truth.
+    """
+
+    cases: tuple[CaseResult, ...] = ()
+    extra: tuple[str, ...] = ()
+    masks: MaskMetrics = field(default_factory=lambda: MaskMetrics.from_cases(()))
+    labelled: LabelledScores = field(default_factory=LabelledScores)
+
+
+def evaluate_predictions(
+    ground_truth: GroundTruth,
+    predictions: Path,
+    scores: Path | None,
+    options: EvaluationOptions,
+    on_progress: Progress | None = None,
+) -> EvaluatedPredictions:
+    """Evaluate the masks in folder `predictions`, and the scores there or in the CSV `scores`.
+
+    Raises InputError where there is nothing to evaluate, or no prediction belongs to the ground truth.
+    """
+    rules = PROTOCOLS[options.protocol]
+    rows = _read_scores(scores, predictions, ground_truth.labels)
+    listing = _find_masks(ground_truth, predictions)
+    _require_predictions(predictions, ground_truth, listing, rows)
+    failures = {name: row.failure for name, row in (rows or {}).items() if row.failure}
+    truths = masks_by_image(ground_truth.masks, rules)
+    _require_common_masks(truths, {**listing.masks, **listing.unsupported}, failures, rules)
+    if not truths:
+        _require_common_ids(ground_truth.labels, rows or {}, rules)
+    pairs, extra = pair_masks(truths, listing, failures, rules)
+    cases = evaluate_pairs(pairs, options.distances, options.workers, on_progress)
+    labelled = _join(ground_truth, rows, rules)
+    return EvaluatedPredictions(cases, extra, MaskMetrics.from_cases(cases), labelled)
+
+
+def _read_scores(table: Path | None, predictions: Path, labels: LabelTable) -> dict[str, ScoreRow] | None:
+    if table and not table.is_file():
+        raise InputError(f"{table}: no such file")
+    return read_scores(table or predictions / SCORES, labels.classes, optional_class=_NEVUS, labels=labels.path)
+
+
+def _find_masks(ground_truth: GroundTruth, predictions: Path) -> MaskListing:
+    """Return the predicted masks that a table of pairs names, else those in the folder; none for labels alone."""
+    if ground_truth.pairs is not None:
+        return MaskListing(ground_truth.pairs)
+    has_masks = ground_truth.masks or not ground_truth.labels.by_id
+    return find_masks(predictions, skip=OVERLAYS) if has_masks else MaskListing()
+
+
+def _require_predictions(
+    predictions: Path, ground_truth: GroundTruth, listing: MaskListing, rows: Mapping[str, ScoreRow] | None
+) -> None:
+    if ground_truth.masks and not (listing.masks or listing.unsupported or rows):
+        raise InputError(f"{predictions}: no masks found; give the folder that `lesioncli segment` wrote")
+    if not ground_truth.masks and rows is None:
+        raise InputError(f"{predictions / SCORES}: no scores to compare with the labels; give a CSV with --scores")
+
+
+def _require_common_masks(
+    truths: Mapping[str, Path], predictions: Mapping[str, Path], failures: Collection[str], rules: Protocol
+) -> None:
+    """Raise InputError if no ground truth mask has a prediction: their names differ, or the images do."""
+    if not (truths and predictions) or any(match(truths, {*predictions, *failures}, rules).values()):
+        return
+    raise InputError(
+        f"{predictions[min(predictions)]}: no predicted mask has the name of a ground truth mask, such as"
+        f" {truths[min(truths)]}; name both masks of image x x.png or x_segmentation.png, in the same sub-folders"
+    )
+
+
+def _require_common_ids(labels: LabelTable, rows: Collection[str], rules: Protocol) -> None:
+    """Raise InputError if no labelled image has a row of scores."""
+    if labels.by_id and rows and not any(match(labels.by_id, rows, rules).values()):
+        raise InputError(
+            f"{labels.path or 'labels'}: no id matches a row of scores: the first ids are {min(labels.by_id)} and"
+            f" {min(rows)}; use the image's file name in both tables, with or without suffix"
+        )
+
+
+def _join(ground_truth: GroundTruth, rows: Mapping[str, ScoreRow] | None, rules: Protocol) -> LabelledScores:
+    labelled = join_scores(ground_truth.labels, rows, rules)
+    if not labelled.classes:
+        return labelled
+    unlabelled = (f"{name}: no label" for name in _unlabelled(ground_truth, rules))
+    return replace(labelled, problems=tuple(sorted((*labelled.problems, *unlabelled))))
+
+
+def _unlabelled(ground_truth: GroundTruth, rules: Protocol) -> list[str]:
+    """Return images with a mask but no label, if the protocol needs every image and other images have both.
+
+    In ISIC-2018, masks and labels belong to different images: then no image has both, and none is returned.
+    """
+    matches = match(masks_by_image(ground_truth.masks, rules), ground_truth.labels.by_id, rules)
+    unlabelled = [name for name, ids in matches.items() if not ids]
+    return unlabelled if rules.complete and len(unlabelled) < len(matches) else []

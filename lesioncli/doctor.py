@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lesioncli import __version__
-from lesioncli.backends.base import Manifest
-from lesioncli.backends.registry import choose_backend, find_engine, list_engines, shipped_onnx
+from lesioncli.backends.registry import choose_backend, find_engine, list_engines
 from lesioncli.backends.tensorrt.driver import find_gpus
 from lesioncli.errors import LesionError, install_command
+from lesioncli.options import Backend, Precision
+from lesioncli.shipped import SHIPPED_MODEL, find_checkpoint
 
 EXTRAS = ("", "train", "report", "xlsx", "rtx", "tensorrt", "cuda")  # "" is what every command needs
 
@@ -67,29 +68,34 @@ def _processor() -> Finding:
         from lesioncli.backends import openvino
     except ImportError as error:
         return Finding("processor", f"OpenVINO does not load: {error}", "pip install --force-reinstall openvino", True)
-    precision, reason = openvino.choose_precision("auto")
-    return Finding("processor", f"{openvino.processor()}; auto precision is {precision}: {reason}")
+    precision = openvino.choose_precision(Precision.AUTO)
+    return Finding(
+        "processor", f"{openvino.processor()}; auto precision is {precision.value}: {precision.reason}"
+    )
 
 
 def _gpu() -> str:
-    gpus, problem = find_gpus()
-    return ", ".join(map(str, gpus)) or f"none ({problem})"
+    listing = find_gpus()
+    return ", ".join(map(str, listing.gpus)) or f"none ({listing.problem})"
 
 
 def _shipped_model() -> Finding:
-    path = shipped_onnx()
-    if path.is_file():
-        return Finding("shipped model", f"{path.stem}, {path.stat().st_size / 1e6:.0f} MB")
-    return Finding("shipped model", f"{path} is missing", f"{install_command()} --force-reinstall", True)
+    try:
+        path = find_checkpoint(SHIPPED_MODEL)
+    except LesionError as error:
+        return Finding("shipped model", str(error), f"{install_command()} --force-reinstall", True)
+    return Finding("shipped model", f"{path.stem}, {path.stat().st_size / 1e6:.0f} MB")
 
 
 def _engine(folder: Path) -> Finding:
-    backend, why = choose_backend("auto")
+    backend = choose_backend(Backend.AUTO)
     try:
-        path, reason = find_engine(None, backend, folder)
-        if path is None:
-            return Finding("engine", f"auto chooses {backend} ({why}); {reason}", "lesioncli build-engine")
-        manifest = Manifest.read(path)
+        found = find_engine(None, backend.value, folder)
     except LesionError as error:
         return Finding("engine", str(error), "lesioncli build-engine", True)
-    return Finding("engine", f"auto chooses {path} ({reason}): {backend}, {manifest.precision}; {why}")
+    if found.value is None:
+        state = f"auto chooses {backend.value} ({backend.reason}); {found.reason}"
+        return Finding("engine", state, "lesioncli build-engine")
+    precision = found.value.manifest.precision
+    choice = f"auto chooses {found.value.path} ({found.reason})"
+    return Finding("engine", f"{choice}: {backend.value}, {precision}; {backend.reason}")

@@ -17,10 +17,12 @@ from helpers.graphs import (
     write_graph,
 )
 from helpers.pictures import UInt8, draw
+from helpers.shipped import shipped_onnx
 
-from lesioncli.backends.build import Built, build
-from lesioncli.backends.registry import open_engine, shipped_onnx
+from lesioncli.backends.build import BuiltEngine, build
+from lesioncli.backends.registry import open_engine
 from lesioncli.demo.draw import draw_case
+from lesioncli.options import Backend, BuildOptions, Precision
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +42,14 @@ def gate_pictures() -> list[UInt8]:
 
 
 @pytest.fixture(scope="session")
-def shipped_fp32(tmp_path_factory: pytest.TempPathFactory, gate_pictures: list[UInt8]) -> Built:
+def shipped_fp32(tmp_path_factory: pytest.TempPathFactory, gate_pictures: list[UInt8]) -> BuiltEngine:
     """The shipped model's engine: fp32, batches of 1."""
-    return build(shipped_onnx(), tmp_path_factory.mktemp("shipped"), gate_pictures, precision="fp32")
+    options = BuildOptions(backend=Backend.OPENVINO, precision=Precision.FP32)
+    return build(shipped_onnx(), tmp_path_factory.mktemp("shipped"), gate_pictures, options)
 
 
 @pytest.fixture(scope="session")
-def engine_manifest(shipped_fp32: Built) -> Path:
+def engine_manifest(shipped_fp32: BuiltEngine) -> Path:
     return shipped_fp32.path
 
 
@@ -62,7 +65,8 @@ def tiny_manifest(tmp_path_factory: pytest.TempPathFactory, tiny_onnx: Path) -> 
     @cache
     def make(batch: int) -> Path:
         folder = tmp_path_factory.mktemp(f"tiny{batch}")
-        return build(tiny_onnx, folder, [draw(seed) for seed in range(3)], precision="fp32", batch=batch).path
+        options = BuildOptions(backend=Backend.OPENVINO, precision=Precision.FP32, batch=batch)
+        return build(tiny_onnx, folder, [draw(seed) for seed in range(3)], options).path
 
     return make
 
@@ -76,7 +80,8 @@ def free_manifest(tmp_path_factory: pytest.TempPathFactory) -> MakeEngine:
     @cache
     def make(batch: int) -> Path:
         pictures = [draw(seed, FREE_SIDE, FREE_SIDE) for seed in range(3)]
-        return build(onnx, folder / str(batch), pictures, precision="fp32", batch=batch).path
+        options = BuildOptions(backend=Backend.OPENVINO, precision=Precision.FP32, batch=batch)
+        return build(onnx, folder / str(batch), pictures, options).path
 
     return make
 

@@ -1,99 +1,105 @@
-"""The CPU engine: the embedded default and, in fp32, the living definition of what a graph computes."""
+"""The CPU backend. In fp32 it also defines what a graph computes: other engines are compared with it."""
 
 import sys
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import msgspec
 from numpy.typing import NDArray
 
-from lesioncli.backends.base import Engine, Layout, Manifest, Span
+from lesioncli.backends.base import Engine, Layout, Span
+from lesioncli.backends.interface import OnProgress
+from lesioncli.backends.manifest import Incompatibility, Manifest, ParityCheck, StoredEngine
 from lesioncli.errors import EngineError, InputError
-from lesioncli.files import sha256_of
+from lesioncli.options import Backend, BuildOptions, Decision, Precision
 from lesioncli.process import count_cores
 from lesioncli.spec import METADATA_KEY, ModelSpec
 
-# On import openvino reports itself to its maker's analytics, unless it cannot import its reporter, for which it has a
-# stand-in. Nothing here may use the network without being asked.
+# On import, openvino sends telemetry unless its reporter cannot be imported; then it uses a stub. lesioncli uses the
+# network only if it is asked to.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None makes the import fail
 import openvino  # noqa: E402
 
-NAME = "openvino"
 VERSION = openvino.__version__
-PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
-# What lies within so many convolutions of the picture stays in fp32 in a bf16 engine: there lesion and skin are large
-# numbers that differ little, and there bf16 does nearly all of its harm. With 18, both shipped models pass the gate
-# with room to spare (docs/experiments.md).
-EXACT_CONVOLUTIONS = 18
+ELEMENT_TYPES = {Precision.FP32: "f32", Precision.BF16: "bf16"}  # OpenVINO's names
+# Operations behind at most this many convolutions stay in fp32 in a bf16 engine: their values are large and lesion
+# and skin differ little there, and bf16 does nearly all of its harm. With 18, both shipped models pass the parity
+# check with a wide margin (docs/experiments).
+FP32_CONVOLUTIONS = 18
 CONVOLUTIONS = {"Convolution", "GroupConvolution"}
+AHEAD_SLOTS = 2  # for the parity check, where speed does not matter
 
 
 def processor() -> str:
-    """The CPU's name as OpenVINO reports it."""
+    """Return the name of the CPU as OpenVINO reports it."""
     return str(openvino.Core().get_property("CPU", "FULL_DEVICE_NAME"))
 
 
-def choose_precision(asked: str) -> tuple[str, str]:
-    """(precision, reason) for "auto", "fp32" or "bf16"; EngineError where the processor lacks what was asked for."""
+def choose_precision(asked: Precision) -> Decision[Precision]:
+    """Return the precision asked for, or the fastest one of this CPU; EngineError if the CPU lacks it."""
     has_bf16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    if asked == "bf16" and not has_bf16:
-        raise EngineError(f"{processor()} has no bf16 arithmetic; build with --precision fp32")
-    if asked != "auto":
-        return asked, "as asked"
-    return ("bf16", "this processor multiplies bf16 natively") if has_bf16 else ("fp32", "no native bf16 here")
+    if asked is not Precision.AUTO:
+        if asked not in ELEMENT_TYPES:
+            raise EngineError(f"--precision {asked}: OpenVINO has {', '.join(ELEMENT_TYPES)}")
+        if asked is Precision.BF16 and not has_bf16:
+            raise EngineError(f"{processor()} has no bf16 arithmetic; build with --precision fp32")
+        return Decision(asked, "as asked")
+    if has_bf16:
+        return Decision(Precision.BF16, "this CPU has bf16 arithmetic")
+    return Decision(Precision.FP32, "this CPU has no bf16 arithmetic")
 
 
 def read_spec(onnx: Path) -> ModelSpec:
-    """The ModelSpec inside an ONNX graph; InputError where there is no graph or no spec."""
+    """Read the ModelSpec inside an ONNX graph; InputError if there is no graph or no spec."""
     try:
         graph = openvino.Core().read_model(onnx)
     except RuntimeError as error:
-        raise InputError(f"{onnx}: not a readable ONNX graph ({str(error).strip().splitlines()[-1]})") from error
+        raise InputError(f"{onnx}: not a readable ONNX graph ({_last_line(error)})") from error
     try:
         text = graph.get_rt_info(["framework", METADATA_KEY]).astype(str)
     except RuntimeError as error:
-        raise InputError(f"{onnx}: carries no ModelSpec; export it with lesioncli build-engine CHECKPOINT") from error
+        raise InputError(f"{onnx}: has no ModelSpec; export it with lesioncli build-engine CHECKPOINT") from error
     return ModelSpec.from_json(text, onnx)
 
 
 def compile_to_files(onnx: Path, xml: Path) -> None:
-    """Write the graph as OpenVINO's own files: `xml` and, beside it, the weights as .bin.
+    """Write a graph in OpenVINO's format: `xml` and, beside it, the weights as .bin.
 
-    What is dynamic in the graph stays so; the engine fixes its shapes when it is loaded. The first operations are
-    marked: they stay in fp32 in a bf16 engine, too. OpenVINO forgets the mark of divisions and subtractions.
+    Dynamic dimensions stay dynamic; an engine fixes its shapes when it is loaded. The first operations are marked to
+    stay in fp32 in a bf16 engine. OpenVINO drops the mark of divisions and subtractions.
     """
-    with _named_errors(f"{onnx}: cannot be compiled"):
+    with _engine_errors(f"{onnx}: cannot be compiled"):
         graph = openvino.Core().read_model(onnx)
         openvino.save_model(graph, xml, compress_to_fp16=False)
-    _mark_exact(xml, _first_operations(graph))
+    _mark_as_precise(xml, _find_fp32_operations(graph))
 
 
-def _first_operations(graph: openvino.Model) -> set[str]:
-    """Names of the operations that the picture reaches through no more than EXACT_CONVOLUTIONS.
+def _find_fp32_operations(graph: openvino.Model) -> set[str]:
+    """Return the names of the operations behind at most FP32_CONVOLUTIONS convolutions.
 
-    None where no convolution comes after: the whole graph would be exact, and an engine called bf16 be fp32.
+    The set is empty if no convolution follows them: an engine called bf16 would be fp32 throughout.
     """
-    passed: dict[str, int] = {}  # convolutions on the longest way from the picture
+    depths: dict[str, int] = {}  # convolutions on the longest path from the image
     for operation in graph.get_ordered_ops():
         name, kind = operation.get_friendly_name(), operation.get_type_name()
-        before = [each.get_node().get_friendly_name() for each in operation.input_values()]
-        ways = [passed[each] for each in before if each in passed]
+        inputs = [value.get_node().get_friendly_name() for value in operation.input_values()]
+        input_depths = [depths[input_name] for input_name in inputs if input_name in depths]
         if kind == "Parameter":
-            passed[name] = 0
-        elif ways and kind != "ShapeOf":  # a size is the same in every precision
-            # A part cut out of the picture, by products with what was found in it, is again the picture of an encoder.
-            passed[name] = min(ways) if kind == "MatMul" else max(ways) + (kind in CONVOLUTIONS)
-    if max(passed.values()) <= EXACT_CONVOLUTIONS:
+            depths[name] = 0
+        elif input_depths and kind != "ShapeOf":  # shapes do not depend on the precision
+            # A MatMul crops the image by coordinates that the network computed: its result is again an image.
+            depths[name] = min(input_depths) if kind == "MatMul" else max(input_depths) + (kind in CONVOLUTIONS)
+    if max(depths.values()) <= FP32_CONVOLUTIONS:
         return set()
-    return {name for name, convolutions in passed.items() if convolutions <= EXACT_CONVOLUTIONS}
+    return {name for name, depth in depths.items() if depth <= FP32_CONVOLUTIONS}
 
 
-def _mark_exact(xml: Path, names: Collection[str]) -> None:
-    """Add OpenVINO's own mark ("precise") to operations; its Python API has no way to."""
+def _mark_as_precise(xml: Path, names: Collection[str]) -> None:
+    """Add OpenVINO's attribute "precise" to operations; its Python API has no function for that."""
     tree = ElementTree.parse(xml)  # noqa: S314 - OpenVINO wrote it
     for layer in tree.iterfind("layers/layer"):
         if layer.get("name") in names and layer.get("type") not in {"Parameter", "Result"}:
@@ -104,77 +110,96 @@ def _mark_exact(xml: Path, names: Collection[str]) -> None:
     tree.write(xml)
 
 
-def run_graph(onnx: Path, manifest: Manifest, work: Path) -> Engine:
-    """A graph as it is, in fp32 on this CPU, whatever engine the manifest is of; `work` holds its files."""
+def open_graph(onnx: Path, manifest: Manifest, work: Path) -> Engine:
+    """Open a graph in fp32 on this CPU, with the batch size of a manifest of any backend; `work` holds its files."""
     xml = work / f"{onnx.stem}.xml"
     compile_to_files(onnx, xml)
-    files = {each.name: sha256_of(each) for each in (xml, xml.with_suffix(".bin"))}
-    return OpenVinoEngine(replace(manifest, precision="fp32", files=files), work, 2)
+    manifest = msgspec.structs.replace(manifest, precision=Precision.FP32)
+    return OpenVinoEngine(manifest, xml, AHEAD_SLOTS, Layout.for_batches(manifest.spec, manifest.batch))
 
 
 class OpenVinoCompiler:
-    """What build() needs of this backend, see build.Compiler."""
+    """The compiler of this backend, see interface.Compiler."""
 
-    name = NAME
+    backend = Backend.OPENVINO
     version = VERSION
     targets: Sequence[str] = ()
-    gated = "engine"
+    parity_check = ParityCheck.ENGINE
     dynamic = False
 
     @property
     def device(self) -> str:
         return f"CPU: {processor()}"
 
-    def precisions(self, asked: str) -> list[tuple[str, str]]:
-        best, reason = choose_precision(asked)
-        return [(best, reason)] if asked == best or best == "fp32" else [(best, reason), ("fp32", "it is exact")]
+    def list_precisions(self, asked: Precision) -> list[Decision[Precision]]:
+        fastest = choose_precision(asked)
+        if asked is Precision.AUTO and fastest.value is not Precision.FP32:
+            return [fastest, Decision(Precision.FP32, "it is exact")]
+        return [fastest]
 
-    def judged(self, onnx: Path, manifest: Manifest, work: Path) -> Engine:
-        files = {each.name: sha256_of(each) for each in self.compile(onnx, manifest, work)}
-        return OpenVinoEngine(replace(manifest, files=files), work, 2)
+    def open_for_parity(self, onnx: Path, manifest: Manifest, work: Path) -> Engine:
+        xml, _ = self.compile(onnx, manifest, work)
+        return OpenVinoEngine(manifest, xml, AHEAD_SLOTS, Layout.for_batches(manifest.spec, manifest.batch))
 
     def compile(self, onnx: Path, manifest: Manifest, work: Path) -> Sequence[Path]:
         xml = work / f"{manifest.stem}.xml"
-        if not xml.is_file():  # the same for every precision
+        if not xml.is_file():  # the files are the same for every precision
             compile_to_files(onnx, xml)
         return [xml, xml.with_suffix(".bin")]
 
 
-@contextmanager
-def _named_errors(what: str) -> Iterator[None]:
-    """OpenVINO raises RuntimeError for everything; the last of its lines says what is wrong."""
-    try:
-        yield
-    except RuntimeError as error:
-        raise EngineError(f"{what} ({str(error).strip().splitlines()[-1]})") from error
+class OpenVinoBackend:
+    """This backend, see interface.BackendImplementation."""
+
+    def open_compiler(self, options: BuildOptions, timings: Path | None, on_progress: OnProgress) -> OpenVinoCompiler:
+        return OpenVinoCompiler()
+
+    def find_problem(self, engine: StoredEngine) -> Incompatibility | None:
+        manifest = engine.manifest
+        if manifest.backend_version != VERSION:
+            return Incompatibility(f"built for OpenVINO {manifest.backend_version}, installed is {VERSION}")
+        suffixes = sorted(Path(name).suffix for name in manifest.files)
+        if suffixes != [".bin", ".xml"] or manifest.precision not in ELEMENT_TYPES:
+            return Incompatibility(
+                f"the manifest does not name one .xml, one .bin and a precision out of {', '.join(ELEMENT_TYPES)}"
+            )
+        return None
+
+    def find_device(self, manifest: Manifest) -> str:
+        return f"CPU: {processor()}"
+
+    def open_engine(self, engine: StoredEngine, ahead: int, layout: Layout, traced: bool) -> Engine:
+        xml = engine.path.parent / next(name for name in engine.manifest.files if name.endswith(".xml"))
+        weights = engine.path.parent / next(name for name in engine.manifest.files if name.endswith(".bin"))
+        return OpenVinoEngine(engine.manifest, xml, ahead, layout, weights=weights, traced=traced)
 
 
 class OpenVinoEngine(Engine):
-    """One single-threaded stream per core and one request per slot, which reads the slot's memory directly.
+    """One single-threaded stream per core and one request per slot, which reads the memory of the slot directly.
 
-    The graph is compiled once for every shape of slot.
+    The graph is compiled once for each shape of slot. `weights` is the .bin beside `xml` by default.
     """
 
     def __init__(
-        self, manifest: Manifest, folder: Path, ahead: int, layout: Layout | None = None, traced: bool = False
+        self,
+        manifest: Manifest,
+        xml: Path,
+        ahead: int,
+        layout: Layout,
+        *,
+        weights: Path | None = None,
+        traced: bool = False,
     ) -> None:
-        files = {Path(name).suffix: folder / name for name in manifest.files}
-        if set(files) != {".xml", ".bin"} or manifest.precision not in PRECISIONS:
-            raise EngineError(
-                f"{folder}: the manifest of {manifest.spec.name} does not name an .xml, a .bin and a precision"
-                f" out of {', '.join(PRECISIONS)}; run: lesioncli build-engine"
-            )
-        layout = layout or Layout.of_batches(manifest.spec, manifest.batch)
-        compiled = _compile(files[".xml"], files[".bin"], manifest.precision, layout)
-        # One more than the streams, so that none waits while the caller takes a result away.
+        compiled = _compile(xml, weights or xml.with_suffix(".bin"), manifest.precision, layout)
+        # One more than the streams, so that no stream waits while the caller takes a result.
         depth = count_cores() + 1
-        slots = layout.make_ring(depth + ahead)
+        cycles = layout.allocate(depth + ahead)
         self._names = [str(output.any_name) for output in compiled[layout.shapes[0]].outputs]
-        super().__init__(manifest, layout, slots, depth, self._names)
-        self._requests = [compiled[slot.shape[:3]].create_infer_request() for slot in slots]
-        for request, slot in zip(self._requests, slots, strict=True):
+        super().__init__(manifest, layout, cycles, depth, self._names)
+        self._requests = [compiled[slot.shape[:3]].create_infer_request() for slot in self._slots]
+        for request, slot in zip(self._requests, self._slots, strict=True):
             request.set_input_tensor(openvino.Tensor(slot, shared_memory=True))
-        self._ended = [0.0] * len(slots)
+        self._end_times = [0.0] * len(self._slots)
         for number, request in enumerate(self._requests if traced else ()):
             request.set_callback(self._note_end, number)
 
@@ -182,22 +207,22 @@ class OpenVinoEngine(Engine):
     def device(self) -> str:
         return f"CPU: {processor()}"
 
-    def _start(self, slot: int) -> None:
-        with _named_errors("OpenVINO cannot start"):
-            self._requests[slot].start_async()
+    def _start(self, number: int) -> None:
+        with _engine_errors(f"{self.manifest.stem}: OpenVINO cannot start a batch"):
+            self._requests[number].start_async()
 
-    def _finish(self, slot: int) -> dict[str, NDArray[Any]]:
-        request = self._requests[slot]
-        with _named_errors("OpenVINO stopped"):
+    def _finish(self, number: int) -> dict[str, NDArray[Any]]:
+        request = self._requests[number]
+        with _engine_errors(f"{self.manifest.stem}: OpenVINO failed"):
             request.wait()
         return {name: request.get_output_tensor(index).data for index, name in enumerate(self._names)}
 
-    def _note_end(self, slot: int) -> None:
-        self._ended[slot] = time.monotonic()
+    def _note_end(self, number: int) -> None:
+        self._end_times[number] = time.monotonic()
 
-    def _spans(self, slot: int) -> Sequence[Span]:
-        end = self._ended[slot]
-        return [Span(f"network, slot {slot}", end - self._requests[slot].latency / 1000, end)] if end else ()
+    def _spans(self, number: int) -> Sequence[Span]:
+        end = self._end_times[number]
+        return [Span(f"network, slot {number}", end - self._requests[number].latency / 1000, end)] if end else ()
 
     def close(self) -> None:
         for request in self._requests:
@@ -205,30 +230,44 @@ class OpenVinoEngine(Engine):
         self._requests.clear()
 
 
-def _compile(xml: Path, weights: Path, precision: str, layout: Layout) -> dict[tuple[int, ...], Any]:
-    """The graph, compiled for each of the layout's shapes; EngineError where it does not take one."""
-    cores = count_cores()
+@contextmanager
+def _engine_errors(action: str) -> Iterator[None]:
+    """Turn the RuntimeErrors of OpenVINO, its only exceptions, into EngineErrors."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise EngineError(f"{action} ({_last_line(error)})") from error
+
+
+def _last_line(error: RuntimeError) -> str:
+    """Return the reason in a message of OpenVINO: its last line."""
+    return str(error).strip().splitlines()[-1]
+
+
+def _compile(xml: Path, weights: Path, precision: Precision, layout: Layout) -> dict[tuple[int, ...], Any]:
+    """Compile a graph for each shape of a layout; EngineError if it does not accept one."""
+    cores, element_type = count_cores(), ELEMENT_TYPES[precision]
     options: Mapping[str, Any] = {
-        "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
+        "INFERENCE_PRECISION_HINT": element_type,
         "NUM_STREAMS": cores,
         "INFERENCE_NUM_THREADS": cores,
     }
     core = openvino.Core()
-    with _named_errors(f"{xml}: OpenVINO cannot load it"):
+    with _engine_errors(f"{xml}: OpenVINO cannot load it"):
         graph = core.read_model(xml, weights)
-    takes = graph.input(0).partial_shape
+    accepted_shape = graph.input(0).partial_shape
     compiled: dict[tuple[int, ...], Any] = {}
     for shape in dict.fromkeys(layout.shapes):
-        images = (*shape, 3)
-        if not takes.compatible(openvino.PartialShape(images)):
+        input_shape = openvino.PartialShape((*shape, 3))
+        if not accepted_shape.compatible(input_shape):
             raise EngineError(
-                f"{xml}: takes no images of {images}, only {takes}; build it again from its checkpoint, with another"
-                " --batch where that is what differs"
+                f"{xml}: accepts images of shape {accepted_shape}, not {(*shape, 3)}; build it again from its"
+                " checkpoint, or with another --batch"
             )
-        with _named_errors(f"{xml}: takes no images of {images}"):
-            graph.reshape(openvino.PartialShape(images))
+        with _engine_errors(f"{xml}: does not accept images of shape {(*shape, 3)}"):
+            graph.reshape(input_shape)
             compiled[shape] = core.compile_model(graph, "CPU", options)
-        got = compiled[shape].get_property("INFERENCE_PRECISION_HINT").get_type_name()
-        if got != PRECISIONS[precision]:
-            raise EngineError(f"asked OpenVINO for {precision}, got {got}; rebuild with --precision fp32")
+        actual = compiled[shape].get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        if actual != element_type:
+            raise EngineError(f"{xml}: OpenVINO computes in {actual}, not {precision}; rebuild with --precision fp32")
     return compiled

@@ -1,47 +1,90 @@
-"""The first run on a GPU of an engine that was compiled elsewhere: the parity gate that could not ask it then."""
+"""The parity check: an engine must give nearly the masks and scores of its reference graph.
+
+An engine that was compiled ahead of time cannot run where it is built. It is verified on the first GPU that runs it.
+"""
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+import numpy as np
+
 from lesioncli.backends import openvino
-from lesioncli.backends.base import Manifest, UInt8
-from lesioncli.backends.build import compare, run_all
-from lesioncli.backends.registry import open_engine
-from lesioncli.backends.tensorrt.vendors import VENDORS, matching_gpus
+from lesioncli.backends.base import Outputs, predict_all
+from lesioncli.backends.manifest import Manifest, ParityCheck, ParityFigures, StoredEngine, write_manifest
+from lesioncli.backends.registry import BACKENDS, open_engine
 from lesioncli.errors import EngineError
-from lesioncli.images.geometry import to_network
+from lesioncli.evaluation.metrics import pixels as metrics
+from lesioncli.images.geometry import UInt8, to_network
 
-PICTURES = 8
+MIN_MASK_JACCARD = 0.99
+MAX_SCORE_DIFFERENCE = 0.02
+MIN_LESION_PROBABILITY = 128  # in 1/255: the masks that `segment` writes by default
+VERIFICATION_IMAGES = 8
 
 
-def unverified_on(manifest: Manifest) -> str:
-    """The GPU here that would run an engine and never did, or "" where there is none or the engine passed the gate."""
-    if manifest.backend not in VENDORS or manifest.gated == "engine":
+def compare(outputs: Outputs, expected: Outputs) -> ParityFigures:
+    """Return how well outputs agree with the expected outputs of the same images."""
+    agreement = [
+        metrics.jaccard(metrics.count_pixels(a >= MIN_LESION_PROBABILITY, b >= MIN_LESION_PROBABILITY))
+        for a, b in zip(expected.probability, outputs.probability, strict=True)
+    ]
+    return ParityFigures(
+        images=len(outputs.probability),
+        mask_jaccard=round(float(np.mean(agreement)), 5),
+        worst_mask_jaccard=round(float(np.min(agreement)), 5),
+        score_difference=round(float(np.abs(expected.scores - outputs.scores).max()), 5),
+    )
+
+
+def describe_disagreement(figures: ParityFigures) -> str:
+    """Return which limit of the parity check is not met, or ""; nan meets none."""
+    if not figures.mask_jaccard >= MIN_MASK_JACCARD:
+        return f"masks agree with the graph at Jaccard {figures.mask_jaccard:.4f}, below {MIN_MASK_JACCARD}"
+    if not figures.score_difference <= MAX_SCORE_DIFFERENCE:
+        return f"scores differ by {figures.score_difference:.4f}, more than {MAX_SCORE_DIFFERENCE}"
+    return ""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The parity of an engine on a GPU; `problem` is why the manifest could not be updated, or ""."""
+
+    figures: ParityFigures
+    problem: str
+
+
+def find_unverified_gpu(manifest: Manifest) -> str:
+    """Return the GPU of this machine that would run an engine that was never checked on it; "" if there is none."""
+    if manifest.parity_check is ParityCheck.ENGINE:
         return ""
-    return next((str(gpu) for _, gpu in matching_gpus(manifest)[:1] if str(gpu) not in manifest.verified), "")
+    device = BACKENDS[manifest.backend].load().find_device(manifest)
+    return "" if device in manifest.verified else device
 
 
-def verify(path: Path, gpu: str, pictures: Sequence[UInt8]) -> str:
-    """Compare an engine, run on `gpu`, with its graph, run on this CPU; its manifest then names the GPU.
+def verify(engine: StoredEngine, gpu: str, images: Sequence[UInt8]) -> Verification:
+    """Check the parity of an engine on a GPU with its graph on this CPU, and add the figures to its manifest.
 
-    Returns what came of it in words. EngineError where they disagree: what such an engine writes is not to be used.
+    Raises EngineError if they disagree.
     """
-    manifest = Manifest.read(path)
+    manifest, graph = engine.manifest, engine.find_file(".onnx")
+    if graph is None:
+        raise EngineError(f"{engine.path}: does not name the graph to check it with; run lesioncli build-engine")
     spec = manifest.spec
-    images = [to_network(each, spec.height, spec.width, spec.reduction) for each in pictures]
-    graph = path.parent / f"{manifest.stem}.onnx"
+    inputs = [to_network(image, spec.height, spec.width, spec.reduction) for image in images]
     with tempfile.TemporaryDirectory() as work:
-        expected = run_all(openvino.run_graph(graph, manifest, Path(work)), images)
-    figures, problem = compare(run_all(open_engine(path), images), expected)
-    if problem:
+        expected = predict_all(openvino.open_graph(graph, manifest, Path(work)), inputs)
+    figures = compare(predict_all(open_engine(engine), inputs), expected)
+    if problem := describe_disagreement(figures):
         raise EngineError(
-            f"{path}: not to be trusted on {gpu}: {problem}; build it again with --precision fp32, or see --no-verify"
+            f"{engine.path}: fails the parity check on {gpu}: {problem}; build it again with --precision fp32, or skip"
+            " the check with --no-verify"
         )
-    found = f"agrees with its graph on {len(images)} of these pictures: mask Jaccard {figures['mask_jaccard']:.4f}"
+    updated = msgspec.structs.replace(manifest, verified={**manifest.verified, gpu: figures})
     try:
-        replace(manifest, verified={**manifest.verified, gpu: figures}).write(path)
+        write_manifest(engine.path, updated)
     except OSError as error:
-        return f"{found}; the manifest cannot be written ({error.strerror}), so the next run asks again"
-    return found
+        return Verification(figures, error.strerror or str(error))
+    return Verification(figures, "")

@@ -1,140 +1,172 @@
-"""Which backend, and why; which engine file, and why. Decisions come back with their reason."""
+"""The table of backends, and the choices that go by it: which backend, which engine file, how to open it.
+
+To add a backend, write its BackendImplementation, add its name to options.Backend and a line to BACKENDS.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from math import ceil
 from pathlib import Path
 
-from lesioncli.backends.base import Engine, Layout, Manifest
-from lesioncli.backends.tensorrt.driver import find_gpus
-from lesioncli.errors import EngineError, LesionError, install_command
-from lesioncli.files import PRETRAINED, sha256_of
+from lesioncli.backends.base import Engine, Layout
+from lesioncli.backends.interface import BackendImplementation, Compiler, OnProgress, ignore_progress
+from lesioncli.backends.manifest import Manifest, StoredEngine, manifest_path, read_engine
+from lesioncli.backends.tensorrt.vendors import RTX, TENSORRT, Vendor, check_availability
+from lesioncli.errors import EngineError, LesionError
+from lesioncli.options import Backend, BuildOptions, Decision, Precision
+from lesioncli.shipped import SHIPPED_MODEL, source_sha256
 from lesioncli.spec import ModelSpec
 
-BACKENDS = ("openvino", "tensorrt", "tensorrt-rtx")
-SHIPPED_MODEL = "multitask-lite"
-
-
-def choose_backend(asked: str) -> tuple[str, str]:
-    """(backend, reason) for "auto" or a backend's name; EngineError for one that is not here."""
-    if asked == "auto":
-        return _best_backend()
-    if asked not in BACKENDS:
-        raise EngineError(f"no backend {asked!r} in this version; it has {', '.join(BACKENDS)}")
-    return asked, "as asked"
-
-
-def _best_backend() -> tuple[str, str]:
-    """The GPU's, where there is one with all that it takes; nothing of weight is imported to know that."""
-    gpus, problem = find_gpus()
-    if not gpus:
-        return "openvino", f"the CPU engine; {problem}"
-    from lesioncli.backends.tensorrt.vendors import RTX_TARGETS, TENSORRT, VENDORS
-
-    for vendor in VENDORS.values():
-        fits = vendor is TENSORRT or gpus[0].target in RTX_TARGETS
-        if fits and any(map(find_spec, vendor.modules)) and find_spec("pycuda"):
-            return vendor.backend, f"{gpus[0]}, and {vendor.title} is installed"
-    return "openvino", f"the CPU engine; to use {gpus[0]}, run: {install_command('tensorrt')}"
-
-
-def shipped_onnx(model: str = SHIPPED_MODEL) -> Path:
-    """The graph of a model that comes with the package."""
-    return PRETRAINED / f"{model}.onnx"
-
-
-def manifest_path(folder: Path, model: str, backend: str) -> Path:
-    """Where the manifest of a model's engine for a backend lies."""
-    return folder / f"{model}.{backend}.json"
-
-
-def find_engine(asked: str | None, backend: str, folder: Path) -> tuple[Path | None, str]:
-    """(manifest, reason): what --engine names, or the shipped model's, or the only one in `folder`; None: build it.
-
-    `asked` is a model's name in `folder` or a path to a manifest. EngineError where it names nothing.
-    """
-    if asked is not None:
-        for candidate in (Path(asked), Path(f"{asked}.json"), manifest_path(folder, asked, backend)):
-            if candidate.is_file() and candidate.suffix == ".json":
-                return candidate, "as asked"
-        for other in (manifest_path(folder, asked, each) for each in BACKENDS if each != backend):
-            if other.is_file():
-                problem = _look_at(other).problem or "choose it with --backend"
-                raise EngineError(f"no {backend} engine {asked!r} in {folder}/, and {other.name}: {problem}")
-        raise EngineError(f"no engine {asked!r} here or in {folder}/{_what_else(asked, backend, folder)}")
-    default = manifest_path(folder, SHIPPED_MODEL, backend)
-    if default.is_file():
-        is_shipped = Manifest.read(default).source_sha256 == sha256_of(shipped_onnx())
-        return default, "the shipped model's" if is_shipped else "of the shipped model's name, but built of another"
-    found = sorted(folder.glob(f"*.{backend}.json"))
-    if len(found) > 1:
-        names = ", ".join(each.name for each in found)
-        raise EngineError(f"{folder}/ holds several engines ({names}); choose one with --engine")
-    return (found[0], f"the only one in {folder}/") if found else (None, f"none in {folder}/ yet")
-
-
-def _what_else(asked: str, backend: str, folder: Path) -> str:
-    """What to do where `asked` names no engine: take one that is there, or build it, if it is a name."""
-    ending = f".{backend}.json"
-    there = ", ".join(path.name.removesuffix(ending) for path in sorted(folder.glob(f"*{ending}")))
-    choose = f", which has {there}; choose one of them with --engine" if there else ""
-    is_name = asked and asked == Path(asked).name and Path(asked).suffix != ".json"
-    return f"{choose}{', or' if there else ';'} run: lesioncli build-engine{f' {asked}' * bool(is_name)}"
-
-
-def open_engine(
-    path: Path,
-    ahead_images: int = 2,
-    lay_out: Callable[[ModelSpec, int], Layout] = Layout.of_batches,
-    traced: bool = False,
-) -> Engine:
-    """Check a manifest and its files, then load the engine with slots for `ahead_images` beyond those in flight.
-
-    `lay_out` is given the model's spec and the engine's batch, and says what a cycle of slots is. A `traced` engine
-    tells what its device did when.
-    """
-    manifest = Manifest.read(path)
-    _check_here(manifest, path)
-    layout = lay_out(manifest.spec, manifest.batch)
-    ahead = (ceil(ahead_images / layout.images) + 1) * len(layout.shapes)
-    if manifest.backend == "openvino":
-        from lesioncli.backends.openvino import OpenVinoEngine
-
-        return OpenVinoEngine(manifest, path.parent, ahead, layout, traced)
-    from lesioncli.backends.tensorrt.runtime import PlanEngine
-
-    return PlanEngine(manifest, path.parent, ahead, layout, traced)
-
-
-def _check_here(manifest: Manifest, path: Path) -> None:
-    """EngineError where an engine does not run on this machine, with the command that builds one that does."""
-    if manifest.backend not in BACKENDS:
-        raise EngineError(f"{path}: is for backend {manifest.backend!r}; this version has {', '.join(BACKENDS)}")
-    if manifest.backend == "openvino":
-        from lesioncli.backends import openvino
-
-        problem, flags = "", ""
-        if manifest.backend_version != openvino.VERSION:
-            problem = f"built with OpenVINO {manifest.backend_version}, this is {openvino.VERSION}"
-    else:
-        from lesioncli.backends.tensorrt.vendors import find_problem
-
-        problem, flags = find_problem(manifest, path)
-    if problem:
-        raise EngineError(f"{path}: {problem}; run: {_build_command(manifest, flags)}")
-
-
-def _build_command(manifest: Manifest, flags: str) -> str:
-    """What builds another engine of the same model; a manifest does not know where a model's own file lies."""
-    shipped = shipped_onnx()
-    is_shipped = shipped.is_file() and manifest.source_sha256 == sha256_of(shipped)
-    return " ".join(["lesioncli build-engine", *(() if is_shipped else ("MODEL",)), *flags.split()])
+PLAN_OPTIONS = ("targets", "dynamic", "workspace_mib", "optimization_level")
 
 
 @dataclass(frozen=True)
-class Listed:
-    """An engine in a folder: its manifest where that can be read, and why it would not run here or ""."""
+class BackendEntry:
+    """A line of the table of backends.
+
+    `build_options` are the fields of BuildOptions that not every backend takes. `check_availability` tells whether
+    `auto` may choose the backend on this machine, and why; it imports no vendor library. `load` imports the code.
+    """
+
+    precisions: tuple[Precision, ...]
+    build_options: tuple[str, ...]
+    check_availability: Callable[[], Decision[bool]]
+    load: Callable[[], BackendImplementation]
+
+
+def _load_openvino() -> BackendImplementation:
+    from lesioncli.backends.openvino import OpenVinoBackend
+
+    return OpenVinoBackend()
+
+
+def _load_plans(vendor: Vendor) -> BackendImplementation:
+    from lesioncli.backends.tensorrt.backend import PlanBackend
+
+    return PlanBackend(vendor)
+
+
+BACKENDS: dict[Backend, BackendEntry] = {  # in the order of preference of `auto`
+    Backend.TENSORRT: BackendEntry(
+        (Precision.FP32, Precision.FP16),
+        PLAN_OPTIONS,
+        lambda: check_availability(TENSORRT),
+        lambda: _load_plans(TENSORRT),
+    ),
+    Backend.TENSORRT_RTX: BackendEntry(
+        (Precision.FP32, Precision.FP16), PLAN_OPTIONS, lambda: check_availability(RTX), lambda: _load_plans(RTX)
+    ),
+    Backend.OPENVINO: BackendEntry(
+        (Precision.FP32, Precision.BF16), (), lambda: Decision(True, "the CPU engine"), _load_openvino
+    ),
+}
+
+
+def choose_backend(asked: Backend) -> Decision[Backend]:
+    """Return the backend asked for or, for `auto`, the first one of the table that is available on this machine."""
+    if asked is not Backend.AUTO:
+        return Decision(asked, "as asked")
+    refusals: list[str] = []
+    for backend, entry in BACKENDS.items():
+        available = entry.check_availability()
+        if available.value:
+            return Decision(backend, "; ".join([available.reason, *refusals[:1]]))
+        refusals.append(available.reason)
+    raise EngineError(f"no backend is available on this machine: {'; '.join(refusals)}")
+
+
+def open_compiler(
+    options: BuildOptions, timings: Path | None = None, on_progress: OnProgress = ignore_progress
+) -> Compiler:
+    """Return the compiler of the backend that the options name; EngineError if this machine cannot compile for it."""
+    backend = choose_backend(options.backend).value
+    return BACKENDS[backend].load().open_compiler(options, timings, on_progress)
+
+
+def open_engine(
+    engine: Path | StoredEngine,
+    images_ahead: int = 2,
+    make_layout: Callable[[ModelSpec, int], Layout] = Layout.for_batches,
+    traced: bool = False,
+) -> Engine:
+    """Open an engine with memory for `images_ahead` images beyond those that it runs at the same time.
+
+    A path is that of a manifest, which is read and checked first; a StoredEngine was checked when it was read.
+    `make_layout` returns the layout of a cycle for a model and a batch size. A `traced` engine reports spans.
+
+    Raises EngineError if the engine does not run on this machine, with the command that builds one that does.
+    """
+    stored = engine if isinstance(engine, StoredEngine) else read_engine(engine)
+    check_runs_here(stored)
+    manifest = stored.manifest
+    layout = make_layout(manifest.spec, manifest.batch)
+    ahead = (ceil(images_ahead / layout.images) + 1) * len(layout.shapes)
+    return BACKENDS[manifest.backend].load().open_engine(stored, ahead, layout, traced)
+
+
+def check_runs_here(engine: StoredEngine) -> None:
+    """Raise EngineError if an engine does not run on this machine, with the command that builds one that does."""
+    found = BACKENDS[engine.manifest.backend].load().find_problem(engine)
+    if found:
+        raise EngineError(f"{engine.path}: {found.problem}; run {_build_command(engine.manifest, found.flags)}")
+
+
+def _build_command(manifest: Manifest, flags: Sequence[str]) -> str:
+    """Return the command that builds an engine of the same model; only a shipped model needs no file."""
+    is_shipped = manifest.source_sha256 == source_sha256(SHIPPED_MODEL)
+    return " ".join(["lesioncli build-engine", *(() if is_shipped else ("MODEL",)), *flags])
+
+
+def find_engine(asked: str | None, backend: Backend, folder: Path) -> Decision[StoredEngine | None]:
+    """Return the engine to use, read and checked; None if `folder` has none yet.
+
+    `asked` is the name of a model in `folder` or the path of a manifest; such an engine may be for another backend.
+    Without it, the engine is that of the shipped model or the only one for the backend in `folder`.
+
+    Raises EngineError if there is no engine of that name, or if the choice is not clear.
+    """
+    if asked is None:
+        return _find_default(backend, folder)
+    for candidate in (Path(asked), Path(f"{asked}.json"), manifest_path(folder, asked, backend)):
+        if candidate.is_file() and candidate.suffix == ".json":
+            return Decision(read_engine(candidate), "as asked")
+    for other in (manifest_path(folder, asked, other) for other in BACKENDS if other != backend):
+        if other.is_file():
+            problem = _inspect(other).problem or "choose it with --backend"
+            raise EngineError(f"{folder}/ has no {backend} engine {asked!r}, only {other.name}: {problem}")
+    raise EngineError(f"no engine {asked!r} in {folder}/{_suggest(asked, backend, folder)}")
+
+
+def _find_default(backend: Backend, folder: Path) -> Decision[StoredEngine | None]:
+    shipped = manifest_path(folder, SHIPPED_MODEL, backend)
+    if shipped.is_file():
+        engine = read_engine(shipped)
+        is_shipped = engine.manifest.source_sha256 == source_sha256(SHIPPED_MODEL)
+        return Decision(
+            engine, "the shipped model" if is_shipped else "named as the shipped model, but of another graph"
+        )
+    paths = sorted(folder.glob(f"*.{backend}.json"))
+    if len(paths) > 1:
+        raise EngineError(
+            f"{folder}/ has several engines ({', '.join(path.name for path in paths)}); choose one with --engine"
+        )
+    if not paths:
+        return Decision(None, f"no engine in {folder}/ yet")
+    return Decision(read_engine(paths[0]), f"the only engine in {folder}/")
+
+
+def _suggest(asked: str, backend: Backend, folder: Path) -> str:
+    """Return what to do if `asked` names no engine: choose one that exists, or build it if it is a name."""
+    ending = f".{backend}.json"
+    names = ", ".join(path.name.removesuffix(ending) for path in sorted(folder.glob(f"*{ending}")))
+    choice = f", which has {names}; choose one of them with --engine, or" if names else ";"
+    is_name = asked and asked == Path(asked).name and Path(asked).suffix != ".json"
+    return f"{choice} run lesioncli build-engine{f' {asked}' if is_name else ''}"
+
+
+@dataclass(frozen=True)
+class ListedEngine:
+    """An engine of a folder: its manifest, if that is valid, and why the engine does not run here, or ""."""
 
     path: Path
     manifest: Manifest | None
@@ -142,26 +174,28 @@ class Listed:
 
     @property
     def description(self) -> str:
-        """One line: backend, precision, batch, what it is for, size."""
+        """Return one line: backend, targets, precision, batch and size."""
         if self.manifest is None:
             return "not readable"
-        made = self.manifest
-        size = sum((self.path.parent / name).stat().st_size for name in made.files) / 1e6
-        for_what = f" for {', '.join(made.targets)}" if made.targets else ""
-        batch = f"1 to {made.batch}" if made.dynamic else made.batch
-        return f"{made.backend} {made.backend_version}{for_what}, {made.precision}, batch {batch}, {size:.1f} MB"
+        manifest = self.manifest
+        size_mb = StoredEngine(self.path, manifest).size_bytes / 1e6
+        targets = f" for {', '.join(manifest.targets)}" if manifest.targets else ""
+        batch = f"1 to {manifest.batch}" if manifest.dynamic else manifest.batch
+        version = f"{manifest.backend} {manifest.backend_version}"
+        return f"{version}{targets}, {manifest.precision}, batch {batch}, {size_mb:.1f} MB"
 
 
-def list_engines(folder: Path) -> Sequence[Listed]:
-    """Every manifest in a folder, by name, with its files' hashes checked; what cannot be read is listed, too."""
-    return [_look_at(path) for path in sorted(folder.glob("*.json"))]
+def list_engines(folder: Path) -> Sequence[ListedEngine]:
+    """Return every manifest in a folder, sorted by name, with the problem of each engine that does not run here."""
+    return [_inspect(path) for path in sorted(folder.glob("*.json"))]
 
 
-def _look_at(path: Path) -> Listed:
+def _inspect(path: Path) -> ListedEngine:
     manifest = None
     try:
-        manifest = Manifest.read(path)
-        _check_here(manifest, path)
+        engine = read_engine(path)
+        manifest = engine.manifest
+        check_runs_here(engine)
     except LesionError as error:
-        return Listed(path, manifest, str(error).removeprefix(f"{path}: "))
-    return Listed(path, manifest, "")
+        return ListedEngine(path, manifest, str(error).removeprefix(f"{path}: "))
+    return ListedEngine(path, manifest, "")

@@ -1,10 +1,7 @@
-"""An image's journey: decoded into its rows, through the engine, merged, grown back, cut once, written.
+"""The pipeline of a run: decode ahead, run the network, postprocess, write.
 
-One thread drives the engine; a pool decodes ahead of it and writes behind it. Everything in the pool releases the
-interpreter's lock, so threads suffice. What is held at any time is bounded by the engine's slots.
-
-The unit of work is a cycle of slots. It holds a batch of images of one row each or, where a test procedure shows many
-views of a picture, one image (views.py).
+One thread drives the engine; a pool of threads decodes ahead of it and writes behind it. Threads suffice because
+decoding, resizing and writing release the interpreter lock. The memory of the engine bounds how many images are held.
 """
 
 import time
@@ -14,16 +11,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
 from itertools import chain
-from math import ceil
 
 import cv2
 import numpy as np
 
-from lesioncli.backends.base import Batch, Engine, Prediction, UInt8
+from lesioncli.backends.base import Batch, Cycle, Engine, Prediction
 from lesioncli.errors import EngineError, ImageError
 from lesioncli.images.files import Decoded, ImageFile, decode, file_bytes
 from lesioncli.images.geometry import to_full_size
-from lesioncli.inference.postprocess import cut_at, expected_jaccard, largest_region
+from lesioncli.inference.postprocess import LesionMask, apply_threshold, make_mask
 from lesioncli.inference.results import (
     FAILED,
     OK,
@@ -36,205 +32,191 @@ from lesioncli.inference.results import (
     write_picture,
 )
 from lesioncli.inference.trace import Trace
-from lesioncli.inference.tta import PROCEDURES
-from lesioncli.options import FailureStage
+from lesioncli.inference.tta import PROCEDURES, ImagePrediction
+from lesioncli.options import FailureStage, SegmentOptions
 from lesioncli.process import count_cores
 
 OVERLAY_SIDE_PX = 1024
-OVERLAY_COLOUR = (255, 230, 0)
-NOTHING = np.empty((0, 0, 3), np.uint8)
-REGIONS = ("largest", "all")  # of the lesion: what of it the mask keeps
+OVERLAY_RGB = (255, 230, 0)
+OVERLAY_JPEG_QUALITY = 88
+NO_PIXELS = np.empty((0, 0, 3), np.uint8)
 
 
 @dataclass(frozen=True)
-class Options:
-    """How to run, whatever the engine. workers 0 means one a core; tta names one of PROCEDURES, regions one of REGIONS;
-    a trace is told all.
-    """
-
-    threshold: float = 0.5
-    workers: int = 0
-    overlay: bool = False
-    tta: str = "none"
-    regions: str = "largest"
-    trace: Trace | None = None
-
-    def timed(self, what: str, image: ImageFile) -> AbstractContextManager[None]:
-        """What is done inside goes into the trace, if there is one."""
-        return self.trace.timed(what, image.path.name) if self.trace else nullcontext()
-
-
-@dataclass(frozen=True)
-class Filled:
-    """An image on its way: decoded into its rows, or the reason why not; and the size of its file before that."""
+class LoadedImage:
+    """An image in the rows of a cycle, or the reason why it is not; `file_bytes` is the size of its file before."""
 
     image: ImageFile
     decoded: Decoded | ImageError
     file_bytes: int | None
-    seconds: float
+    cpu_seconds: float
 
 
 def segment(
-    images: Sequence[ImageFile], engine: Engine, out: RunFolder, options: Options
+    images: Sequence[ImageFile],
+    engine: Engine,
+    store: RunFolder,
+    options: SegmentOptions,
+    trace: Trace | None = None,
 ) -> Generator[Outcome, None, None]:
-    """Yield exactly one Outcome per image, in order; the masks are written when it comes, the row is the caller's.
+    """Yield one Outcome per image, in order; its mask is written by then, its row is up to the caller.
 
-    The engine's layout must be that of the procedure that the options name, else ValueError. EngineError ends the run,
-    after the outcomes of the images that were on their way; whatever is wrong with one image is that image's outcome.
+    Whatever is wrong with one image is that image's outcome. Raises EngineError if the engine fails, after the outcomes
+    of the images that were in the engine, and ValueError if the engine was opened for another TTA.
     """
     if engine.layout != PROCEDURES[options.tta].layout(engine.spec, engine.batch_size):
-        raise ValueError(f"the engine's slots are not those of test procedure {options.tta!r}")
-    cv2.setNumThreads(1)  # the pool below is the parallelism
+        raise ValueError(f"the engine was not opened for --tta {options.tta}")
+    cv2.setNumThreads(1)  # the thread pool uses all cores
     done = [
-        out.is_done(image) and (not options.overlay or overlay_path(out.folder, image).is_file()) for image in images
+        store.is_done(image) and (not options.overlay or overlay_path(store.folder, image).is_file())
+        for image in images
     ]
-    todo = [image for image, is_done in zip(images, done, strict=True) if not is_done]
-    with closing(_Run(todo, engine, out, options).outcomes()) as outcomes:
+    remaining = [image for image, is_done in zip(images, done, strict=True) if not is_done]
+    with closing(_Pipeline(remaining, engine, store, options, trace).outcomes()) as outcomes:
         for image, is_done in zip(images, done, strict=True):
             yield Outcome(image, SKIPPED) if is_done else next(outcomes)
 
 
-class _Run:
-    """What is on its way: images being decoded, images in the engine, masks being written; each in input order."""
+class _Pipeline:
+    """The images of a run on their way: in the engine, then being written; both queues are in input order."""
 
-    def __init__(self, images: Sequence[ImageFile], engine: Engine, out: RunFolder, options: Options) -> None:
-        self._images, self._engine, self._out, self._options = images, engine, out, options
+    def __init__(
+        self,
+        images: Sequence[ImageFile],
+        engine: Engine,
+        store: RunFolder,
+        options: SegmentOptions,
+        trace: Trace | None,
+    ) -> None:
+        self._images, self._engine, self._store, self._options, self._trace = images, engine, store, options, trace
+        self._procedure = PROCEDURES[options.tta]
         self._pool = ThreadPoolExecutor(options.workers or count_cores())
-        self._filling: deque[list[Future[Filled]]] = deque()
-        self._in_engine: deque[list[Filled]] = deque()
+        self._in_engine: deque[list[LoadedImage]] = deque()
         self._writing: deque[Future[Outcome]] = deque()
-        self._size, self._length = engine.layout.images, len(engine.layout.shapes)
-        slots, length = engine.slots, self._length
-        self._cycles = [slots[first : first + length] for first in range(0, len(slots), length)]
 
     def outcomes(self) -> Generator[Outcome, None, None]:
-        """All of them; where the engine fails, also those of the images that it had."""
+        """Yield the outcomes of all images or, if the engine fails, of all images that it had."""
+        max_writing = len(self._engine.cycles) * self._engine.layout.images
         try:
-            with closing(self._engine.stream(self._batches())) as predictions:
-                for cycle in zip(*[predictions] * self._length, strict=True):
-                    self._write(cycle)
-                    yield from self._written(len(self._cycles) * self._size)
+            with closing(self._engine.stream(self._decode_ahead())) as predictions:
+                for prediction in predictions:
+                    self._start_writing(prediction)
+                    yield from self._written(max_writing)
             yield from self._written(0)
         except EngineError as error:
             yield from self._written(0)
-            for filled in chain(*self._in_engine):
-                yield _fail(filled, ImageError(FailureStage.NETWORK, str(error)))
+            for loaded in chain(*self._in_engine):
+                yield _failed(loaded, ImageError(FailureStage.NETWORK, str(error)))
             raise
         finally:
             self._pool.shutdown(cancel_futures=True)
 
-    def _batches(self) -> Iterator[Batch]:
-        count = ceil(len(self._images) / self._size)
-        for number in range(count):
-            self._decode_ahead(number, count)
-            self._in_engine.append([each.result() for each in self._filling.popleft()])
-            for place, shape in enumerate(self._engine.layout.shapes):
-                slot = number % len(self._cycles) * self._length + place
-                yield Batch(slot, shape[0] // self._size * len(self._in_engine[-1]))
+    def _decode_ahead(self) -> Iterator[Batch]:
+        """Decode images into the next free cycles, as far ahead as the engine allows; yield the filled cycles."""
+        group_size = self._engine.layout.images
+        decoding: deque[tuple[Cycle, list[Future[LoadedImage]]]] = deque()
+        for start in range(0, len(self._images), group_size):
+            group, cycle = self._images[start : start + group_size], self._engine.next_cycle()
+            futures = [self._pool.submit(self._load, image, cycle, index) for index, image in enumerate(group)]
+            decoding.append((cycle, futures))
+            if len(decoding) == self._engine.prefetch:
+                yield self._filled(*decoding.popleft())
+        while decoding:
+            yield self._filled(*decoding.popleft())
 
-    def _decode_ahead(self, number: int, count: int) -> None:
-        """Fill cycles in turn, `ahead` of the slot handed over: by then the engine has done with theirs."""
-        for coming in range(number + len(self._filling), min(number + (1 + self._engine.ahead) // self._length, count)):
-            group = self._images[coming * self._size : (coming + 1) * self._size]
-            slots = self._cycles[coming % len(self._cycles)]
-            self._filling.append(
-                [self._pool.submit(self._fill, image, slots, index) for index, image in enumerate(group)]
-            )
+    def _filled(self, cycle: Cycle, futures: Sequence[Future[LoadedImage]]) -> Batch:
+        """Wait for the images of a cycle."""
+        group = [future.result() for future in futures]
+        self._in_engine.append(group)
+        return Batch(cycle, len(group))
 
-    def _write(self, cycle: Sequence[Prediction]) -> None:
+    def _start_writing(self, prediction: Prediction) -> None:
         group = self._in_engine.popleft()
-        if trace := self._options.trace:
-            for span in chain(*(each.spans for each in cycle)):
-                trace.add(group[0].image.path.name, span)
-        for index, filled in enumerate(group):
-            self._writing.append(self._pool.submit(self._finish, filled, cycle, index))
+        if self._trace:
+            for span in prediction.spans:
+                self._trace.add(group[0].image.path.name, span)
+        for index, loaded in enumerate(group):
+            self._writing.append(self._pool.submit(self._write, loaded, prediction, index))
 
-    def _written(self, at_most: int) -> Iterator[Outcome]:
-        """Outcomes of the oldest, until no more than `at_most` are still being written."""
-        while len(self._writing) > at_most:
+    def _written(self, max_writing: int) -> Iterator[Outcome]:
+        """Yield the oldest outcomes until at most `max_writing` images are still being written."""
+        while len(self._writing) > max_writing:
             yield self._writing.popleft().result()
 
-    def _fill(self, image: ImageFile, slots: Sequence[UInt8], index: int) -> Filled:
-        with self._options.timed("decode", image):
-            return _fill(image, slots, index, self._engine, self._options)
+    def _load(self, image: ImageFile, cycle: Cycle, index: int) -> LoadedImage:
+        """Decode an image into its rows of a cycle; a broken one leaves the rows as they are."""
+        with self._traced("decode", image):
+            started, size_bytes = time.thread_time(), file_bytes(image.path)
+            decoded: Decoded | ImageError
+            try:
+                decoded = decode(image.path, self._procedure.at_least_hw(self._engine.spec))
+                self._procedure.fill(decoded.rgb, cycle, index, self._engine.spec.reduction)
+                if not self._options.overlay:
+                    decoded = replace(decoded, rgb=NO_PIXELS)  # frees a large image while its batch is in the engine
+            except ImageError as error:
+                decoded = error
+            return LoadedImage(image, decoded, size_bytes, time.thread_time() - started)
 
-    def _finish(self, filled: Filled, cycle: Sequence[Prediction], index: int) -> Outcome:
-        with self._options.timed("write", filled.image):
-            return _finish(filled, cycle, index, self._engine.spec.classes, self._out, self._options)
+    def _write(self, loaded: LoadedImage, prediction: Prediction, index: int) -> Outcome:
+        """Merge the views of an image, postprocess its probability map and write its mask."""
+        with self._traced("write", loaded.image):
+            started = time.thread_time()
+            if isinstance(loaded.decoded, ImageError):
+                return _failed(loaded, loaded.decoded)
+            merged = self._procedure.merge(prediction, index)
+            if not merged.is_finite:
+                return _failed(loaded, ImageError(FailureStage.NETWORK, "a score is not a finite number"))
+            decoded, options = loaded.decoded, self._options
+            lesion = make_mask(
+                merged.probability, decoded.stored_hw, decoded.orientation, options.threshold, options.regions
+            )
+            try:
+                self._store.remove_overlay(loaded.image)  # an earlier run may have drawn one
+                write_mask(mask_path(self._store.folder, loaded.image), lesion.mask)
+                if options.overlay:
+                    _write_overlay(self._store, loaded.image, decoded, lesion)
+            except OSError as error:
+                return _failed(loaded, ImageError(FailureStage.WRITE, error.strerror or str(error)))
+            values = _values(merged, lesion, self._engine.spec.classes)
+            seconds = {"decode": loaded.cpu_seconds, "write": time.thread_time() - started}
+            note = "; ".join(filter(None, (decoded.note, _describe_removed(lesion.removed_regions))))
+            return Outcome(
+                loaded.image, OK, decoded.stored_hw, loaded.file_bytes, note=note, values=values, seconds=seconds
+            )
+
+    def _traced(self, stage: str, image: ImageFile) -> AbstractContextManager[None]:
+        return self._trace.timed(stage, image.path.name) if self._trace else nullcontext()
 
 
-def _fill(image: ImageFile, slots: Sequence[UInt8], index: int, engine: Engine, options: Options) -> Filled:
-    """Decode an image into its rows of a cycle; a broken one leaves them as they were, and their result is not used."""
-    started = time.thread_time()
-    procedure = PROCEDURES[options.tta]
-    size = file_bytes(image.path)
-    try:
-        decoded = decode(image.path, procedure.at_least_hw(engine.spec))
-    except ImageError as error:
-        return Filled(image, error, size, time.thread_time() - started)
-    procedure.fill(decoded.rgb, slots, index, engine.spec.reduction)
-    if not options.overlay:
-        decoded = replace(decoded, rgb=NOTHING)  # lets a large picture go while its batch is on the way
-    return Filled(image, decoded, size, time.thread_time() - started)
-
-
-def _finish(
-    filled: Filled,
-    cycle: Sequence[Prediction],
-    index: int,
-    classes: tuple[str, ...],
-    out: RunFolder,
-    options: Options,
-) -> Outcome:
-    """Merge what came of an image's rows, grow its probability back, cut it, write the mask."""
-    started = time.thread_time()
-    decoded = filled.decoded
-    if isinstance(decoded, ImageError):
-        return _fail(filled, decoded)
-    answer = PROCEDURES[options.tta].merge(cycle, index)
-    if not answer.finite:
-        return _fail(filled, ImageError(FailureStage.NETWORK, "a score is not a finite number"))
-    cut = ceil(options.threshold * 255)
-    lesion, left_out = answer.mask >= cut, 0
-    if options.regions == "largest":
-        lesion, left_out = largest_region(lesion)
-    # What was left out is a shade too little to be lesion, as if the network had said so: nothing of it grows back.
-    probability = np.where(lesion, answer.mask, np.minimum(answer.mask, cut - 1))
-    mask = cut_at(to_full_size(probability, decoded.stored_hw, decoded.orientation), cut)
-    try:
-        out.remove_overlay(filled.image)  # of the picture before: this run may draw none
-        write_mask(mask_path(out.folder, filled.image), mask)
-        if options.overlay:
-            _write_overlay(out, filled.image, decoded, probability, cut)
-    except OSError as error:
-        return _fail(filled, ImageError(FailureStage.WRITE, error.strerror or str(error)))
-    values = {
-        **dict(zip(classes, map(float, answer.scores), strict=True)),
-        "lesion_area_fraction": cv2.countNonZero(mask) / mask.size,
-        "confidence": expected_jaccard(answer.mask, lesion),
-        **answer.extra,
+def _values(merged: ImagePrediction, lesion: LesionMask, classes: Sequence[str]) -> dict[str, float]:
+    """Return the values of an image by column of scores.csv."""
+    return {
+        **dict(zip(classes, map(float, merged.scores), strict=True)),
+        "lesion_area_fraction": cv2.countNonZero(lesion.mask) / lesion.mask.size,
+        "confidence": lesion.confidence,
+        **merged.extra,
     }
-    seconds = {"decode": filled.seconds, "write": time.thread_time() - started}
-    notes = (decoded.note, f"{left_out} smaller region{'s' * (left_out > 1)} left out" if left_out else "")
-    note = "; ".join(filter(None, notes))
-    return Outcome(filled.image, OK, decoded.stored_hw, filled.file_bytes, note=note, values=values, seconds=seconds)
 
 
-def _fail(filled: Filled, error: ImageError) -> Outcome:
-    """The outcome of an image that failed with `error`, or that could not be decoded before it came to that."""
-    decoded = filled.decoded
+def _describe_removed(regions: int) -> str:
+    return f"{regions} smaller region{'s' * (regions > 1)} left out" if regions else ""
+
+
+def _failed(loaded: LoadedImage, error: ImageError) -> Outcome:
+    """Return the outcome of an image that failed with `error`, or with its decoding error if it has one."""
+    decoded = loaded.decoded
     first, stored_hw = (decoded, (0, 0)) if isinstance(decoded, ImageError) else (error, decoded.stored_hw)
-    return Outcome(filled.image, FAILED, stored_hw, filled.file_bytes, first.stage, first.reason)
+    return Outcome(loaded.image, FAILED, stored_hw, loaded.file_bytes, first.stage, first.reason)
 
 
-def _write_overlay(out: RunFolder, image: ImageFile, decoded: Decoded, probability: UInt8, cut: int) -> None:
-    """The outline drawn over the upright picture, reduced to at most OVERLAY_SIDE_PX, as a JPEG."""
+def _write_overlay(store: RunFolder, image: ImageFile, decoded: Decoded, lesion: LesionMask) -> None:
+    """Write the upright image with the outline of its mask as a JPEG, downsampled to at most OVERLAY_SIDE_PX."""
     height, width = decoded.rgb.shape[:2]
     scale = min(1.0, OVERLAY_SIDE_PX / max(height, width))
     size_hw = (max(1, round(height * scale)), max(1, round(width * scale)))
-    picture = np.asarray(cv2.resize(decoded.rgb, size_hw[::-1], interpolation=cv2.INTER_AREA), np.uint8)
-    mask = cut_at(to_full_size(probability, size_hw), cut)
+    rgb = np.asarray(cv2.resize(decoded.rgb, size_hw[::-1], interpolation=cv2.INTER_AREA), np.uint8)
+    mask = apply_threshold(to_full_size(lesion.probability, size_hw), lesion.min_probability)
     outlines, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(picture, outlines, -1, OVERLAY_COLOUR, max(2, max(size_hw) // 300), cv2.LINE_AA)
-    bgr = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), np.uint8)
-    write_picture(overlay_path(out.folder, image), bgr, (cv2.IMWRITE_JPEG_QUALITY, 88))
+    cv2.drawContours(rgb, outlines, -1, OVERLAY_RGB, max(2, max(size_hw) // 300), cv2.LINE_AA)
+    bgr = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), np.uint8)
+    write_picture(overlay_path(store.folder, image), bgr, (cv2.IMWRITE_JPEG_QUALITY, OVERLAY_JPEG_QUALITY))

@@ -19,8 +19,10 @@ from lesioncli.backends.base import Engine
 from lesioncli.errors import ImageError, InputError
 from lesioncli.images.files import ImageFile, decode
 from lesioncli.images.geometry import UInt8
-from lesioncli.inference.pipeline import Options, segment
+from lesioncli.inference.pipeline import segment
 from lesioncli.inference.results import FAILED, OK, SKIPPED, Outcome, RunFolder, read_run
+from lesioncli.inference.trace import Trace
+from lesioncli.options import SegmentOptions
 
 LOOK_FIRST = 5
 MOST_TRIES = 8  # files that are tried for each picture that the gate wants
@@ -57,8 +59,9 @@ def run(
     images: Sequence[ImageFile],
     engine: Engine,
     out: Path,
-    options: Options,
+    options: SegmentOptions,
     *,
+    trace: Trace | None = None,
     overwrite: bool = False,
     sources: Sequence[Path] = (),
     passed_over: Mapping[str, int] = MappingProxyType({}),
@@ -80,7 +83,7 @@ def run(
     try:
         folder.describe({**record, "status": "running"})
         # Closed before the engine is: until then threads may write to its slots.
-        with closing(segment(images, engine, folder, options)) as outcomes:
+        with closing(segment(images, engine, folder, options, trace)) as outcomes:
             for outcome in outcomes:
                 folder.add(outcome)
                 tally.add(outcome)
@@ -104,7 +107,7 @@ def run(
     )
 
 
-def _identity(images: Sequence[ImageFile], engine: Engine, options: Options) -> dict[str, Any]:
+def _identity(images: Sequence[ImageFile], engine: Engine, options: SegmentOptions) -> dict[str, Any]:
     """What all masks of a folder share."""
     return {
         "engine_sha256": engine.manifest.sha256,
@@ -117,7 +120,7 @@ def _identity(images: Sequence[ImageFile], engine: Engine, options: Options) -> 
 
 
 def _record(
-    images: Sequence[ImageFile], engine: Engine, out: Path, options: Options, sources: Sequence[Path]
+    images: Sequence[ImageFile], engine: Engine, out: Path, options: SegmentOptions, sources: Sequence[Path]
 ) -> dict[str, Any]:
     """What run.json says of a run besides its identity, as far as that is known when it starts."""
     manifest = engine.manifest

@@ -17,10 +17,10 @@ from typing import cast
 import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.export import Dim
 
+from lesioncli.backends.base import Outputs
 from lesioncli.files import atomic_write
 from lesioncli.images.geometry import UInt8
 from lesioncli.models.mbdcnn import MBDCNN
@@ -87,7 +87,7 @@ def graph_of(network: nn.Module) -> MultitaskGraph | CascadeGraph:
     return CascadeGraph(network) if isinstance(network, MBDCNN) else MultitaskGraph(cast(Multitask, network))
 
 
-def export_checkpoint(path: Path, onnx: Path) -> Callable[[Sequence[UInt8]], tuple[UInt8, NDArray[np.float32]]]:
+def export_checkpoint(path: Path, onnx: Path) -> Callable[[Sequence[UInt8]], Outputs]:
     """Export a checkpoint; returns torch's own answers in fp32, which an engine built of the graph is gated against.
 
     The answers are for network-sized pictures (H, W, 3): probability (N, H, W) in 1/255 and scores (N, K).
@@ -97,9 +97,9 @@ def export_checkpoint(path: Path, onnx: Path) -> Callable[[Sequence[UInt8]], tup
     graph = graph_of(network)
 
     @torch.inference_mode()
-    def answers(pictures: Sequence[UInt8]) -> tuple[UInt8, NDArray[np.float32]]:
+    def answers(pictures: Sequence[UInt8]) -> Outputs:
         mask, scores, *_ = graph(torch.from_numpy(np.stack(pictures)))
-        return mask.numpy(), scores.numpy()
+        return Outputs(mask.numpy(), scores.numpy())
 
     return answers
 

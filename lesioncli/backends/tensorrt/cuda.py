@@ -1,13 +1,15 @@
-"""The way to a GPU and back: pinned host memory, three streams, and events between them. pycuda is used here only.
+"""CUDA through pycuda: pinned host memory, three streams, and the events between them. Only this file uses pycuda.
 
-A batch takes a lane: it is copied in on one stream, computed on the next and copied out on the third, while the batches
-before and after it are on the other two. The thread that opens a device makes, uses and frees everything of it; other
-threads may read and write the arrays in pinned memory, and nothing else.
+A batch takes a lane: it is copied in on one stream, computed on the second and copied out on the third, while the
+batches before and after it use the other two. The thread that opens a device makes, uses and frees everything of it;
+other threads may only read and write the arrays in pinned memory.
 """
 
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -23,144 +25,157 @@ except ModuleNotFoundError as missing:
         raise
     raise MissingPackageError("pycuda", "cuda") from missing
 except ImportError as broken:
-    raise EngineError(f"pycuda does not load: {broken}; install it again, on this machine") from broken
+    raise EngineError(f"pycuda does not load: {broken}; install it again on this machine") from broken
 
 TRACKS = ("copy in", "compute", "copy out")
-Shaped = tuple[tuple[int, ...], np.dtype[Any]]  # shape and type of an array
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """Shape and type of an array."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def nbytes(self) -> int:
+        """Return the size of the array in bytes."""
+        return prod(self.shape) * self.dtype.itemsize
 
 
 class OutOfMemoryError(EngineError):
-    """The GPU, or the host's pinned memory, has not what was asked for."""
+    """The GPU, or the pinned memory of the host, is full."""
 
 
 @contextmanager
-def named_errors(what: str, advice: str = "") -> Iterator[None]:
-    """pycuda's errors as EngineErrors that say what was being done, and perhaps what to do now."""
+def engine_errors(action: str, advice: str = "") -> Iterator[None]:
+    """Turn errors of pycuda into EngineErrors that name the action and give advice."""
     try:
         yield
     except driver.MemoryError as error:
-        raise OutOfMemoryError(f"{what}: {error}") from error
+        raise OutOfMemoryError(f"{action}: {error}") from error
     except driver.Error as error:
-        raise EngineError(f"{what}: {error}{advice}") from error
+        raise EngineError(f"{action}: {error}{advice}") from error
 
 
 class Device:
-    """One GPU's primary context, current in the thread that opens it; close() frees what was made, the last first.
+    """The primary context of one GPU, current in the thread that opens it.
 
-    The primary context is the one that NVIDIA's libraries use: with another, their calls fail.
+    NVIDIA's libraries use the primary context; with another one their calls fail. close() frees what was made, in
+    reverse order.
     """
 
     def __init__(self, number: int, traced: bool = False) -> None:
         self.traced = traced
-        self._made = ExitStack()
-        with named_errors(f"GPU {number} cannot be opened"), ExitStack() as made:
+        self._cleanup = ExitStack()
+        with engine_errors(f"GPU {number} cannot be opened"), ExitStack() as cleanup:
             driver.init()
             context = driver.Device(number).retain_primary_context()
-            made.callback(context.detach)
+            cleanup.callback(context.detach)
             context.push()
-            made.callback(context.pop)
+            cleanup.callback(context.pop)
             self._context = context
             self.copy_in, self.compute, self.copy_out = (driver.Stream() for _ in range(3))
             self._zero, self._zero_s = self._set_clock()
-            self._made = made.pop_all()
+            self._cleanup = cleanup.pop_all()
 
     def on_close(self, release: Callable[[], object]) -> None:
-        """Have something released before everything that was made before it."""
-        self._made.callback(release)
+        """Call `release` when the device is closed, before everything that was made earlier."""
+        self._cleanup.callback(release)
 
     def event(self) -> Any:
-        """An event, which has a time only on a device that is traced."""
+        """Return an event; it has a time only if the device is traced."""
         return driver.Event(driver.event_flags.DEFAULT if self.traced else driver.event_flags.DISABLE_TIMING)
 
     def time_of(self, event: Any) -> float:
-        """When an event came to pass, in seconds of time.monotonic(); the device must be traced."""
+        """Return the time of an event in seconds of time.monotonic(); the device must be traced."""
         return self._zero_s + float(self._zero.time_till(event)) / 1000
 
     def _set_clock(self) -> tuple[Any, float]:
-        """An event, and when it came to pass by the host's clock."""
+        """Return an event, and its time by the clock of the host."""
         zero = self.event()
         zero.record(self.copy_in)
         zero.synchronize()
         return zero, time.monotonic()
 
     def free_bytes(self) -> int:
-        """Memory of the GPU that nothing uses."""
+        """Return the free memory of the GPU."""
         free, _ = driver.mem_get_info()
         return int(free)
 
     def pinned(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-        """A zeroed array in host memory that the GPU reads and writes by itself, while the host does something else."""
+        """Return a zeroed array in pinned host memory, which the GPU copies without the host."""
         array: NDArray[Any] = driver.pagelocked_zeros(shape, dtype)
         self.on_close(array.base.free)  # type: ignore[union-attr]  # pycuda's, unknown to numpy's stubs
         return array
 
     def allocate(self, nbytes: int) -> Any:
-        """Memory of the GPU; int() of it is its address."""
+        """Return memory of the GPU; int() of it is its address."""
         memory = driver.mem_alloc(nbytes)
         self.on_close(memory.free)
         return memory
 
     def wait(self) -> None:
-        """Wait for what is on its way; raises what a device was lost by."""
+        """Wait for all running work; raises the error that a lost device had."""
         self._context.synchronize()
 
     def close(self) -> None:
-        """Wait for what is on its way, then free; a lost device has nothing to wait for."""
-        with suppress(driver.Error):  # who waited for a batch was told
+        """Wait for all running work, then free everything."""
+        with suppress(driver.Error):  # of a lost device; finish() raised it
             self.wait()
         del self.copy_in, self.compute, self.copy_out, self._zero
-        self._made.close()
+        self._cleanup.close()
 
 
 class Lane:
-    """Room for one batch on a device, and the batch's way through its streams.
+    """Memory for one batch on a device, and the events that order its copies and its computation.
 
-    `host` are the outputs by name, in pinned memory: valid from finish() until the next start().
+    `host` holds the outputs by name, in pinned memory: valid from finish() until the next start().
     """
 
-    def __init__(self, device: Device, input_bytes: int, outputs: Mapping[str, Shaped]) -> None:
+    def __init__(self, device: Device, input_bytes: int, outputs: Mapping[str, ArraySpec]) -> None:
         self._device = device
         self.input = device.allocate(input_bytes)
-        self.host = {name: device.pinned(shape, dtype) for name, (shape, dtype) in outputs.items()}
+        self.host = {name: device.pinned(output.shape, output.dtype) for name, output in outputs.items()}
         self.outputs = {name: device.allocate(array.nbytes) for name, array in self.host.items()}
         self._copied, self._computed, self._done = (device.event() for _ in range(3))
-        self._began = [device.event() for _ in range(3)] if device.traced else []
+        self._begun = [device.event() for _ in range(3)] if device.traced else []
         device.on_close(self._drop_events)
 
     def start(self, images: NDArray[np.uint8], execute: Callable[[int], None]) -> None:
-        """Send a batch (rows, H, W, 3) on its way; `execute` is given the handle of the stream to compute on.
+        """Enqueue a batch (rows, H, W, 3) and return at once; `execute` receives the handle of the compute stream.
 
-        Nothing waits. The images, in pinned memory, are read later: they must stay as they are until finish().
+        The images are in pinned memory and are read later: they must not change until finish().
         """
         device, rows = self._device, len(images)
-        self._note_begin(0, device.copy_in)
+        self._record_begin(0, device.copy_in)
         driver.memcpy_htod_async(self.input, images, device.copy_in)
         self._copied.record(device.copy_in)
         device.compute.wait_for_event(self._copied)
-        self._note_begin(1, device.compute)
+        self._record_begin(1, device.compute)
         execute(int(device.compute.handle))
         self._computed.record(device.compute)
         device.copy_out.wait_for_event(self._computed)
-        self._note_begin(2, device.copy_out)
+        self._record_begin(2, device.copy_out)
         for name, host in self.host.items():
             driver.memcpy_dtoh_async(host[:rows], self.outputs[name], device.copy_out)
         self._done.record(device.copy_out)
 
     def finish(self) -> None:
-        """Wait until the batch is out again."""
+        """Wait until the outputs of the batch are in `host`."""
         self._done.synchronize()
 
     def spans(self) -> list[Span]:
-        """When the batch was on which stream, on a device that is traced."""
+        """Return the time of the batch on each stream; empty if the device is not traced."""
         ends = (self._copied, self._computed, self._done)
         return [
             Span(track, self._device.time_of(begin), self._device.time_of(end))
-            for track, begin, end in zip(TRACKS, self._began, ends, strict=False)
+            for track, begin, end in zip(TRACKS, self._begun, ends, strict=False)
         ]
 
-    def _note_begin(self, number: int, stream: Any) -> None:
-        if self._began:
-            self._began[number].record(stream)
+    def _record_begin(self, number: int, stream: Any) -> None:
+        if self._begun:
+            self._begun[number].record(stream)
 
     def _drop_events(self) -> None:
-        del self._copied, self._computed, self._done, self._began
+        del self._copied, self._computed, self._done, self._begun

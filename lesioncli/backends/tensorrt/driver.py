@@ -1,18 +1,18 @@
-"""Which NVIDIA GPUs there are, asked of the driver: vendor libraries print, raise or crash where there is none."""
+"""Find NVIDIA GPUs through the driver: without one, the vendor libraries print, raise or crash."""
 
 import ctypes
 import platform
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 DRIVERS = {"Linux": "libcuda.so.1", "Windows": "nvcuda.dll"}
-COMPUTE_CAPABILITY = (75, 76)  # the driver's numbers of the attributes major and minor
+# cuda.h: CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
+CAPABILITY_MAJOR, CAPABILITY_MINOR = 75, 76
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU by its name, and its compute capability as a compiler's target: sm86 is 8.6."""
+    """The name of a GPU and its compute capability as a compiler target: sm86 is 8.6."""
 
     name: str
     target: str
@@ -21,25 +21,33 @@ class Gpu:
         return f"{self.name} ({self.target})"
 
 
-def find_gpus() -> tuple[Sequence[Gpu], str]:
-    """(GPUs in the driver's order, why there are none or "")."""
+@dataclass(frozen=True)
+class GpuListing:
+    """The GPUs of this machine in the driver's order, and why there are none, or ""."""
+
+    gpus: tuple[Gpu, ...] = ()
+    problem: str = ""
+
+
+def find_gpus() -> GpuListing:
+    """Return the GPUs that the NVIDIA driver reports."""
     try:
         driver = ctypes.CDLL(DRIVERS[platform.system()])
     except (KeyError, OSError):
-        return (), "no NVIDIA driver found"
+        return GpuListing(problem="no NVIDIA driver found")
     count = ctypes.c_int(0)
     if (status := driver.cuInit(0)) or (status := driver.cuDeviceGetCount(ctypes.byref(count))):
-        return (), f"the NVIDIA driver does not start: CUDA error {status}"
+        return GpuListing(problem=f"the NVIDIA driver does not start: CUDA error {status}")
     if not count.value:
-        return (), "the NVIDIA driver finds no GPU"
-    return [_describe(driver, number) for number in range(count.value)], ""
+        return GpuListing(problem="the NVIDIA driver finds no GPU")
+    return GpuListing(tuple(_describe(driver, number) for number in range(count.value)))
 
 
 def _describe(driver: Any, number: int) -> Gpu:
     device, name = ctypes.c_int(0), ctypes.create_string_buffer(256)
     driver.cuDeviceGet(ctypes.byref(device), number)
     driver.cuDeviceGetName(name, len(name), device)
-    versions = [ctypes.c_int(0), ctypes.c_int(0)]
-    for value, attribute in zip(versions, COMPUTE_CAPABILITY, strict=True):
-        driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
-    return Gpu(name.value.decode(errors="replace"), f"sm{versions[0].value}{versions[1].value}")
+    major, minor = ctypes.c_int(0), ctypes.c_int(0)
+    driver.cuDeviceGetAttribute(ctypes.byref(major), CAPABILITY_MAJOR, device)
+    driver.cuDeviceGetAttribute(ctypes.byref(minor), CAPABILITY_MINOR, device)
+    return Gpu(name.value.decode(errors="replace"), f"sm{major.value}{minor.value}")

@@ -1,10 +1,11 @@
-"""Plans run: the runtime of TensorRT, or of TensorRT for RTX, on the lanes of cuda.py.
+"""Run plans with TensorRT or TensorRT for RTX, in the lanes of cuda.py.
 
-The manifest, its hashes and the plan's header were checked before (vendors.find_problem). Here the vendor's library
-sees the plan, and what it says of it is compared with the manifest.
+The manifest, the hashes and the header of the plan were checked before (vendors.find_problem). Here the library loads
+the plan, and its tensors are compared with the manifest.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -12,165 +13,191 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lesioncli.backends.base import Engine, Layout, Manifest, Span, UInt8
+from lesioncli.backends.base import Cycle, Engine, Layout, Span
+from lesioncli.backends.manifest import Manifest
 from lesioncli.backends.tensorrt import cuda
 from lesioncli.backends.tensorrt.vendors import VENDORS, load, make_log, matching_gpus
 from lesioncli.errors import EngineError
+from lesioncli.options import Backend
 
-DEPTH = 3  # batches on their way: one is copied in, one computed, one copied out
+DEPTH = 3  # slots at the same time: one is copied in, one computed, one copied out
 INPUT = "image"
-TYPES: Mapping[str, np.dtype[Any]] = {"UINT8": np.dtype(np.uint8), "FLOAT": np.dtype(np.float32)}  # the vendor's names
-LOST = "; rows that are finished are kept, and the same command goes on from there"
-SPARE = 0.9  # of the memory that is free: what to count on
+TYPES: Mapping[str, np.dtype[Any]] = {"UINT8": np.dtype(np.uint8), "FLOAT": np.dtype(np.float32)}  # library's names
+RESUME_ADVICE = "; finished rows are kept, and the same command continues from there"
+USABLE_SHARE = 0.9  # of the free memory, for the batch size that a message suggests
 
 
 class PlanEngine(Engine):
-    """One execution context a lane, its addresses set once. Slots are pinned memory, which decoders write directly."""
+    """A plan with one execution context per lane. Its cycles are in pinned memory, which decoders write directly."""
 
-    def __init__(
-        self, manifest: Manifest, folder: Path, ahead: int, layout: Layout | None = None, traced: bool = False
-    ) -> None:
-        layout = layout or Layout.of_batches(manifest.spec, manifest.batch)
+    def __init__(self, manifest: Manifest, plan: Path, ahead: int, layout: Layout, traced: bool = False) -> None:
         _check_layout(layout, manifest)
-        number, gpu = matching_gpus(manifest)[0]  # find_problem() has made sure that there is one
-        self._gpu, self._what = gpu, f"{manifest.stem} on {gpu}"
-        self._device = cuda.Device(number, traced)
+        found = matching_gpus(manifest)[0]  # find_problem() has made sure that there is one
+        self._gpu, self._name = found.gpu, f"{manifest.stem} on {found.gpu}"
+        self._device = cuda.Device(found.number, traced)
         try:
-            slots, outputs = self._open(manifest, folder, ahead, layout)
+            cycles, outputs = self._open(manifest, plan, ahead, layout)
         except BaseException:
             self._device.close()
             raise
         self._started = self._finished = 0
-        super().__init__(manifest, layout, slots, DEPTH, outputs)
+        super().__init__(manifest, layout, cycles, DEPTH, outputs)
 
-    def _open(self, manifest: Manifest, folder: Path, ahead: int, layout: Layout) -> tuple[list[UInt8], list[str]]:
-        """Load the plan and take the memory; returns the slots and the names of the outputs."""
-        self._plan = plan = _Plan(manifest, folder, self._device)
+    def _open(self, manifest: Manifest, path: Path, ahead: int, layout: Layout) -> tuple[list[Cycle], list[str]]:
+        """Load the plan and allocate all memory; return the cycles and the names of the outputs."""
+        self._plan = plan = _Plan(manifest, path, self._device)
         self._device.on_close(plan.release)
-        outputs = plan.outputs()
-        free, needed = self._device.free_bytes(), DEPTH * (plan.scratch_bytes() + _lane_bytes(manifest, outputs))
+        outputs = plan.check_tensors()
+        free_bytes = self._device.free_bytes()
+        needed_bytes = DEPTH * (plan.scratch_bytes() + _lane_bytes(manifest, outputs))
         try:
-            with cuda.named_errors(self._what):
-                slots = layout.make_ring(DEPTH + ahead, self._device.pinned)
+            with cuda.engine_errors(self._name):
+                cycles = layout.allocate(DEPTH + ahead, self._device.pinned)
                 self._lanes = [cuda.Lane(self._device, _image_bytes(manifest), outputs) for _ in range(DEPTH)]
             for lane in self._lanes:
                 plan.add_context(lane)
         except cuda.OutOfMemoryError as error:
-            raise EngineError(f"{error}; {_what_fits(manifest, free, needed)}") from error
-        return slots, list(outputs)
+            raise EngineError(f"{error}; {_memory_advice(manifest, free_bytes, needed_bytes)}") from error
+        return cycles, list(outputs)
 
     @property
     def device(self) -> str:
         return str(self._gpu)
 
-    def _start(self, slot: int) -> None:
-        number, images = self._started % DEPTH, self.slots[slot]
-        with cuda.named_errors(self._what, LOST):
-            self._lanes[number].start(images, lambda stream: self._plan.execute(number, len(images), stream))
+    def _start(self, number: int) -> None:
+        lane, images = self._started % DEPTH, self._slots[number]
+        with cuda.engine_errors(self._name, RESUME_ADVICE):
+            self._lanes[lane].start(images, lambda stream: self._plan.execute(lane, len(images), stream))
         self._started += 1
 
-    def _finish(self, slot: int) -> dict[str, NDArray[Any]]:
-        self._latest = self._lanes[self._finished % DEPTH]
+    def _finish(self, number: int) -> dict[str, NDArray[Any]]:
+        self._last_lane = self._lanes[self._finished % DEPTH]
         self._finished += 1
-        with cuda.named_errors(self._what, LOST):
-            self._latest.finish()
-        return {name: array[: len(self.slots[slot])] for name, array in self._latest.host.items()}
+        with cuda.engine_errors(self._name, RESUME_ADVICE):
+            self._last_lane.finish()
+        return {name: array[: len(self._slots[number])] for name, array in self._last_lane.host.items()}
 
-    def _spans(self, slot: int) -> Sequence[Span]:
-        return self._latest.spans()
+    def _spans(self, number: int) -> Sequence[Span]:
+        return self._last_lane.spans()
 
     def close(self) -> None:
         self._device.close()
 
 
-class _Plan:
-    """A plan in the vendor's hands: deserialised, compared with its manifest, and made into contexts.
+@dataclass(frozen=True)
+class _Tensor:
+    """Shape and type of a tensor of a plan, with the type name of the vendor's library."""
 
-    Contexts stay in their list: a variable that held one would outlive the device with the traceback of an error.
+    shape: tuple[int, ...]
+    type_name: str
+
+    def accepts(self, expected: "_Tensor") -> bool:
+        """Return whether the tensor can have the expected shape; a dynamic dimension is -1 in a plan."""
+        return (
+            self.type_name == expected.type_name
+            and len(self.shape) == len(expected.shape)
+            and all(side in (other, -1) for side, other in zip(self.shape, expected.shape, strict=True))
+        )
+
+    def __str__(self) -> str:
+        return f"{self.type_name} {self.shape}"
+
+
+class _Plan:
+    """A plan loaded by the vendor's library, and its execution contexts.
+
+    Contexts stay in their list: a variable that holds one would outlive the device in the traceback of an error.
     """
 
-    def __init__(self, manifest: Manifest, folder: Path, device: cuda.Device) -> None:
+    def __init__(self, manifest: Manifest, path: Path, device: cuda.Device) -> None:
         vendor = VENDORS[manifest.backend]
         trt = load(vendor)
-        (name,) = (name for name in manifest.files if Path(name).suffix == ".plan")
-        self._manifest, self._what, self._log = manifest, f"{folder / name}: {vendor.title}", make_log(trt)
+        self._manifest, self._name, self._log = manifest, f"{path}: {vendor.title}", make_log(trt)
         self._contexts: list[Any] = []
         self._device = device
         self._runtime = trt.Runtime(self._log)
-        self._engine = self._runtime.deserialize_cuda_engine((folder / name).read_bytes())
+        self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
         if self._engine is None:
             raise EngineError(
-                f"{self._what} does not load it ({self._said()}); run: lesioncli build-engine --backend"
+                f"{self._name} cannot load it ({self._last_error()}); run lesioncli build-engine --backend"
                 f" {manifest.backend}"
             )
 
-    def outputs(self) -> dict[str, cuda.Shaped]:
-        """Shape and type of each output for a whole batch; EngineError where the plan is not what its manifest says."""
-        engine, spec, batch = self._engine, self._manifest.spec, self._manifest.batch
+    def check_tensors(self) -> dict[str, cuda.ArraySpec]:
+        """Return shape and type of each output for a full batch; EngineError if a tensor contradicts the manifest."""
+        engine = self._engine
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
-        expected = {
-            INPUT: ((batch, spec.height, spec.width, 3), "UINT8"),
-            "mask": ((batch, spec.height, spec.width), "UINT8"),
-            "scores": ((batch, len(spec.classes)), "FLOAT"),
+        expected_tensors = self._expected_tensors(names)
+        for name, expected in expected_tensors.items():
+            actual = _Tensor((), "missing")
+            if name in names:
+                actual = _Tensor(tuple(engine.get_tensor_shape(name)), engine.get_tensor_dtype(name).name)
+            if not actual.accepts(expected):
+                raise EngineError(f"{self._name}: {name!r} is {actual}, not {expected}; run lesioncli build-engine")
+        return {
+            name: cuda.ArraySpec(tensor.shape, TYPES[tensor.type_name])
+            for name, tensor in expected_tensors.items()
+            if name != INPUT
         }
-        expected = {**dict.fromkeys(names, ((batch,), "FLOAT")), **expected}
-        for name, (shape, kind) in expected.items():
-            found = tuple(engine.get_tensor_shape(name)) if name in names else ()
-            got = engine.get_tensor_dtype(name).name if name in names else "missing"
-            if got != kind or len(found) != len(shape) or not _fits(found, shape):
-                raise EngineError(
-                    f"{self._what} finds {name!r} to be {got} {found}, not {kind} {shape}; run: lesioncli build-engine"
-                )
-        return {name: (shape, TYPES[kind]) for name, (shape, kind) in expected.items() if name != INPUT}
+
+    def _expected_tensors(self, names: Sequence[str]) -> dict[str, _Tensor]:
+        spec, batch = self._manifest.spec, self._manifest.batch
+        return {
+            **dict.fromkeys(names, _Tensor((batch,), "FLOAT")),
+            INPUT: _Tensor((batch, spec.height, spec.width, 3), "UINT8"),
+            "mask": _Tensor((batch, spec.height, spec.width), "UINT8"),
+            "scores": _Tensor((batch, len(spec.classes)), "FLOAT"),
+        }
 
     def scratch_bytes(self) -> int:
-        """Memory of the GPU that one context works in."""
+        """Return the GPU memory that one context needs."""
         return int(self._engine.device_memory_size_v2)
 
     def add_context(self, lane: cuda.Lane) -> None:
-        """A context for batches in this lane's memory."""
+        """Make an execution context that reads and writes the memory of a lane."""
         self._contexts.append(self._engine.create_execution_context())
         if self._contexts[-1] is None:
-            raise cuda.OutOfMemoryError(f"{self._what} makes no execution context ({self._said()})")
+            raise cuda.OutOfMemoryError(f"{self._name} cannot make an execution context ({self._last_error()})")
         for name, memory in {INPUT: lane.input, **lane.outputs}.items():
             if not self._contexts[-1].set_tensor_address(name, int(memory)):
-                raise EngineError(f"{self._what} takes no address for {name!r} ({self._said()})")
+                raise EngineError(
+                    f"{self._name} does not accept an address for {name!r} ({self._last_error()}); run lesioncli"
+                    " build-engine"
+                )
         self._set_rows(len(self._contexts) - 1, self._manifest.batch)
 
     def execute(self, number: int, rows: int, stream: int) -> None:
-        """Enqueue the batch in the lane of that number."""
+        """Enqueue the batch of a lane on a CUDA stream."""
         if self._manifest.dynamic:
             self._set_rows(number, rows)
         if not self._contexts[number].execute_async_v3(stream):
-            self._device.wait()  # raises the reason where it is a batch before this one that lost the device
-            raise EngineError(f"{self._what} does not start a batch ({self._said()}); see: lesioncli doctor")
+            self._device.wait()  # raises the real reason if an earlier batch lost the device
+            raise EngineError(f"{self._name} cannot start a batch ({self._last_error()}); run lesioncli doctor")
 
     def release(self) -> None:
+        """Release the contexts, then the plan."""
         self._contexts.clear()
         del self._engine, self._runtime
 
     def _set_rows(self, number: int, rows: int) -> None:
         spec = self._manifest.spec
         if not self._contexts[number].set_input_shape(INPUT, (rows, spec.height, spec.width, 3)):
-            raise EngineError(f"{self._what} takes no batch of {rows} ({self._said()}); run: lesioncli build-engine")
+            raise EngineError(
+                f"{self._name} does not accept a batch of {rows} ({self._last_error()}); run lesioncli build-engine"
+            )
 
-    def _said(self) -> str:
-        return self._log.errors[-1] if self._log.errors else "it gives no reason"
-
-
-def _fits(found: tuple[int, ...], shape: tuple[int, ...]) -> bool:
-    """Whether a tensor of the plan can have this shape: what the graph leaves free may be -1 in the plan."""
-    return all(a in (b, -1) for a, b in zip(found, shape, strict=True))
+    def _last_error(self) -> str:
+        return self._log.errors[-1] if self._log.errors else "no reason given"
 
 
 def _check_layout(layout: Layout, manifest: Manifest) -> None:
-    """A plan takes its own size of picture, and any number of rows up to its batch: those beyond are not looked at."""
-    own = (manifest.spec.height, manifest.spec.width)
+    """Raise EngineError if a plan does not accept the slots of a layout: one image size, rows up to its batch size."""
+    spec = manifest.spec
     for rows, height, width in layout.shapes:
-        if (height, width) != own or rows > manifest.batch:
+        if (height, width) != (spec.height, spec.width) or rows > manifest.batch:
             raise EngineError(
-                f"{manifest.stem}: takes up to {manifest.batch} pictures of {own[0]}x{own[1]}, not {rows} of"
-                f" {height}x{width}; --tta full runs with --backend openvino"
+                f"{manifest.stem}: accepts up to {manifest.batch} images of {spec.height}x{spec.width}, not {rows} of"
+                f" {height}x{width}; use --tta flips, or --backend {Backend.OPENVINO} for --tta full"
             )
 
 
@@ -178,16 +205,17 @@ def _image_bytes(manifest: Manifest) -> int:
     return prod((manifest.batch, manifest.spec.height, manifest.spec.width, 3))
 
 
-def _lane_bytes(manifest: Manifest, outputs: dict[str, cuda.Shaped]) -> int:
-    return _image_bytes(manifest) + sum(prod(shape) * dtype.itemsize for shape, dtype in outputs.values())
+def _lane_bytes(manifest: Manifest, outputs: dict[str, cuda.ArraySpec]) -> int:
+    return _image_bytes(manifest) + sum(output.nbytes for output in outputs.values())
 
 
-def _what_fits(manifest: Manifest, free: int, needed: int) -> str:
-    """The next step where memory ran out; `free` and `needed` are bytes of the GPU, before the first was taken."""
-    asked = f"batches of {manifest.batch} need {needed / 2**20:.0f} MiB, {free / 2**20:.0f} MiB are free"
-    fits = int(manifest.batch * free * SPARE / needed)
-    if fits >= manifest.batch:
-        return f"{asked}, so it is the host's memory that is short: lower --workers or build with a smaller --batch"
-    if fits == 0:
-        return f"{asked}; not even one image fits: free the GPU, or run with --backend openvino"
-    return f"{asked}; run: lesioncli build-engine --backend {manifest.backend} --batch {fits}"
+def _memory_advice(manifest: Manifest, free_bytes: int, needed_bytes: int) -> str:
+    """Return what to do if memory ran out; both numbers are GPU memory, before the engine allocated any."""
+    batch = manifest.batch
+    need = f"batches of {batch} need {needed_bytes / 2**20:.0f} MiB, {free_bytes / 2**20:.0f} MiB are free"
+    fitting = int(batch * free_bytes * USABLE_SHARE / needed_bytes)
+    if fitting >= batch:
+        return f"{need}, so the host is out of memory: lower --workers or build with a smaller --batch"
+    if fitting == 0:
+        return f"{need}; not even one image fits: free the GPU, or use --backend {Backend.OPENVINO}"
+    return f"{need}; run lesioncli build-engine --backend {manifest.backend} --batch {fitting}"

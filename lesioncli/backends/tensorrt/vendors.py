@@ -1,41 +1,81 @@
-"""NVIDIA's two libraries, TensorRT and TensorRT for RTX: what they are called, and what of a plan must be right before
-one of them sees it. Their interface is one, so what is written for it is given the module.
+"""NVIDIA's two libraries, TensorRT and TensorRT for RTX: names, loading, and checks of a plan before it is loaded.
+
+Both have the same Python interface, so the code that uses it receives the module as an argument.
 """
 
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from lesioncli.backends.base import Manifest
+from lesioncli.backends.manifest import Incompatibility, Manifest, StoredEngine
 from lesioncli.backends.tensorrt.driver import Gpu, find_gpus
-from lesioncli.errors import EngineError, MissingPackageError
+from lesioncli.errors import EngineError, MissingPackageError, install_command
+from lesioncli.options import Backend, Decision, Precision
 
-PRECISIONS = ("fp16", "fp32")
-# What TensorRT for RTX compiles for.
-RTX_TARGETS = ("sm80", "sm86", "sm89", "sm120", "sm75", "sm121")
-HEADER_SIZE = 28  # magic in bytes 0 to 3; major, minor, patch and build in 24 to 27
+PRECISIONS = (Precision.FP16, Precision.FP32)
+HEADER_BYTES = 28  # magic in bytes 0 to 3; major, minor, patch and build version in bytes 24 to 27
 
 
 @dataclass(frozen=True)
 class Vendor:
-    """One of the two: names of backend, product, Python modules (the first that is there) and extra; a plan's magic."""
+    """One of the two libraries.
 
-    backend: str
+    `modules` are names of its Python module; the first that is installed is used. `magic` are the first bytes of a
+    plan. `targets` are the compute capabilities that it compiles for ahead of time; None: it compiles only for the GPU
+    that it runs on, and a plan runs only on that model of GPU.
+    """
+
+    backend: Backend
     title: str
     modules: tuple[str, ...]
     extra: str
     magic: bytes
+    targets: tuple[str, ...] | None
+
+    def supports(self, gpu: Gpu) -> bool:
+        """Return whether the library can compile for a GPU."""
+        return self.targets is None or gpu.target in self.targets
 
 
-TENSORRT = Vendor("tensorrt", "TensorRT", ("tensorrt", "tensorrt_bindings"), "tensorrt", b"ftrt")
-RTX = Vendor("tensorrt-rtx", "TensorRT for RTX", ("tensorrt_rtx", "tensorrt_rtx_bindings"), "rtx", b"vtrt")
-VENDORS = {each.backend: each for each in (TENSORRT, RTX)}
+TENSORRT = Vendor(Backend.TENSORRT, "TensorRT", ("tensorrt", "tensorrt_bindings"), "tensorrt", b"ftrt", None)
+RTX_TARGETS = ("sm80", "sm86", "sm89", "sm120", "sm75", "sm121")
+RTX = Vendor(
+    Backend.TENSORRT_RTX,
+    "TensorRT for RTX",
+    ("tensorrt_rtx", "tensorrt_rtx_bindings"),
+    "rtx",
+    b"vtrt",
+    RTX_TARGETS,
+)
+VENDORS = {vendor.backend: vendor for vendor in (TENSORRT, RTX)}
+
+
+@dataclass(frozen=True)
+class NumberedGpu:
+    """A GPU and its number in the driver's order."""
+
+    number: int
+    gpu: Gpu
+
+
+def check_availability(vendor: Vendor) -> Decision[bool]:
+    """Return whether this machine has a GPU, the library and pycuda, and the reason; nothing is imported."""
+    listing = find_gpus()
+    if not listing.gpus:
+        return Decision(False, listing.problem)
+    gpu = listing.gpus[0]
+    if not vendor.supports(gpu):
+        return Decision(False, f"{vendor.title} does not support {gpu}")
+    if any(map(find_spec, vendor.modules)) and find_spec("pycuda"):
+        return Decision(True, f"{gpu}, and {vendor.title} is installed")
+    return Decision(False, f"to use {gpu}, run {install_command(vendor.extra)}")
 
 
 def load(vendor: Vendor) -> Any:
-    """The vendor's module; MissingPackageError where it is not installed."""
+    """Import the module of a vendor; MissingPackageError if it is not installed."""
     for name in vendor.modules:
         try:
             return importlib.import_module(name)
@@ -48,9 +88,9 @@ def load(vendor: Vendor) -> Any:
 
 
 def make_log(trt: Any) -> Any:
-    """A logger of the vendor's kind that keeps the errors and prints nothing."""
+    """Return a logger for the vendor's library that keeps the errors and prints nothing."""
 
-    class Log(trt.ILogger):  # type: ignore[misc]  # its base is known at run time only
+    class Log(trt.ILogger):  # type: ignore[misc]  # the base class is known only at run time
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.errors: list[str] = []
@@ -63,50 +103,68 @@ def make_log(trt: Any) -> Any:
 
 
 def check_header(path: Path, vendor: Vendor, version: str) -> str:
-    """What is wrong with a plan's first bytes, or "": whose it is and of which version, before any library reads it."""
+    """Return what is wrong with the first bytes of a plan, or "", before a library reads it."""
     with path.open("rb") as file:
-        header = file.read(HEADER_SIZE)
-    if len(header) < HEADER_SIZE:
-        return f"{path.name} is cut short"
+        header = file.read(HEADER_BYTES)
+    if len(header) < HEADER_BYTES:
+        return f"{path.name} is truncated"
     if header[:4] != vendor.magic:
-        others = [each.title for each in VENDORS.values() if header[:4] == each.magic]
-        return f"{path.name} is {f'a plan of {others[0]}' if others else 'no plan'}, not one of {vendor.title}"
-    found = ".".join(map(str, header[24:28]))
-    if found != ".".join(version.split(".")[:4]):
-        return f"{path.name} was built by {vendor.title} {found}, not by {version}"
+        owner = next((other.title for other in VENDORS.values() if header[:4] == other.magic), "")
+        kind = f"a plan of {owner}" if owner else "not a plan"
+        return f"{path.name} is {kind}; expected a plan of {vendor.title}"
+    plan_version = ".".join(map(str, header[24:28]))
+    if plan_version != ".".join(version.split(".")[:4]):
+        return f"{path.name} was built by {vendor.title} {plan_version}, not by {version}"
     return ""
 
 
-def find_problem(manifest: Manifest, path: Path) -> tuple[str, str]:
-    """(why an engine would not run here, build-engine's flags for one that would).
+def find_problem(engine: StoredEngine) -> Incompatibility | None:
+    """Return why a plan does not run on this machine; None if it does.
 
-    The vendor's library is imported only to ask its version. MissingPackageError where it is not installed.
+    The vendor's library is imported last, only for its version. Raises MissingPackageError if it is not installed.
     """
+    manifest = engine.manifest
     vendor = VENDORS[manifest.backend]
-    again = f"--backend {vendor.backend}"
+    rebuild = ("--backend", str(vendor.backend))
+    plan = engine.find_file(".plan")
     suffixes = sorted(Path(name).suffix for name in manifest.files)
-    if suffixes not in ([".plan"], [".onnx", ".plan"]) or manifest.precision not in PRECISIONS:
-        return f"its manifest does not name one .plan and a precision out of {', '.join(PRECISIONS)}", again
-    (plan,) = (path.parent / name for name in manifest.files if Path(name).suffix == ".plan")
+    if plan is None or suffixes not in ([".plan"], [".onnx", ".plan"]) or manifest.precision not in PRECISIONS:
+        precisions = ", ".join(PRECISIONS)
+        return Incompatibility(f"the manifest does not name one .plan and a precision out of {precisions}", rebuild)
     if problem := check_header(plan, vendor, manifest.backend_version):
-        return problem, again
-    gpus, problem = find_gpus()
-    wanted = ", ".join(manifest.targets) if vendor is RTX else manifest.device
-    if not gpus:
-        return f"it is for {wanted}, and no GPU is here: {problem}", "--backend openvino"
-    if not matching_gpus(manifest):
-        if vendor is RTX:
-            again = f"{again} --target {gpus[0].target}" if gpus[0].target in RTX_TARGETS else "--backend tensorrt"
-        return f"it is for {wanted}, here is {', '.join(map(str, gpus))}", again
+        return Incompatibility(problem, rebuild)
+    if found := _find_gpu_problem(manifest, vendor):
+        return found
     if (version := str(load(vendor).__version__)) != manifest.backend_version:
-        return f"it was built by {vendor.title} {manifest.backend_version}, here is {version}", again
-    return "", ""
+        return Incompatibility(f"built for {vendor.title} {manifest.backend_version}, installed is {version}", rebuild)
+    return None
 
 
-def matching_gpus(manifest: Manifest) -> Sequence[tuple[int, Gpu]]:
-    """(number, GPU) of those here that an engine is for, in the driver's order.
+def _find_gpu_problem(manifest: Manifest, vendor: Vendor) -> Incompatibility | None:
+    """Return why no GPU of this machine runs a plan; None if one does."""
+    listing = find_gpus()
+    wanted = manifest.device if vendor.targets is None else ", ".join(manifest.targets)
+    if not listing.gpus:
+        return Incompatibility(
+            f"built for {wanted}, and this machine has no GPU: {listing.problem}", ("--backend", Backend.OPENVINO)
+        )
+    if matching_gpus(manifest):
+        return None
+    gpu = listing.gpus[0]
+    flags: tuple[str, ...] = ("--backend", str(vendor.backend))
+    if vendor.targets is not None:
+        flags = (*flags, "--target", gpu.target) if vendor.supports(gpu) else ("--backend", Backend.TENSORRT)
+    return Incompatibility(f"built for {wanted}, this machine has {', '.join(map(str, listing.gpus))}", flags)
 
-    TensorRT compiles for the very model of GPU that it runs on, TensorRT for RTX for a compute capability.
+
+def matching_gpus(manifest: Manifest) -> Sequence[NumberedGpu]:
+    """Return the GPUs of this machine that a plan was built for, in the driver's order.
+
+    TensorRT builds for one model of GPU, TensorRT for RTX for a compute capability.
     """
-    here = [(number, gpu) for number, gpu in enumerate(find_gpus()[0]) if gpu.target in manifest.targets]
-    return [each for each in here if VENDORS[manifest.backend] is RTX or str(each[1]) == manifest.device]
+    is_for_one_model = VENDORS[manifest.backend].targets is None
+    return [
+        NumberedGpu(number, gpu)
+        for number, gpu in enumerate(find_gpus().gpus)
+        if gpu.target in manifest.targets and (not is_for_one_model or str(gpu) == manifest.device)
+    ]

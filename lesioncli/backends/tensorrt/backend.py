@@ -1,0 +1,34 @@
+"""The two NVIDIA backends, see interface.BackendImplementation."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lesioncli.backends.base import Engine, Layout
+from lesioncli.backends.interface import Compiler, OnProgress
+from lesioncli.backends.manifest import Incompatibility, Manifest, StoredEngine
+from lesioncli.backends.tensorrt import vendors
+from lesioncli.options import BuildOptions
+
+
+@dataclass(frozen=True)
+class PlanBackend:
+    """Builds and runs the plans of one vendor's library."""
+
+    vendor: vendors.Vendor
+
+    def open_compiler(self, options: BuildOptions, timings: Path | None, on_progress: OnProgress) -> Compiler:
+        from lesioncli.backends.tensorrt.compile import open_compiler
+
+        return open_compiler(self.vendor, options, timings, on_progress)
+
+    def find_problem(self, engine: StoredEngine) -> Incompatibility | None:
+        return vendors.find_problem(engine)
+
+    def find_device(self, manifest: Manifest) -> str:
+        return next((str(found.gpu) for found in vendors.matching_gpus(manifest)), "")
+
+    def open_engine(self, engine: StoredEngine, ahead: int, layout: Layout, traced: bool) -> Engine:
+        from lesioncli.backends.tensorrt.runtime import PlanEngine
+
+        plan = engine.path.parent / next(name for name in engine.manifest.files if name.endswith(".plan"))
+        return PlanEngine(engine.manifest, plan, ahead, layout, traced)

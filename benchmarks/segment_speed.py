@@ -20,7 +20,8 @@ import numpy as np
 
 from lesioncli.backends.build import build, run_all
 from lesioncli.backends.registry import open_engine, shipped_onnx
-from lesioncli.demo.draw import draw_case, write_demo
+from lesioncli.demo.draw import draw_case
+from lesioncli.demo.folder import write_demo
 from lesioncli.images.files import ImageFile, decode, find_images
 from lesioncli.images.geometry import to_full_size, to_network
 from lesioncli.inference.pipeline import Options

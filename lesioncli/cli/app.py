@@ -581,7 +581,7 @@ def demo(
     size: Annotated[tuple[int, int], typer.Option(min=64, help="Width and height in pixels.")] = (640, 480),
 ) -> None:
     """Draw dermoscopy-like pictures with known masks and labels, for trying things out without data."""
-    from lesioncli.demo.draw import write_demo
+    from lesioncli.demo.folder import write_demo
 
     width, height = size
     write_demo(folder, count, seed, height, width)

@@ -244,7 +244,7 @@ def test_an_interrupted_command_that_starts_anew_does_not_promise_to_go_on(
     def stop(*args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lesioncli.demo.draw.write_demo", stop)
+    monkeypatch.setattr("lesioncli.demo.folder.write_demo", stop)
     done = call("demo", "data")
     assert (done.exit_code, done.stderr) == (130, "interrupted\n")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lesioncli.demo.draw import write_demo
+from lesioncli.demo.folder import write_demo
 from lesioncli.training.checkpoint import load_checkpoint
 
 PROGRAM = Path(sys.executable).parent / "lesioncli"

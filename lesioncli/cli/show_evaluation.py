@@ -1,17 +1,18 @@
 """Print an evaluation: tables, notes and the JSON document."""
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from lesioncli.cli.render import list_some, out, plain, say
+from lesioncli.cli.console import escape_markup, list_first, say, stdout
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from lesioncli.evaluation.evaluate import Evaluation, Matrix
+    from lesioncli.evaluation.result import ConfusionMatrix, Evaluation
     from lesioncli.evaluation.statistics.comparison import Comparison
-    from lesioncli.evaluation.statistics.groups import Figure, Group
+    from lesioncli.evaluation.statistics.groups import Estimate, GroupResult
 
 
 def print_evaluation(evaluation: "Evaluation", protocol: str) -> None:
@@ -19,30 +20,31 @@ def print_evaluation(evaluation: "Evaluation", protocol: str) -> None:
     from lesioncli.evaluation.statistics.bootstrap import AUC_MEAN
 
     table = _figures_table("metric", "value", "95 % interval", "images")
-    judged = [case.metrics for case in evaluation.cases if not case.problem]
+    judged = [case.metrics for case in evaluation.masks.cases if not case.problem]
     means = [
         (name, name, value, sum(not math.isnan(metrics[name]) for metrics in judged))
-        for name, value in evaluation.means.items()
+        for name, value in evaluation.masks.means.items()
     ]
-    aucs = [(name, _auc_name(name), value, evaluation.auc_count) for name, value in evaluation.auc.items()]
+    aucs = [(name, _auc_name(name), value, evaluation.scores.labelled.count) for name, value in evaluation.scores.auc.items()]
     if len(aucs) > 1:
-        aucs.append((AUC_MEAN, _auc_name(AUC_MEAN), evaluation.auc_mean, evaluation.auc_count))
+        aucs.append((AUC_MEAN, _auc_name(AUC_MEAN), evaluation.scores.auc_mean, evaluation.scores.labelled.count))
+    intervals = {**evaluation.masks.intervals, **evaluation.scores.intervals}
     for key, name, value, count in [*means, *aucs]:
-        table.add_row(plain(name), _figure(value), _interval(evaluation.intervals.get(key)), str(count))
-    out.print(table)
+        table.add_row(escape_markup(name), _figure(value), _interval(intervals.get(key)), str(count))
+    stdout.print(table)
     _print_groups(evaluation, protocol)
     if evaluation.comparison:
         _print_comparison(evaluation.comparison, evaluation)
     if protocol == "plain":  # which nobody is ranked by
-        if evaluation.per_class:
-            out.print("more of each class: --protocol isic2017, or --json", soft_wrap=True)
+        if evaluation.scores.per_class:
+            stdout.print("more of each class: --protocol isic2017, or --json", soft_wrap=True)
         return
-    if evaluation.per_class:
+    if evaluation.scores.per_class:
         _print_classes(evaluation)
-    if evaluation.matrix:
-        _print_matrix(evaluation.matrix)
-    for what, (name, value) in evaluation.ranking.items():
-        out.print(f"{protocol} ranks {what} by {name}: {_figure(value)}", soft_wrap=True)
+    if evaluation.scores.matrix:
+        _print_matrix(evaluation.scores.matrix)
+    for what, (name, value) in evaluation.official.ranking.items():
+        stdout.print(f"{protocol} ranks {what} by {name}: {_figure(value)}", soft_wrap=True)
 
 
 def _figures_table(first: str, *columns: str) -> "Table":
@@ -66,67 +68,69 @@ def _print_groups(evaluation: "Evaluation", protocol: str) -> None:
     from lesioncli.evaluation.protocols import PROTOCOLS
     from lesioncli.evaluation.statistics.bootstrap import AUC_MEAN
 
-    shown = [PROTOCOLS[protocol].mask_metric] if evaluation.means else []
-    shown += [AUC_MEAN] if len(evaluation.auc) > 1 else evaluation.auc
+    shown = [PROTOCOLS[evaluation.protocol].mask_metric] if evaluation.masks.means else []
+    shown += [AUC_MEAN] if len(evaluation.scores.auc) > 1 else evaluation.scores.auc
     for column in dict.fromkeys(group.column for group in evaluation.groups):
         groups = [group for group in evaluation.groups if group.column == column]
         headings = (_figure_name(name, evaluation) for name in shown)
-        table = _figures_table(plain(column), "images", *map(plain, headings))
+        table = _figures_table(escape_markup(column), "images", *map(escape_markup, headings))
         for group in groups:
-            table.add_row(plain(group.group), str(group.images), *(_with_interval(group.figures, key) for key in shown))
-        out.print(table)
+            table.add_row(escape_markup(group.group), str(group.images), *(_with_interval(group.estimates, key) for key in shown))
+        stdout.print(table)
         for group in groups:
             for name in group.behind:
                 difference = group.differences[name]
                 figure = f"{difference.value:.3f} ({_interval((difference.low, difference.high))})"
-                what = plain(f"{column} {group.group}: {_figure_name(name, evaluation)} {figure}")
-                out.print(f"[red]clearly behind the others:[/] {what}", soft_wrap=True)
+                what = escape_markup(f"{column} {group.group}: {_figure_name(name, evaluation)} {figure}")
+                stdout.print(f"[red]clearly behind the others:[/] {what}", soft_wrap=True)
 
 
 def _figure_name(key: str, evaluation: "Evaluation") -> str:
-    return key if key in evaluation.means else _auc_name(key)
+    return key if key in evaluation.masks.means else _auc_name(key)
 
 
-def _with_interval(figures: "Mapping[str, Figure]", key: str) -> str:
+def _with_interval(figures: "Mapping[str, Estimate]", key: str) -> str:
     if key not in figures:
         return ""
-    value, low, high, _ = figures[key]
-    return _figure(value) if math.isnan(low) else f"{value:.3f} ({_interval((low, high))})"
+    each = figures[key]
+    if math.isnan(each.low):
+        return _figure(each.value)
+    return f"{each.value:.3f} ({_interval((each.low, each.high))})"
 
 
 def _print_comparison(comparison: "Comparison", evaluation: "Evaluation") -> None:
     table = _figures_table("ours - other", "ours", "other", "difference", "95 % interval", "p")
     for name, each in comparison.differences.items():
         values = (f"{value:.3f}" for value in (each.ours, each.other))
-        shown = (f"{each.difference:+.4f}", _interval((each.low, each.high)), f"{each.p:.4f}")
-        table.add_row(plain(_figure_name(name, evaluation)), *values, *shown)
-    out.print(table)
+        shown = (f"{each.difference:+.4f}", _interval((each.low, each.high)), f"{each.p_value:.4f}")
+        table.add_row(escape_markup(_figure_name(name, evaluation)), *values, *shown)
+    stdout.print(table)
 
 
 def _print_classes(evaluation: "Evaluation") -> None:
     """Every metric of each class, with its interval where two of them fit into 80 columns; then the counts."""
-    table = _figures_table("metric", *(plain(name.replace("_", " ")) for name in evaluation.per_class))
-    for metric in next(iter(evaluation.per_class.values())):
+    table = _figures_table("metric", *(escape_markup(name.replace("_", " ")) for name in evaluation.scores.per_class))
+    for metric in next(iter(evaluation.scores.per_class.values())):
         row = []
-        for name, values in evaluation.per_class.items():
-            interval = evaluation.per_class_intervals.get(name, {}).get(metric)
-            narrow = len(evaluation.per_class) <= 2 and interval
+        for name, values in evaluation.scores.per_class.items():
+            interval = evaluation.scores.per_class_intervals.get(name, {}).get(metric)
+            narrow = len(evaluation.scores.per_class) <= 2 and interval
             row.append(f"{values[metric]:.3f} ({_interval(interval)})" if narrow else _figure(values[metric]))
         table.add_row(metric, *row)
     for kind in ("true_positive", "false_positive", "false_negative", "true_negative"):
-        counts = (f"{getattr(each, kind):.0f}" for each in evaluation.confusion.values())
+        counts = (f"{getattr(each, kind):.0f}" for each in evaluation.scores.confusion.values())
         table.add_row(kind.replace("_", " "), *counts)
-    out.print(table)
+    stdout.print(table)
 
 
-def _print_matrix(matrix: "Matrix") -> None:
+def _print_matrix(matrix: "ConfusionMatrix") -> None:
     """Rows are the truth, columns the highest score; ties have a column where there are any."""
     tied = any(row[-1] for row in matrix.counts)
-    names = [plain(name.replace("_", " ")) for name in matrix.classes]
+    names = [escape_markup(name.replace("_", " ")) for name in matrix.classes]
     table = _figures_table("truth, by highest score", *names, *(["tie"] if tied else []))
     for name, row in zip(names, matrix.counts, strict=True):
         table.add_row(name, *map(str, row if tied else row[:-1]))
-    out.print(table)
+    stdout.print(table)
 
 
 def _interval(interval: tuple[float, float] | None) -> str:
@@ -141,93 +145,98 @@ def tell_evaluation(evaluation: "Evaluation", protocol: str) -> None:
     """Say what was not judged, what was too much, and what was odd."""
     from lesioncli.evaluation.protocols import PROTOCOLS
 
-    list_some("not scored", _problems(evaluation))
-    list_some("prediction without a truth", evaluation.extra)
-    list_some("scores without a label", evaluation.extra_scores)
-    list_some("note", _notes(evaluation))
+    list_first("not scored", _problems(evaluation))
+    list_first("prediction without a truth", evaluation.masks.extra)
+    list_first("scores without a label", evaluation.scores.labelled.extra)
+    list_first("note", _notes(evaluation))
     if evaluation.comparison:
-        list_some("not compared, the other lacks", evaluation.comparison.only_ours)
-        list_some("not compared, only the other has", evaluation.comparison.only_other)
-    if evaluation.incomplete and PROTOCOLS[protocol].complete:
+        list_first("not compared, the other lacks", evaluation.comparison.only_ours)
+        list_first("not compared, only the other has", evaluation.comparison.only_other)
+    if evaluation.incomplete and PROTOCOLS[evaluation.protocol].complete:
         what = f"no official figures of {' and '.join(evaluation.incomplete)} by {protocol}"
         say(f"{what}: not every image could be judged, and the official scorer takes all or none")
 
 
 def _problems(evaluation: "Evaluation") -> list[str]:
-    return [f"{case.name}: {case.problem}" for case in evaluation.cases if case.problem] + [*evaluation.score_problems]
+    return [f"{case.name}: {case.problem}" for case in evaluation.masks.cases if case.problem] + [*evaluation.scores.labelled.problems]
 
 
 def _notes(evaluation: "Evaluation") -> list[str]:
-    return [*evaluation.notes, *(f"{case.name}: {case.note}" for case in evaluation.cases if case.note)]
+    return [*evaluation.notes, *(f"{case.name}: {case.note}" for case in evaluation.masks.cases if case.note)]
 
 
 def evaluation_json(evaluation: "Evaluation", protocol: str) -> Mapping[str, Any]:
     """The official scorer's document, and all else under `lesioncli`."""
-    from lesioncli.evaluation.protocols import joined
-
-    scored = sum(not case.problem for case in evaluation.cases)
+    scored = sum(not case.problem for case in evaluation.masks.cases)
     ours = {
         "protocol": protocol,
-        "ranking": {key: {"figure": name, "value": value} for key, (name, value) in evaluation.ranking.items()},
-        "truths": len(evaluation.cases),
+        "ranking": {key: {"figure": name, "value": value} for key, (name, value) in evaluation.official.ranking.items()},
+        "truths": len(evaluation.masks.cases),
         "scored": scored,
-        "means": evaluation.means,
-        "auc": evaluation.auc,
-        "auc_mean": evaluation.auc_mean,
-        "auc_count": evaluation.auc_count,
-        "per_class": evaluation.per_class,
-        "confusion": {name: counts._asdict() for name, counts in evaluation.confusion.items()},
-        "confusion_matrix": evaluation.matrix._asdict() if evaluation.matrix else None,
-        "intervals": evaluation.intervals,
+        "means": evaluation.masks.means,
+        "auc": evaluation.scores.auc,
+        "auc_mean": evaluation.scores.auc_mean,
+        "auc_count": evaluation.scores.labelled.count,
+        "per_class": evaluation.scores.per_class,
+        "confusion": {name: counts._asdict() for name, counts in evaluation.scores.confusion.items()},
+        "confusion_matrix": dataclasses.asdict(evaluation.scores.matrix) if evaluation.scores.matrix else None,
+        "intervals": {**evaluation.masks.intervals, **evaluation.scores.intervals},
         "interval_method": _interval_method(evaluation),
-        "per_class_intervals": evaluation.per_class_intervals,
-        "official_intervals": evaluation.official_intervals,
+        "per_class_intervals": evaluation.scores.per_class_intervals,
+        "official_intervals": evaluation.official.intervals,
         "groups": [_group_json(group) for group in evaluation.groups],
         "comparison": _comparison_json(evaluation.comparison) if evaluation.comparison else None,
         "problems": _problems(evaluation),
-        "extra": evaluation.extra,
-        "extra_scores": evaluation.extra_scores,
+        "extra": evaluation.masks.extra,
+        "extra_scores": evaluation.scores.labelled.extra,
         "notes": _notes(evaluation),
     }
-    official = joined(evaluation.mask_document, evaluation.score_document)
+    official = evaluation.official.joined()
     return cast(Mapping[str, Any], _without_nan({**official, "lesioncli": ours}))
 
 
 def _interval_method(evaluation: "Evaluation") -> Mapping[str, Any]:
-    from lesioncli.evaluation.statistics.bootstrap import LEVEL, count_resamples
+    from lesioncli.evaluation.statistics.resampling import CONFIDENCE_LEVEL, count_bootstrap_samples
 
-    images = {"masks": sum(not case.problem for case in evaluation.cases), "scores": evaluation.auc_count}
-    drawing = evaluation.drawing
+    images = {"masks": sum(not case.problem for case in evaluation.masks.cases), "scores": evaluation.scores.labelled.count}
+    plan = evaluation.plan
     return {
-        "method": f"percentile bootstrap over {'clusters of images' if drawing.column else 'images'}",
-        "cluster": drawing.column or None,
-        "level": LEVEL,
-        "resamples": {what: count_resamples(count) for what, count in images.items()},
-        "seed": drawing.seed,
+        "method": f"percentile bootstrap over {'clusters of images' if plan.column else 'images'}",
+        "cluster": plan.column or None,
+        "level": CONFIDENCE_LEVEL,
+        "resamples": {what: count_bootstrap_samples(count) for what, count in images.items()},
+        "seed": plan.seed,
     }
 
 
-def _group_json(group: "Group") -> Mapping[str, Any]:
+def _group_json(group: "GroupResult") -> Mapping[str, Any]:
     return {
         "column": group.column,
         "group": group.group,
         "images": group.images,
-        "figures": {name: _figure_json(figure) for name, figure in group.figures.items()},
+        "figures": {name: _figure_json(figure) for name, figure in group.estimates.items()},
         "differences": {name: _figure_json(figure) for name, figure in group.differences.items()},
         "behind": group.behind,
     }
 
 
-def _figure_json(figure: "Figure") -> Mapping[str, Any]:
+def _figure_json(figure: "Estimate") -> Mapping[str, Any]:
     interval = None if math.isnan(figure.low) else (figure.low, figure.high)
     return {"value": figure.value, "interval": interval, "images": figure.images}
 
 
 def _comparison_json(comparison: "Comparison") -> Mapping[str, Any]:
-    differences = {name: dict(each._asdict()) for name, each in comparison.differences.items()}
-    for each in differences.values():
-        each["interval"] = (each.pop("low"), each.pop("high"))
-        del each["clusters"]  # decides a note, and is the number of images but with --cluster
+    differences = {
+        name: {
+            "ours": each.ours,
+            "other": each.other,
+            "difference": each.difference,
+            "p": each.p_value,
+            "images": each.images,
+            "interval": (each.low, each.high),
+        }
+        for name, each in comparison.differences.items()
+    }
     return {
         "other": comparison.other,
         "differences": differences,

@@ -22,14 +22,16 @@ ALLOWED: dict[str, set[str]] = {
     "demo": set(),
     "source": {"backends", "training"},
     "doctor": {"backends"},
-    "cli": {"backends", "inference", "evaluation", "training", "report", "source", "demo", "doctor", "images"},
+    "api": {"backends", "inference", "evaluation", "images", "source", "demo"},
+    "segmenter": {"api", "backends", "inference", "images"},
+    "cli": {"api", "backends", "inference", "evaluation", "training", "report", "source", "demo", "doctor", "images"},
 }
-FREE = {"errors", "options", "spec", "files", "cores", "memory", "process", "isic"}
+FREE = {"errors", "options", "spec", "files", "cores", "memory", "process", "progress", "isic", "shipped"}
 VENDORS = {
     "jinja2": {"report/page.py"},
     "matplotlib": {"report/plots.py", "training/trainer.py"},
     "openvino": {"backends/openvino.py"},
-    "onnx": {"backends/tensorrt/half.py", "training/export.py"},
+    "onnx": {"backends/tensorrt/half.py", "training/export.py", "training/ship.py"},
     "pycuda": {"backends/tensorrt/cuda.py"},
     "tensorrt": {"backends/tensorrt/vendors.py"},
     "tensorrt_rtx": {"backends/tensorrt/vendors.py"},

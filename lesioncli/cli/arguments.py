@@ -1,0 +1,52 @@
+"""Arguments and flags that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lesioncli.options import Backend, ProtocolName
+
+MASKS = Path("masks")
+
+MasksArgument = Annotated[Path, typer.Argument(metavar="MASKS", help="Output folder of `segment`.")]
+ImagesArgument = Annotated[
+    list[Path], typer.Argument(metavar="IMAGES", help="Image files, and folders of them with sub-folders.")
+]
+GroundTruthOption = Annotated[
+    Path,
+    typer.Option(
+        "--gt",
+        metavar="PATH",
+        help="Ground truth: a folder of masks and labels, a data set, or a CSV of pairs or labels.",
+    ),
+]
+LabelsOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="CSV of labels.", show_default="the one in --gt")
+]
+ProtocolOption = Annotated[ProtocolName, typer.Option(help="Rules of evaluation.")]
+ByOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Also evaluate groups: by a column of --metadata or of the labels, or by lesion_size. Repeatable.",
+        metavar="COLUMN",
+    ),
+]
+ClusterOption = Annotated[
+    str,
+    typer.Option(
+        help="Resample images with the same value of this column, such as a patient, together for the intervals.",
+        metavar="COLUMN",
+        show_default="every image by itself",
+    ),
+]
+MetadataOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="CSV with more columns per image, for --by and --cluster.")
+]
+WorkersOption = Annotated[int, typer.Option(min=0, metavar="N", help="Threads that read and draw; 0: one per core.")]
+SeedOption = Annotated[int, typer.Option(min=0, metavar="N", help="Random seed of the bootstrap intervals.")]
+BackendOption = Annotated[
+    Backend,
+    typer.Option(help="Library that runs the engine: openvino on CPUs, tensorrt and tensorrt-rtx on NVIDIA GPUs."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]

@@ -1,0 +1,90 @@
+"""The command `evaluate`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lesioncli.cli.arguments import (
+    MASKS,
+    ByOption,
+    ClusterOption,
+    GroundTruthOption,
+    JsonOption,
+    LabelsOption,
+    MasksArgument,
+    MetadataOption,
+    ProtocolOption,
+    SeedOption,
+    WorkersOption,
+)
+from lesioncli.cli.console import print_json, print_line, stderr
+from lesioncli.errors import ExitCode
+from lesioncli.options import EvaluationOptions, ProtocolName
+
+
+def evaluate(
+    ground_truth: GroundTruthOption,
+    masks: MasksArgument = MASKS,
+    predictions: Annotated[Path | None, typer.Option("--pred", hidden=True, help="Old spelling of MASKS.")] = None,
+    protocol: ProtocolOption = ProtocolName.PLAIN,
+    labels: LabelsOption = None,
+    scores: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="CSV of class scores.", show_default="scores.csv in MASKS")
+    ] = None,
+    distances: Annotated[
+        bool, typer.Option("--distances", help="Also measure distances between outlines, areas and centres.")
+    ] = False,
+    compare: Annotated[
+        Path | None,
+        typer.Option(help="Other predictions of the same images, to test the differences.", metavar="OTHER"),
+    ] = None,
+    by: ByOption = None,
+    cluster: ClusterOption = "",
+    metadata: MetadataOption = None,
+    score_threshold: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, metavar="P", help="Scores above it count as positive; official figures have their own."
+        ),
+    ] = 0.5,
+    csv: Annotated[
+        Path | None,
+        typer.Option(
+            "--csv", metavar="FILE", help="CSV file for the metrics per image.", show_default="evaluation.csv in MASKS"
+        ),
+    ] = None,
+    workers: WorkersOption = 0,
+    seed: SeedOption = 0,
+    json_output: JsonOption = False,
+) -> None:
+    """Compare masks and class scores with the ground truth.
+
+    Prints the mean of each metric with its 95 % interval, and writes the metrics per image to a CSV file. In
+    threshold_jaccard, an image with a Jaccard below .65 counts as 0. Exit code 5: some images could not be evaluated.
+    """
+    from lesioncli import api
+    from lesioncli.cli.show_evaluation import evaluation_json, print_evaluation, tell_evaluation
+    from lesioncli.evaluation.csv_files import refuse_foreign_files, write_csv_files
+    from lesioncli.process import keep_freed_memory
+    from lesioncli.progress import ProgressBars
+
+    masks = predictions or masks
+    path = csv or masks / "evaluation.csv"
+    refuse_foreign_files(path, comparing=compare is not None)
+    options = EvaluationOptions(
+        protocol, labels, scores, distances, compare, tuple(by or ()), cluster, metadata, score_threshold, workers, seed
+    )
+    keep_freed_memory()
+    with ProgressBars(stderr, bars=not json_output) as progress:
+        evaluation = api.evaluate(ground_truth, masks, options, progress=progress)
+    if json_output:
+        print_json(evaluation_json(evaluation, protocol))
+    else:
+        print_evaluation(evaluation, protocol)
+    tell_evaluation(evaluation, protocol)
+    for written in write_csv_files(evaluation, path):  # last: a full disk does not cost the figures
+        if not json_output:
+            print_line(f"per image: {written}")
+    if evaluation.failed:
+        raise typer.Exit(ExitCode.SOME_FAILED)

@@ -1,0 +1,110 @@
+"""The command `report`."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lesioncli.cli.arguments import (
+    MASKS,
+    ByOption,
+    ClusterOption,
+    LabelsOption,
+    MasksArgument,
+    MetadataOption,
+    ProtocolOption,
+    SeedOption,
+    WorkersOption,
+)
+from lesioncli.cli.console import list_first, print_line, say, stderr
+from lesioncli.errors import ExitCode
+from lesioncli.files import printable
+from lesioncli.options import EvaluationOptions, ProtocolName
+
+if TYPE_CHECKING:
+    from lesioncli.report.page import Written
+
+
+def report(
+    masks: MasksArgument = MASKS,
+    images: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="PATH", help="The images, or a folder of them. Repeatable.", show_default="those named in run.json"
+        ),
+    ] = None,
+    ground_truth: Annotated[
+        Path | None, typer.Option("--gt", metavar="PATH", help="Ground truth, as for `evaluate`.", show_default="none")
+    ] = None,
+    labels: LabelsOption = None,
+    protocol: ProtocolOption = ProtocolName.PLAIN,
+    by: ByOption = None,
+    cluster: ClusterOption = "",
+    metadata: MetadataOption = None,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="HTML file to write.")] = Path("report.html"),
+    gallery: Annotated[int, typer.Option(min=0, metavar="N", help="Maximum number of images in the gallery.")] = 3000,
+    workers: WorkersOption = 0,
+    seed: SeedOption = 0,
+) -> None:
+    """Write an HTML report: metrics, plots and a gallery of images.
+
+    The file needs no other files and no network. The gallery starts with the images that have the worst results.
+    Exit code 5: some images failed or cannot be shown.
+    """
+    from lesioncli import api
+    from lesioncli.process import quiet_decoders
+    from lesioncli.progress import ProgressBars
+    from lesioncli.report.cases import choose_sources
+    from lesioncli.report.page import refuse_others, write_report
+
+    needs_truth = {"--labels": labels, "--by": by, "--cluster": cluster, "--metadata": metadata}
+    for flag in (flag for flag, value in needs_truth.items() if value and not ground_truth):
+        raise typer.BadParameter("needs --gt", param_hint=flag)
+    refuse_others(out)
+    quiet_decoders()
+    sources, reason = choose_sources(masks, images or [])
+    image_sources = ", ".join(map(str, sources)) or "none"
+    say(f"images: {image_sources} ({reason})")
+    with ProgressBars(stderr) as progress:
+        evaluation = None
+        if ground_truth:
+            options = EvaluationOptions(
+                protocol,
+                labels,
+                by=tuple(by or ()),
+                cluster=cluster,
+                metadata=metadata,
+                workers=workers,
+                seed=seed,
+            )
+            evaluation = api.evaluate(ground_truth, masks, options, progress=progress)
+        about = {
+            "photographs": image_sources,
+            "truth": str(ground_truth or "none"),
+            **({"labels": str(labels)} if labels else {}),
+            **({"protocol": protocol} if ground_truth else {}),
+            "command": shlex.join(["lesioncli", *sys.argv[1:]]),
+        }
+        written = write_report(
+            masks,
+            out,
+            sources=sources,
+            evaluation=evaluation,
+            about={name: printable(value) for name, value in about.items()},
+            gallery=gallery,
+            workers=workers,
+            on_progress=lambda done, total: progress.count("draw", done, total),
+        )
+    _print_written(written)
+    if written.failed or (evaluation and evaluation.failed):
+        raise typer.Exit(ExitCode.SOME_FAILED)
+
+
+def _print_written(written: "Written") -> None:
+    list_first("not shown", written.problems, "the report has the reason at each image")
+    states = ", ".join(f"{number} {state}" for state, number in written.states.items() if number)
+    is_complete = written.shown == sum(written.states.values())
+    part = "" if is_complete else f"; the gallery shows the worst {written.shown}, --gallery sets the number"
+    print_line(f"{written.path}: {states}{part} ({written.size / 1e6:.1f} MB)")

@@ -1,0 +1,103 @@
+"""The command `segment`."""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lesioncli.cli.arguments import BackendOption, ImagesArgument, JsonOption
+from lesioncli.cli.console import print_json, print_line, stderr
+from lesioncli.errors import ExitCode
+from lesioncli.options import TTA, Backend, Regions, SegmentOptions
+
+if TYPE_CHECKING:
+    from lesioncli.inference.record import RunSummary
+
+MAX_WORKERS = 256  # memory is reserved for two images per thread
+
+
+def segment(
+    images: ImagesArgument,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for masks, scores.csv and run.json.")],
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Name of an engine in engines/, or path of a manifest (.json).",
+            show_default="the shipped model's, else the only one in engines/",
+        ),
+    ] = None,
+    backend: BackendOption = Backend.AUTO,
+    batch: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Images per batch; an existing engine must have been built for it."),
+    ] = None,
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=0, max=MAX_WORKERS, metavar="N", help="Threads that decode images and write masks; 0: one per core."
+        ),
+    ] = 0,
+    threshold: Annotated[
+        float, typer.Option(min=0.004, max=1.0, metavar="P", help="Minimum lesion probability of a pixel of the mask.")
+    ] = 0.5,
+    tta: Annotated[
+        TTA, typer.Option(help="Test-time augmentation: views per image, 1 (none), 4 (flips) or 27 (full).")
+    ] = TTA.NONE,
+    regions: Annotated[
+        Regions, typer.Option(help="Connected regions that a mask keeps: the largest one, or all.")
+    ] = Regions.LARGEST,
+    overlay: Annotated[
+        bool, typer.Option("--overlay", help="Also write images with the outline of the mask, to overlays/.")
+    ] = False,
+    isic_names: Annotated[
+        bool, typer.Option("--isic", help="Name masks as ISIC does: ISIC_0012345_segmentation.png.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Remove the results in --out first, also those of another engine.")
+    ] = False,
+    no_verify: Annotated[
+        bool,
+        typer.Option("--no-verify", help="Skip the parity check of an engine that never ran on this GPU."),
+    ] = False,
+    trace: Annotated[
+        Path | None,
+        typer.Option(help="JSON file to write a timeline of the run to, for ui.perfetto.dev.", metavar="FILE.json"),
+    ] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Write one mask and one row of class scores per image.
+
+    Without an engine, the shipped model's is built first. If the command is stopped, run it again: images that are
+    finished are skipped. Exit code 5: some images failed; scores.csv names them with the reason.
+    """
+    from lesioncli import api
+    from lesioncli.progress import ProgressBars
+
+    if trace and trace.suffix.lower() != ".json":
+        raise typer.BadParameter(f"{trace} does not end in .json", param_hint="--trace")
+    options = SegmentOptions(
+        threshold, workers, overlay, tta, regions, isic_names, overwrite, verify=not no_verify, trace=trace
+    )
+    with ProgressBars(stderr, bars=not json_output) as progress:
+        summary = api.segment_folder(
+            images, out, options, engine=engine, backend=backend, batch=batch, progress=progress
+        )
+    if json_output:
+        print_json({**dataclasses.asdict(summary), "images_per_second": round(summary.images_per_second, 2)})
+    else:
+        _print_summary(summary)
+    if summary.failed:
+        raise typer.Exit(ExitCode.SOME_FAILED)
+
+
+def _print_summary(summary: "RunSummary") -> None:
+    speed = f", {summary.images_per_second:.0f} images/s" if summary.ok + summary.failed else ""
+    print_line(
+        f"{summary.images} images: {summary.ok} ok, {summary.failed} failed, {summary.skipped} skipped"
+        f" ({summary.seconds:.1f} s{speed}); masks and scores.csv are in {summary.out}/"
+    )
+    if summary.ok + summary.skipped > len(summary.look_first):
+        names = ", ".join(f"{name} ({confidence:.2f})" for name, confidence in summary.look_first)
+        print_line(f"lowest confidence, worth a look: {names}")

@@ -1,0 +1,113 @@
+"""The command `train`."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lesioncli.cli.console import print_line, say, stderr
+from lesioncli.errors import MissingPackageError
+from lesioncli.options import TrainingDevice
+
+if TYPE_CHECKING:
+    from lesioncli.training.datasets import Sample
+    from lesioncli.training.trainer import Progress
+
+
+def train(
+    recipe: Annotated[str, typer.Option(metavar="NAME", help="Name of a recipe, or path of a .toml file.")],
+    data: Annotated[list[Path], typer.Option(metavar="DIR", help="Folder of training data. Repeatable.")],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Folder for the run; a run that is there continues.")
+    ],
+    validation: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--val",
+            metavar="DIR",
+            help="Folder of validation data. Repeatable.",
+            show_default="the --data folders' own",
+        ),
+    ] = None,
+    stage: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Train only this stage.", show_default="all, in order")
+    ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Checkpoint (.safetensors) to start from, as far as its networks fit."),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Random seed of initial weights, order of images and augmentation.")
+    ] = 0,
+    device: Annotated[TrainingDevice, typer.Option(help="Device to train on.")] = TrainingDevice.AUTO,
+) -> None:
+    """Train a network from a recipe, stage by stage.
+
+    If the command is stopped, run it again: it continues, and ends with the same weights. Takes hours on a CPU.
+    """
+    try:
+        from lesioncli.training.datasets import collect
+        from lesioncli.training.devices import choose_device, make_fabric
+        from lesioncli.training.trainer import Task
+        from lesioncli.training.trainer import train as run_training
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(str(error.name), "train") from error
+    from lesioncli.process import keep_freed_memory
+    from lesioncli.training.recipe import find_recipe, load_recipe
+
+    loaded = load_recipe(find_recipe(recipe))
+    training, held_out = collect(data, validation or data, loaded.train.exclude)
+    chosen, reason = choose_device(device)
+    if chosen == TrainingDevice.CPU:
+        keep_freed_memory()
+    fabric, precision = make_fabric(chosen)
+    prints = fabric.is_global_zero  # only one of several processes
+    if prints:
+        samples = f"{_describe(training)} training and {_describe(held_out)} validation samples"
+        say(f"{samples}; device {chosen}: {reason}; {precision}")
+    with _training_progress(prints) as (on_step, on_epoch):
+        task = Task(
+            loaded, training, held_out, out, seed, start, on_step, on_epoch, say if prints else lambda text: None
+        )
+        best = run_training(task, fabric, stage)
+    if prints:
+        print_line(f"best checkpoint: {best}; next: lesioncli build-engine {best}")
+
+
+def _describe(samples: "Sequence[Sample]") -> str:
+    return f"{len(samples)} ({sum(sample.is_labelled for sample in samples)} labelled)"
+
+
+@contextmanager
+def _training_progress(
+    show: bool,
+) -> Iterator[tuple[Callable[["Progress"], None], Callable[[str, Mapping[str, float]], None]]]:
+    """Yield the functions that show steps as a bar in a terminal, and each epoch as a line."""
+    from rich import progress as rich_progress
+
+    columns: tuple[Any, ...] = (
+        rich_progress.TextColumn("{task.fields[where]}"),
+        rich_progress.BarColumn(),
+        rich_progress.MofNCompleteColumn(),
+        rich_progress.TextColumn("loss {task.fields[loss]:.3f}  {task.fields[rate]}"),
+        rich_progress.TimeRemainingColumn(),
+    )
+    with rich_progress.Progress(*columns, console=stderr, disable=not (show and stderr.is_terminal)) as bar:
+        task = bar.add_task("", total=None, where="", loss=math.nan, rate="")
+
+        def on_step(progress: "Progress") -> None:
+            speed = bar.tasks[0].speed
+            rate = f"{speed:.1f} steps/s" if speed else ""
+            if progress.step == 0:
+                bar.reset(task, total=progress.steps)
+            where = f"{progress.stage} {progress.epoch + 1}/{progress.epochs}"
+            bar.update(task, completed=progress.step + 1, where=where, loss=progress.loss, rate=rate)
+
+        def on_epoch(stage: str, row: Mapping[str, float]) -> None:
+            metrics = ", ".join(f"{key} {value:.4g}" for key, value in row.items() if key != "epoch")
+            stderr.print(f"{stage}, epoch {row['epoch']:.0f}: {metrics}", soft_wrap=True)
+
+        yield on_step, on_epoch

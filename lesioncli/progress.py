@@ -1,0 +1,151 @@
+"""Progress of long calls: what they report, and bars that show it in a terminal or a notebook.
+
+Every long call of the Python API takes `progress`: False shows nothing, True shows bars and notes on stderr, a function
+is called with (done, total), and a Reporter receives everything.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from lesioncli.options import Status
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from lesioncli.inference.results import Outcome
+
+MAX_NAMED_FAILURES = 20
+
+
+class Reporter:
+    """Receives the progress of one call, as a context manager. This class shows nothing."""
+
+    def note(self, text: str) -> None:
+        """Receive one line about a choice, such as the engine and the reason for it."""
+
+    def count(self, title: str, done: int, total: int) -> None:
+        """Receive that `done` of `total` items are finished."""
+
+    def build(self, phase: str, step: int, steps: int) -> None:
+        """Receive a step of a compiler; called from any thread."""
+
+    def image(self, outcome: "Outcome", done: int, total: int) -> None:
+        """Receive the outcome of one image."""
+        self.count("segment", done, total)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the display."""
+
+
+ReportTo = bool | Callable[[int, int], None] | Reporter
+
+
+def reporting(progress: ReportTo) -> AbstractContextManager[Reporter]:
+    """Return the reporter for an argument `progress`; one that the caller passed stays open."""
+    if isinstance(progress, Reporter):
+        return nullcontext(progress)
+    if callable(progress):
+        return _Callback(progress)
+    if not progress:
+        return Reporter()
+    from rich.console import Console
+
+    return ProgressBars(Console(stderr=True, highlight=False))
+
+
+class _Callback(Reporter):
+    """Calls a function with (done, total)."""
+
+    def __init__(self, function: Callable[[int, int], None]) -> None:
+        self._function = function
+
+    def count(self, title: str, done: int, total: int) -> None:
+        self._function(done, total)
+
+
+class ProgressBars(Reporter):
+    """Shows notes, the first failed images, and one progress bar at a time.
+
+    `bars` False, or a console that is neither a terminal nor a notebook, leaves out the bars.
+    """
+
+    def __init__(self, console: "Console", bars: bool = True) -> None:
+        self._console = console
+        self._bars = bars and (console.is_terminal or console.is_jupyter)
+        self._bar: Progress | None = None
+        self._title = ""
+        self._failures = self._processed = 0
+
+    def note(self, text: str) -> None:
+        from rich.markup import escape
+
+        self._console.print(escape(text), style="dim", soft_wrap=True)
+
+    def count(self, title: str, done: int, total: int) -> None:
+        from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+        self._show(title, columns, True, description=title, completed=done, total=total)
+
+    def build(self, phase: str, step: int, steps: int) -> None:
+        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+        self._show("build", columns, True, description=phase, completed=step, total=max(steps, 1))
+
+    def image(self, outcome: "Outcome", done: int, total: int) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        self._processed += outcome.status != Status.SKIPPED
+        elapsed = self._bar.tasks[0].elapsed if self._bar else None
+        rate = f"{self._processed / elapsed:.0f} images/s" if elapsed else ""
+        times = (TimeElapsedColumn(), TimeRemainingColumn())
+        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), *times)
+        self._show("segment", columns, False, completed=done, total=total, rate=rate)
+        if outcome.status == Status.FAILED:
+            self._name_failure(outcome)
+
+    def _name_failure(self, outcome: "Outcome") -> None:
+        from rich.markup import escape
+
+        self._failures += 1
+        if self._failures <= MAX_NAMED_FAILURES:
+            failure = escape(f"{outcome.image.path}: {outcome.stage}: {outcome.reason}")
+            self._console.print(f"[red]failed:[/] {failure}", soft_wrap=True)
+
+    def _show(self, title: str, columns: Any, transient: bool, **fields: Any) -> None:
+        """Update the bar of this title; open it, in place of another one, if it is not shown."""
+        from rich.progress import Progress
+
+        if not self._bars:
+            return
+        if self._bar is None or self._title != title:
+            self._stop()
+            self._title = title
+            self._bar = Progress(*columns, console=self._console, transient=transient)
+            self._bar.add_task("", total=None, rate="")
+            self._bar.start()
+        self._bar.update(self._bar.task_ids[0], **fields)
+
+    def _stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        self._bar = None
+
+    def close(self) -> None:
+        self._stop()
+        if self._failures > MAX_NAMED_FAILURES:
+            rest = self._failures - MAX_NAMED_FAILURES
+            self._console.print(f"... and {rest} more failed; scores.csv names all of them")
+        self._failures = 0

@@ -1,10 +1,10 @@
-"""How steady a model's masks are when something else reduced the picture. Figures for the model card.
+"""Measure how much a model's masks depend on the downsampling kernel. Figures for the model cards.
 
-    python tests/measure_agreement.py MANIFEST IMAGES [IMAGES...]
+    python benchmarks/kernel_agreement.py MANIFEST IMAGES [IMAGES...]
 
-Every picture goes through the engine reduced by Pillow's antialiased bilinear kernel (what lesioncli uses), Pillow's
-box and opencv's area kernel, and decoded in full instead of scaled. Printed is the mean Jaccard of the masks (their
-largest regions) at the network's size, the 5th percentile and the worst, for each pair.
+Each image is segmented four times: downsampled by Pillow's antialiased bilinear kernel (the one lesioncli uses), by
+Pillow's box kernel and by OpenCV's area kernel, and decoded at full size instead of scaled. For each pair of variants,
+print the mean, 5th percentile and minimum Jaccard between the masks (largest regions) at network size.
 """
 
 import sys
@@ -18,7 +18,8 @@ from PIL import Image, ImageOps
 from lesioncli.backends.build import run_all
 from lesioncli.backends.registry import open_engine
 from lesioncli.evaluation.metrics import pixels as metrics
-from lesioncli.images.files import decode, find_images
+from lesioncli.images.decode import decode
+from lesioncli.images.find import find_images
 from lesioncli.images.geometry import UInt8, to_network
 from lesioncli.inference.postprocess import largest_region
 
@@ -41,10 +42,10 @@ def main() -> None:
         name: np.stack([largest_region(each > 127)[0] for each in run_all(open_engine(manifest), pictures)[0]])
         for name, pictures in reduced.items()
     }
-    print(f"{len(paths)} pictures, {manifest}")
+    print(f"{len(paths)} images, {manifest}")
     for one, other in combinations(masks, 2):
         pairs = zip(masks[one], masks[other], strict=True)
-        agreement = np.array([metrics.jaccard(metrics.count(a, b)) for a, b in pairs])
+        agreement = np.array([metrics.jaccard(metrics.count_pixels(a, b)) for a, b in pairs])
         low, worst = np.percentile(agreement, 5), agreement.min()
         print(f"{one:>12} - {other:13} mean {agreement.mean():.4f}  5th percentile {low:.3f}  worst {worst:.3f}")
 

@@ -1,10 +1,10 @@
-"""How near `segment` comes to what the processor allows. Run it with `make bench`, on an otherwise idle machine.
+"""Compare the speed of `segment` with its bound: `make bench`, on an otherwise idle machine.
 
-    python tests/bench_segment.py [FOLDER_OF_IMAGES]
+    python benchmarks/segment_speed.py [FOLDER_OF_IMAGES]
 
-Each stage is timed alone, in CPU seconds an image: decoding (with the reduction to the network's size), network,
-writing (growing, cutting, PNG). The bound is cores / their sum, as if nothing else cost anything. The whole run is
-timed by the clock, several times, in the same process, and the best and the median are set against the bound.
+Each stage is timed alone, in CPU seconds per image: decoding (with downsampling to the network's size), network, and
+writing (upsampling, threshold, PNG). The bound is cores / sum of the stages. Whole runs are timed by the wall clock in
+the same process, and their best and median are compared with the bound.
 """
 
 import statistics
@@ -19,20 +19,22 @@ import cv2
 import numpy as np
 
 from lesioncli.backends.build import build, run_all
-from lesioncli.backends.registry import open_engine, shipped_onnx
+from lesioncli.backends.registry import open_engine
 from lesioncli.demo.draw import draw_case
 from lesioncli.demo.folder import write_demo
-from lesioncli.images.files import ImageFile, decode, find_images
+from lesioncli.images.decode import decode
+from lesioncli.images.find import ImageFile, find_images
 from lesioncli.images.geometry import to_full_size, to_network
 from lesioncli.inference.pipeline import Options
 from lesioncli.inference.results import write_mask
 from lesioncli.inference.run import run
 from lesioncli.process import count_cores
+from lesioncli.shipped import SHIPPED_MODEL, assemble_graph
 
 Result = TypeVar("Result")
 
 ROUNDS = 5
-LEAST_IMAGES = 150  # fewer are repeated, so that starting and ending weigh little
+MIN_IMAGES = 150  # smaller sets are repeated, so that start-up does not dominate
 
 
 def main() -> None:
@@ -41,11 +43,11 @@ def main() -> None:
         found = find_images([folder])
         images = [
             ImageFile(each.path, f"{number}/{each.name}")
-            for number in range(-(-LEAST_IMAGES // len(found)))
+            for number in range(-(-MIN_IMAGES // len(found)))
             for each in found
         ]
         pictures = [draw_case(seed, 256, 320).image for seed in range(32)]  # as build-engine does
-        manifest = build(shipped_onnx(), Path(work), pictures).path
+        manifest = build(assemble_graph(SHIPPED_MODEL, Path(work)), Path(work), pictures).path
         _report(images, manifest, Path(work))
 
 
@@ -54,7 +56,7 @@ def _report(images: list[ImageFile], manifest: Path, work: Path) -> None:
     with open_engine(manifest) as engine:
         size_hw = (engine.spec.height, engine.spec.width)
         precision = engine.manifest.precision
-    decode_s, decoded = _cpu_seconds(lambda: [decode(each.path, size_hw) for each in images[:LEAST_IMAGES]])
+    decode_s, decoded = _cpu_seconds(lambda: [decode(each.path, size_hw) for each in images[:MIN_IMAGES]])
     reduce_s, inputs = _cpu_seconds(lambda: [to_network(each.rgb, *size_hw) for each in decoded])
     network_s, (masks, _) = _cpu_seconds(lambda: run_all(open_engine(manifest, ahead_images=4), inputs))
     load_s, _ = _cpu_seconds(lambda: open_engine(manifest, ahead_images=4).close())
@@ -71,7 +73,7 @@ def _report(images: list[ImageFile], manifest: Path, work: Path) -> None:
     rates = [_rate(images, manifest, work / f"masks{number}") for number in range(ROUNDS)]
     best, median = max(rates), statistics.median(rates)
     print(f"{len(images)} images, {count_cores()} cores, {precision}")
-    print("CPU ms an image: " + ", ".join(f"{name} {1000 * value:.1f}" for name, value in per_image.items()))
+    print("CPU ms per image: " + ", ".join(f"{name} {1000 * value:.1f}" for name, value in per_image.items()))
     print(f"bound {bound:.0f} images/s")
     print(f"segment {median:.0f} images/s, {median / bound:.0%} of the bound (median of {ROUNDS})")
     print(f"        {best:.0f} images/s, {best / bound:.0%} (best)")

@@ -1,7 +1,7 @@
-"""The way into the network and the way back, side by side.
+"""Geometry between an image and a network: downsample on the way in, upsample on the way back.
 
-Everything that shrinks a picture for a network, in training or in use, goes through to_network(): networks are
-sensitive to the reduction kernel, so there is one, and the ModelSpec names it.
+Training and inference both use to_network(): networks are sensitive to the resampling kernel, so there is one
+function, and ModelSpec.reduction names its kernel.
 """
 
 from typing import Any
@@ -15,22 +15,22 @@ from lesioncli.spec import REDUCTIONS
 
 UInt8 = NDArray[np.uint8]
 
-# Pillow's resize is antialiased: for "bilinear" the triangle kernel widens with the reduction factor.
+# Pillow antialiases: the support of each kernel widens with the downsampling factor.
 KERNELS = {name: Image.Resampling[name.upper()] for name in REDUCTIONS}
 
 
 def to_network(rgb: UInt8, height: int, width: int, kernel: str = "bilinear") -> UInt8:
-    """Squeeze a picture (H, W, 3) to the network's (height, width, 3); the aspect ratio is not kept."""
+    """Resize an image (H, W, 3) to a network's input (height, width, 3), without keeping the aspect ratio."""
     if rgb.shape[:2] == (height, width):
         return rgb
     return np.asarray(Image.fromarray(rgb).resize((width, height), KERNELS[kernel]))
 
 
 def to_full_size(probability: UInt8, stored_hw: tuple[int, int], orientation: int = 1) -> UInt8:
-    """Grow a probability map (h, w), in 1/255, to the stored size (H, W) of its image: to_network()'s inverse.
+    """Upsample a probability map (h, w), in 1/255, to the stored size (H, W) of its image.
 
-    The network saw the picture upright; `orientation` is the EXIF value that says how it is stored. Threshold the
-    result, not the input: cutting first costs up to .24 of Jaccard on thin shapes.
+    The map is upright; `orientation` is the EXIF orientation of the stored image. Apply the threshold to the result:
+    thresholding before upsampling costs up to .24 of Jaccard on thin shapes.
     """
     stored = from_upright(probability, orientation)
     height, width = stored_hw
@@ -38,17 +38,19 @@ def to_full_size(probability: UInt8, stored_hw: tuple[int, int], orientation: in
 
 
 def to_upright(stored: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Turn stored pixels (H, W, ...) the way EXIF orientation 1 to 8 says they are to be seen."""
+    """Turn stored pixels (H, W, ...) upright, given their EXIF orientation (1 to 8)."""
     if orientation >= 5:
         stored = stored.swapaxes(0, 1)
-    flip_rows = orientation in (3, 4, 7, 8)
-    flip_columns = orientation in (2, 3, 6, 7)
-    return np.ascontiguousarray(stored[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1])
+    return _flip(stored, orientation)
 
 
 def from_upright(upright: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """to_upright()'s inverse: back to the orientation in which the pixels are stored."""
-    flip_rows = orientation in (3, 4, 7, 8)
-    flip_columns = orientation in (2, 3, 6, 7)
-    turned = upright[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
-    return np.ascontiguousarray(turned.swapaxes(0, 1) if orientation >= 5 else turned)
+    """Turn upright pixels (h, w, ...) back to their stored EXIF orientation (1 to 8): the inverse of to_upright()."""
+    flipped = _flip(upright, orientation)
+    return np.ascontiguousarray(flipped.swapaxes(0, 1)) if orientation >= 5 else flipped
+
+
+def _flip(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
+    row_step = -1 if orientation in (3, 4, 7, 8) else 1
+    column_step = -1 if orientation in (2, 3, 6, 7) else 1
+    return np.ascontiguousarray(pixels[::row_step, ::column_step])

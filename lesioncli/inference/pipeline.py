@@ -17,7 +17,8 @@ import numpy as np
 
 from lesioncli.backends.base import Batch, Cycle, Engine, Prediction
 from lesioncli.errors import EngineError, ImageError
-from lesioncli.images.files import Decoded, ImageFile, decode, file_bytes
+from lesioncli.images.decode import DecodedImage, decode
+from lesioncli.images.find import ImageFile, file_bytes
 from lesioncli.images.geometry import to_full_size
 from lesioncli.inference.postprocess import LesionMask, apply_threshold, make_mask
 from lesioncli.inference.results import (
@@ -47,7 +48,7 @@ class LoadedImage:
     """An image in the rows of a cycle, or the reason why it is not; `file_bytes` is the size of its file before."""
 
     image: ImageFile
-    decoded: Decoded | ImageError
+    decoded: DecodedImage | ImageError
     file_bytes: int | None
     cpu_seconds: float
 
@@ -147,7 +148,7 @@ class _Pipeline:
         """Decode an image into its rows of a cycle; a broken one leaves the rows as they are."""
         with self._traced("decode", image):
             started, size_bytes = time.thread_time(), file_bytes(image.path)
-            decoded: Decoded | ImageError
+            decoded: DecodedImage | ImageError
             try:
                 decoded = decode(image.path, self._procedure.at_least_hw(self._engine.spec))
                 self._procedure.fill(decoded.rgb, cycle, index, self._engine.spec.reduction)
@@ -209,7 +210,7 @@ def _failed(loaded: LoadedImage, error: ImageError) -> Outcome:
     return Outcome(loaded.image, FAILED, stored_hw, loaded.file_bytes, first.stage, first.reason)
 
 
-def _write_overlay(store: RunFolder, image: ImageFile, decoded: Decoded, lesion: LesionMask) -> None:
+def _write_overlay(store: RunFolder, image: ImageFile, decoded: DecodedImage, lesion: LesionMask) -> None:
     """Write the upright image with the outline of its mask as a JPEG, downsampled to at most OVERLAY_SIDE_PX."""
     height, width = decoded.rgb.shape[:2]
     scale = min(1.0, OVERLAY_SIDE_PX / max(height, width))

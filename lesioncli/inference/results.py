@@ -21,7 +21,7 @@ import numpy as np
 from lesioncli import isic
 from lesioncli.errors import InputError
 from lesioncli.files import atomic_write, printable
-from lesioncli.images.files import RUN, ImageFile, file_bytes
+from lesioncli.images.find import RUN_RECORD, ImageFile, file_bytes
 from lesioncli.images.geometry import UInt8
 from lesioncli.inference.journal import Journal
 
@@ -144,8 +144,8 @@ class RunFolder:
     def describe(self, report: Mapping[str, Any]) -> None:
         """Write run.json: at the start of a run, so that an interrupted one is known, and at its end."""
         content = json.dumps({**self._identity, **report}, indent=1) + "\n"
-        with _room_for(self.folder / RUN):
-            write_whole(self.folder / RUN, content.encode())
+        with _room_for(self.folder / RUN_RECORD):
+            write_whole(self.folder / RUN_RECORD, content.encode())
 
     def _remove_earlier(self) -> None:
         """Masks and overlays first: whatever stops this, the rows still name those that are left."""
@@ -153,7 +153,7 @@ class RunFolder:
         for name in (name for table in tables for name in _files_named_in(table)):
             if path := _below(self.folder, name):
                 path.unlink()
-        for path in (self._csv, self.folder / RUN):
+        for path in (self._csv, self.folder / RUN_RECORD):
             path.unlink(missing_ok=True)
         self._journal.clear()
 
@@ -256,7 +256,7 @@ def _room_for(path: Path) -> Iterator[None]:
 def read_run(folder: Path) -> Mapping[str, Any]:
     """What run.json says; nothing where it is not there or cannot be read."""
     try:
-        return {**BEFORE_IT_WAS_SAID, **json.loads((folder / RUN).read_text(encoding="utf-8"))}
+        return {**BEFORE_IT_WAS_SAID, **json.loads((folder / RUN_RECORD).read_text(encoding="utf-8"))}
     except (OSError, ValueError, TypeError):
         return {}
 

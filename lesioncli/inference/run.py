@@ -4,28 +4,24 @@ import os
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import islice, pairwise
-from math import ceil
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from lesioncli import __version__
 from lesioncli.backends.base import Engine
-from lesioncli.errors import ImageError, InputError
-from lesioncli.images.files import ImageFile, decode
-from lesioncli.images.geometry import UInt8
+from lesioncli.errors import InputError
+from lesioncli.images.find import ImageFile
 from lesioncli.inference.pipeline import segment
 from lesioncli.inference.results import FAILED, OK, SKIPPED, Outcome, RunFolder, read_run
 from lesioncli.inference.trace import Trace
 from lesioncli.options import SegmentOptions
 
 LOOK_FIRST = 5
-MOST_TRIES = 8  # files that are tried for each picture that the gate wants
 
 
 @dataclass(frozen=True)
@@ -170,24 +166,3 @@ def _seen_from(folder: Path, source: Path) -> str:
         return Path(os.path.relpath(there, here)).as_posix()
     except ValueError:
         return Path(there).as_posix()
-
-
-def sample_pictures(images: Sequence[ImageFile], count: int, at_least_hw: tuple[int, int]) -> list[UInt8]:
-    """Up to `count` readable pictures out of all images, evenly spread, for an engine's parity gate.
-
-    In place of one that cannot be read comes another; MOST_TRIES * `count` are tried at most, lest a million are.
-    """
-    pictures: list[UInt8] = []
-    for image in islice(_spread(images, count), MOST_TRIES * count):
-        if len(pictures) == count:
-            break
-        with suppress(ImageError):  # the gate needs pictures, not these ones; segment will report the file
-            pictures.append(decode(image.path, at_least_hw).rgb)
-    return pictures
-
-
-def _spread(images: Sequence[ImageFile], count: int) -> Iterator[ImageFile]:
-    """All images: the first of each of `count` equal parts, then the second of each, and so on."""
-    parts = list(pairwise(index * len(images) // count for index in range(count + 1)))
-    for place in range(ceil(len(images) / count)):
-        yield from (images[start + place] for start, end in parts if start + place < end)

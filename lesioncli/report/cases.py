@@ -16,7 +16,7 @@ from lesioncli.evaluation.reading.masks import find_masks, image_stem
 from lesioncli.evaluation.reading.tables import column_key, read_header, read_rows
 from lesioncli.evaluation.result import Evaluation
 from lesioncli.files import printable
-from lesioncli.images.files import find_images
+from lesioncli.images.find import find_images
 from lesioncli.inference.results import ABOUT, FAILED, image_name, read_run, without_suffix
 from lesioncli.isic import named_by_id
 

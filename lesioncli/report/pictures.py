@@ -14,7 +14,7 @@ from PIL import Image
 
 from lesioncli.errors import ImageError
 from lesioncli.evaluation.reading.masks import MaskRole, read_mask
-from lesioncli.images.files import Decoded, decode
+from lesioncli.images.decode import DecodedImage, decode
 from lesioncli.images.geometry import to_upright
 from lesioncli.inference.results import FAILED
 from lesioncli.process import count_cores
@@ -81,7 +81,7 @@ def draw(case: Case) -> Picture:
     )
 
 
-def _decode(case: Case, problems: list[str]) -> Decoded | None:
+def _decode(case: Case, problems: list[str]) -> DecodedImage | None:
     if case.photograph is None:
         problems.append("no photograph found")
         return None
@@ -94,7 +94,7 @@ def _decode(case: Case, problems: list[str]) -> Decoded | None:
         return None
 
 
-def _read(path: Path | None, role: MaskRole, photograph: Decoded | None, problems: list[str]) -> Mask | None:
+def _read(path: Path | None, role: MaskRole, photograph: DecodedImage | None, problems: list[str]) -> Mask | None:
     """A mask, turned as the photograph is; None where there is none, or it is not of this photograph."""
     if path is None:
         return None

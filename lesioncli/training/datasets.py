@@ -20,7 +20,8 @@ from torch.utils.data import Dataset, Sampler
 from lesioncli.errors import ImageError, InputError
 from lesioncli.evaluation.reading import masks as true_masks
 from lesioncli.evaluation.reading.tables import read_columns
-from lesioncli.images.files import SUFFIXES, Decoded, decode
+from lesioncli.images.decode import DecodedImage, decode
+from lesioncli.images.formats import has_supported_suffix, supported_suffixes
 from lesioncli.images.geometry import UInt8, to_network, to_upright
 from lesioncli.training.augment import augment
 from lesioncli.training.recipe import AugmentSettings
@@ -54,7 +55,7 @@ def read_samples(folder: Path, split: str, exclude: Iterable[str] = ()) -> list[
     skipped = set(exclude)
     paths = sorted(path for path in images.iterdir() if _is_picture(path) and path.stem not in skipped)
     if not paths:
-        raise InputError(f"{images}: no images ({', '.join(sorted(SUFFIXES))})")
+        raise InputError(f"{images}: no images ({', '.join(supported_suffixes())})")
     labels = _read_labels(labels_csv, {path.stem for path in paths}) if labels_csv.exists() else {}
     unknown = (float("nan"),) * len(LABELS)
     return [Sample(path.stem, path, _mask_of(path.stem, masks), labels.get(path.stem, unknown)) for path in paths]
@@ -108,7 +109,7 @@ def _locate(folder: Path, split: str) -> tuple[Path, Path, Path]:
 
 def _is_picture(path: Path) -> bool:
     hidden = path.name.startswith(".")  # macOS leaves ._x.jpg beside x.jpg
-    return path.suffix.lower() in SUFFIXES and not path.stem.endswith("_superpixels") and not hidden
+    return has_supported_suffix(path) and not path.stem.endswith("_superpixels") and not hidden
 
 
 def _mask_of(name: str, masks: Path) -> Path:
@@ -141,7 +142,7 @@ def _label(text: str, what: str) -> float:
 def read_mask(path: Path) -> UInt8:
     """A mask (H, W) as 0 or 255, read as strictly as `evaluate` reads it; InputError where it is no 0/255 mask."""
     try:
-        return true_masks.read_mask(path, "truth").lesion * np.uint8(255)
+        return true_masks.read_mask(path, true_masks.MaskRole.GROUND_TRUTH).lesion * np.uint8(255)
     except ImageError as error:
         raise InputError(f"{path}: {error.reason}") from error
 
@@ -154,7 +155,7 @@ def read_mask_of(sample: Sample, stored_hw: tuple[int, int]) -> UInt8:
     return mask
 
 
-def read_picture(sample: Sample, at_least_hw: tuple[int, int]) -> Decoded:
+def read_picture(sample: Sample, at_least_hw: tuple[int, int]) -> DecodedImage:
     """Decode a sample's image; an unreadable one stops the training with its name."""
     try:
         return decode(sample.image, at_least_hw)

@@ -16,14 +16,15 @@ import onnx
 import pytest
 import tifffile
 from helpers.command import call
+from helpers.shipped import shipped_onnx
 from PIL import Image
 
 from lesioncli import __version__
 from lesioncli.backends.openvino import read_spec
-from lesioncli.backends.registry import SHIPPED_MODEL, shipped_onnx
 from lesioncli.cli import render
 from lesioncli.demo.draw import draw_case
 from lesioncli.inference import results as outputs
+from lesioncli.shipped import SHIPPED_MODEL
 
 # Wide, so that a message stands on one line.
 
@@ -200,7 +201,7 @@ def test_a_bug_shows_its_traceback_and_version(here: Path, monkeypatch: pytest.M
         raise ZeroDivisionError("planted")
 
     draw(here / "images" / "a.png")
-    monkeypatch.setattr("lesioncli.images.files.search", broken)
+    monkeypatch.setattr("lesioncli.images.find.list_images", broken)
     done = call("segment", "images", "--out", "masks")
     assert done.exit_code == 1
     assert f"bug in lesioncli {__version__}" in done.stderr

@@ -12,14 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.pictures import UInt8, jaccard, read, save
+from helpers.shipped import shipped_onnx
 
 from lesioncli.backends.build import Built, build
-from lesioncli.backends.registry import open_engine, shipped_onnx
+from lesioncli.backends.registry import open_engine
 from lesioncli.backends.tensorrt import compile as tensorrt
 from lesioncli.backends.tensorrt import vendors
 from lesioncli.backends.tensorrt.driver import find_gpus
 from lesioncli.demo.draw import draw_case
-from lesioncli.images.files import ImageFile, find_images
+from lesioncli.images.find import ImageFile, find_images
 from lesioncli.inference.pipeline import Options
 from lesioncli.inference.run import run
 from lesioncli.inference.trace import Trace
@@ -69,14 +70,14 @@ def segmented(manifest: Path, images: list[ImageFile], out: Path, workers: int =
 def test_masks_agree_with_the_cpu_engine_s(
     vendor: vendors.Vendor,
     engine_manifest: Path,
-    gate_pictures: list[UInt8],
+    parity_images: list[UInt8],
     images: list[ImageFile],
     tmp_path: Path,
     precision: str,
     least: float,
 ) -> None:
     started = time.monotonic()
-    built = compiled(vendor, tmp_path / "engines", precision, 4, gate_pictures)
+    built = compiled(vendor, tmp_path / "engines", precision, 4, parity_images)
     seconds = time.monotonic() - started
     expected = segmented(engine_manifest, images, tmp_path / "cpu")
     found = segmented(built.path, images, tmp_path / "gpu")
@@ -90,10 +91,10 @@ def test_masks_agree_with_the_cpu_engine_s(
 
 
 def test_batches_workers_and_reruns_change_nothing(
-    vendor: vendors.Vendor, gate_pictures: list[UInt8], images: list[ImageFile], tmp_path: Path
+    vendor: vendors.Vendor, parity_images: list[UInt8], images: list[ImageFile], tmp_path: Path
 ) -> None:
     """One engine, driven in different ways, writes the same bytes: what differs would be a race."""
-    engine = compiled(vendor, tmp_path / "engines", "fp16", 4, gate_pictures).path
+    engine = compiled(vendor, tmp_path / "engines", "fp16", 4, parity_images).path
     first = segmented(engine, images, tmp_path / "first")
     for number, workers in enumerate((1, 2, 7, 16, 16, 16)):
         again = segmented(engine, images, tmp_path / f"again{number}", workers)
@@ -101,14 +102,14 @@ def test_batches_workers_and_reruns_change_nothing(
 
 
 def test_sustained_throughput(
-    vendor: vendors.Vendor, gate_pictures: list[UInt8], images: list[ImageFile], tmp_path: Path
+    vendor: vendors.Vendor, parity_images: list[UInt8], images: list[ImageFile], tmp_path: Path
 ) -> None:
     many = [ImageFile(each.path, f"{each.path.stem}-{copy}") for copy in range(COPIES) for each in images]
     gpu = find_gpus()[0][0]
     version = vendors.load(vendor).__version__
     print(f"\n{gpu}; {vendor.title} {version}; fp16; {len(many)} pictures of 600x450, files to files")
     for batch in BATCHES:
-        engine = compiled(vendor, tmp_path / f"engines{batch}", "fp16", batch, gate_pictures).path
+        engine = compiled(vendor, tmp_path / f"engines{batch}", "fp16", batch, parity_images).path
         with Trace.writing(tmp_path / f"{batch}.json") as trace, open_engine(engine, 64, traced=True) as opened:
             summary = run(many, opened, tmp_path / f"out{batch}", Options(trace=trace))
         assert summary.ok == len(many)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lesioncli.images.files import ImageFile
+from lesioncli.images.find import ImageFile
 
 SIDE = 32  # pixels of the tiny graph
 UInt8 = NDArray[np.uint8]

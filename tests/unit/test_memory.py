@@ -14,7 +14,7 @@ RUN = """
 import sys
 from pathlib import Path
 from lesioncli.backends.registry import open_engine
-from lesioncli.images.files import find_images
+from lesioncli.images.find import find_images
 from lesioncli.inference.pipeline import Options
 from lesioncli.inference.run import run
 

@@ -31,18 +31,19 @@ from typer.testing import CliRunner, Result
 if not SUPPORTED:
     pytest.skip("the stand-in for the driver is for Linux on x86-64", allow_module_level=True)
 from cuda_standin.vendor import Context, Vendor
+from helpers.shipped import shipped_onnx
 
 from lesioncli.backends import registry as choose
 from lesioncli.backends.base import Manifest
 from lesioncli.backends.build import build
-from lesioncli.backends.registry import open_engine, shipped_onnx
+from lesioncli.backends.registry import open_engine
 from lesioncli.backends.tensorrt import compile as tensorrt
 from lesioncli.backends.tensorrt import driver as driver_module
 from lesioncli.backends.tensorrt import vendors
 from lesioncli.cli.app import app
 from lesioncli.errors import EngineError
 from lesioncli.files import sha256_of
-from lesioncli.images.files import ImageFile, find_images
+from lesioncli.images.find import ImageFile, find_images
 from lesioncli.inference import pipeline
 from lesioncli.inference.pipeline import Options
 from lesioncli.inference.results import Outcome
@@ -131,10 +132,10 @@ def test_a_run_leaves_what_the_cpu_engine_leaves(
 
 
 def test_a_shipped_model_leaves_what_the_cpu_engine_leaves(
-    card: Card, gate_pictures: list[UInt8], engine_manifest: Path, images: list[ImageFile], tmp_path: Path
+    card: Card, parity_images: list[UInt8], engine_manifest: Path, images: list[ImageFile], tmp_path: Path
 ) -> None:
     compiler = tensorrt.open_compiler(vendors.TENSORRT, tensorrt.Settings())
-    plan = build(shipped_onnx(), tmp_path, gate_pictures, compiler=compiler, precision="fp32", batch=3).path
+    plan = build(shipped_onnx(), tmp_path, parity_images, compiler=compiler, precision="fp32", batch=3).path
     found = segmented(plan, images[:7], tmp_path / "gpu")
     assert found == segmented(engine_manifest, images[:7], tmp_path / "cpu")
 

@@ -17,6 +17,7 @@ import openvino
 import pytest
 from helpers.graphs import FREE_SIDE, MakeEngine, OpenEngine, tiny_answers
 from helpers.pictures import SIDE, UInt8, draw, read, save, save_many
+from helpers.shipped import shipped_onnx
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -24,10 +25,11 @@ from PIL import Image, ImageOps
 from scipy import ndimage
 
 from lesioncli.backends.base import Batch, Engine
-from lesioncli.backends.registry import open_engine, shipped_onnx
+from lesioncli.backends.registry import open_engine
 from lesioncli.demo.draw import draw_case
 from lesioncli.errors import EngineError
-from lesioncli.images.files import Decoded, ImageFile, decode
+from lesioncli.images.decode import DecodedImage, decode
+from lesioncli.images.find import ImageFile
 from lesioncli.inference import pipeline
 from lesioncli.inference.pipeline import Options, segment
 from lesioncli.inference.results import FAILED, OK, SKIPPED, Outcome, RunFolder, mask_path
@@ -269,7 +271,7 @@ def test_only_crops_are_a_reason_to_decode_more(
 ) -> None:
     asked: list[tuple[int, int]] = []
 
-    def watched(path: Path, at_least_hw: tuple[int, int]) -> Decoded:
+    def watched(path: Path, at_least_hw: tuple[int, int]) -> DecodedImage:
         asked.append(at_least_hw)
         return decode(path, at_least_hw)
 
@@ -487,7 +489,7 @@ class Pictures:
         self.held = 0
         self._lock = threading.Lock()
 
-    def decode(self, path: Path, at_least_hw: tuple[int, int]) -> Decoded:
+    def decode(self, path: Path, at_least_hw: tuple[int, int]) -> DecodedImage:
         picture = decode(path, at_least_hw)
         with self._lock:
             self.decoded += 1

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.graphs import MakeEngine, OpenEngine, tiny_answers
+from helpers.graphs import MakeEngine, OpenEngine, tiny_outputs
 from helpers.pictures import draw, read, save, save_many
 from PIL import Image
 
@@ -25,11 +25,12 @@ from lesioncli import __version__
 from lesioncli.backends.base import Engine
 from lesioncli.backends.registry import open_engine
 from lesioncli.errors import InputError
-from lesioncli.images.files import ImageFile, find_images, named_as_isic
+from lesioncli.images.find import ImageFile, find_images, name_masks_by_isic
 from lesioncli.images.geometry import to_network
+from lesioncli.images.sample import sample_images
 from lesioncli.inference.pipeline import Options
 from lesioncli.inference.results import FAILED, OK, SKIPPED, Outcome, RunFolder, mask_path, without_suffix, write_mask
-from lesioncli.inference.run import run, sample_pictures
+from lesioncli.inference.run import run
 from lesioncli.inference.tta import PROCEDURES
 from lesioncli.process import count_cores
 
@@ -116,7 +117,7 @@ def test_scores_csv_has_a_row_for_every_image(engine: Engine, tmp_path: Path, ou
         "reason": "",
         "note": "",
     }
-    _, shares, brightness = tiny_answers(to_network(picture, 32, 32))
+    _, shares, brightness = tiny_outputs(to_network(picture, 32, 32))
     for name, value in zip(["melanoma", "seborrheic_keratosis", "nevus"], shares, strict=True):
         assert float(fine[name]) == pytest.approx(value, abs=6e-6)
     assert float(fine["agreement"]) == pytest.approx(brightness, abs=6e-6)
@@ -298,7 +299,7 @@ def test_an_image_does_not_take_the_mask_of_another_of_its_number(engine: Engine
         if "broken" in name:
             picture.write_bytes(b"")
         told: list[str] = []
-        found = named_as_isic(find_images([picture]))
+        found = name_masks_by_isic(find_images([picture]))
         run(found, engine, out, Options(), on_outcome=lambda each: told.append(each.status))
         return told[0]
 
@@ -791,15 +792,15 @@ def save_numbered(folder: Path, count: int, broken: Container[int] = ()) -> list
         (20, {*range(8), *range(10, 18)}, 2, []),  # those are tried, and no more
     ],
 )
-def test_sample_pictures_are_spread_and_readable(
+def test_sample_images_are_spread_and_readable(
     tmp_path: Path, there: int, broken: Container[int], count: int, expected: list[int]
 ) -> None:
-    found = sample_pictures(save_numbered(tmp_path, there, broken), count, (32, 32))
+    found = sample_images(save_numbered(tmp_path, there, broken), count, (32, 32))
     assert [picture[0, 0, 0] for picture in found] == expected
 
 
-def test_sample_pictures_come_from_all_of_a_folder(tmp_path: Path) -> None:
-    found = [int(picture[0, 0, 0]) for picture in sample_pictures(save_numbered(tmp_path, 63), 32, (32, 32))]
+def test_sample_images_come_from_all_of_a_folder(tmp_path: Path) -> None:
+    found = [int(picture[0, 0, 0]) for picture in sample_images(save_numbered(tmp_path, 63), 32, (32, 32))]
     assert (len(found), found[0], found[-1]) == (32, 0, 61)
     assert max(np.diff(found)) == 2
 
@@ -810,7 +811,7 @@ def test_masks_named_as_isic_does(images: Path, engine: Engine, out: Path) -> No
         (images / f"{number:03}.jpg").rename(images / "sub" / f"x_{number:07}_y.jpg")
     for number in (4, 5):
         (images / f"{number:03}.jpg").rename(images / f"ISIC_{number:07}.jpg")
-    found = named_as_isic(find_images([images]))
+    found = name_masks_by_isic(find_images([images]))
     assert run(found, engine, out, Options()).ok == 6
     masks = {path.relative_to(out).as_posix() for path in out.rglob("*.png")}
     expected = {f"sub/ISIC_{number:07}_segmentation.png" for number in range(4)}
@@ -825,7 +826,7 @@ def test_masks_named_as_isic_does(images: Path, engine: Engine, out: Path) -> No
 def test_an_image_without_an_isic_number_is_named(name: str, tmp_path: Path) -> None:
     save(tmp_path / "images" / name, draw(0))
     with pytest.raises(InputError, match=rf"{name}: not one ISIC number of seven digits .*; leave out --isic"):
-        named_as_isic(find_images([tmp_path / "images"]))
+        name_masks_by_isic(find_images([tmp_path / "images"]))
 
 
 def test_two_images_of_one_isic_number_are_refused(tmp_path: Path) -> None:
@@ -834,4 +835,4 @@ def test_two_images_of_one_isic_number_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"two images are ISIC_0000001: .*a/ISIC_0000001\.jpg and .*b/0000001\.jpg; keep"
     ):
-        named_as_isic(find_images([tmp_path / "images"]))
+        name_masks_by_isic(find_images([tmp_path / "images"]))

@@ -1,0 +1,59 @@
+"""Decode an image file to upright RGB."""
+
+import stat
+from pathlib import Path
+
+from PIL import Image
+
+from lesioncli.errors import ImageError
+from lesioncli.images.formats import format_names, format_of
+from lesioncli.images.pixels import TOO_LARGE, DecodedImage
+from lesioncli.options import FailureStage
+
+__all__ = ["DecodedImage", "decode"]
+
+
+def decode(path: Path, at_least_hw: tuple[int, int]) -> DecodedImage:
+    """Decode a whole image to upright RGB.
+
+    The file's content selects the reader, not its suffix. A large JPEG may come back downsampled, but never below
+    `at_least_hw`, the (height, width) in upright orientation that the caller needs. Of several pages or frames the
+    first is read. Alpha is dropped, not blended: scans are opaque, and no background colour would be right. 16-bit
+    samples are scaled to 8 bits over their full range.
+
+    Raises ImageError, whose reason does not repeat the path, if any part of the image cannot be decoded.
+    """
+    data = _read_bytes(path)
+    image_format = format_of(data)
+    if image_format is None:
+        raise ImageError(FailureStage.DECODE, f"not a {format_names()} image (or damaged header)")
+    try:
+        return image_format.read(data, at_least_hw)
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:
+        # Pillow and tifffile document no set of exceptions for damaged files. Fuzzing produced OSError, SyntaxError,
+        # ValueError, TypeError, IndexError, ZeroDivisionError, OverflowError and struct.error, and one such file must
+        # not end a run of a million images.
+        raise ImageError(FailureStage.DECODE, _reason(image_format.name, error)) from error
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe may block, and a device may never end
+            raise ImageError(FailureStage.DECODE, "cannot be read: not a regular file but a folder, pipe or device")
+        data = path.read_bytes()
+    except OSError as error:
+        raise ImageError(FailureStage.DECODE, f"cannot be read: {error.strerror}") from error
+    if not data:
+        raise ImageError(FailureStage.DECODE, "file is empty")
+    return data
+
+
+def _reason(name: str, error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, Image.DecompressionBombError):  # Pillow's WebP reader raises this before check_size() can
+        return TOO_LARGE
+    if "truncated" in text.lower():
+        return f"truncated: the {name} data end too early"
+    return f"damaged or unusual {name} file ({text}); if other programs open it, save it from there as 8-bit PNG"

@@ -5,8 +5,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from lesioncli.backends.build import Reference
-from lesioncli.backends.registry import shipped_onnx
 from lesioncli.errors import InputError, MissingPackageError
+from lesioncli.shipped import SHIPPED_MODEL, assemble_graph
 from lesioncli.training.recipe import EngineSettings, find_recipe, load_recipe
 
 CHECKPOINT_SUFFIXES = (".safetensors", ".pt")
@@ -27,7 +27,7 @@ def resolve(model: str | None, work: Path) -> Source:
     Raises InputError where `model` is none of these, MissingPackageError where a checkpoint needs torch to be exported.
     """
     if model is None:
-        return Source(shipped_onnx(), None, EngineSettings())
+        return Source(assemble_graph(SHIPPED_MODEL, work), None, EngineSettings())
     path = Path(model)
     if path.suffix in (".onnx", *CHECKPOINT_SUFFIXES):
         return _from_weights(path, work, EngineSettings())
@@ -35,7 +35,7 @@ def resolve(model: str | None, work: Path) -> Source:
     recipe = load_recipe(recipe_path)
     settings = recipe.engine
     if settings.checkpoint == "shipped":
-        return Source(shipped_onnx(recipe.model.name), None, settings)
+        return Source(assemble_graph(recipe.model.name, work), None, settings)
     if not settings.checkpoint:
         raise InputError(f"{recipe_path}: [engine] names no checkpoint; train it, then build from best.safetensors")
     return _from_weights(recipe_path.parent / settings.checkpoint, work, settings)

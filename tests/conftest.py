@@ -37,15 +37,15 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def gate_pictures() -> list[UInt8]:
+def parity_images() -> list[UInt8]:
     return [draw_case(seed, 256, 320).image for seed in range(4)]
 
 
 @pytest.fixture(scope="session")
-def shipped_fp32(tmp_path_factory: pytest.TempPathFactory, gate_pictures: list[UInt8]) -> BuiltEngine:
+def shipped_fp32(tmp_path_factory: pytest.TempPathFactory, parity_images: list[UInt8]) -> BuiltEngine:
     """The shipped model's engine: fp32, batches of 1."""
     options = BuildOptions(backend=Backend.OPENVINO, precision=Precision.FP32)
-    return build(shipped_onnx(), tmp_path_factory.mktemp("shipped"), gate_pictures, options)
+    return build(shipped_onnx(), tmp_path_factory.mktemp("shipped"), parity_images, options)
 
 
 @pytest.fixture(scope="session")

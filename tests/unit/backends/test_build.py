@@ -21,21 +21,16 @@ from helpers.graphs import (
     write_touchy_graph,
 )
 from helpers.pictures import SIDE, UInt8, draw
+from helpers.shipped import shipped_onnx
 from onnx import TensorProto, helper
 
 from lesioncli.backends import openvino as openvino_backend
 from lesioncli.backends.base import Batch, Manifest
 from lesioncli.backends.build import Answers, Built, Reference, build
 from lesioncli.backends.openvino import CONVOLUTIONS, EXACT_CONVOLUTIONS, choose_precision, compile_to_files
-from lesioncli.backends.registry import (
-    SHIPPED_MODEL,
-    choose_backend,
-    find_engine,
-    manifest_path,
-    open_engine,
-    shipped_onnx,
-)
+from lesioncli.backends.registry import choose_backend, find_engine, manifest_path, open_engine
 from lesioncli.errors import EngineError, InputError
+from lesioncli.shipped import SHIPPED_MODEL
 from lesioncli.spec import METADATA_KEY, ModelSpec
 
 PICTURES = [draw(seed, 50, 70) for seed in range(4)]
@@ -69,8 +64,8 @@ def changed(change: Callable[[UInt8, Answers], None]) -> Reference:
 
 
 @pytest.fixture(scope="module")
-def shipped_auto(tmp_path_factory: pytest.TempPathFactory, gate_pictures: list[UInt8]) -> Built:
-    return build(shipped_onnx(), tmp_path_factory.mktemp("auto"), gate_pictures)
+def shipped_auto(tmp_path_factory: pytest.TempPathFactory, parity_images: list[UInt8]) -> Built:
+    return build(shipped_onnx(), tmp_path_factory.mktemp("auto"), parity_images)
 
 
 @pytest.fixture(params=["fp32", "auto"])
@@ -206,13 +201,13 @@ def test_a_graph_that_would_be_exact_as_a_whole_is_so_nowhere(tiny_onnx: Path, t
 @needs_bf16
 @pytest.mark.parametrize("model", ["multitask-lite", "mbdcnn-lite"])
 def test_a_shipped_model_passes_the_gate_in_bf16_for_its_exact_part(
-    model: str, gate_pictures: list[UInt8], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: str, parity_images: list[UInt8], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    built = build(shipped_onnx(model), tmp_path / "engines", gate_pictures)
+    built = build(shipped_onnx(model), tmp_path / "engines", parity_images)
     assert built.manifest.precision == "bf16"
     monkeypatch.setattr(openvino_backend, "EXACT_CONVOLUTIONS", -1)
     with pytest.raises(EngineError, match="in bf16, "):
-        build(shipped_onnx(model), tmp_path / "none", gate_pictures, precision="bf16")
+        build(shipped_onnx(model), tmp_path / "none", parity_images, precision="bf16")
 
 
 @pytest.fixture

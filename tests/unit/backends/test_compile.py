@@ -20,18 +20,20 @@ import torch
 from helpers.graphs import HAS_RTX_WHEELS, NO_RTX_WHEELS, TINY_CONSTANTS, TINY_NODES, write_graph, write_touchy_graph
 from helpers.networks import awake
 from helpers.pictures import SIDE, UInt8, draw
+from helpers.shipped import shipped_onnx
 from onnx import helper
 
 from lesioncli.backends.base import Manifest
 from lesioncli.backends.build import Answers, Built, build
-from lesioncli.backends.registry import choose_backend, find_engine, list_engines, open_engine, shipped_onnx
+from lesioncli.backends.registry import choose_backend, find_engine, list_engines, open_engine
 from lesioncli.backends.tensorrt import compile as tensorrt
 from lesioncli.backends.tensorrt import half, vendors
 from lesioncli.backends.tensorrt.compile import PlanCompiler, Settings, open_compiler
 from lesioncli.backends.tensorrt.driver import Gpu
 from lesioncli.backends.tensorrt.vendors import RTX, TENSORRT
 from lesioncli.errors import EngineError, MissingPackageError
-from lesioncli.files import PRETRAINED, sha256_of
+from lesioncli.files import sha256_of
+from lesioncli.shipped import shipped_models
 from lesioncli.spec import ModelSpec
 from lesioncli.training.checkpoint import make_network, save_checkpoint
 from lesioncli.training.export import export_checkpoint, export_onnx
@@ -61,14 +63,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, tiny_onnx: Path) -> Built:
 
 
 @pytest.fixture(scope="module")
-def shipped_fp16(tmp_path_factory: pytest.TempPathFactory, gate_pictures: list[UInt8]) -> Built:
-    return build(shipped_onnx(), tmp_path_factory.mktemp("fp16"), gate_pictures, compiler=compiler("sm86"))
+def shipped_fp16(tmp_path_factory: pytest.TempPathFactory, parity_images: list[UInt8]) -> Built:
+    return build(shipped_onnx(), tmp_path_factory.mktemp("fp16"), parity_images, compiler=compiler("sm86"))
 
 
 @pytest.fixture(scope="module")
-def shipped_exact(tmp_path_factory: pytest.TempPathFactory, gate_pictures: list[UInt8]) -> Built:
+def shipped_exact(tmp_path_factory: pytest.TempPathFactory, parity_images: list[UInt8]) -> Built:
     folder = tmp_path_factory.mktemp("exact")
-    return build(shipped_onnx(), folder, gate_pictures, compiler=compiler("sm86", "sm89"), precision="fp32")
+    return build(shipped_onnx(), folder, parity_images, compiler=compiler("sm86", "sm89"), precision="fp32")
 
 
 def assert_true(built: Built, asked: str, precision: str, targets: Sequence[str]) -> None:
@@ -107,13 +109,13 @@ def test_the_shipped_model_in_fp32_is_gated_exactly(shipped_exact: Built) -> Non
     assert shipped_exact.manifest.parity["score_difference"] == 0
 
 
-@pytest.mark.parametrize("path", sorted(PRETRAINED.glob("*.onnx")), ids=lambda path: str(path.stem))
+@pytest.mark.parametrize("model", shipped_models())
 @pytest.mark.parametrize("precision", ["fp16", "fp32"])
 def test_every_model_that_ships_compiles_for_several_gpus(
-    path: Path, tmp_path: Path, gate_pictures: list[UInt8], precision: str
+    model: str, tmp_path: Path, parity_images: list[UInt8], precision: str
 ) -> None:
     targets = ("sm80", "sm89", "sm120")
-    built = build(path, tmp_path, gate_pictures, compiler=compiler(*targets), precision=precision, batch=4)
+    built = build(shipped_onnx(model), tmp_path, parity_images, compiler=compiler(*targets), precision=precision, batch=4)
     assert_true(built, precision, precision, targets)
     assert (built.manifest.parity["score_difference"] > 0) == (precision == "fp16")
 
@@ -124,15 +126,15 @@ def test_an_fp16_plan_weighs_about_half(shipped_fp16: Built, shipped_exact: Buil
     assert sizes[1] > shipped_onnx().stat().st_size
 
 
-def test_turing_takes_fp16_alone_and_says_so(tmp_path: Path, gate_pictures: list[UInt8]) -> None:
+def test_turing_takes_fp16_alone_and_says_so(tmp_path: Path, parity_images: list[UInt8]) -> None:
     turing = compiler("sm75")
     with pytest.raises(
         EngineError, match=r"no linear layers in fp32; use --precision fp16, or leave sm75 out"
     ) as caught:
-        build(shipped_onnx(), tmp_path, gate_pictures, compiler=turing, precision="fp32")
+        build(shipped_onnx(), tmp_path, parity_images, compiler=turing, precision="fp32")
     assert "FP32 GEMM" in str(caught.value)
     assert names(tmp_path) == []
-    assert_true(build(shipped_onnx(), tmp_path, gate_pictures, compiler=turing), "auto", "fp16", ("sm75",))
+    assert_true(build(shipped_onnx(), tmp_path, parity_images, compiler=turing), "auto", "fp16", ("sm75",))
 
 
 @pytest.fixture(scope="module")
@@ -213,11 +215,11 @@ def test_a_graph_that_disagrees_with_its_reference_is_not_compiled(tiny_onnx: Pa
 
 
 def test_a_graph_that_stayed_fp32_is_no_fp16_engine(
-    tmp_path: Path, gate_pictures: list[UInt8], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, parity_images: list[UInt8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(half, "write_half", shutil.copy)
     with pytest.raises(EngineError, match="asked for fp16, got convolutions and products in FLOAT"):
-        build(shipped_onnx(), tmp_path, gate_pictures, compiler=compiler("sm86"), precision="fp16")
+        build(shipped_onnx(), tmp_path, parity_images, compiler=compiler("sm86"), precision="fp16")
     assert names(tmp_path) == []
 
 

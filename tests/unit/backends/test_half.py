@@ -9,11 +9,11 @@ import onnx
 import openvino
 import pytest
 from helpers.graphs import write_graph
+from helpers.shipped import shipped_onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
-from lesioncli.backends.registry import shipped_onnx
 from lesioncli.backends.tensorrt.half import write_half, write_imitation
 from lesioncli.errors import EngineError
 

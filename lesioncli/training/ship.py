@@ -1,0 +1,116 @@
+"""Turn a checkpoint into the files of a shipped model: `python -m lesioncli.training.ship best.safetensors`.
+
+Exports the ONNX graph, cuts the weights out of it and writes the table that lesioncli/shipped.py computes them by. The
+graph completed from these files is compared with the exported one, byte for byte, before anything is written.
+"""
+
+import argparse
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+
+import msgspec
+import onnx
+from safetensors.numpy import load_file
+from torch import nn
+
+from lesioncli.errors import InputError, LesionError
+from lesioncli.files import PRETRAINED, atomic_write
+from lesioncli.shipped import GraphParts, GraphWeight, Tensors, WeightRule, compute_weight, insert_weights
+from lesioncli.training.checkpoint import load_checkpoint
+from lesioncli.training.export import export_onnx
+
+MAX_CONSTANT_BYTES = 1024  # what is larger is a trained weight and must not stay in the skeleton
+PREFIX = "network."  # of the exported names: the graph contract wraps the network
+
+
+def ship(checkpoint: Path, folder: Path = PRETRAINED) -> Path:
+    """Write checkpoint, skeleton and table of a model to `folder`, under the model's name; returns the skeleton.
+
+    Raises InputError for a checkpoint that cannot be read, or whose exported graph holds a weight that no rule computes
+    from the checkpoint.
+    """
+    network, spec = load_checkpoint(checkpoint)
+    with tempfile.TemporaryDirectory() as work:
+        path = Path(work) / "graph.onnx"
+        export_onnx(network, spec, path)
+        content = path.read_bytes()
+    norms = {name: module.eps for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    skeleton, parts = split_graph(content, load_file(checkpoint), norms)
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{spec.name}.skeleton"
+    with atomic_write(target) as aside:
+        aside.write_bytes(skeleton)
+    with atomic_write(target.with_suffix(".skeleton.json")) as aside:
+        aside.write_bytes(msgspec.json.format(msgspec.json.encode(parts), indent=1) + b"\n")
+    copy = folder / f"{spec.name}.safetensors"
+    if copy.resolve() != checkpoint.resolve():
+        with atomic_write(copy) as aside:
+            shutil.copyfile(checkpoint, aside)
+    return target
+
+
+def split_graph(content: bytes, tensors: Tensors, norms: Mapping[str, float]) -> tuple[bytes, GraphParts]:
+    """Cut the weights out of an ONNX file; returns the skeleton and the table that completes it.
+
+    `norms` maps the name of each batch norm to its epsilon.
+    """
+    pieces: list[bytes] = []
+    weights: list[GraphWeight] = []
+    position = cut_bytes = 0
+    for initializer in onnx.load_from_string(content).graph.initializer:
+        values = initializer.raw_data
+        weight = _find_rule(initializer.name.removeprefix(PREFIX), values, tensors, norms)
+        if weight is None and len(values) > MAX_CONSTANT_BYTES:
+            raise InputError(f"{initializer.name}: no rule computes this weight of the graph from the checkpoint")
+        if weight is None:
+            continue
+        start = content.index(values, position)
+        pieces.append(content[position:start])
+        weights.append(replace(weight, offset=start - cut_bytes))
+        position, cut_bytes = start + len(values), cut_bytes + len(values)
+    skeleton = b"".join([*pieces, content[position:]])
+    parts = GraphParts(sha256(content).hexdigest(), tuple(weights))
+    if insert_weights(skeleton, parts, tensors) != content:
+        raise InputError("the graph completed from its skeleton differs from the exported one")
+    return skeleton, parts
+
+
+def _find_rule(name: str, values: bytes, tensors: Tensors, norms: Mapping[str, float]) -> GraphWeight | None:
+    """The rule that computes these bytes, if any; its offset is not known yet."""
+    for weight in _possible_rules(name, len(values), tensors, norms):
+        if compute_weight(weight, tensors).tobytes() == values:
+            return weight
+    return None
+
+
+def _possible_rules(name: str, size_bytes: int, tensors: Tensors, norms: Mapping[str, float]) -> Iterator[GraphWeight]:
+    """Rules that could compute the initializer of this name: which norm was folded in is not part of it."""
+    tensor = name if name in tensors else ""  # a convolution without bias gets one of a new name
+    is_kernel = bool(tensor) and tensors[tensor].ndim > 1
+    if tensor:
+        yield GraphWeight(0, WeightRule.COPY, tensor)
+    for norm, epsilon in norms.items():
+        gain = tensors[f"{norm}.weight"]
+        if is_kernel and gain.size == tensors[tensor].shape[0]:
+            yield GraphWeight(0, WeightRule.FOLD_WEIGHT, tensor, norm, epsilon)
+        elif not is_kernel and gain.nbytes == size_bytes:
+            yield GraphWeight(0, WeightRule.FOLD_BIAS, tensor, norm, epsilon)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m lesioncli.training.ship", description=ship.__doc__)
+    parser.add_argument("checkpoint", type=Path, help="a .safetensors file that `lesioncli train` wrote")
+    parser.add_argument("--out", type=Path, default=PRETRAINED, help="folder of the shipped models")
+    options = parser.parse_args()
+    try:
+        print(ship(options.checkpoint, options.out))
+    except LesionError as error:
+        parser.exit(error.exit_code, f"{error}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""Shipping a model: skeleton and table complete to the graph that the exporter writes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers.networks import lively
+from onnx import TensorProto, helper, numpy_helper
+
+from lesioncli import shipped
+from lesioncli.errors import InputError
+from lesioncli.files import sha256_of
+from lesioncli.shipped import assemble_graph, source_sha256
+from lesioncli.spec import ModelSpec
+from lesioncli.training.checkpoint import make_network, save_checkpoint
+from lesioncli.training.export import export_onnx
+from lesioncli.training.ship import ship, split_graph
+
+SPEC = ModelSpec(
+    name="own",
+    network="multitask",
+    height=64,
+    width=64,
+    options={"encoder": "efficientnet_lite0", "decoder_widths": [8, 8, 8], "separable": True, "lesion_pooling": True},
+)
+
+
+def test_a_shipped_checkpoint_completes_to_the_exported_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    network = lively(make_network(SPEC))
+    checkpoint, exported, folder = tmp_path / "best.safetensors", tmp_path / "own.onnx", tmp_path / "pretrained"
+    save_checkpoint(checkpoint, network, SPEC)
+    skeleton = ship(checkpoint, folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["own.safetensors", "own.skeleton", "own.skeleton.json"]
+    assert skeleton.stat().st_size < checkpoint.stat().st_size / 50
+
+    monkeypatch.setattr(shipped, "PRETRAINED", folder)
+    export_onnx(network, SPEC, exported)
+    (tmp_path / "built").mkdir()
+    assert sha256_of(assemble_graph("own", tmp_path / "built")) == sha256_of(exported) == source_sha256("own")
+
+
+def test_a_weight_that_no_rule_computes_is_refused() -> None:
+    """It would stay in the skeleton, and the weights would ship twice."""
+    strange = numpy_helper.from_array(np.ones(1000, np.float32), "network.strange")
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1000])
+    graph = helper.make_graph([helper.make_node("Identity", ["network.strange"], ["y"])], "g", [], [output], [strange])
+    content = helper.make_model(graph).SerializeToString()
+    with pytest.raises(InputError, match=r"network\.strange"):
+        split_graph(content, {}, {})
+    skeleton, parts = split_graph(content, {"strange": np.ones(1000, np.float32)}, {})
+    assert len(skeleton) < 200
+    assert [weight.tensor for weight in parts.weights] == ["strange"]

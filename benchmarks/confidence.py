@@ -15,7 +15,8 @@ import pandas
 from numpy.typing import NDArray
 
 from lesioncli.evaluation.metrics import pixels as metrics
-from lesioncli.evaluation.statistics import bootstrap, resampling
+from lesioncli.evaluation.metrics.scores import roc_auc
+from lesioncli.evaluation.statistics import resampling
 
 Values = NDArray[np.float64]
 SEED = 0
@@ -47,7 +48,7 @@ def mean(values: Values) -> float:
 
 
 def auc(positive: Values, scores: Values) -> float:
-    return bootstrap.roc_auc(positive > 0.5, scores)
+    return float(roc_auc(positive > 0.5, scores))
 
 
 def _spearman(a: Values, b: Values) -> float:

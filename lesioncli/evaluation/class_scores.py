@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesioncli.evaluation.labelled_scores import LabelledScores
-from lesioncli.evaluation.metrics.scores import SCORE_THRESHOLD, class_metrics, confusion_matrix, count_scores
+from lesioncli.evaluation.metrics.scores import SCORE_THRESHOLD, class_metrics, confusion_matrix, count_scores, roc_auc
 from lesioncli.evaluation.result import ConfusionMatrix, ScoreEvaluation
-from lesioncli.evaluation.statistics.bootstrap import AUC_MEAN, bootstrap_aucs, bootstrap_metrics, roc_auc
+from lesioncli.evaluation.statistics.bootstrap import AUC_MEAN, bootstrap_aucs, bootstrap_metrics
 from lesioncli.evaluation.statistics.resampling import Interval, Resampling, percentile_interval
 from lesioncli.spec import CLASSES
 
@@ -23,7 +23,7 @@ def evaluate_scores(
 
     `resampled` is what resample_metrics() returns for the same scores and `resampling`.
     """
-    auc = {name: roc_auc(*columns) for name, columns in labelled.by_class().items()}
+    auc = {name: float(roc_auc(*columns)) for name, columns in labelled.by_class().items()}
     if not labelled.labels.size:  # 0/0 has a value by the rule of its metric, so there must be no metrics at all
         return ScoreEvaluation(labelled, auc, _mean(auc))
     if threshold != SCORE_THRESHOLD:

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from lesioncli.evaluation.cases import CaseResult
 from lesioncli.evaluation.labelled_scores import LabelledScores
-from lesioncli.evaluation.metrics.scores import COUNT_METRICS, balanced_accuracy, class_metrics
+from lesioncli.evaluation.metrics.scores import balanced_accuracy, class_metrics
 from lesioncli.evaluation.protocols import Protocol, missing_classes, unknown_classes
 from lesioncli.evaluation.statistics.bootstrap import bootstrap_metrics
 from lesioncli.evaluation.statistics.resampling import Interval, Resampling, bootstrap_weights, percentile_interval
 
-MASK_METRICS = ("accuracy", "sensitivity", "specificity", "jaccard", "threshold_jaccard", "dice")
-SCORE_METRICS = (*COUNT_METRICS, "auc", "auc_sens_80", "ap")
+OFFICIAL_MASK_METRICS = ("accuracy", "sensitivity", "specificity", "jaccard", "threshold_jaccard", "dice")
+OFFICIAL_SCORE_METRICS = ("accuracy", "sensitivity", "specificity", "dice", "ppv", "npv", "auc", "auc_sens_80", "ap")
 
 Floats = NDArray[np.float64]
 Document = Mapping[str, Any]
@@ -80,7 +80,7 @@ def mask_document(cases: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     """Return the scorer's document of masks from the metrics of each image; empty where there are no images."""
     if not cases:
         return {}
-    means = {name: float(np.mean([case[name] for case in cases])) for name in MASK_METRICS}
+    means = {name: float(np.mean([case[name] for case in cases])) for name in OFFICIAL_MASK_METRICS}
     overall = means["threshold_jaccard"]
     return {"overall": overall, "validation": overall, "macro_average": means}
 
@@ -101,7 +101,9 @@ def score_document(labelled: LabelledScores, protocol: Protocol) -> dict[str, An
 def _weighted_document(labelled: LabelledScores, weights: Floats) -> dict[str, Any]:
     """Return the parts of the document with these weights (N,)."""
     by_class = {name: class_metrics(*columns, weights) for name, columns in labelled.by_class().items()}
-    per_category = {metric: {name: metrics[metric] for name, metrics in by_class.items()} for metric in SCORE_METRICS}
+    per_category = {
+        metric: {name: metrics[metric] for name, metrics in by_class.items()} for metric in OFFICIAL_SCORE_METRICS
+    }
     averages = {metric: sum(values.values()) / len(by_class) for metric, values in per_category.items()}
     balanced = float(balanced_accuracy(labelled.labels, labelled.scores, weights))
     return {
@@ -119,7 +121,7 @@ def _ranked_part(protocol: Protocol) -> str:
 def mask_intervals(means: Mapping[str, Interval]) -> dict[str, Interval]:
     """Return the intervals of mask_document() by path, from those of the mean metrics."""
     overall = {name: means["threshold_jaccard"] for name in ("overall", "validation") if means}
-    return {**overall, **{f"macro_average.{name}": means[name] for name in MASK_METRICS if means}}
+    return {**overall, **{f"macro_average.{name}": means[name] for name in OFFICIAL_MASK_METRICS if means}}
 
 
 def score_intervals(
@@ -160,10 +162,14 @@ def _resampled_document(
         for counts in bootstrap_weights(len(labelled.labels), resampling)
     ]
     return {
-        **{f"per_category.{metric}.{name}": by_class[name][metric] for metric in SCORE_METRICS for name in by_class},
+        **{
+            f"per_category.{metric}.{name}": by_class[name][metric]
+            for metric in OFFICIAL_SCORE_METRICS
+            for name in by_class
+        },
         **{
             f"macro_average.{metric}": np.mean([metrics[metric] for metrics in by_class.values()], 0)
-            for metric in SCORE_METRICS
+            for metric in OFFICIAL_SCORE_METRICS
         },
         "aggregate.balanced_accuracy": np.concatenate(balanced),
     }

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from lesioncli.evaluation.metrics import pixels as metrics
-from lesioncli.evaluation.statistics.bootstrap import roc_auc
+from lesioncli.evaluation.metrics.scores import roc_auc
 from lesioncli.images.geometry import to_full_size, to_network
 from lesioncli.spec import CLASSES, ModelSpec
 from lesioncli.training.datasets import LABELS, Sample, read_mask_of, read_picture
@@ -58,7 +58,7 @@ def _aucs(samples: Sequence[Sample], scores: NDArray[np.float64]) -> dict[str, f
     values = {}
     for index, name in enumerate(LABELS):
         known = ~np.isnan(labels[:, index])
-        values[f"auc_{name}"] = roc_auc(labels[known, index] > 0.5, scores[known, index])
+        values[f"auc_{name}"] = float(roc_auc(labels[known, index] > 0.5, scores[known, index]))
     return values
 
 

@@ -4,14 +4,13 @@ All functions draw the same bootstrap samples for the same images and seed. R is
 of mask metrics, K of classes and P of subsets of the images.
 """
 
-import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lesioncli.evaluation.metrics.scores import SCORE_THRESHOLD, resampled_metrics
+from lesioncli.evaluation.metrics.scores import SCORE_THRESHOLD, resampled_metrics, roc_auc
 from lesioncli.evaluation.statistics.resampling import Resampling, bootstrap_weights
 
 AUC_MEAN = "auc_mean"  # mean AUC of the classes, by which ISIC-2017 Part 3 ranks
@@ -51,42 +50,6 @@ def _ratio(sums: Floats, counts: NDArray[Any]) -> Floats:
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
-def roc_auc(labels: NDArray[np.bool_], scores: Floats) -> float:
-    """Return the area under the ROC curve of scores (N,) for labels (N,); ties count half (Mann-Whitney U).
-
-    nan where only one label occurs, and where a score is nan: sorting would rank it above all others.
-    """
-    if not labels.size or np.isnan(scores).any():
-        return math.nan
-    return float(_weighted_auc(_rank(labels, scores), np.ones((1, labels.size)))[0])
-
-
-class _Ranking(NamedTuple):
-    """Labels and scores (N,), sorted by score once for all bootstrap samples."""
-
-    order: NDArray[np.intp]  # (N,) original row of each sorted row
-    positives: Floats  # (N,) sorted labels, 0 or 1
-    tie_starts: NDArray[np.intp]  # (G,) first row of each run of equal scores
-
-
-def _rank(labels: NDArray[np.bool_], scores: Floats) -> _Ranking:
-    order = np.argsort(scores, kind="stable")
-    ascending = scores[order]
-    tie_starts = np.flatnonzero(np.concatenate([[True], ascending[1:] != ascending[:-1]]))
-    return _Ranking(order, labels[order].astype(np.float64), tie_starts)
-
-
-def _weighted_auc(ranking: _Ranking, weights: Floats) -> Floats:
-    """Return the AUC (R,) for each row of weights (R, N); nan where one label has no weight."""
-    weights = weights[:, ranking.order]
-    positives = np.add.reduceat(weights * ranking.positives, ranking.tie_starts, axis=1)
-    negatives = np.add.reduceat(weights, ranking.tie_starts, axis=1) - positives
-    below = np.cumsum(negatives, axis=1) - negatives / 2  # a tie counts half
-    won = (positives * below).sum(axis=1)
-    pairs = positives.sum(axis=1) * negatives.sum(axis=1)
-    return np.where(pairs > 0, won / np.maximum(pairs, 1), np.nan)
-
-
 def bootstrap_aucs(labels: NDArray[np.bool_], scores: Floats, resampling: Resampling) -> Floats:
     """Return the AUCs (R, K) of labels and scores (N, K), N > 0 and no score nan, in each bootstrap sample.
 
@@ -102,18 +65,16 @@ def bootstrap_aucs_of_subsets(
 
     All N images are resampled together, so the AUCs of one bootstrap sample can be compared across subsets.
     """
-    rankings = [[_rank(*columns) for columns in zip(labels[rows].T, scores[rows].T, strict=True)] for rows in subsets]
 
     def subset_aucs(weights: Floats) -> Floats:
-        return np.stack(
-            [
-                np.stack([_weighted_auc(ranking, weights[:, rows]) for ranking in ranked], 1)
-                for rows, ranked in zip(subsets, rankings, strict=True)
-            ],
-            1,
-        )
+        return np.stack([_aucs(labels[rows], scores[rows], weights[:, rows]) for rows in subsets], 1)
 
     return np.concatenate([subset_aucs(weights) for weights in bootstrap_weights(len(labels), resampling)])
+
+
+def _aucs(labels: NDArray[np.bool_], scores: Floats, weights: Floats) -> Floats:
+    """Return the AUC (R, K) of each class for weights (R, N)."""
+    return np.stack([roc_auc(*columns, weights) for columns in zip(labels.T, scores.T, strict=True)], 1)
 
 
 def bootstrap_metrics(

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from lesioncli.evaluation.cases import MaskMetrics
 from lesioncli.evaluation.labelled_scores import LabelledScores
+from lesioncli.evaluation.metrics.scores import roc_auc
 from lesioncli.evaluation.predictions import EvaluatedPredictions
-from lesioncli.evaluation.statistics.bootstrap import AUC_MEAN, bootstrap_aucs, bootstrap_means, column_means, roc_auc
+from lesioncli.evaluation.statistics.bootstrap import AUC_MEAN, bootstrap_aucs, bootstrap_means, column_means
 from lesioncli.evaluation.statistics.resampling import (
     BLOCK_SIZE,
     MAX_DRAWN_IMAGES,
@@ -174,8 +175,8 @@ def _auc_differences(
     resampling = plan.for_images([ours.ids[row] for row in rows[0]])
     resampled = bootstrap_aucs(labels, our_scores, resampling) - bootstrap_aucs(labels, other_scores, resampling)
     counts = len(labels), resampling.count_clusters(np.arange(len(labels)))
-    our_aucs = [roc_auc(*columns) for columns in zip(labels.T, our_scores.T, strict=True)]
-    other_aucs = [roc_auc(*columns) for columns in zip(labels.T, other_scores.T, strict=True)]
+    our_aucs = [float(roc_auc(*columns)) for columns in zip(labels.T, our_scores.T, strict=True)]
+    other_aucs = [float(roc_auc(*columns)) for columns in zip(labels.T, other_scores.T, strict=True)]
     result = {
         name: _auc_difference(our_aucs[column], other_aucs[column], resampled[:, column], counts)
         for column, name in enumerate(ours.classes)

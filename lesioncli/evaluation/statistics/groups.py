@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from lesioncli.evaluation.cases import MaskMetrics
 from lesioncli.evaluation.labelled_scores import LabelledScores
+from lesioncli.evaluation.metrics.scores import roc_auc
 from lesioncli.evaluation.reading.metadata import Grouping
 from lesioncli.evaluation.statistics.bootstrap import (
     AUC_MEAN,
     bootstrap_aucs_of_subsets,
     bootstrap_means_of_subsets,
     column_means,
-    roc_auc,
 )
 from lesioncli.evaluation.statistics.resampling import (
     Resampling,
@@ -150,7 +150,8 @@ def _subset_aucs(
     for column, name in enumerate(labelled.classes):
         labels, scores = labelled.labels[rows, column], labelled.scores[rows, column]
         rarer = min(resampling.count_clusters(rows[labels]), resampling.count_clusters(rows[~labels]))
-        result[name] = _Resampled(roc_auc(labels, scores), samples[:, column], rows.size, rarer >= MIN_PER_LABEL)
+        auc = float(roc_auc(labels, scores))
+        result[name] = _Resampled(auc, samples[:, column], rows.size, rarer >= MIN_PER_LABEL)
     if len(result) > 1:
         mean = sum(each.value for each in result.values()) / len(result)
         is_enough = all(each.is_enough for each in result.values())

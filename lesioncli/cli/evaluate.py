@@ -64,7 +64,7 @@ def evaluate(
     threshold_jaccard, an image with a Jaccard below .65 counts as 0. Exit code 5: some images could not be evaluated.
     """
     from lesioncli import api
-    from lesioncli.cli.show_evaluation import evaluation_json, print_evaluation, tell_evaluation
+    from lesioncli.cli.show_evaluation import evaluation_document, print_evaluation, print_evaluation_notes
     from lesioncli.evaluation.csv_files import refuse_foreign_files, write_csv_files
     from lesioncli.process import keep_freed_memory
     from lesioncli.progress import ProgressBars
@@ -79,10 +79,10 @@ def evaluate(
     with ProgressBars(stderr, bars=not json_output) as progress:
         evaluation = api.evaluate(ground_truth, masks, options, progress=progress)
     if json_output:
-        print_json(evaluation_json(evaluation, protocol))
+        print_json(evaluation_document(evaluation))
     else:
-        print_evaluation(evaluation, protocol)
-    tell_evaluation(evaluation, protocol)
+        print_evaluation(evaluation)
+    print_evaluation_notes(evaluation)
     for written in write_csv_files(evaluation, path):  # last: a full disk does not cost the figures
         if not json_output:
             print_line(f"per image: {written}")

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lesioncli.errors import InputError, MissingPackageError
-from lesioncli.evaluation.evaluate import Evaluation, evaluate
+from lesioncli.evaluation.evaluate import evaluate
 from lesioncli.evaluation.reading.ground_truth import read_ground_truth
 from lesioncli.evaluation.reading.tables import read_scores
+from lesioncli.evaluation.result import Evaluation
+from lesioncli.options import EvaluationOptions, ProtocolName
 
 MASK = np.zeros((8, 10), np.uint8)
 MASK[:4, :5] = 255
@@ -35,7 +37,7 @@ def write(path: Path, *lines: str) -> Path:
 
 
 def jaccards(evaluation: Evaluation) -> dict[str, float]:
-    return {case.name: case.metrics.get("jaccard", -1) for case in evaluation.cases}
+    return {case.name: case.metrics.get("jaccard", -1) for case in evaluation.masks.cases}
 
 
 # ISIC
@@ -62,7 +64,7 @@ def test_isic_layouts(folder: str, ending: str, given: str, tmp_path: Path) -> N
     truth = tmp_path if given == "root" else tmp_path / folder
     evaluation = evaluate(truth, tmp_path / "masks")
     assert jaccards(evaluation) == {"ISIC_0000001": 0.5}
-    assert evaluation.notes[:-1] == evaluation.extra == ()  # the last is that one image is few
+    assert evaluation.notes[:-1] == evaluation.masks.extra == ()  # the last is that one image is few
 
 
 def test_labels_of_isic_2017_lie_beside_the_masks(tmp_path: Path) -> None:
@@ -83,7 +85,11 @@ def test_labels_of_isic_2016_have_no_header(benign: str, malignant: str, tmp_pat
     lines = [f"ISIC_0000001,{benign}", f"ISIC_0000002,{malignant}"]
     write(tmp_path / "ISBI2016_ISIC_Part3_Test_GroundTruth.csv", *lines)
     table = tmp_path / "ISBI2016_ISIC_Part3_Test_GroundTruth.csv"
-    for labels in (read_ground_truth(tmp_path).labels, read_ground_truth(tmp_path, table).labels, read_ground_truth(table).labels):
+    for labels in (
+        read_ground_truth(tmp_path).labels,
+        read_ground_truth(tmp_path, table).labels,
+        read_ground_truth(table).labels,
+    ):
         assert labels.classes == ("melanoma",)
         assert labels.by_id == {"ISIC_0000001": (False,), "ISIC_0000002": (True,)}
 
@@ -118,8 +124,8 @@ def test_two_true_masks_of_one_isic_image_are_refused(tmp_path: Path) -> None:
         save(tmp_path / "labels" / name)
         save(tmp_path / "masks" / name)
     with pytest.raises(InputError, match=r"two masks for ISIC_0000001: .*expert1\.png and .*expert2\.png"):
-        evaluate(tmp_path / "labels", tmp_path / "masks", protocol="isic2018")
-    assert len(evaluate(tmp_path / "labels", tmp_path / "masks").cases) == 2
+        evaluate(tmp_path / "labels", tmp_path / "masks", EvaluationOptions(protocol=ProtocolName.ISIC2018))
+    assert len(evaluate(tmp_path / "labels", tmp_path / "masks").masks.cases) == 2
 
 
 @pytest.mark.parametrize(
@@ -140,9 +146,9 @@ def test_seven_digits_name_an_isic_image(name: str, protocol: str, found: bool, 
     save(tmp_path / "masks" / name)
     for folder in ("labels", "masks"):
         save(tmp_path / folder / "ISIC_0000009.png")
-    evaluation = evaluate(tmp_path / "labels", tmp_path / "masks", protocol=protocol)
+    evaluation = evaluate(tmp_path / "labels", tmp_path / "masks", EvaluationOptions(protocol=ProtocolName(protocol)))
     assert jaccards(evaluation) == {"ISIC_0000001": 1.0 if found else -1, "ISIC_0000009": 1.0}
-    assert bool(evaluation.extra) == evaluation.failed == (not found)
+    assert bool(evaluation.masks.extra) == evaluation.failed == (not found)
 
 
 # PH2
@@ -174,10 +180,13 @@ def test_ph2(given: str, ph2: Path, tmp_path: Path) -> None:
     for name in ("IMD002", "IMD004", "IMD058"):
         save(tmp_path / "masks" / name / f"{name}_Dermoscopic_Image" / f"{name}.png", WIDER)
     scores = write(tmp_path / "s.csv", "image,melanoma", "IMD002,.1", "IMD004,.6", "IMD058,.5")
-    evaluation = evaluate(ph2 / given, tmp_path / "masks", protocol="ph2", scores=scores)
+    evaluation = evaluate(ph2 / given, tmp_path / "masks", EvaluationOptions(protocol=ProtocolName.PH2, scores=scores))
     assert jaccards(evaluation) == {"IMD002": 0.5, "IMD004": 0.5, "IMD058": 0.5}
-    assert evaluation.auc == {"melanoma": 0.5}
-    assert evaluation.ranking == {"masks": ("macro_average.jaccard", 0.5), "scores": ("macro_average.auc", 0.5)}
+    assert evaluation.scores.auc == {"melanoma": 0.5}
+    assert evaluation.official.ranking == {
+        "masks": ("macro_average.jaccard", 0.5),
+        "scores": ("macro_average.auc", 0.5),
+    }
     assert not evaluation.failed
 
 
@@ -187,7 +196,7 @@ def test_a_ph2_case_without_its_mask_is_named(ph2: Path, tmp_path: Path) -> None
         save(tmp_path / "masks" / f"{name}.png")
     evaluation = evaluate(ph2, tmp_path / "masks")
     assert jaccards(evaluation) == {"IMD002": 1.0, "IMD004": -1, "IMD058": 1.0}
-    assert evaluation.cases[1].problem.startswith("truth unreadable: [Errno 2]")
+    assert evaluation.masks.cases[1].problem.startswith("truth unreadable: [Errno 2]")
 
 
 def spreadsheet(path: Path, *rows: tuple[object, ...]) -> None:
@@ -284,7 +293,7 @@ def test_a_table_of_pairs(tmp_path: Path) -> None:
     table = write(tmp_path / "data" / "pairs.csv", *lines, "p/gone.png,t/b.bmp,third,z")
     evaluation = evaluate(table, tmp_path / "nowhere")
     assert jaccards(evaluation) == {"a": 0.5, "second": 1.0, "third": -1}
-    assert evaluation.cases[2].problem.startswith("prediction unreadable: [Errno 2]")
+    assert evaluation.masks.cases[2].problem.startswith("prediction unreadable: [Errno 2]")
 
 
 @pytest.mark.parametrize(
@@ -309,10 +318,12 @@ def test_labels_alone_judge_scores_alone(tmp_path: Path) -> None:
     labels = write(tmp_path / "gt.csv", f"image,MEL,NV,{others}", *rows)
     rows = [f"{row}{',0' * 5}" for row in ("a,.1,.9", "b,.6,.3", "c,.2,.8")]
     scores = write(tmp_path / "s.csv", f"image,NV,MEL,{others}", *rows)
-    evaluation = evaluate(labels, tmp_path / "nowhere", scores=scores, protocol="isic2018")
-    assert evaluation.cases == ()
-    assert (evaluation.auc["MEL"], evaluation.auc["NV"]) == (1, 1)
-    assert evaluation.ranking == {"scores": ("aggregate.balanced_accuracy", 0.75)}
+    evaluation = evaluate(
+        labels, tmp_path / "nowhere", EvaluationOptions(scores=scores, protocol=ProtocolName.ISIC2018)
+    )
+    assert evaluation.masks.cases == ()
+    assert (evaluation.scores.auc["MEL"], evaluation.scores.auc["NV"]) == (1, 1)
+    assert evaluation.official.ranking == {"scores": ("aggregate.balanced_accuracy", 0.75)}
 
 
 def test_labels_and_scores_given_take_the_place_of_those_found(tmp_path: Path) -> None:
@@ -324,16 +335,21 @@ def test_labels_and_scores_given_take_the_place_of_those_found(tmp_path: Path) -
     scores = write(tmp_path / "s.csv", "image,melanoma", "a,.8", "b,.2")
 
     def auc(labels: Path | None = None, scores: Path | None = None) -> float:
-        return evaluate(tmp_path / "labels", tmp_path / "masks", labels=labels, scores=scores).auc["melanoma"]
+        return evaluate(
+            tmp_path / "labels", tmp_path / "masks", EvaluationOptions(labels=labels, scores=scores)
+        ).scores.auc["melanoma"]
 
     assert [auc(), auc(labels=other), auc(scores=scores), auc(other, scores)] == [0, 1, 1, 0]
 
 
 REFUSED: dict[str, tuple[Callable[[Path], Evaluation], str]] = {
     "no scores": (lambda here: evaluate(here / "gt.csv", here), r"scores\.csv: no scores to compare with .*--scores"),
-    "no such scores": (lambda here: evaluate(here / "gt.csv", here, scores=here / "x.csv"), r"x\.csv: no such file"),
+    "no such scores": (
+        lambda here: evaluate(here / "gt.csv", here, EvaluationOptions(scores=here / "x.csv")),
+        r"x\.csv: no such file",
+    ),
     "no such labels": (
-        lambda here: evaluate(here / "gt.csv", here, labels=here / "x.csv"),
+        lambda here: evaluate(here / "gt.csv", here, EvaluationOptions(labels=here / "x.csv")),
         r"x\.csv: cannot be read as CSV",
     ),
     "no class": (lambda here: evaluate(write(here / "x.csv", "image", "a"), here), r"x\.csv: no column for any class"),
@@ -351,7 +367,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Evaluation], str]] = {
         "line 2: score_weight is '-1', not a number from 0 on",
     ),
     "no id of scores": (
-        lambda here: evaluate(here / "gt.csv", here, scores=write(here / "x.csv", "melanoma", ".1")),
+        lambda here: evaluate(here / "gt.csv", here, EvaluationOptions(scores=write(here / "x.csv", "melanoma", ".1"))),
         r"x\.csv: no column image or image_id",
     ),
 }
@@ -403,7 +419,7 @@ def test_pictures_that_are_no_masks_are_named(tmp_path: Path) -> None:
     for name in ("a.gif", "b.gif"):
         save(tmp_path / "masks" / name)
     evaluation = evaluate(tmp_path / "labels", tmp_path / "masks")
-    assert [case.problem for case in evaluation.cases] == [
+    assert [case.problem for case in evaluation.masks.cases] == [
         "no prediction: a.gif is not a PNG, BMP or TIFF; save it as PNG"
     ]
     assert evaluation.notes == (
@@ -414,6 +430,6 @@ def test_pictures_that_are_no_masks_are_named(tmp_path: Path) -> None:
 def test_soft_masks_are_cut_and_noted(tmp_path: Path) -> None:
     save(tmp_path / "labels" / "a.png")
     save(tmp_path / "masks" / "a.png", (WIDER // 255) * np.linspace(120, 255, 10).round().astype(np.uint8))
-    (case,) = evaluate(tmp_path / "labels", tmp_path / "masks").cases
+    (case,) = evaluate(tmp_path / "labels", tmp_path / "masks").masks.cases
     assert case.note == "prediction is soft: 36 pixels are neither 0 nor 255"
     assert case.metrics["jaccard"] == 16 / 40  # nine of ten columns are above 128, four of them in the truth

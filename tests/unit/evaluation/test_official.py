@@ -24,8 +24,9 @@ from helpers.official_cases import (
 )
 
 from lesioncli.errors import InputError
-from lesioncli.evaluation.evaluate import Evaluation, evaluate
-from lesioncli.evaluation.protocols import joined
+from lesioncli.evaluation.evaluate import evaluate
+from lesioncli.evaluation.result import Evaluation
+from lesioncli.options import EvaluationOptions, ProtocolName
 
 OFFICIAL = Path(sys.prefix) / "official" / "bin" / "python"
 RECORDED: Mapping[str, Any] = json.loads(DOCUMENTS.read_text(encoding="utf-8"))
@@ -35,14 +36,16 @@ FEW = "intervals of fewer than 20 images"  # a note that every small case has
 
 def ours(case: Path) -> Evaluation:
     if (case / "truth").is_dir():
-        return evaluate(case / "truth", case / "prediction", protocol="isic2018")
+        return evaluate(case / "truth", case / "prediction", EvaluationOptions(protocol=ProtocolName.ISIC2018))
     protocol = {"auc": "isic2017", "balanced_accuracy": "isic2018"}[(case / "metric.txt").read_text()]
-    return evaluate(case / "truth.csv", case, scores=case / "prediction.csv", protocol=protocol)
+    return evaluate(
+        case / "truth.csv", case, EvaluationOptions(scores=case / "prediction.csv", protocol=ProtocolName(protocol))
+    )
 
 
 def document(evaluation: Evaluation) -> Mapping[str, Any]:
     """The official part of our document, as `evaluate --json` prints it."""
-    whole = joined(evaluation.mask_document, evaluation.score_document)
+    whole = evaluation.official.joined()
     return {key: value for key, value in whole.items() if key != "classification"}
 
 
@@ -107,7 +110,7 @@ def test_same_digits_as_the_scorer_itself(tmp_path: Path) -> None:
     ("name", "said"),
     [
         ("two classes", ()),
-        ("the image that never counts", ("of weight 0, so in no official figure of scores: ISIC_0035068",)),
+        ("the image that never counts", ("weight 0, excluded from official figures of scores: ISIC_0035068",)),
     ],
 )
 def test_images_that_do_not_count_are_named(name: str, said: tuple[str, ...], tmp_path: Path) -> None:
@@ -127,11 +130,11 @@ DIFFERENT: Mapping[str, tuple[str, float, str]] = {
     "a mask without its end": ("0.8", math.nan, "problem: ISIC_0000001: prediction unreadable"),
     "half a mask": ("0.0", math.nan, "problem: ISIC_0000001: prediction unreadable"),
     "a grey JPEG": ("0.8", math.nan, "problem: ISIC_0000001: no prediction: ISIC_0000001.jpg is not a PNG"),
-    "another size": ("has dimensions", math.nan, "problem: ISIC_0000001: sizes differ: truth 10x20, prediction 20x10"),
+    "another size": ("has dimensions", math.nan, "problem: ISIC_0000001: sizes differ: ground truth 20 x 10, prediction 10 x 20"),
     "no mask": (
         "No matching submission",
         math.nan,
-        "error: neither this nor any other mask has the name of a true one",
+        "error: no predicted mask has the name of a ground truth mask",
     ),
     "an empty file": ("Could not decode", math.nan, "problem: ISIC_0000001: prediction unreadable"),
     "ISIC-2017's own column": ("Missing column", GOOD_AUC, ""),
@@ -145,7 +148,7 @@ DIFFERENT: Mapping[str, tuple[str, float, str]] = {
     "a missing score": ("Missing value(s)", math.nan, "problem: ISIC_0000040: melanoma not a number from 0 to 1"),
     "a score above 1": ("outside the interval", math.nan, "problem: ISIC_0000040: melanoma not a number from 0 to 1"),
     "one label only": ("ValueError", math.nan, "note: seborrheic_keratosis: all 40 labels are 0"),
-    "weights in another order": ("0.557", RECORDED["weights"]["macro_average"]["auc"], "note: of weight 0"),
+    "weights in another order": ("0.557", RECORDED["weights"]["macro_average"]["auc"], "note: weight 0"),
 }
 
 
@@ -155,12 +158,12 @@ def answer(case: Path) -> tuple[float, str]:
         evaluation = ours(case)
     except InputError as error:
         return math.nan, f"error: {error}"
-    said = [f"problem: {each.name}: {each.problem}" for each in evaluation.cases if each.problem]
-    said += [f"problem: {each}" for each in evaluation.score_problems]
-    said += [f"note: {each.name}: {each.note}" for each in evaluation.cases if each.note]
+    said = [f"problem: {each.name}: {each.problem}" for each in evaluation.masks.cases if each.problem]
+    said += [f"problem: {each}" for each in evaluation.scores.labelled.problems]
+    said += [f"note: {each.name}: {each.note}" for each in evaluation.masks.cases if each.note]
     said += [f"note: {each}" for each in evaluation.notes if not each.startswith(FEW)]
-    said += [f"extra: {each}" for each in evaluation.extra] + [
-        f"extra score: {each}" for each in evaluation.extra_scores
+    said += [f"extra: {each}" for each in evaluation.masks.extra] + [
+        f"extra score: {each}" for each in evaluation.scores.labelled.extra
     ]
     figures = document(evaluation).get("macro_average", {})
     return figures.get("jaccard", figures.get("auc", math.nan)), "\n".join(said)

@@ -1,9 +1,11 @@
-"""scores.py: figures by hand, by brute force over thresholds, and scikit-learn's."""
+"""Score metrics against values by hand, brute force over thresholds, and scikit-learn."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.masks import write_lines
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -11,14 +13,14 @@ from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_s
 
 from lesioncli.evaluation.metrics.scores import (
     balanced_accuracy,
-    bootstrap_metrics,
     class_metrics,
     confusion_matrix,
     count_scores,
     resampled_metrics,
     roc_curve,
 )
-from lesioncli.evaluation.statistics.bootstrap import Draws
+from lesioncli.evaluation.statistics.bootstrap import bootstrap_metrics
+from lesioncli.evaluation.statistics.resampling import Resampling
 
 Labels = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -30,45 +32,49 @@ def columns(rows: list[tuple[bool, float, float]]) -> tuple[Labels, Floats, Floa
     return labels.astype(bool), scores, weights
 
 
-def even(labels: list[int], scores: list[float]) -> dict[str, float]:
+def metrics_of_equal_weights(labels: list[int], scores: list[float]) -> dict[str, float]:
     return class_metrics(np.array(labels, bool), np.array(scores), np.ones(len(labels)))
 
 
 @settings(deadline=None)
 @given(st.lists(ROWS, min_size=1, max_size=30))
-def test_figures_are_those_of_scikit_learn_ties_and_weights_included(rows: list[tuple[bool, float, float]]) -> None:
+def test_metrics_equal_scikit_learn_with_ties_and_weights(rows: list[tuple[bool, float, float]]) -> None:
     labels, scores, weights = columns(rows)
-    mine = class_metrics(labels, scores, weights)
+    ours = class_metrics(labels, scores, weights)
     if not (weights[labels].sum() and weights[~labels].sum()):
-        assert math.isnan(mine["auc"])
-        assert math.isnan(mine["ap"])
-        assert math.isnan(mine["spec_at_sens_89"])
+        assert math.isnan(ours["auc"])
+        assert math.isnan(ours["ap"])
+        assert math.isnan(ours["spec_at_sens_89"])
         return
-    assert mine["auc"] == pytest.approx(roc_auc_score(labels, scores, sample_weight=weights), abs=1e-12)
-    assert mine["ap"] == pytest.approx(average_precision_score(labels, scores, sample_weight=weights), abs=1e-12)
-    assert mine["brier"] == pytest.approx(brier_score_loss(labels, scores, sample_weight=weights), abs=1e-12)
+    assert ours["auc"] == pytest.approx(roc_auc_score(labels, scores, sample_weight=weights), abs=1e-12)
+    assert roc_auc(labels, scores, weights) == ours["auc"]
+    assert ours["ap"] == pytest.approx(average_precision_score(labels, scores, sample_weight=weights), abs=1e-12)
+    assert ours["brier"] == pytest.approx(brier_score_loss(labels, scores, sample_weight=weights), abs=1e-12)
 
 
 @settings(deadline=None)
 @given(st.lists(ROWS, min_size=1, max_size=30))
-def test_operating_points_are_the_best_of_all_thresholds(rows: list[tuple[bool, float, float]]) -> None:
+def test_operating_points_are_the_best_over_all_thresholds(rows: list[tuple[bool, float, float]]) -> None:
     labels, scores, weights = columns(rows)
     positive, negative = weights * labels, weights * ~labels
     if not (positive.sum() and negative.sum()):
         return
-    called = [scores >= threshold for threshold in (*np.unique(scores), 2)]
-    points = [(positive[each].sum() / positive.sum(), negative[~each].sum() / negative.sum()) for each in called]
-    mine = class_metrics(labels, scores, weights)
+    predictions = [scores >= threshold for threshold in (*np.unique(scores), 2)]
+    points = [
+        (positive[predicted].sum() / positive.sum(), negative[~predicted].sum() / negative.sum())
+        for predicted in predictions
+    ]
+    ours = class_metrics(labels, scores, weights)
     for percent in (80, 90, 95):
         best = max(sensitivity for sensitivity, specificity in points if specificity >= percent / 100 - 1e-9)
-        assert mine[f"sens_at_spec_{percent}"] == pytest.approx(best)
+        assert ours[f"sens_at_spec_{percent}"] == pytest.approx(best)
     for percent in (82, 89, 95):
         best = max(specificity for sensitivity, specificity in points if sensitivity >= percent / 100 - 1e-9)
-        assert mine[f"spec_at_sens_{percent}"] == pytest.approx(best)
+        assert ours[f"spec_at_sens_{percent}"] == pytest.approx(best)
 
 
 @pytest.mark.parametrize("weight", [1.0, 0.7])
-def test_exactly_the_specificity_or_sensitivity_asked_for_is_enough(weight: float) -> None:
+def test_operating_points_include_the_exact_minimum(weight: float) -> None:
     # Two of 20 negatives are above the only positive; 5 of 100 positives are below the only negative.
     above = class_metrics(np.arange(21) == 18, np.arange(21) / 20, np.full(21, weight))
     below = class_metrics(np.arange(101) != 5, np.arange(101) / 100, np.full(101, weight))
@@ -76,43 +82,45 @@ def test_exactly_the_specificity_or_sensitivity_asked_for_is_enough(weight: floa
     assert below["spec_at_sens_95"] == 1
 
 
-def test_counts_by_hand_where_half_is_negative() -> None:
+def test_a_score_of_exactly_one_half_is_negative() -> None:
     labels, scores = np.array([1, 1, 0, 0, 1], bool), np.array([0.9, 0.5, 0.51, 0.1, 0.2])
     assert count_scores(labels, scores, np.array([1, 2, 4, 8, 16.0])) == (1, 4, 18, 8)
 
 
-def test_area_above_a_sensitivity_by_hand() -> None:
+def test_auc_above_a_sensitivity_by_hand() -> None:
     # The curve climbs to 1/2, goes right to 1/2, climbs to 1, goes right: .8 is reached at 1/2, and 1/2 wide at 1.
-    assert even([1, 0, 1, 0], [0.9, 0.8, 0.7, 0.6])["auc_sens_80"] == pytest.approx(0.5)
+    assert metrics_of_equal_weights([1, 0, 1, 0], [0.9, 0.8, 0.7, 0.6])["auc_sens_80"] == pytest.approx(0.5)
 
 
 def test_calibration_error_by_hand() -> None:
     # The bins are 1/15 wide: .01 and .05 share the first, whose mean score is .03 where half are positive.
-    assert even([0, 1, 1], [0.01, 0.05, 1.0])["calibration_error"] == pytest.approx(2 / 3 * (0.5 - 0.03))
-    assert even([0, 1], [0.01, 0.99])["calibration_error"] == pytest.approx(0.01)
-    assert even([0, 1], [0.06, 0.07])["calibration_error"] == pytest.approx((0.06 + 0.93) / 2)
-    assert even([0, 1], [0.92, 0.94])["calibration_error"] == pytest.approx((0.92 + 0.06) / 2)
+    assert metrics_of_equal_weights([0, 1, 1], [0.01, 0.05, 1.0])["calibration_error"] == pytest.approx(
+        2 / 3 * (0.5 - 0.03)
+    )
+    assert metrics_of_equal_weights([0, 1], [0.01, 0.99])["calibration_error"] == pytest.approx(0.01)
+    assert metrics_of_equal_weights([0, 1], [0.06, 0.07])["calibration_error"] == pytest.approx((0.06 + 0.93) / 2)
+    assert metrics_of_equal_weights([0, 1], [0.92, 0.94])["calibration_error"] == pytest.approx((0.92 + 0.06) / 2)
 
 
 def test_brier_by_hand() -> None:
-    assert even([1, 0], [0.7, 0.4])["brier"] == pytest.approx((0.09 + 0.16) / 2)
+    assert metrics_of_equal_weights([1, 0], [0.7, 0.4])["brier"] == pytest.approx((0.09 + 0.16) / 2)
 
 
-def test_without_weight_there_are_no_figures() -> None:
-    figures = class_metrics(np.array([True, False]), np.array([0.9, 0.1]), np.zeros(2))
-    assert {name for name, value in figures.items() if not math.isnan(value)} == {
+def test_zero_weights_leave_only_metrics_with_a_rule_for_zero_by_zero() -> None:
+    metrics = class_metrics(np.array([True, False]), np.array([0.9, 0.1]), np.zeros(2))
+    assert {name for name, value in metrics.items() if not math.isnan(value)} == {
         "sensitivity", "specificity", "dice", "ppv", "npv",
     }  # fmt: skip
 
 
-def test_a_nan_score_has_no_curve() -> None:
+def test_a_nan_score_has_no_roc_curve() -> None:
     assert roc_curve(np.array([True, False, True]), np.array([0.9, 0.1, math.nan]), np.ones(3)) is None
 
 
 def test_balanced_accuracy_by_hand() -> None:
     labels = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 1, 0], [0, 0, 0]], bool)
     scores = np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.6, 0.3], [0.4, 0.4, 0.1], [0.9, 0.0, 0.1]])
-    # 1 of 2, and 1 of 2 since a tie is no answer; the last row belongs to no class, and no row to the third.
+    # 1 of 2, and 1 of 2 since a tie is wrong; the last row has no class, and the third class has no row.
     assert balanced_accuracy(labels, scores, np.ones(5)) == 0.5
     assert balanced_accuracy(labels, scores, np.array([3, 1, 1, 0, 1.0])) == (3 / 4 + 1) / 2
     assert math.isnan(balanced_accuracy(labels, scores, np.array([0, 0, 0, 0, 1.0])))
@@ -120,26 +128,42 @@ def test_balanced_accuracy_by_hand() -> None:
 
 @settings(deadline=None)
 @given(st.lists(ROWS, min_size=1, max_size=20), st.integers(0, 9))
-def test_resamples_at_once_are_each_by_itself(rows: list[tuple[bool, float, float]], seed: int) -> None:
+def test_metrics_of_all_samples_equal_those_of_each_sample(rows: list[tuple[bool, float, float]], seed: int) -> None:
     labels, scores, _ = columns(rows)
     weights = np.random.default_rng(seed).integers(0, 3, (5, len(rows))).astype(float)
-    at_once = resampled_metrics(labels, scores, weights)
-    for row, each in enumerate(weights):
-        alone = class_metrics(labels, scores, each)
-        assert {name: values[row] for name, values in at_once.items()} == pytest.approx(alone, abs=1e-12, nan_ok=True)
+    together = resampled_metrics(labels, scores, weights)
+    for row, sample in enumerate(weights):
+        alone = class_metrics(labels, scores, sample)
+        assert {name: values[row] for name, values in together.items()} == pytest.approx(alone, abs=1e-12, nan_ok=True)
 
 
-def test_resampled_metrics_are_weighted_by_what_an_image_weighs() -> None:
+def test_bootstrap_samples_multiply_weights() -> None:
     rng = np.random.default_rng(0)
     labels, scores, weights = rng.random((30, 2)) < 0.4, rng.random((30, 2)), rng.random(30)
-    drawn = np.random.default_rng(5).integers(30, size=(2000, 30))
-    found = bootstrap_metrics(labels, scores, weights, Draws(5))
+    indices = np.random.default_rng(5).integers(30, size=(2000, 30))
+    found = bootstrap_metrics(labels, scores, weights, Resampling(5))
     for row in range(20):
-        alone = class_metrics(labels[drawn[row], 1], scores[drawn[row], 1], weights[drawn[row]])
-        assert {name: values[row] for name, values in found[1].items()} == pytest.approx(alone, abs=1e-9, nan_ok=True)
+        alone = class_metrics(labels[indices[row], 1], scores[indices[row], 1], weights[indices[row]])
+        assert {name: values[row] for name, values in resampled[1].items()} == pytest.approx(
+            alone, abs=1e-9, nan_ok=True
+        )
 
 
 def test_confusion_matrix_by_hand() -> None:
     labels = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], bool)
     scores = np.array([[0.5, 0.2, 0.1], [0.1, 0.2, 0.3], [0.4, 0.4, 0.1], [0.1, 0.2, 0.3]])
     assert confusion_matrix(labels, scores).tolist() == [[1, 0, 1, 0], [0, 0, 0, 1], [0, 0, 1, 0]]
+
+
+def test_a_metric_in_the_table_is_evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def mean_score(scored: ClassScores) -> Floats:
+        return np.asarray(scored.weights @ scored.scores / scored.weights.sum(axis=-1))
+
+    monkeypatch.setitem(SCORE_METRICS, "mean_score", mean_score)
+    labels = write_lines(tmp_path / "labels.csv", "image,melanoma", "a,1", "b,0", "c,0")
+    scores = write_lines(tmp_path / "scores.csv", "image,melanoma", "a,.9", "b,.2", "c,.4")
+    evaluation = evaluate(labels, tmp_path, EvaluationOptions(scores=scores))
+    assert evaluation.scores.per_class["melanoma"]["mean_score"] == pytest.approx(0.5)
+    low, high = evaluation.scores.per_class_intervals["melanoma"]["mean_score"]
+    assert 0.2 <= low < 0.5 < high <= 0.9
+    assert "mean_score" not in evaluation.official.score_document["per_category"]

@@ -17,6 +17,7 @@ from lesioncli.cli.app import app
 from lesioncli.errors import InputError
 from lesioncli.evaluation.evaluate import evaluate
 from lesioncli.evaluation.submission import write_submission
+from lesioncli.options import EvaluationOptions, ProtocolName
 
 UInt8 = NDArray[np.uint8]
 MASK = np.zeros((8, 10), np.uint8)
@@ -183,9 +184,9 @@ def test_a_submission_is_scored_as_its_folder_is(tmp_path: Path) -> None:
     write_submission(tmp_path / "prediction", tmp_path, "isic2018")
     with zipfile.ZipFile(tmp_path / "segmentation.zip") as archive:
         archive.extractall(tmp_path / "unpacked")
-    evaluation = evaluate(tmp_path / "truth", tmp_path / "unpacked", protocol="isic2018")
+    evaluation = evaluate(tmp_path / "truth", tmp_path / "unpacked", EvaluationOptions(protocol=ProtocolName.ISIC2018))
     recorded = json.loads(DOCUMENTS.read_text())["many"]
-    assert evaluation.mask_document["macro_average"] == pytest.approx(recorded["macro_average"], abs=1e-9)
+    assert evaluation.official.mask_document["macro_average"] == pytest.approx(recorded["macro_average"], abs=1e-9)
 
 
 @pytest.mark.parametrize("in_the_way", ["segmentation.zip", "classification.csv"])

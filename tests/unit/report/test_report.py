@@ -23,10 +23,12 @@ from PIL import Image
 
 from lesioncli.demo.draw import draw_case
 from lesioncli.errors import InputError, MissingPackageError
-from lesioncli.evaluation.evaluate import Evaluation, evaluate
+from lesioncli.evaluation.evaluate import evaluate
 from lesioncli.evaluation.metrics.scores import Roc, auc, calibration_bins, calibration_error, roc
+from lesioncli.evaluation.result import Evaluation
 from lesioncli.images.geometry import from_upright, to_upright
 from lesioncli.inference.results import write_mask
+from lesioncli.options import EvaluationOptions, ProtocolName
 from lesioncli.report import figures, pictures, plots
 from lesioncli.report.cases import Case, choose_sources, collect, find_photographs, read_scores_csv
 from lesioncli.report.page import Written, write_report
@@ -134,7 +136,7 @@ def test_every_row_mask_and_truth_is_one_case_the_worst_first(run: DrawnRun) -> 
     write_mask(run.masks / "stray.png", np.zeros((HEIGHT, WIDTH), np.uint8))
     evaluation = judged(run)
     found = cases_of(run, evaluation)
-    by_jaccard = sorted((case.metrics["jaccard"], case.name) for case in evaluation.cases if not case.problem)
+    by_jaccard = sorted((case.metrics["jaccard"], case.name) for case in evaluation.masks.cases if not case.problem)
     assert list(found) == ["broken", "lonely", *(name for _, name in by_jaccard), "sub/unknown", "stray"]
     assert {name: case.state for name, case in found.items() if not name.startswith("case_")} == {
         "broken": "failed",
@@ -160,7 +162,7 @@ def test_a_case_has_its_figures_metrics_labels_and_files(run: DrawnRun) -> None:
     evaluation = judged(run)
     case = cases_of(run, evaluation)["case_3"]
     assert case.figures["melanoma"] == 0.3
-    assert case.metrics == next(each.metrics for each in evaluation.cases if each.name == "case_3")
+    assert case.metrics == next(each.metrics for each in evaluation.masks.cases if each.name == "case_3")
     assert case.labels == tuple(name for name in ("melanoma", "seborrheic_keratosis") if draw_case(3).label == name)
     assert case.size == f"{WIDTH} x {HEIGHT} px"
     assert (case.prediction, case.truth) == (run.masks / "case_3.png", run.labels / "case_3_segmentation.png")
@@ -170,7 +172,7 @@ def test_a_case_has_its_figures_metrics_labels_and_files(run: DrawnRun) -> None:
 @pytest.mark.parametrize("protocol", ["plain", "isic2017"])
 def test_masks_named_as_isic_does_are_the_cases_of_their_images(protocol: str, tmp_path: Path) -> None:
     run = isic_run(tmp_path)
-    evaluation = evaluate(run.labels, run.masks, protocol=protocol)
+    evaluation = evaluate(run.labels, run.masks, EvaluationOptions(protocol=ProtocolName(protocol)))
     found = cases_of(run, evaluation)
     assert {name: (case.state, case.image) for name, case in found.items()} == {
         "sub/ISIC_0000003": ("failed", "sub/ISIC_0000003_downsampled.jpg"),
@@ -190,7 +192,7 @@ def test_a_failed_image_of_a_run_named_as_isic_does_has_its_true_mask(tmp_path: 
     for path in [*run.labels.rglob("*.png")]:
         path.rename(run.labels / path.name)
     for protocol in ("plain", "isic2017"):
-        found = cases_of(run, evaluate(run.labels, run.masks, protocol=protocol))
+        found = cases_of(run, evaluate(run.labels, run.masks, EvaluationOptions(protocol=ProtocolName(protocol))))
         assert len(found) == 2, protocol
         assert found["sub/ISIC_0000003"].reason == "decode: cut short"
 
@@ -425,15 +427,15 @@ def test_the_calibration_plot_and_the_calibration_error_have_the_same_bins() -> 
 def test_figures_are_those_of_evaluate(run: DrawnRun) -> None:
     evaluation = judged(run)
     _, page = report(run, evaluation)
-    for key, value in evaluation.means.items():
+    for key, value in evaluation.masks.means.items():
         assert f"{value:.4f}" in page.text, key
-        low, high = evaluation.intervals[key]
+        low, high = evaluation.masks.intervals[key]
         assert f"{low:.3f} to {high:.3f}" in page.text, key
-    for value in (*evaluation.auc.values(), evaluation.auc_mean):
+    for value in (*evaluation.scores.auc.values(), evaluation.scores.auc_mean):
         assert f"{value:.3f}" in page.text
-    for metrics in evaluation.per_class.values():
+    for metrics in evaluation.scores.per_class.values():
         assert all(f"{value:.3f}" in page.text for value in metrics.values())
-    for case in evaluation.cases:
+    for case in evaluation.masks.cases:
         shown = page.cases[case.name]
         assert {key: shown[key] for key in case.metrics} == pytest.approx(case.metrics, abs=1e-5)
 
@@ -442,11 +444,11 @@ def test_figures_of_classes_have_their_intervals_and_their_confusion(run: DrawnR
     evaluation = judged(run)
     _, page = report(run, evaluation)
     text = " ".join(page.text.split())
-    for name, intervals in evaluation.per_class_intervals.items():
+    for name, intervals in evaluation.scores.per_class_intervals.items():
         for key, (low, high) in intervals.items():
-            assert f"{evaluation.per_class[name][key]:.3f} {low:.3f} to {high:.3f}" in text, (name, key)
-    assert evaluation.matrix
-    for name, counts in zip(evaluation.matrix.classes, evaluation.matrix.counts, strict=True):
+            assert f"{evaluation.scores.per_class[name][key]:.3f} {low:.3f} to {high:.3f}" in text, (name, key)
+    assert evaluation.scores.matrix
+    for name, counts in zip(evaluation.scores.matrix.classes, evaluation.scores.matrix.counts, strict=True):
         assert f"{name.replace('_', ' ')}{''.join(map(str, counts))}" in page.text
 
 
@@ -459,7 +461,17 @@ def test_groups_are_shown_and_those_clearly_behind_are_called_so(run: DrawnRun, 
     sides = [(name, "<left>" if int(name[-2:].lstrip("_")) % 2 else "right") for name, *_ in run.labelled]
     table.write_text("image,side\n" + "".join(f"{name},{side}\n" for name, side in sides))
     run.finish()
-    evaluation = evaluate(run.labels, run.masks, by=["side", "lesion_size"], metadata=table)
+    evaluation = evaluate(
+        run.labels,
+        run.masks,
+        EvaluationOptions(
+            by=(
+                "side",
+                "lesion_size",
+            ),
+            metadata=table,
+        ),
+    )
     groups = {group.group: group for group in evaluation.groups if group.column == "side"}
     assert groups["<left>"].behind == ("jaccard",)
     _, page = report(run, evaluation)
@@ -475,7 +487,7 @@ def test_groups_are_shown_and_those_clearly_behind_are_called_so(run: DrawnRun, 
 
 def test_what_a_protocol_ranks_by_stands_under_its_official_name(run: DrawnRun) -> None:
     def text() -> str:
-        evaluation = evaluate(run.labels, run.masks, protocol="ph2")
+        evaluation = evaluate(run.labels, run.masks, EvaluationOptions(protocol=ProtocolName.PH2))
         return " ".join(report(run, evaluation, protocol="ph2")[1].text.split())
 
     assert "No official figures of masks and scores by ph2: not every image could be judged" in text()
@@ -561,7 +573,7 @@ def test_without_truth_the_model_is_described(run: DrawnRun) -> None:
 def test_labels_alone_give_the_figures_of_the_classes(run: DrawnRun) -> None:
     evaluation = evaluate(run.labels / "labels.csv", run.masks)
     _, page = report(run, evaluation)
-    assert f"{evaluation.auc_mean:.3f}" in page.text
+    assert f"{evaluation.scores.auc_mean:.3f}" in page.text
     assert "ROC curves" in page.text
     assert page.cases["case_1"]["state"] == "segmented"
 
@@ -576,7 +588,9 @@ def test_a_curve_is_that_of_the_figure_under_it_whatever_an_image_weighs(
     drawn: dict[str, Roc] = {}
     monkeypatch.setattr(plots, "roc_curves", lambda curves, _: drawn.update(curves) or "<svg/>")
     figures.plots(list(cases_of(run, evaluation).values()), (), evaluation)
-    assert {name.replace(" ", "_"): float(auc(curve)) for name, curve in drawn.items()} == pytest.approx(evaluation.auc)
+    assert {name.replace(" ", "_"): float(auc(curve)) for name, curve in drawn.items()} == pytest.approx(
+        evaluation.scores.auc
+    )
     assert len(drawn) == 2
 
 

@@ -13,7 +13,8 @@ import pytest
 from helpers.drawn_run import HEIGHT, WIDTH, DrawnRun
 from PIL import Image
 
-from lesioncli.evaluation.evaluate import Evaluation, evaluate
+from lesioncli.evaluation.evaluate import evaluate
+from lesioncli.evaluation.result import Evaluation
 from lesioncli.inference.results import write_mask
 from lesioncli.report.page import write_report
 
@@ -135,8 +136,8 @@ def box(locator: "Locator") -> tuple[float, float, float, float]:
 def test_it_loads_with_all_that_it_says(page: "Page", evaluation: Evaluation) -> None:
     assert page.title() == f"{page.locator('h1').inner_text()}: lesioncli report"
     tiles = page.locator(".tiles").inner_text()
-    assert f"{evaluation.means['jaccard']:.3f}" in tiles
-    assert f"{evaluation.auc_mean:.3f}" in tiles
+    assert f"{evaluation.masks.means['jaccard']:.3f}" in tiles
+    assert f"{evaluation.scores.auc_mean:.3f}" in tiles
     plots = page.locator("svg.plot")
     assert plots.count() == 5
     for plot in plots.all():
@@ -202,7 +203,7 @@ def test_filtering(page: "Page", evaluation: Evaluation) -> None:
         settled(page, f"{count} of 63 cases")
     page.get_by_role("button", name="Reset").click()
     settled(page, "63 cases")
-    below = sum(case.metrics["jaccard"] < 0.3 for case in evaluation.cases if not case.problem)
+    below = sum(case.metrics["jaccard"] < 0.3 for case in evaluation.masks.cases if not case.problem)
     assert 0 < below < 60
     page.locator("#below").fill("0.3")
     settled(page, f"{below} of 63 cases")
@@ -221,7 +222,7 @@ def test_a_case_opens_with_all_its_figures(page: "Page", evaluation: Evaluation)
     viewer.wait_for()
     assert viewer.get_by_role("heading").inner_text() == "case_40.jpg"
     text = viewer.inner_text()
-    case = next(case for case in evaluation.cases if case.name == "case_40")
+    case = next(case for case in evaluation.masks.cases if case.name == "case_40")
     for value in case.metrics.values():
         assert f"{value:.4f}".rstrip("0").rstrip(".") in text
     assert f"{WIDTH} x {HEIGHT} px" in text

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from lesioncli.backends.build import BuiltEngine
     from lesioncli.backends.manifest import StoredEngine
     from lesioncli.evaluation.result import Evaluation
-    from lesioncli.images.find import ImageFile
+    from lesioncli.images.find import ImageFile, ImageListing
     from lesioncli.images.geometry import UInt8
-    from lesioncli.inference.record import RunSummary
+    from lesioncli.inference.run import Summary
 
 StrPath = str | os.PathLike[str]
 
@@ -165,7 +165,7 @@ def segment_folder(
     backend: Backend = Backend.AUTO,
     batch: int | None = None,
     progress: ReportTo = False,
-) -> "RunSummary":
+) -> "Summary":
     """Write a mask and a row of scores for every image, as `lesioncli segment` does.
 
     `images` are files and folders. `engine`, `backend` and `batch` are those of ensure_engine(). Whatever stops the
@@ -174,49 +174,68 @@ def segment_folder(
     Raises InputError if there are no images, if `out` holds masks of other options or engines, or if it cannot be
     written; EngineError if the engine fails. An image that fails is a row of scores.csv and raises nothing.
     """
-    from lesioncli.backends.registry import open_engine
-    from lesioncli.images.find import describe_ignored, list_images, name_masks_by_isic
-    from lesioncli.inference.run import segment_images
-    from lesioncli.inference.trace import Trace
-    from lesioncli.inference.tta import PROCEDURES
-
     quiet_decoders()
     out = Path(out)
     sources = [Path(images)] if isinstance(images, str | os.PathLike) else [Path(source) for source in images]
-    with reporting(progress) as reporter, opencv_on_one_thread():
-        listing = list_images(sources, exclude=out)
-        if options.isic_names:
-            listing = replace(listing, images=name_masks_by_isic(listing.images))
-        if listing.ignored:
-            reporter.note(describe_ignored(listing.ignored))
+    with reporting(progress) as reporter:
+        listing = _list_images(sources, out, options, reporter)
         stored = ensure_engine(engine, backend=backend, batch=batch, progress=reporter)
         if batch not in (None, stored.manifest.batch):
-            raise InputError(
-                f"{stored.path}: built for batches of {stored.manifest.batch}; run lesioncli build-engine"
-                f" --batch {batch}"
-            )
+            command = f"lesioncli build-engine --batch {batch}"
+            raise InputError(f"{stored.path}: built for batches of {stored.manifest.batch}; run {command}")
         if options.verify:
-            _verify(stored, listing.images, reporter)
-        ahead = 2 * (options.workers or count_cores())
-        traced = options.trace is not None
-        with (
-            open_engine(stored, ahead, PROCEDURES[options.tta].layout, traced) as opened,
-            Trace.writing(options.trace) if options.trace else nullcontext() as trace,
-        ):
-            total = len(listing.images)
-            finished = iter(range(1, total + 1))
-            return segment_images(
-                listing,
-                opened,
-                out,
-                options,
-                sources=sources,
-                trace=trace,
-                on_outcome=lambda outcome: reporter.image(outcome, next(finished), total),
-            )
+            verify_on_gpu(stored, listing.images, reporter)
+        return _run(listing, sources, stored, out, options, reporter)
 
 
-def _verify(engine: "StoredEngine", images: "Sequence[ImageFile]", reporter: Reporter) -> None:
+def _list_images(sources: Sequence[Path], out: Path, options: SegmentOptions, reporter: Reporter) -> "ImageListing":
+    from lesioncli.images.find import describe_ignored, list_images, name_masks_by_isic
+
+    listing = list_images(sources, exclude=out)
+    if options.isic_names:
+        listing = replace(listing, images=name_masks_by_isic(listing.images))
+    if listing.ignored:
+        reporter.note(describe_ignored(listing.ignored))
+    return listing
+
+
+def _run(
+    listing: "ImageListing",
+    sources: Sequence[Path],
+    engine: "StoredEngine",
+    out: Path,
+    options: SegmentOptions,
+    reporter: Reporter,
+) -> "Summary":
+    """Open the engine and segment the images of a listing."""
+    from lesioncli.backends.registry import open_engine
+    from lesioncli.inference.run import run
+    from lesioncli.inference.trace import Trace
+    from lesioncli.inference.tta import PROCEDURES
+
+    ahead = 2 * (options.workers or count_cores())
+    total = len(listing.images)
+    finished = iter(range(1, total + 1))
+    with (
+        opencv_on_one_thread(),
+        open_engine(engine, ahead, PROCEDURES[options.tta].layout, options.trace is not None) as opened,
+        Trace.writing(options.trace) if options.trace else nullcontext() as trace,
+    ):
+        reporter.start_images(total)
+        return run(
+            listing.images,
+            opened,
+            out,
+            options,
+            trace=trace,
+            overwrite=options.overwrite,
+            sources=sources,
+            passed_over=listing.ignored,
+            on_outcome=lambda outcome: reporter.image(outcome, next(finished), total),
+        )
+
+
+def verify_on_gpu(engine: "StoredEngine", images: "Sequence[ImageFile]", reporter: Reporter) -> None:
     """Check the parity of an engine that never ran on this machine's GPU, on a sample of the images of the run."""
     from lesioncli.backends.parity import VERIFICATION_IMAGES, find_unverified_gpu, verify
     from lesioncli.images.sample import sample_images

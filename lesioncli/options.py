@@ -3,10 +3,11 @@
 Enum values are the words of the command line and of every file that lesioncli writes.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -92,6 +93,17 @@ class FailureStage(StrEnum):
     WRITE = "write"
 
 
+MIN_THRESHOLD = 0.004  # the smallest that is above 0 in steps of 1/255
+
+
+def _convert(options: object, **types: Callable[[Any], Any]) -> None:
+    """Convert fields of a frozen dataclass that are not None: strings to enums and paths; ValueError if not valid."""
+    for name, convert in types.items():
+        value = getattr(options, name)
+        if value is not None:
+            object.__setattr__(options, name, convert(value))
+
+
 @dataclass(frozen=True)
 class BuildOptions:
     """Options of `build-engine`; None takes the recipe's value, else the compiler's default.
@@ -109,10 +121,17 @@ class BuildOptions:
     workspace_mib: int | None = None
     optimization_level: int | None = None
 
+    def __post_init__(self) -> None:
+        _convert(self, backend=Backend, precision=Precision, images=Path, targets=tuple)
+
 
 @dataclass(frozen=True)
 class SegmentOptions:
-    """Options of `segment` that do not depend on the engine. `workers` 0: one thread per core."""
+    """Options of `segment` that do not depend on the engine.
+
+    `threshold` is the minimum lesion probability of a pixel of the mask. `workers` 0: one thread per core. `verify`:
+    check the parity of an engine that never ran on this GPU. `trace`: JSON file for a timeline of the run.
+    """
 
     threshold: float = 0.5
     workers: int = 0
@@ -123,6 +142,11 @@ class SegmentOptions:
     overwrite: bool = False
     verify: bool = True
     trace: Path | None = None
+
+    def __post_init__(self) -> None:
+        _convert(self, tta=TTA, regions=Regions, trace=Path)
+        if not MIN_THRESHOLD <= self.threshold <= 1:
+            raise ValueError(f"threshold {self.threshold} is not between {MIN_THRESHOLD} and 1")
 
 
 @dataclass(frozen=True)
@@ -146,3 +170,7 @@ class EvaluationOptions:
     score_threshold: float = 0.5
     workers: int = 0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        paths = dict.fromkeys(("labels", "scores", "compare", "metadata"), Path)
+        _convert(self, protocol=ProtocolName, by=tuple, **paths)

@@ -32,6 +32,9 @@ class Reporter:
     def build(self, phase: str, step: int, steps: int) -> None:
         """Receive a step of a compiler; called from any thread."""
 
+    def start_images(self, total: int) -> None:
+        """Receive the number of images before the first of them is finished."""
+
     def image(self, outcome: "Outcome", done: int, total: int) -> None:
         """Receive the outcome of one image."""
         self.count("segment", done, total)
@@ -104,17 +107,23 @@ class ProgressBars(Reporter):
         columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
         self._show("build", columns, True, description=phase, completed=step, total=max(steps, 1))
 
-    def image(self, outcome: "Outcome", done: int, total: int) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    def start_images(self, total: int) -> None:
+        self._failures = self._processed = 0
+        self._show_images(0, total, "")
 
+    def image(self, outcome: "Outcome", done: int, total: int) -> None:
         self._processed += outcome.status != Status.SKIPPED
         elapsed = self._bar.tasks[0].elapsed if self._bar else None
-        rate = f"{self._processed / elapsed:.0f} images/s" if elapsed else ""
+        self._show_images(done, total, f"{self._processed / elapsed:.0f} images/s" if elapsed else "")
+        if outcome.status == Status.FAILED:
+            self._name_failure(outcome)
+
+    def _show_images(self, done: int, total: int, rate: str) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
         times = (TimeElapsedColumn(), TimeRemainingColumn())
         columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), *times)
         self._show("segment", columns, False, completed=done, total=total, rate=rate)
-        if outcome.status == Status.FAILED:
-            self._name_failure(outcome)
 
     def _name_failure(self, outcome: "Outcome") -> None:
         from rich.markup import escape

@@ -9,10 +9,10 @@ import typer
 from lesioncli.cli.arguments import BackendOption, ImagesArgument, JsonOption
 from lesioncli.cli.console import print_json, print_line, stderr
 from lesioncli.errors import ExitCode
-from lesioncli.options import TTA, Backend, Regions, SegmentOptions
+from lesioncli.options import MIN_THRESHOLD, TTA, Backend, Regions, SegmentOptions
 
 if TYPE_CHECKING:
-    from lesioncli.inference.record import RunSummary
+    from lesioncli.inference.run import Summary
 
 MAX_WORKERS = 256  # memory is reserved for two images per thread
 
@@ -40,7 +40,7 @@ def segment(
         ),
     ] = 0,
     threshold: Annotated[
-        float, typer.Option(min=0.004, max=1.0, metavar="P", help="Minimum lesion probability of a pixel of the mask.")
+        float, typer.Option(min=MIN_THRESHOLD, max=1.0, metavar="P", help="Minimum lesion probability of a pixel of the mask.")
     ] = 0.5,
     tta: Annotated[
         TTA, typer.Option(help="Test-time augmentation: views per image, 1 (none), 4 (flips) or 27 (full).")
@@ -92,7 +92,7 @@ def segment(
         raise typer.Exit(ExitCode.SOME_FAILED)
 
 
-def _print_summary(summary: "RunSummary") -> None:
+def _print_summary(summary: "Summary") -> None:
     speed = f", {summary.images_per_second:.0f} images/s" if summary.ok + summary.failed else ""
     print_line(
         f"{summary.images} images: {summary.ok} ok, {summary.failed} failed, {summary.skipped} skipped"

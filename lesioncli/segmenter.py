@@ -1,0 +1,172 @@
+"""Segment single images from Python: an open engine that is called with one image after another."""
+
+import os
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lesioncli.api import StrPath, ensure_engine, verify_on_gpu
+from lesioncli.backends.base import Batch, Cycle, Prediction
+from lesioncli.backends.registry import open_engine
+from lesioncli.errors import ImageError, InputError
+from lesioncli.images.decode import decode
+from lesioncli.images.geometry import UInt8, to_full_size
+from lesioncli.images.pixels import DecodedImage
+from lesioncli.inference.postprocess import make_mask
+from lesioncli.inference.tta import PROCEDURES
+from lesioncli.options import TTA, Backend, FailureStage, Regions
+from lesioncli.process import count_cores, quiet_decoders
+from lesioncli.progress import ReportTo, reporting
+
+Image = NDArray[Any] | StrPath
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """The result for one image of H x W pixels, in the orientation in which its file stores them.
+
+    mask: uint8 (H, W), 0 or 255. probability: uint8 (H, W), lesion probability in 1/255 of every pixel, also of the
+    regions that the mask leaves out. scores: probability of each class. confidence: expected Jaccard of the mask, 0 to
+    1. extra: further outputs of the model by name.
+    """
+
+    mask: UInt8
+    probability: UInt8
+    scores: Mapping[str, float]
+    confidence: float
+    extra: Mapping[str, float]
+
+
+class Segmenter:
+    """An open engine, as a context manager. Used by one thread, and for one stream at a time.
+
+        with Segmenter() as segmenter:
+            result = segmenter(rgb)
+
+    `engine` and `backend` are those of ensure_engine(), which builds the shipped model's engine if there is none.
+    `threshold`, `tta` and `regions` mean what they mean in SegmentOptions, and so does `verify`.
+    """
+
+    def __init__(
+        self,
+        engine: StrPath | None = None,
+        *,
+        backend: Backend = Backend.AUTO,
+        threshold: float = 0.5,
+        tta: TTA = TTA.NONE,
+        regions: Regions = Regions.LARGEST,
+        verify: bool = True,
+        progress: ReportTo = False,
+    ) -> None:
+        quiet_decoders()
+        self._threshold, self._regions = threshold, Regions(regions)
+        self._procedure = PROCEDURES[TTA(tta)]
+        with reporting(progress) as reporter:
+            stored = ensure_engine(engine, backend=backend, progress=reporter)
+            if verify:
+                verify_on_gpu(stored, [], reporter)
+        self._engine = open_engine(stored, count_cores(), self._procedure.layout)
+        self._is_streaming = False
+
+    def __call__(self, image: Image) -> Segmentation:
+        """Segment one image: RGB uint8 (H, W, 3), or the path of a file.
+
+        The mask of a file is the one that `segment` writes. Raises ImageError if the file cannot be read, and
+        InputError if the array is not an RGB image.
+        """
+        (result,) = self.stream([image])
+        return result
+
+    def stream(self, images: Iterable[Image]) -> Generator[Segmentation, None, None]:
+        """Yield one result per image, in order. Images are taken from the iterable before earlier results are yielded.
+
+        Raises what a call raises; the stream then ends.
+        """
+        if self._is_streaming:
+            raise RuntimeError("a stream of this Segmenter is still open; finish or close it first")
+        self._is_streaming = True
+        in_engine: deque[DecodedImage] = deque()
+        try:
+            with (
+                ThreadPoolExecutor(count_cores()) as pool,
+                closing(self._engine.stream(self._load(iter(images), pool, in_engine))) as predictions,
+            ):
+                for prediction in predictions:
+                    for index in range(prediction.batch.images):
+                        yield self._finish(in_engine.popleft(), prediction, index)
+        finally:
+            self._is_streaming = False
+
+    def _load(
+        self, images: Iterator[Image], pool: ThreadPoolExecutor, in_engine: deque[DecodedImage]
+    ) -> Iterator[Batch]:
+        """Decode images into the next free cycles, as far ahead as the engine allows; yield the filled cycles."""
+        loading: deque[tuple[Cycle, list[Future[DecodedImage]]]] = deque()
+        size = self._engine.layout.images
+        groups = iter(lambda: list(islice(images, size)), [])
+        while True:
+            for group in islice(groups, self._engine.prefetch - len(loading)):
+                cycle = self._engine.next_cycle()
+                futures = [pool.submit(self._fill, image, cycle, index) for index, image in enumerate(group)]
+                loading.append((cycle, futures))
+            if not loading:
+                return
+            cycle, futures = loading.popleft()
+            decoded = [future.result() for future in futures]
+            in_engine.extend(decoded)
+            yield Batch(cycle, len(decoded))
+
+    def _fill(self, image: Image, cycle: Cycle, index: int) -> DecodedImage:
+        spec = self._engine.spec
+        decoded = _decode(image, self._procedure.at_least_hw(spec))
+        self._procedure.fill(decoded.rgb, cycle, index, spec.reduction)
+        return decoded
+
+    def _finish(self, decoded: DecodedImage, prediction: Prediction, index: int) -> Segmentation:
+        merged = self._procedure.merge(prediction, index)
+        if not merged.is_finite:
+            raise ImageError(FailureStage.NETWORK, "a score is not a finite number")
+        size_hw, orientation = decoded.stored_hw, decoded.orientation
+        lesion = make_mask(merged.probability, size_hw, orientation, self._threshold, self._regions)
+        return Segmentation(
+            lesion.mask,
+            to_full_size(merged.probability, size_hw, orientation),
+            dict(zip(self._engine.spec.classes, map(float, merged.scores), strict=True)),
+            lesion.confidence,
+            merged.extra,
+        )
+
+    def close(self) -> None:
+        """Release the engine."""
+        self._engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _decode(image: Image, at_least_hw: tuple[int, int]) -> DecodedImage:
+    if isinstance(image, str | os.PathLike):
+        try:
+            return decode(Path(image), at_least_hw)
+        except ImageError as error:
+            raise ImageError(error.stage, f"{os.fspath(image)}: {error.reason}") from error
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        kind = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise InputError(f"image: {kind} is not an RGB image; pass a numpy array uint8 (H, W, 3) or a path")
+    if not image.size:
+        raise InputError(f"image: {image.shape} has no pixels")
+    return DecodedImage(np.ascontiguousarray(image), image.shape[:2], 1, "")

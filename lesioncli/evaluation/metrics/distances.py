@@ -1,10 +1,12 @@
-"""How far apart two outlines are.
+"""Distances between the outlines of two masks.
 
-A border pixel is a lesion pixel with one of its four neighbours, or the outside of the picture, not lesion. Distances
-are between the centres of border pixels. Where one mask is empty and the other is not, there is none: nan.
+A border pixel is a lesion pixel with at least one of its four neighbours, or the outside of the image, not lesion.
+Distances are between centres of border pixels. They are 0 if both masks are empty, and nan if one of them is.
 """
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -15,46 +17,83 @@ from lesioncli.evaluation.metrics.pixels import count_pixels
 Mask = NDArray[np.bool_]  # (H, W)
 
 PERCENTILE = 95
-DISTANCES = ("hausdorff95", "surface_distance", "centroid_error")
 
 _CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8)
 
 
+@dataclass(frozen=True)
+class Outlines:
+    """Two masks that are not empty, and the distance in pixels from each border pixel to the other mask's border."""
+
+    truth: Mask
+    prediction: Mask
+    from_truth_px: NDArray[np.float64]
+    from_prediction_px: NDArray[np.float64]
+
+
+def hausdorff95(outlines: Outlines) -> float:
+    """Return the larger of the 95th percentiles of both directions.
+
+    This is the distance of Huttenlocher et al. 1993 with a percentile in place of the maximum.
+    """
+    return max(_percentile(outlines.from_truth_px), _percentile(outlines.from_prediction_px))
+
+
+def surface_distance(outlines: Outlines) -> float:
+    """Return the mean distance over the border pixels of both masks (Heimann et al. 2009)."""
+    return float(np.concatenate([outlines.from_truth_px, outlines.from_prediction_px]).mean())
+
+
+def centroid_error(outlines: Outlines) -> float:
+    """Return the distance between the centroids of both masks."""
+    return math.dist(_centroid(outlines.truth), _centroid(outlines.prediction))
+
+
+# Distances by name; each becomes a column in pixels and one in image diagonals. To add one, write its function and add
+# a line here.
+DISTANCE_METRICS: dict[str, Callable[[Outlines], float]] = {
+    "hausdorff95": hausdorff95,
+    "surface_distance": surface_distance,
+    "centroid_error": centroid_error,
+}
+
+
 def measure_distances(truth: Mask, prediction: Mask) -> dict[str, float]:
-    """The area error, and each of DISTANCES in pixels and as a share of the diagonal, for two masks (H, W)."""
-    in_px = dict(zip(DISTANCES, (*_surface(truth, prediction), _centroid_error(truth, prediction)), strict=True))
-    diagonal = math.hypot(*truth.shape)
+    """Return the area error, and every distance of two masks (H, W) in pixels and as a fraction of the diagonal."""
+    if truth.any() and prediction.any():
+        outlines = _find_outlines(truth, prediction)
+        distances_px = {name: metric(outlines) for name, metric in DISTANCE_METRICS.items()}
+    else:
+        both_empty = not truth.any() and not prediction.any()
+        distances_px = dict.fromkeys(DISTANCE_METRICS, 0.0 if both_empty else math.nan)
+    diagonal_px = math.hypot(*truth.shape)
     return {
         "area_error": area_error(truth, prediction),
-        **{f"{name}_px": value for name, value in in_px.items()},
-        **{f"{name}_diagonal": value / diagonal for name, value in in_px.items()},
+        **{f"{name}_px": value for name, value in distances_px.items()},
+        **{f"{name}_diagonal": value / diagonal_px for name, value in distances_px.items()},
     }
 
 
 def area_error(truth: Mask, prediction: Mask) -> float:
-    """By how much of the true area the predicted one is larger, or (below 0) smaller; nan without a true lesion."""
+    """Return the difference of predicted and ground truth area, as a fraction of the latter; nan if that is 0."""
     counts = count_pixels(truth, prediction)
     area = counts.true_positive + counts.false_negative
     return (counts.false_positive - counts.false_negative) / area if area else math.nan
 
 
-def _surface(truth: Mask, prediction: Mask) -> tuple[float, float]:
-    """95 % Hausdorff distance and average symmetric surface distance, in pixels.
-
-    The first is the larger of the 95th percentiles of the two directions (Huttenlocher et al. 1993, with a percentile
-    for the maximum), the second the mean over the border pixels of both (Heimann et al. 2009).
-    """
-    if not (truth.any() and prediction.any()):
-        return (math.nan, math.nan) if truth.any() or prediction.any() else (0.0, 0.0)
-    around = _bounding_box(truth | prediction)
-    borders = _border(truth[around]), _border(prediction[around])
-    there, back = _distances(*borders), _distances(*borders[::-1])
-    robust = max(np.percentile(there, PERCENTILE), np.percentile(back, PERCENTILE))
-    return float(robust), float(np.concatenate([there, back]).mean())
+def _find_outlines(truth: Mask, prediction: Mask) -> Outlines:
+    box = _bounding_box(truth | prediction)
+    truth_border, prediction_border = _border(truth[box]), _border(prediction[box])
+    return Outlines(
+        truth,
+        prediction,
+        from_truth_px=_nearest_px(truth_border, prediction_border),
+        from_prediction_px=_nearest_px(prediction_border, truth_border),
+    )
 
 
 def _bounding_box(mask: Mask) -> tuple[slice, slice]:
-    """Outside it both masks are background, so that no distance changes where it is left out."""
+    """Return the rows and columns of the lesion; cropping both masks to them changes no distance."""
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
@@ -64,22 +103,19 @@ def _border(mask: Mask) -> Mask:
     return np.asarray(mask & (inner == 0))
 
 
-def _distances(of: Mask, to: Mask) -> NDArray[np.float64]:
-    """From each border pixel of one mask to the nearest one of the other."""
-    nearest = cv2.distanceTransform((~to).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return nearest[of].astype(np.float64)
+def _nearest_px(border: Mask, other_border: Mask) -> NDArray[np.float64]:
+    """Return the distance from each pixel of one border to the nearest pixel of the other."""
+    nearest = cv2.distanceTransform((~other_border).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return nearest[border].astype(np.float64)
 
 
-def _centroid_error(truth: Mask, prediction: Mask) -> float:
-    """Distance of the two centres of area; 0 where both masks are empty."""
-    if not (truth.any() and prediction.any()):
-        return math.nan if truth.any() or prediction.any() else 0.0
-    centres = [_centre(mask) for mask in (truth, prediction)]
-    return math.dist(*centres)
+def _percentile(distances: NDArray[np.float64]) -> float:
+    return float(np.percentile(distances, PERCENTILE))
 
 
-def _centre(mask: Mask) -> tuple[float, float]:
+def _centroid(mask: Mask) -> tuple[float, float]:
     rows, columns = (np.count_nonzero(mask, axis=axis) for axis in (1, 0))
-    return float(np.average(np.arange(rows.size), weights=rows)), float(
-        np.average(np.arange(columns.size), weights=columns)
+    return (
+        float(np.average(np.arange(rows.size), weights=rows)),
+        float(np.average(np.arange(columns.size), weights=columns)),
     )

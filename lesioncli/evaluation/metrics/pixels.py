@@ -1,22 +1,24 @@
-"""Count once, then every metric is a pure function of the counts.
+"""Pixel metrics of a mask: count once, then each metric is a pure function of the four counts.
 
-Definitions are those of the ISIC challenges: one value per image, then the plain mean over images. Where a ratio is
-0/0 the rule stands beside it.
+Definitions are those of the ISIC challenges: one value per image, averaged over images. Where a ratio is 0/0, its value
+stands beside the `if`.
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-MASK_THRESHOLD = 128  # a mask pixel above this is lesion, as in the official scorer: 128 is background, 129 is lesion
+MASK_THRESHOLD = 128  # a pixel above this is lesion, as in the official scorer: 128 is background, 129 is lesion
 
-MINIMUM_JACCARD = 0.65  # ISIC-2018 Task 1: below the least agreement among three experts a mask counts nothing
+# ISIC-2018 Task 1: a Jaccard index below this, the smallest agreement of three experts, scores 0.
+MINIMUM_JACCARD = 0.65
 
 
 class Counts(NamedTuple):
-    """Pixels of one prediction against one truth, or weighted images of one class's scores against its labels."""
+    """Confusion counts: pixels of a mask, or weighted images of a class."""
 
     true_positive: float
     false_positive: float
@@ -25,63 +27,66 @@ class Counts(NamedTuple):
 
 
 def count_pixels(truth: NDArray[np.bool_], prediction: NDArray[np.bool_]) -> Counts:
-    """Counts of two masks of one shape (H, W); ValueError where the shapes differ."""
+    """Count the pixels of two masks (H, W); ValueError if their shapes differ."""
     if truth.shape != prediction.shape:
-        raise ValueError(f"truth is {truth.shape}, prediction {prediction.shape}")
+        raise ValueError(f"ground truth is {truth.shape}, prediction is {prediction.shape}")
     both = int(np.count_nonzero(truth & prediction))
     in_truth, predicted = int(np.count_nonzero(truth)), int(np.count_nonzero(prediction))
     return Counts(both, predicted - both, in_truth - both, truth.size - in_truth - predicted + both)
 
 
 def jaccard(counts: Counts) -> float:
-    """Intersection over union; two empty masks agree fully."""
+    """Return intersection over union; 1 if both masks are empty."""
     union = counts.true_positive + counts.false_positive + counts.false_negative
     return counts.true_positive / union if union else 1.0
 
 
 def threshold_jaccard(counts: Counts) -> float:
-    """The Jaccard index from .65 on, else 0."""
+    """Return the Jaccard index if it is at least MINIMUM_JACCARD, else 0."""
     value = jaccard(counts)
     return value if value >= MINIMUM_JACCARD else 0.0
 
 
 def dice(counts: Counts) -> float:
-    """Twice the intersection over the sum of the areas; two empty masks agree fully."""
+    """Return twice the intersection over the sum of both areas; 1 if both masks are empty."""
     areas = 2 * counts.true_positive + counts.false_positive + counts.false_negative
     return 2 * counts.true_positive / areas if areas else 1.0
 
 
 def accuracy(counts: Counts) -> float:
-    """Share of pixels that are right; nan where there are none."""
+    """Return the fraction that is classified correctly; nan if there is nothing to classify."""
     total = sum(counts)
     return (counts.true_positive + counts.true_negative) / total if total else math.nan
 
 
 def sensitivity(counts: Counts) -> float:
-    """Share of the lesion that was found; 1 where there is no lesion to find."""
-    lesion = counts.true_positive + counts.false_negative
-    return counts.true_positive / lesion if lesion else 1.0
+    """Return the fraction of positives that is predicted positive; 1 if there are no positives."""
+    positives = counts.true_positive + counts.false_negative
+    return counts.true_positive / positives if positives else 1.0
 
 
 def specificity(counts: Counts) -> float:
-    """Share of the background left alone; 1 where there is no background."""
-    background = counts.true_negative + counts.false_positive
-    return counts.true_negative / background if background else 1.0
+    """Return the fraction of negatives that is predicted negative; 1 if there are no negatives."""
+    negatives = counts.true_negative + counts.false_positive
+    return counts.true_negative / negatives if negatives else 1.0
 
 
 def ppv(counts: Counts) -> float:
-    """Share of what was called positive that is; 1 where nothing was called so."""
-    called = counts.true_positive + counts.false_positive
-    return counts.true_positive / called if called else 1.0
+    """Return the positive predictive value, the fraction of predicted positives that is right; 1 if there are none."""
+    predicted = counts.true_positive + counts.false_positive
+    return counts.true_positive / predicted if predicted else 1.0
 
 
 def npv(counts: Counts) -> float:
-    """Share of what was called negative that is; 1 where nothing was called so."""
-    called = counts.true_negative + counts.false_negative
-    return counts.true_negative / called if called else 1.0
+    """Return the negative predictive value, the fraction of predicted negatives that is right; 1 if there are none."""
+    predicted = counts.true_negative + counts.false_negative
+    return counts.true_negative / predicted if predicted else 1.0
 
 
-PIXEL_METRICS = {
+CountMetric = Callable[[Counts], float]
+
+# Metrics of a mask by name, in the order of evaluation.csv. To add one, write its function and add a line here.
+PIXEL_METRICS: dict[str, CountMetric] = {
     "jaccard": jaccard,
     "dice": dice,
     "accuracy": accuracy,

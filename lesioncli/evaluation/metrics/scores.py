@@ -1,58 +1,84 @@
-"""One class's scores against its labels: weighted counts at every threshold, and each metric a pure function of them.
+"""Metrics of class scores, one class at a time.
 
-Names and rules are those of the ISIC challenges' scorer. In every function labels (N,) are bool, scores (N,) from 0 to
-1 and weights (N,) or (R, N) say how much each image counts, in R resamples; a metric is nan where its question has no
-answer. With weights (R, N) what is (T,) here is (R, T), and what is a number is (R,).
+Names and rules are those of the ISIC challenges' scorer. Shapes: labels (N,) are bool, scores (N,) from 0 to 1, and
+weights (R, N) say how much each of N images counts in each of R bootstrap samples. T is the number of points of a ROC
+curve. Weights may also be (N,): then there is no axis R in the result either. An undefined metric is nan.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lesioncli.evaluation.metrics.pixels import Counts, accuracy, dice, npv, ppv, sensitivity, specificity
+from lesioncli.evaluation.metrics.pixels import (
+    CountMetric,
+    Counts,
+    accuracy,
+    dice,
+    npv,
+    ppv,
+    sensitivity,
+    specificity,
+)
 
 Labels = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
-SCORE_THRESHOLD = 0.5  # a score of exactly .5 is negative
+SCORE_THRESHOLD = 0.5  # a score above this is positive; exactly 0.5 is negative
 CALIBRATION_BINS = 15  # Guo et al. 2017 (arXiv 1706.04599), section 4
-SLACK = 1e-12  # one of ten weights of 0.1 is a little more than a tenth of their sum in floating point
-TINY = np.finfo(np.float64).tiny  # in place of a divisor of 0 where the dividend is 0 too
-
-COUNT_METRICS = {
-    "accuracy": accuracy,
-    "sensitivity": sensitivity,
-    "specificity": specificity,
-    "dice": dice,
-    "ppv": ppv,
-    "npv": npv,
-}
+TOLERANCE = 1e-12  # ten weights of 0.1 sum to a little less than 1 in floating point
+TINY = np.finfo(np.float64).tiny  # replaces a divisor of 0 where the dividend is 0, too
 
 
-def count_scores(labels: Labels, scores: Floats, weights: Floats, above: float = SCORE_THRESHOLD) -> Counts:
-    """Weights (N,) of the images that are called positive, or not, against their labels."""
-    return Counts(*(float(weights[kind].sum()) for kind in _kinds(labels, scores, above)))
+# Counts at one threshold
 
 
-def _kinds(labels: Labels, scores: Floats, above: float) -> tuple[Labels, ...]:
-    called = scores > above
-    return labels & called, ~labels & called, labels & ~called, ~labels & ~called
+def count_scores(labels: Labels, scores: Floats, weights: Floats, threshold: float = SCORE_THRESHOLD) -> Counts:
+    """Sum the weights (N,) of true and false positives and negatives."""
+    return Counts(*(float(weights[cell].sum()) for cell in _confusion_cells(labels, scores, threshold)))
 
 
-class RocCurve(NamedTuple):
-    """Rates (T,) when everything from each distinct score down to it is called positive, beginning with nothing."""
+def _confusion_cells(labels: Labels, scores: Floats, threshold: float) -> tuple[Labels, Labels, Labels, Labels]:
+    predicted = scores > threshold
+    return labels & predicted, ~labels & predicted, labels & ~predicted, ~labels & ~predicted
 
-    false_positive_rate: Floats
-    sensitivity: Floats
-    precision: Floats  # of what is called positive; that of the first point, where nothing is, has no meaning
+
+# ROC curve
+
+
+@dataclass(frozen=True)
+class RocCurve:
+    """Weights (T,) of the images at or above each distinct score, from the highest down; the first point is empty."""
+
+    true_positives: Floats
+    false_positives: Floats
+
+    @property
+    def sensitivity(self) -> Floats:
+        """True positive rate (T,); nan in samples where only one label has weight."""
+        return self.true_positives / self._total(self.true_positives)
+
+    @property
+    def false_positive_rate(self) -> Floats:
+        """1 - specificity (T,); nan in samples where only one label has weight."""
+        return self.false_positives / self._total(self.false_positives)
+
+    @property
+    def precision(self) -> Floats:
+        """Fraction of positives at or above each score (T,); undefined at the first point."""
+        return self.true_positives / np.maximum(self.true_positives + self.false_positives, TINY)
+
+    def _total(self, running_sum: Floats) -> Floats:
+        """Return the last value of a running sum, nan in samples where only one label has weight."""
+        has_both = (self.true_positives[..., -1:] > 0) & (self.false_positives[..., -1:] > 0)
+        return np.where(has_both, running_sum[..., -1:], math.nan)
 
 
 def roc_curve(labels: Labels, scores: Floats, weights: Floats) -> RocCurve | None:
-    """The ROC curve; None where only one label has weight, or a score is nan."""
+    """Return the ROC curve; None if only one label has weight in every sample, or a score with weight is nan."""
     order = np.argsort(-scores, kind="stable")
     order = order[(np.atleast_2d(weights)[:, order] > 0).any(axis=0)]
     ranked = scores[order]
@@ -62,15 +88,8 @@ def roc_curve(labels: Labels, scores: Floats, weights: Floats) -> RocCurve | Non
     weights = weights[..., order]
     positives = _running_sum(weights * labels[order], last_of_ties)
     negatives = _running_sum(weights * ~labels[order], last_of_ties)
-    all_positives, all_negatives = positives[..., -1:], negatives[..., -1:]
-    answered = (all_positives > 0) & (all_negatives > 0)
-    if not answered.any():
-        return None
-    return RocCurve(
-        negatives / np.where(answered, all_negatives, math.nan),
-        positives / np.where(answered, all_positives, math.nan),
-        positives / np.maximum(positives + negatives, TINY),
-    )
+    has_both = (positives[..., -1] > 0) & (negatives[..., -1] > 0)
+    return RocCurve(positives, negatives) if has_both.any() else None
 
 
 def _running_sum(values: Floats, at: NDArray[np.intp]) -> Floats:
@@ -78,126 +97,192 @@ def _running_sum(values: Floats, at: NDArray[np.intp]) -> Floats:
     return np.concatenate([np.zeros_like(sums[..., :1]), sums], axis=-1)
 
 
+def roc_auc(labels: Labels, scores: Floats, weights: Floats | None = None) -> Floats:
+    """Return the area under the ROC curve; ties count half (Mann-Whitney U).
+
+    Every image has weight 1 by default. nan if only one label has weight, or a score with weight is nan.
+    """
+    weights = np.ones(len(labels)) if weights is None else weights
+    curve = roc_curve(labels, scores, weights)
+    return area_under_curve(curve) if curve else np.full(weights.shape[:-1], math.nan)
+
+
 def area_under_curve(curve: RocCurve) -> Floats:
-    """Area under the ROC curve; ties count half."""
-    x, y = curve.false_positive_rate, curve.sensitivity
-    return np.asarray((np.diff(x) * (y[..., 1:] + y[..., :-1])).sum(axis=-1) / 2)
+    """Return the area under a ROC curve by the trapezoidal rule; exact for integer weights below 2**26 in sum."""
+    positives, negatives = curve.true_positives, curve.false_positives
+    won = (np.diff(negatives) * (positives[..., 1:] + positives[..., :-1])).sum(axis=-1) / 2
+    pairs = positives[..., -1] * negatives[..., -1]
+    return np.asarray(won / np.where(pairs > 0, pairs, math.nan))
 
 
 def average_precision(curve: RocCurve) -> Floats:
-    """Precision at each threshold, weighted by the sensitivity gained there (no interpolation)."""
+    """Return the mean precision over thresholds, weighted by the gain in sensitivity; no interpolation."""
     return np.asarray((np.diff(curve.sensitivity) * curve.precision[..., 1:]).sum(axis=-1))
 
 
-def auc_above_sensitivity(least: float, curve: RocCurve) -> Floats:
-    """Area under that part of the ROC curve, down to the axis, where the sensitivity is at least `least`."""
+def auc_above_sensitivity(minimum: float, curve: RocCurve) -> Floats:
+    """Return the area under the part of the ROC curve whose sensitivity is at least `minimum`, down to the axis."""
     x, y = curve.false_positive_rate, curve.sensitivity
-    share_below = np.clip((least - y[..., :-1]) / np.maximum(np.diff(y), TINY), 0, 1)
-    widths = np.diff(x) * (1 - share_below)
-    heights = y[..., 1:] + np.maximum(y[..., :-1], least)
-    return np.asarray(np.where(y[..., 1:] < least, 0, widths * heights).sum(axis=-1) / 2)
+    fraction_below = np.clip((minimum - y[..., :-1]) / np.maximum(np.diff(y), TINY), 0, 1)
+    widths = np.diff(x) * (1 - fraction_below)
+    heights = y[..., 1:] + np.maximum(y[..., :-1], minimum)
+    return np.asarray(np.where(y[..., 1:] < minimum, 0, widths * heights).sum(axis=-1) / 2)
 
 
-def sensitivity_at_specificity(least: float, curve: RocCurve) -> Floats:
-    """The best sensitivity of a threshold whose specificity is at least `least`; no point between two is made up."""
-    too_low = 1 - curve.false_positive_rate < least - SLACK
-    return np.asarray(np.where(too_low, 0, curve.sensitivity).max(axis=-1))
+def sensitivity_at_specificity(minimum: float, curve: RocCurve) -> Floats:
+    """Return the best sensitivity of a threshold whose specificity is at least `minimum`; no interpolation."""
+    is_too_low = 1 - curve.false_positive_rate < minimum - TOLERANCE
+    return np.asarray(np.where(is_too_low, 0, curve.sensitivity).max(axis=-1))
 
 
-def specificity_at_sensitivity(least: float, curve: RocCurve) -> Floats:
-    """The best specificity of a threshold whose sensitivity is at least `least`: ISIC-2017 gave it at .82, .89, .95."""
-    too_low = curve.sensitivity < least - SLACK
-    return np.asarray(1 - np.where(too_low, 1, curve.false_positive_rate).min(axis=-1))
+def specificity_at_sensitivity(minimum: float, curve: RocCurve) -> Floats:
+    """Return the best specificity of a threshold whose sensitivity is at least `minimum`.
+
+    ISIC-2017 reported it for a sensitivity of 0.82, 0.89 and 0.95.
+    """
+    is_too_low = curve.sensitivity < minimum - TOLERANCE
+    return np.asarray(1 - np.where(is_too_low, 1, curve.false_positive_rate).min(axis=-1))
 
 
-CURVE_METRICS: Mapping[str, Callable[[RocCurve], Floats]] = {
-    "auc": area_under_curve,
-    "auc_sens_80": partial(auc_above_sensitivity, 0.80),
-    "ap": average_precision,
-    **{f"sens_at_spec_{percent}": partial(sensitivity_at_specificity, percent / 100) for percent in (80, 90, 95)},
-    **{f"spec_at_sens_{percent}": partial(specificity_at_sensitivity, percent / 100) for percent in (82, 89, 95)},
-}
+# Scores as probabilities
 
 
 def brier(labels: Labels, scores: Floats, weights: Floats) -> Floats:
-    """Mean squared distance of score and label (Brier 1950)."""
+    """Return the mean squared difference of score and label (Brier 1950)."""
     total = weights.sum(axis=-1)
     return np.asarray(weights @ np.square(scores - labels) / np.where(total > 0, total, math.nan))
 
 
-class Bins(NamedTuple):
-    """Weight, mean score and share of positives (B,) of the images whose score is in each bin; 0 where none is."""
+@dataclass(frozen=True)
+class CalibrationBins:
+    """Weight, mean score and fraction of positives (B,) of the images in each of B bins; 0 where a bin is empty."""
 
     weights: Floats
     scores: Floats
     positives: Floats
 
 
-def calibration_bins(labels: Labels, scores: Floats, weights: Floats) -> Bins:
-    """Images by score, in CALIBRATION_BINS bins of equal width."""
-    number = np.minimum((scores * CALIBRATION_BINS).astype(np.intp), CALIBRATION_BINS - 1)
-    in_bin = (number[:, None] == np.arange(CALIBRATION_BINS)).astype(np.float64)
-    totals, scored, positive = (weights @ (in_bin * each[:, None]) for each in (np.ones_like(scores), scores, labels))
-    filled = np.maximum(totals, TINY)
-    return Bins(totals, scored / filled, positive / filled)
+def calibration_bins(labels: Labels, scores: Floats, weights: Floats) -> CalibrationBins:
+    """Sort images by score into CALIBRATION_BINS bins of equal width."""
+    bin_numbers = np.minimum((scores * CALIBRATION_BINS).astype(np.intp), CALIBRATION_BINS - 1)
+    in_bin = (bin_numbers[:, None] == np.arange(CALIBRATION_BINS)).astype(np.float64)
+    totals, score_sums, positives = (
+        weights @ (in_bin * values[:, None]) for values in (np.ones_like(scores), scores, labels)
+    )
+    divisors = np.maximum(totals, TINY)
+    return CalibrationBins(totals, score_sums / divisors, positives / divisors)
 
 
 def calibration_error(labels: Labels, scores: Floats, weights: Floats) -> Floats:
-    """Expected calibration error: how far mean score and share of positives are apart, over bins of equal width."""
+    """Return the expected calibration error: mean absolute difference of mean score and fraction of positives."""
     bins = calibration_bins(labels, scores, weights)
     total = bins.weights.sum(axis=-1)
     gaps = (bins.weights * np.abs(bins.scores - bins.positives)).sum(axis=-1)
     return np.asarray(gaps / np.where(total > 0, total, math.nan))
 
 
-def class_metrics(labels: Labels, scores: Floats, weights: Floats, above: float = SCORE_THRESHOLD) -> dict[str, float]:
-    """Every metric of one class by its name; weights are (N,)."""
-    return {name: float(value[0]) for name, value in resampled_metrics(labels, scores, weights[None], above).items()}
+# Registry
 
 
-def resampled_metrics(
-    labels: Labels, scores: Floats, weights: Floats, above: float = SCORE_THRESHOLD
-) -> dict[str, Floats]:
-    """Every metric (R,) of one class by its name; weights are (R, N). Called positive is a score above `above`."""
-    kinds = np.stack(_kinds(labels, scores, above), axis=-1).astype(np.float64)
-    counts = [Counts(*row) for row in (weights @ kinds).tolist()]
-    curve = roc_curve(labels, scores, weights)
-    unanswered = np.full(len(weights), math.nan)
+@dataclass(frozen=True)
+class ClassScores:
+    """One class in R bootstrap samples: what every score metric is computed from."""
+
+    labels: Labels  # (N,)
+    scores: Floats  # (N,)
+    weights: Floats  # (R, N)
+    counts: Sequence[Counts]  # R
+    curve: RocCurve | None
+
+
+ScoreMetric = Callable[[ClassScores], Floats]  # returns (R,)
+
+
+def _from_counts(metric: CountMetric) -> ScoreMetric:
+    return lambda scored: np.array([metric(counts) for counts in scored.counts])
+
+
+def _from_curve(metric: Callable[[RocCurve], Floats]) -> ScoreMetric:
+    return lambda scored: metric(scored.curve) if scored.curve else np.full(len(scored.weights), math.nan)
+
+
+def _from_scores(metric: Callable[[Labels, Floats, Floats], Floats]) -> ScoreMetric:
+    return lambda scored: metric(scored.labels, scored.scores, scored.weights)
+
+
+# Metrics of a class by name. To add one, write its function and add a line here.
+SCORE_METRICS: dict[str, ScoreMetric] = {
+    "accuracy": _from_counts(accuracy),
+    "sensitivity": _from_counts(sensitivity),
+    "specificity": _from_counts(specificity),
+    "dice": _from_counts(dice),
+    "ppv": _from_counts(ppv),
+    "npv": _from_counts(npv),
+    "auc": _from_curve(area_under_curve),
+    "auc_sens_80": _from_curve(partial(auc_above_sensitivity, 0.80)),
+    "ap": _from_curve(average_precision),
+    "sens_at_spec_80": _from_curve(partial(sensitivity_at_specificity, 0.80)),
+    "sens_at_spec_90": _from_curve(partial(sensitivity_at_specificity, 0.90)),
+    "sens_at_spec_95": _from_curve(partial(sensitivity_at_specificity, 0.95)),
+    "spec_at_sens_82": _from_curve(partial(specificity_at_sensitivity, 0.82)),
+    "spec_at_sens_89": _from_curve(partial(specificity_at_sensitivity, 0.89)),
+    "spec_at_sens_95": _from_curve(partial(specificity_at_sensitivity, 0.95)),
+    "brier": _from_scores(brier),
+    "calibration_error": _from_scores(calibration_error),
+}
+
+
+def class_metrics(
+    labels: Labels, scores: Floats, weights: Floats, threshold: float = SCORE_THRESHOLD
+) -> dict[str, float]:
+    """Return every metric of one class by name; weights are (N,)."""
     return {
-        **{name: np.array([metric(each) for each in counts]) for name, metric in COUNT_METRICS.items()},
-        **{name: metric(curve) if curve else unanswered for name, metric in CURVE_METRICS.items()},
-        "brier": brier(labels, scores, weights),
-        "calibration_error": calibration_error(labels, scores, weights),
+        name: float(value[0]) for name, value in resampled_metrics(labels, scores, weights[None], threshold).items()
     }
 
 
-def balanced_accuracy(labels: Labels, scores: Floats, weights: Floats) -> Floats:
-    """Mean over the classes of the share found, by the highest score, in labels and scores (N, K); ISIC-2018 Task 3.
+def resampled_metrics(
+    labels: Labels, scores: Floats, weights: Floats, threshold: float = SCORE_THRESHOLD
+) -> dict[str, Floats]:
+    """Return every metric (R,) of one class by name; weights are (R, N), a score above `threshold` is positive."""
+    cells = np.stack(_confusion_cells(labels, scores, threshold), axis=-1).astype(np.float64)
+    counts = [Counts(*row) for row in (weights @ cells).tolist()]
+    scored = ClassScores(labels, scores, weights, counts, roc_curve(labels, scores, weights))
+    return {name: metric(scored) for name, metric in SCORE_METRICS.items()}
 
-    A row whose highest value is there twice has no class: not found where it is a score, left out where it is a label
-    (so are images that belong to none of the classes). A class without images does not count.
+
+# All classes together
+
+
+def balanced_accuracy(labels: Labels, scores: Floats, weights: Floats) -> Floats:
+    """Return the mean over K classes of the fraction of its images that get their highest score there.
+
+    Labels and scores are (N, K). This is the ranking metric of ISIC-2018 Task 3. An image whose highest score is a tie
+    is wrong; an image whose highest label is a tie, such as one without any class, is ignored. So is a class without
+    images.
     """
-    truth, called = _only_highest(labels.astype(np.float64)), _only_highest(scores)
+    truth, predicted = _index_of_maximum(labels.astype(np.float64)), _index_of_maximum(scores)
     in_class = (truth[:, None] == np.arange(labels.shape[1])).astype(np.float64)
-    totals, found = weights @ in_class, weights @ (in_class * (called == truth)[:, None])
+    totals, correct = weights @ in_class, weights @ (in_class * (predicted == truth)[:, None])
     classes = (totals > 0).sum(axis=-1)
-    return np.asarray((found / np.maximum(totals, TINY)).sum(axis=-1) / np.where(classes > 0, classes, math.nan))
+    recall_sums = (correct / np.maximum(totals, TINY)).sum(axis=-1)
+    return np.asarray(recall_sums / np.where(classes > 0, classes, math.nan))
 
 
 def confusion_matrix(labels: Labels, scores: Floats) -> NDArray[np.int64]:
-    """How many images (K, K + 1) of each class have their highest score in each, the last column where it is a tie.
+    """Count the images (K, K + 1) of each class (row) by the class of their highest score (column); last are ties.
 
-    Of labels and scores (N, K), every image in one class.
+    Labels and scores are (N, K), and every image belongs to one class.
     """
     classes = labels.shape[1]
-    called = _only_highest(scores)
-    cells = labels.argmax(axis=1) * (classes + 1) + np.where(called < 0, classes, called)
+    predicted = _index_of_maximum(scores)
+    cells = labels.argmax(axis=1) * (classes + 1) + np.where(predicted < 0, classes, predicted)
     return np.bincount(cells, minlength=classes * (classes + 1)).reshape(classes, classes + 1)
 
 
-def _only_highest(values: Floats) -> NDArray[np.intp]:
-    """Column (N,) of the highest of values (N, K); -1 where it is not the only one."""
+def _index_of_maximum(values: Floats) -> NDArray[np.intp]:
+    """Return the column (N,) of the maximum of values (N, K); -1 where it occurs twice."""
     if not values.size:
         return np.zeros(len(values), np.intp)
-    alone = (values == values.max(axis=1, keepdims=True)).sum(axis=1) == 1
-    return np.where(alone, values.argmax(axis=1), -1)
+    is_unique = (values == values.max(axis=1, keepdims=True)).sum(axis=1) == 1
+    return np.where(is_unique, values.argmax(axis=1), -1)

@@ -1,16 +1,21 @@
-"""metrics.py: hand-drawn masks with the answer as a fraction, and scikit-learn."""
+"""Pixel metrics of hand-drawn masks with exact fractions, and against scikit-learn."""
 
+import csv
 import math
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.masks import rectangle, save_mask
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, f1_score, jaccard_score, recall_score
 
+from lesioncli.evaluation.csv_files import write_cases
+from lesioncli.evaluation.evaluate import evaluate
 from lesioncli.evaluation.metrics import pixels as metrics
 from lesioncli.evaluation.metrics.pixels import PIXEL_METRICS, Counts, count_pixels
 
@@ -18,7 +23,7 @@ Bools = NDArray[np.bool_]
 
 
 def draw(rows: str) -> Bools:
-    """A mask from rows of `#` (lesion) and `.`, separated by blanks."""
+    """Return a mask from rows of `#` (lesion) and `.`, separated by spaces."""
     return np.array([[pixel == "#" for pixel in row] for row in rows.split()])
 
 
@@ -26,7 +31,7 @@ EMPTY, FULL = draw(".... .... ...."), draw("#### #### ####")
 LEFT, TOP, CORNER = draw("##.. ##.. ##.."), draw("#### .... ...."), draw("#... .... ....")
 
 
-# truth, prediction, and then jaccard, dice, accuracy, sensitivity, specificity, threshold_jaccard
+# Ground truth, prediction, and jaccard, dice, accuracy, sensitivity, specificity, threshold_jaccard
 DRAWN = {
     "same": (LEFT, LEFT, "1 1 1 1 1 1"),
     "almost same": (LEFT, draw("##.. ##.. #..."), "5/6 10/11 11/12 5/6 1 5/6"),
@@ -47,11 +52,13 @@ DRAWN = {
 @pytest.mark.parametrize(("truth", "prediction", "expected"), DRAWN.values(), ids=DRAWN)
 def test_hand_drawn_masks(truth: Bools, prediction: Bools, expected: str) -> None:
     counts = count_pixels(truth, prediction)
-    assert [metric(counts) for metric in PIXEL_METRICS.values()] == [float(Fraction(each)) for each in expected.split()]
+    assert [metric(counts) for metric in PIXEL_METRICS.values()] == [
+        float(Fraction(value)) for value in expected.split()
+    ]
 
 
 @pytest.mark.parametrize(("agreed", "expected"), [(64, 0.0), (65, 0.65), (66, 0.66)])
-def test_threshold_jaccard_begins_at_65_of_100(agreed: int, expected: float) -> None:
+def test_threshold_jaccard_is_zero_below_65_of_100(agreed: int, expected: float) -> None:
     assert metrics.threshold_jaccard(Counts(agreed, 0, 100 - agreed, 50)) == expected
 
 
@@ -63,30 +70,43 @@ def test_predictive_values_by_hand(counts: Counts, ppv: float, npv: float) -> No
     assert (metrics.ppv(counts), metrics.npv(counts)) == (ppv, npv)
 
 
-def test_accuracy_of_nothing_is_nan() -> None:
+def test_accuracy_without_pixels_is_nan() -> None:
     assert math.isnan(metrics.accuracy(Counts(0, 0, 0, 0)))
 
 
-def test_counts_are_named_right() -> None:
+def test_counts_are_in_order() -> None:
     assert count_pixels(draw("##.. ...."), draw("#.## #...")) == Counts(1, 3, 1, 3)
 
 
-def test_counting_two_shapes_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"truth is \(3, 4\), prediction \(4, 3\)"):
+def test_masks_of_two_shapes_are_an_error() -> None:
+    with pytest.raises(ValueError, match=r"\(3, 4\).*\(4, 3\)"):
         count_pixels(LEFT, LEFT.T)
 
 
 @settings(deadline=None)
 @given(st.data(), array_shapes(min_dims=2, max_dims=2, max_side=6))
-def test_pixel_metrics_are_those_of_scikit_learn(data: st.DataObject, shape: tuple[int, ...]) -> None:
+def test_pixel_metrics_equal_scikit_learn(data: st.DataObject, shape: tuple[int, ...]) -> None:
     truth, prediction = (data.draw(arrays(np.bool_, shape)) for _ in range(2))
     y, p = truth.ravel(), prediction.ravel()
     counts = count_pixels(truth, prediction)
-    theirs = {
+    expected = {
         "jaccard": jaccard_score(y, p, zero_division=1.0),
         "dice": f1_score(y, p, zero_division=1.0),
         "accuracy": accuracy_score(y, p),
         "sensitivity": recall_score(y, p, zero_division=1.0),
         "specificity": recall_score(~y, ~p, zero_division=1.0),
     }
-    assert {name: PIXEL_METRICS[name](counts) for name in theirs} == pytest.approx(theirs, abs=1e-12)
+    assert {name: PIXEL_METRICS[name](counts) for name in expected} == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_metric_in_the_table_is_evaluated_and_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PIXEL_METRICS, "missed_px", lambda counts: counts.false_negative)
+    for name, width in (("a", 5), ("b", 4)):
+        save_mask(tmp_path / "labels" / f"{name}.png")
+        save_mask(tmp_path / "masks" / f"{name}.png", rectangle(4, width))
+    evaluation = evaluate(tmp_path / "labels", tmp_path / "masks")
+    assert evaluation.masks.means["missed_px"] == 2
+    assert evaluation.masks.intervals["missed_px"] == (0, 4)
+    write_cases(evaluation.masks.cases, tmp_path / "evaluation.csv")
+    with (tmp_path / "evaluation.csv").open(newline="") as file:
+        assert [row["missed_px"] for row in csv.DictReader(file)] == ["0", "4"]

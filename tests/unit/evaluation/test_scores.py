@@ -11,16 +11,21 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
+from lesioncli.evaluation.evaluate import evaluate
 from lesioncli.evaluation.metrics.scores import (
+    SCORE_METRICS,
+    ClassScores,
     balanced_accuracy,
     class_metrics,
     confusion_matrix,
     count_scores,
     resampled_metrics,
+    roc_auc,
     roc_curve,
 )
 from lesioncli.evaluation.statistics.bootstrap import bootstrap_metrics
 from lesioncli.evaluation.statistics.resampling import Resampling
+from lesioncli.options import EvaluationOptions
 
 Labels = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -32,7 +37,7 @@ def columns(rows: list[tuple[bool, float, float]]) -> tuple[Labels, Floats, Floa
     return labels.astype(bool), scores, weights
 
 
-def metrics_of_equal_weights(labels: list[int], scores: list[float]) -> dict[str, float]:
+def equally_weighted(labels: list[int], scores: list[float]) -> dict[str, float]:
     return class_metrics(np.array(labels, bool), np.array(scores), np.ones(len(labels)))
 
 
@@ -89,21 +94,19 @@ def test_a_score_of_exactly_one_half_is_negative() -> None:
 
 def test_auc_above_a_sensitivity_by_hand() -> None:
     # The curve climbs to 1/2, goes right to 1/2, climbs to 1, goes right: .8 is reached at 1/2, and 1/2 wide at 1.
-    assert metrics_of_equal_weights([1, 0, 1, 0], [0.9, 0.8, 0.7, 0.6])["auc_sens_80"] == pytest.approx(0.5)
+    assert equally_weighted([1, 0, 1, 0], [0.9, 0.8, 0.7, 0.6])["auc_sens_80"] == pytest.approx(0.5)
 
 
 def test_calibration_error_by_hand() -> None:
     # The bins are 1/15 wide: .01 and .05 share the first, whose mean score is .03 where half are positive.
-    assert metrics_of_equal_weights([0, 1, 1], [0.01, 0.05, 1.0])["calibration_error"] == pytest.approx(
-        2 / 3 * (0.5 - 0.03)
-    )
-    assert metrics_of_equal_weights([0, 1], [0.01, 0.99])["calibration_error"] == pytest.approx(0.01)
-    assert metrics_of_equal_weights([0, 1], [0.06, 0.07])["calibration_error"] == pytest.approx((0.06 + 0.93) / 2)
-    assert metrics_of_equal_weights([0, 1], [0.92, 0.94])["calibration_error"] == pytest.approx((0.92 + 0.06) / 2)
+    assert equally_weighted([0, 1, 1], [0.01, 0.05, 1.0])["calibration_error"] == pytest.approx(2 / 3 * (0.5 - 0.03))
+    assert equally_weighted([0, 1], [0.01, 0.99])["calibration_error"] == pytest.approx(0.01)
+    assert equally_weighted([0, 1], [0.06, 0.07])["calibration_error"] == pytest.approx((0.06 + 0.93) / 2)
+    assert equally_weighted([0, 1], [0.92, 0.94])["calibration_error"] == pytest.approx((0.92 + 0.06) / 2)
 
 
 def test_brier_by_hand() -> None:
-    assert metrics_of_equal_weights([1, 0], [0.7, 0.4])["brier"] == pytest.approx((0.09 + 0.16) / 2)
+    assert equally_weighted([1, 0], [0.7, 0.4])["brier"] == pytest.approx((0.09 + 0.16) / 2)
 
 
 def test_zero_weights_leave_only_metrics_with_a_rule_for_zero_by_zero() -> None:
@@ -141,12 +144,11 @@ def test_bootstrap_samples_multiply_weights() -> None:
     rng = np.random.default_rng(0)
     labels, scores, weights = rng.random((30, 2)) < 0.4, rng.random((30, 2)), rng.random(30)
     indices = np.random.default_rng(5).integers(30, size=(2000, 30))
-    found = bootstrap_metrics(labels, scores, weights, Resampling(5))
+    resampled = bootstrap_metrics(labels, scores, weights, Resampling(5))
     for row in range(20):
         alone = class_metrics(labels[indices[row], 1], scores[indices[row], 1], weights[indices[row]])
-        assert {name: values[row] for name, values in resampled[1].items()} == pytest.approx(
-            alone, abs=1e-9, nan_ok=True
-        )
+        sample = {name: values[row] for name, values in resampled[1].items()}
+        assert sample == pytest.approx(alone, abs=1e-9, nan_ok=True)
 
 
 def test_confusion_matrix_by_hand() -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lesioncli.errors import MissingPackageError
 from lesioncli.evaluation.metrics.pixels import MINIMUM_JACCARD
-from lesioncli.evaluation.metrics.scores import CALIBRATION_BINS, Bins, RocCurve
+from lesioncli.evaluation.metrics.scores import CALIBRATION_BINS, CalibrationBins, RocCurve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -93,7 +93,7 @@ def precision_recall_curves(curves: Mapping[str, RocCurve], shares: Mapping[str,
     return _svg("precision-recall", draw, alt)
 
 
-def calibration(bins: Mapping[str, Bins], alt: str) -> str:
+def calibration(bins: Mapping[str, CalibrationBins], alt: str) -> str:
     """Share of positives over mean score, in the bins of the calibration error; a dot's area is its images."""
 
     def draw(axes: "Axes") -> None:

@@ -20,7 +20,6 @@ from lesioncli.files import sha256_of
 from lesioncli.images.geometry import UInt8, to_network
 from lesioncli.options import BuildOptions, Decision, Precision
 
-DEFAULT_OPTIONS = BuildOptions()
 Reference = Callable[[Sequence[UInt8]], Outputs]  # fp32 outputs for network-sized images (H, W, 3)
 
 
@@ -35,7 +34,7 @@ def build(
     onnx: Path,
     folder: Path,
     images: Sequence[UInt8],
-    options: BuildOptions = DEFAULT_OPTIONS,
+    options: BuildOptions = BuildOptions(),
     *,
     compiler: Compiler | None = None,
     reference: Reference | None = None,

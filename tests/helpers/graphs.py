@@ -1,8 +1,8 @@
-"""Pictures drawn here, and engines for them whose answers are known without them.
+"""Small ONNX graphs whose outputs three lines of numpy give as well.
 
-The tiny graph takes 32x32 pixels. Its mask is the red channel, its scores are each channel's share of the light (nan in
-the dark), and its further output `agreement` is the brightness: three lines of numpy give the same. The free graph
-does so for pictures of any size.
+The tiny graph accepts 32x32 pixels. Its mask is the red channel, its scores are the share of each channel in the sum of
+all pixels (nan for a black image), and its further output `agreement` is the mean brightness. The free graph computes
+the same for images of any size.
 """
 
 import platform
@@ -21,11 +21,11 @@ from helpers.pictures import SIDE, UInt8
 from lesioncli.backends.base import Engine
 from lesioncli.spec import METADATA_KEY, ModelSpec
 
-# As pyproject.toml has it: where there are wheels the tests need them, and a broken one is no reason to skip.
+# The condition in pyproject.toml: if there are wheels, the tests need them, and a broken wheel is no reason to skip.
 HAS_RTX_WHEELS = sys.platform != "darwin" and platform.machine() in ("x86_64", "AMD64")
 NO_RTX_WHEELS = "TensorRT for RTX has no wheels for this platform"
 needs_rtx = pytest.mark.skipif(not HAS_RTX_WHEELS, reason=NO_RTX_WHEELS)
-Outputs = Mapping[str, tuple[int, Sequence[int | str]]]  # type and shape by name
+GraphOutputs = Mapping[str, tuple[int, Sequence[int | str]]]  # type and shape by name
 MakeEngine = Callable[[int], Path]
 OpenEngine = Callable[[int], Engine]
 TINY_SPEC = ModelSpec("tiny", "drawn", SIDE, SIDE)
@@ -39,7 +39,7 @@ TINY_NODES = {
     "brightness": helper.make_node("Div", ["light", "all_light"], ["brightness"]),
     "agreement": helper.make_node("Squeeze", ["brightness", "channels"], ["agreement"]),
 }
-TINY_OUTPUTS: Outputs = {
+TINY_OUTPUTS: GraphOutputs = {
     "mask": (TensorProto.UINT8, ("n", SIDE, SIDE)),
     "scores": (TensorProto.FLOAT, ("n", 3)),
     "agreement": (TensorProto.FLOAT, ("n",)),
@@ -57,23 +57,23 @@ FREE_NODES = {
     "brightness": helper.make_node("ReduceMean", ["pixels"], ["brightness"], axes=[1, 2, 3], keepdims=0),
     "agreement": helper.make_node("Div", ["brightness", "white"], ["agreement"]),
 }
-FREE_OUTPUTS: Outputs = {**TINY_OUTPUTS, "mask": (TensorProto.UINT8, ("n", "h", "w"))}
+FREE_OUTPUTS: GraphOutputs = {**TINY_OUTPUTS, "mask": (TensorProto.UINT8, ("n", "h", "w"))}
 FREE_CONSTANTS = {**TINY_CONSTANTS, "white": np.array(255, np.float32)}
 
 
 def write_graph(
     path: Path,
     nodes: Mapping[str, onnx.NodeProto] = TINY_NODES,
-    outputs: Outputs = TINY_OUTPUTS,
+    outputs: GraphOutputs = TINY_OUTPUTS,
     constants: Mapping[str, NDArray[Any]] = TINY_CONSTANTS,
     spec: ModelSpec | None = TINY_SPEC,
-    takes: tuple[int | str, int | str, int | str] = ("n", SIDE, SIDE),
+    image_shape: tuple[int | str, int | str, int | str] = ("n", SIDE, SIDE),
 ) -> Path:
-    """Write an ONNX graph, the tiny one unless told; it takes N, H and W as in `takes`."""
+    """Write an ONNX graph, by default the tiny one; `image_shape` is N, H and W of its input."""
     graph = helper.make_graph(
         list(nodes.values()),
         "drawn",
-        [helper.make_tensor_value_info("image", TensorProto.UINT8, [*takes, 3])],
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, [*image_shape, 3])],
         [helper.make_tensor_value_info(name, *kind) for name, kind in outputs.items()],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
@@ -85,8 +85,11 @@ def write_graph(
     return path
 
 
-def write_touchy_graph(path: Path, weight: float) -> Path:
-    """Scores of .4 x brightness, as a difference of `weight` + .2 and - .2, which half precision may not tell apart."""
+def write_precise_graph(path: Path, weight: float) -> Path:
+    """Write a graph with scores of 0.4 x brightness, as a difference of `weight` + 0.2 and - 0.2.
+
+    In half precision the two numbers may be equal.
+    """
     weights = np.zeros((SIDE * SIDE, 3, 3), np.float32)
     weights[:, 0], weights[:, 1] = (weight + 0.2) / 2**18, (0.2 - weight) / 2**18
     nodes = {
@@ -104,8 +107,8 @@ def write_touchy_graph(path: Path, weight: float) -> Path:
     return write_graph(path, nodes, {name: TINY_OUTPUTS[name] for name in ("mask", "scores")}, constants)
 
 
-def tiny_answers(pixels: UInt8) -> tuple[UInt8, NDArray[np.float64], float]:
-    """What the tiny graph and the free one say of (H, W, 3) pixels: mask, scores, agreement."""
+def tiny_outputs(pixels: UInt8) -> tuple[UInt8, NDArray[np.float64], float]:
+    """Return the outputs of the tiny and the free graph for (H, W, 3) pixels: mask, scores, agreement."""
     sums = pixels.sum((0, 1), dtype=np.int64)
     with np.errstate(invalid="ignore"):
         return pixels[..., 0], sums / sums.sum(), float(pixels.mean()) / 255

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lesioncli.evaluation.result import Evaluation
     from lesioncli.images.find import ImageFile, ImageListing
     from lesioncli.images.geometry import UInt8
-    from lesioncli.inference.run import Summary
+    from lesioncli.inference.record import RunSummary
 
 StrPath = str | os.PathLike[str]
 
@@ -165,7 +165,7 @@ def segment_folder(
     backend: Backend = Backend.AUTO,
     batch: int | None = None,
     progress: ReportTo = False,
-) -> "Summary":
+) -> "RunSummary":
     """Write a mask and a row of scores for every image, as `lesioncli segment` does.
 
     `images` are files and folders. `engine`, `backend` and `batch` are those of ensure_engine(). Whatever stops the
@@ -206,10 +206,10 @@ def _run(
     out: Path,
     options: SegmentOptions,
     reporter: Reporter,
-) -> "Summary":
+) -> "RunSummary":
     """Open the engine and segment the images of a listing."""
     from lesioncli.backends.registry import open_engine
-    from lesioncli.inference.run import run
+    from lesioncli.inference.run import segment_images
     from lesioncli.inference.trace import Trace
     from lesioncli.inference.tta import PROCEDURES
 
@@ -222,15 +222,13 @@ def _run(
         Trace.writing(options.trace) if options.trace else nullcontext() as trace,
     ):
         reporter.start_images(total)
-        return run(
-            listing.images,
+        return segment_images(
+            listing,
             opened,
             out,
             options,
-            trace=trace,
-            overwrite=options.overwrite,
             sources=sources,
-            passed_over=listing.ignored,
+            trace=trace,
             on_outcome=lambda outcome: reporter.image(outcome, next(finished), total),
         )
 

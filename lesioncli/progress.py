@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-    from lesioncli.inference.results import Outcome
+    from lesioncli.inference.outcome import Outcome
 
 MAX_NAMED_FAILURES = 20
 

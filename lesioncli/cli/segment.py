@@ -1,6 +1,5 @@
 """The command `segment`."""
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +11,7 @@ from lesioncli.errors import ExitCode
 from lesioncli.options import MIN_THRESHOLD, TTA, Backend, Regions, SegmentOptions
 
 if TYPE_CHECKING:
-    from lesioncli.inference.run import Summary
+    from lesioncli.inference.record import RunSummary
 
 MAX_WORKERS = 256  # memory is reserved for two images per thread
 
@@ -40,7 +39,8 @@ def segment(
         ),
     ] = 0,
     threshold: Annotated[
-        float, typer.Option(min=MIN_THRESHOLD, max=1.0, metavar="P", help="Minimum lesion probability of a pixel of the mask.")
+        float,
+        typer.Option(min=MIN_THRESHOLD, max=1.0, metavar="P", help="Minimum lesion probability of a mask pixel."),
     ] = 0.5,
     tta: Annotated[
         TTA, typer.Option(help="Test-time augmentation: views per image, 1 (none), 4 (flips) or 27 (full).")
@@ -85,19 +85,19 @@ def segment(
             images, out, options, engine=engine, backend=backend, batch=batch, progress=progress
         )
     if json_output:
-        print_json({**dataclasses.asdict(summary), "images_per_second": round(summary.images_per_second, 2)})
+        print_json(summary.to_dict())
     else:
         _print_summary(summary)
     if summary.failed:
         raise typer.Exit(ExitCode.SOME_FAILED)
 
 
-def _print_summary(summary: "Summary") -> None:
+def _print_summary(summary: "RunSummary") -> None:
     speed = f", {summary.images_per_second:.0f} images/s" if summary.ok + summary.failed else ""
     print_line(
         f"{summary.images} images: {summary.ok} ok, {summary.failed} failed, {summary.skipped} skipped"
         f" ({summary.seconds:.1f} s{speed}); masks and scores.csv are in {summary.out}/"
     )
-    if summary.ok + summary.skipped > len(summary.look_first):
-        names = ", ".join(f"{name} ({confidence:.2f})" for name, confidence in summary.look_first)
+    if summary.ok + summary.skipped > len(summary.least_confident):
+        names = ", ".join(f"{lowest.image} ({lowest.confidence:.2f})" for lowest in summary.least_confident)
         print_line(f"lowest confidence, worth a look: {names}")

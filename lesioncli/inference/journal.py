@@ -1,79 +1,80 @@
-"""A file of lines that grows while a run goes on, and that one run at a time may write."""
+"""A text file that grows line by line during a run, and that only one run at a time may write."""
 
 import errno
 import os
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TextIO
+from typing import Self
+
+from filelock import FileLock, Timeout
 
 from lesioncli.errors import InputError
 
-_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # what file systems say that have none
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # errors of file systems without locks
 
 
 class Journal:
-    """Opened as it is, so that what a killed run left can be read, and this run's alone until it is closed.
+    """The journal of a run, locked against other processes until it is closed.
 
-    InputError where another process has it. Nothing is locked on Windows, or where the file system has no locks.
+    Opening keeps the lines of an earlier run that was killed. The lock is a hidden file beside the journal; on a file
+    system without locks, nothing is locked.
+
+    Raises InputError if another run holds the lock, and OSError if the file cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = _open_alone(path)
+        self._lock_path = path.with_name(f".{path.name}.lock")
+        # The soft locks that filelock can fall back to outlive a killed run.
+        self._lock = FileLock(self._lock_path, thread_local=False, fallback_to_soft=False)
+        self._acquire()
+        try:
+            self._file = path.open("a", newline="", encoding="utf-8")
+        except BaseException:
+            self._release()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def clear(self) -> None:
         """Remove all lines."""
         self._file.truncate(0)
 
     def append(self, line: str) -> None:
-        """Add a line that is there from now on, whatever becomes of this process."""
+        """Add a line; it survives the end of this process, whatever ends it."""
         self._file.write(line)
         self._file.flush()
 
     def close(self) -> None:
-        """Let go of the file, and remove it where it has no lines."""
+        """Close the file, remove it if it is empty, and release the lock."""
         if self._file.closed:
             return
-        is_empty = not os.fstat(self._file.fileno()).st_size
-        if is_empty and sys.platform != "win32":
-            self._path.unlink(missing_ok=True)  # before it is let go of, or another run's would be removed
-        with suppress(OSError):  # of a line that append() could not write, and said so
+        is_empty = os.fstat(self._file.fileno()).st_size == 0
+        with suppress(OSError):  # the buffered line on which append() failed fails again
             self._file.close()
-        if is_empty and sys.platform == "win32":
+        if is_empty:
             self._path.unlink(missing_ok=True)
+        self._release()
 
-
-def _open_alone(path: Path) -> TextIO:
-    while True:
-        file = path.open("a", newline="", encoding="utf-8")
+    def _acquire(self) -> None:
         try:
-            _lock(file, path)
-        except BaseException:
-            file.close()
-            raise
-        if _is_at(path, file):
-            return file
-        file.close()  # the run that had it has just ended, and removed it
-
-
-def _is_at(path: Path, file: TextIO) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
-    except FileNotFoundError:
-        return False
-
-
-def _lock(file: TextIO, path: Path) -> None:
-    if sys.platform != "win32":
-        import fcntl
-
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            self._lock.acquire(blocking=False)
+        except Timeout as error:
             raise InputError(
-                f"{path.parent}: another run is writing into this folder; wait for its end or choose another --out"
+                f"{self._path.parent}: another run is writing to this folder; wait until it ends or choose another"
+                " folder with --out"
             ) from error
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
+
+    def _release(self) -> None:
+        if sys.platform != "win32":  # on Windows, the library removes the file
+            # A run that has opened this file, but not yet locked it, notices that it is gone.
+            self._lock_path.unlink(missing_ok=True)
+        self._lock.release()

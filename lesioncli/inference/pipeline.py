@@ -20,13 +20,10 @@ from lesioncli.errors import EngineError, ImageError
 from lesioncli.images.decode import DecodedImage, decode
 from lesioncli.images.find import ImageFile, file_bytes
 from lesioncli.images.geometry import to_full_size
+from lesioncli.inference.outcome import Outcome
 from lesioncli.inference.postprocess import LesionMask, apply_threshold, make_mask
 from lesioncli.inference.results import (
-    FAILED,
-    OK,
-    SKIPPED,
-    Outcome,
-    RunFolder,
+    ResultStore,
     mask_path,
     overlay_path,
     write_mask,
@@ -34,7 +31,7 @@ from lesioncli.inference.results import (
 )
 from lesioncli.inference.trace import Trace
 from lesioncli.inference.tta import PROCEDURES, ImagePrediction
-from lesioncli.options import FailureStage, SegmentOptions
+from lesioncli.options import FailureStage, SegmentOptions, Status
 from lesioncli.process import count_cores
 
 OVERLAY_SIDE_PX = 1024
@@ -56,7 +53,7 @@ class LoadedImage:
 def segment(
     images: Sequence[ImageFile],
     engine: Engine,
-    store: RunFolder,
+    store: ResultStore,
     options: SegmentOptions,
     trace: Trace | None = None,
 ) -> Generator[Outcome, None, None]:
@@ -75,7 +72,7 @@ def segment(
     remaining = [image for image, is_done in zip(images, done, strict=True) if not is_done]
     with closing(_Pipeline(remaining, engine, store, options, trace).outcomes()) as outcomes:
         for image, is_done in zip(images, done, strict=True):
-            yield Outcome(image, SKIPPED) if is_done else next(outcomes)
+            yield Outcome(image, Status.SKIPPED) if is_done else next(outcomes)
 
 
 class _Pipeline:
@@ -85,7 +82,7 @@ class _Pipeline:
         self,
         images: Sequence[ImageFile],
         engine: Engine,
-        store: RunFolder,
+        store: ResultStore,
         options: SegmentOptions,
         trace: Trace | None,
     ) -> None:
@@ -182,7 +179,7 @@ class _Pipeline:
             seconds = {"decode": loaded.cpu_seconds, "write": time.thread_time() - started}
             note = "; ".join(filter(None, (decoded.note, _describe_removed(lesion.removed_regions))))
             return Outcome(
-                loaded.image, OK, decoded.stored_hw, loaded.file_bytes, note=note, values=values, seconds=seconds
+                loaded.image, Status.OK, decoded.stored_hw, loaded.file_bytes, note=note, values=values, seconds=seconds
             )
 
     def _traced(self, stage: str, image: ImageFile) -> AbstractContextManager[None]:
@@ -207,10 +204,10 @@ def _failed(loaded: LoadedImage, error: ImageError) -> Outcome:
     """Return the outcome of an image that failed with `error`, or with its decoding error if it has one."""
     decoded = loaded.decoded
     first, stored_hw = (decoded, (0, 0)) if isinstance(decoded, ImageError) else (error, decoded.stored_hw)
-    return Outcome(loaded.image, FAILED, stored_hw, loaded.file_bytes, first.stage, first.reason)
+    return Outcome(loaded.image, Status.FAILED, stored_hw, loaded.file_bytes, first.stage, first.reason)
 
 
-def _write_overlay(store: RunFolder, image: ImageFile, decoded: DecodedImage, lesion: LesionMask) -> None:
+def _write_overlay(store: ResultStore, image: ImageFile, decoded: DecodedImage, lesion: LesionMask) -> None:
     """Write the upright image with the outline of its mask as a JPEG, downsampled to at most OVERLAY_SIDE_PX."""
     height, width = decoded.rgb.shape[:2]
     scale = min(1.0, OVERLAY_SIDE_PX / max(height, width))

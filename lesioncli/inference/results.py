@@ -1,273 +1,256 @@
-"""What a run leaves: masks, scores.csv, run.json. Everything is written aside and renamed.
+"""The result store of a run: masks, overlays, scores.csv and run.json in one output folder.
 
-While a run goes on, its rows are appended to scores.csv.part, each after its mask has its final name. Whatever stops
-the run, the next one starts from scores.csv and that file: a row means that the mask is there, whole.
+Every file is written under a temporary name and then renamed. During a run, rows are appended to scores.csv.part, each
+after its mask has its final name: a row means that the mask is complete. Whatever stops a run, the next one continues
+from scores.csv and that file.
 """
 
 import csv
 import heapq
 import io
-import json
+import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
 from lesioncli import isic
 from lesioncli.errors import InputError
-from lesioncli.files import atomic_write, printable
+from lesioncli.files import atomic_write
 from lesioncli.images.find import RUN_RECORD, ImageFile, file_bytes
 from lesioncli.images.geometry import UInt8
 from lesioncli.inference.journal import Journal
+from lesioncli.inference.outcome import Column, Outcome, image_name, without_suffix
+from lesioncli.inference.record import ImageConfidence, MaskNames, RunIdentity, RunRecord, read_record, write_record
+from lesioncli.options import Status
 
-OK, FAILED, SKIPPED = "ok", "failed", "skipped"
-ABOUT = ("image", "mask", "width", "height", "bytes", "status", "reason")  # columns before those of the figures
-# 8 bits a pixel, 0 or 255, as the challenges' own masks: a 1-bit file is smaller, but reads as True and False in many
-# programs, where "> 128" then finds no lesion. Without filters this costs a quarter of opencv's default.
+# 8 bits per pixel, 0 or 255, as in the masks of the challenges: many programs read a 1-bit file as True and False, and
+# "> 128" then finds no lesion. Without filters, encoding takes a quarter of the time of OpenCV's default.
 PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE)
 
-# What a run.json means that was written before this key was.
-BEFORE_IT_WAS_SAID = {"tta": "none", "names": "images", "regions": "all"}
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A row of scores.csv. It keeps its text: lists of fields would take a gigabyte for a million images."""
+
+    line: str
+    image: str
+    is_ok: bool
+    file_bytes: int | None
+    confidence: float
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """One per input. A failed one says at which stage and why; a skipped one was done by an earlier run.
+class ResultStore:
+    """The output folder of a run: rows, masks and the run record. One run at a time may have it open.
 
-    stored_hw is (0, 0) where the image could not be read. file_bytes is the size that its file had when it was read,
-    None where there was none. seconds are CPU seconds by stage.
-    """
+    Raises InputError, before anything is changed, if the folder holds masks with another `identity`, if the file of an
+    image that is done has changed, or if an image would take the mask of another; `overwrite` removes the earlier
+    results instead.
 
-    image: ImageFile
-    status: str
-    stored_hw: tuple[int, int] = (0, 0)
-    file_bytes: int | None = None
-    stage: str = ""
-    reason: str = ""
-    note: str = ""
-    values: Mapping[str, float] = field(default_factory=dict)
-    seconds: Mapping[str, float] = field(default_factory=dict)
-
-
-class RunFolder:
-    """The folder `segment --out` names: knows what is done, takes what comes, ends whole. One run at a time has it.
-
-    `identity` is what all its masks share (engine, precision, threshold, tta, regions, names); a folder with another
-    one is refused with an InputError unless `overwrite`, which starts anew. So is one where any of `images`, those of
-    this run, is done but another file by now, or would take the mask of another image. `value_names` are the columns
-    after the fixed ones.
+    images: the images of this run. earlier: the record of the run before. columns: see output_columns().
     """
 
     def __init__(
         self,
         folder: Path,
-        identity: Mapping[str, Any],
-        value_names: Sequence[str],
+        identity: RunIdentity,
+        columns: Sequence[Column],
         images: Sequence[ImageFile] = (),
         *,
         overwrite: bool = False,
     ) -> None:
         self.folder = folder
-        self._identity = dict(identity)
-        self._columns = (*ABOUT, *value_names, "note")
+        self._identity = identity
+        self._columns = columns
+        self._names = [column.name for column in columns]
         self._csv = folder / "scores.csv"
         self._part = folder / "scores.csv.part"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._journal = Journal(self._part)
             try:
-                self._begin(images, overwrite)
+                self._start(images, overwrite)
             except BaseException:
                 self._journal.close()
                 raise
         except OSError as error:
-            raise InputError(f"{folder}: cannot be written ({error.strerror}); choose another --out") from error
+            raise InputError(
+                f"{folder}: cannot be written ({error.strerror}); choose another folder with --out"
+            ) from error
 
-    def _begin(self, images: Sequence[ImageFile], overwrite: bool) -> None:
-        """Take over what earlier runs left, or refuse to before anything is changed; nobody else is writing here."""
-        if overwrite:  # now, or a run that is killed leaves the next one rows of another engine
+    def _start(self, images: Sequence[ImageFile], overwrite: bool) -> None:
+        """Take over the results of earlier runs, or remove them."""
+        if overwrite:  # at once: a killed run must not leave rows of another engine to the next one
             self._remove_earlier()
-        self._rows = self._earlier_rows()
-        self._check_masks(images)
-        self._check_files(images)
+        self.earlier = read_record(self.folder)
+        self._rows = self._read_rows()
+        self._done = self._find_done(images)
         self._save_rows()
         self._journal.clear()
-        self._journal.append(_csv_line(self._columns))
+        self._journal.append(_csv_line(self._names))
 
     def is_done(self, image: ImageFile) -> bool:
-        """Whether an earlier run left this image's row, without failure, and its mask."""
-        return self._done_row(image) is not None
+        """Return whether an earlier run left this image's row, without failure, and its mask."""
+        return image.name in self._done
 
     def add(self, outcome: Outcome) -> None:
-        """Record one outcome; a skipped one has its row already, a failed one no mask and no overlay, even old."""
-        if outcome.status == SKIPPED:
+        """Record an outcome. A skipped image keeps its row; a failed one loses its mask and overlay of earlier runs."""
+        if outcome.status == Status.SKIPPED:
             return
-        if outcome.status == FAILED:
+        if outcome.status == Status.FAILED:
             with suppress(OSError):  # a mask that cannot be written often cannot be removed either
                 mask_path(self.folder, outcome.image).unlink(missing_ok=True)
                 self.remove_overlay(outcome.image)
-        row = self._row(outcome)
-        line = self._rows[self._goes_by(row[0])] = _csv_line(row)
-        with _room_for(self._part):
-            self._journal.append(line)
+        row = self._parse([column.text(outcome) for column in self._columns])
+        self._rows[self._key(row.image)] = row
+        with _reporting_full_disk(self._part):
+            self._journal.append(row.line)
 
     def remove_overlay(self, image: ImageFile) -> None:
-        """Remove an image's overlay, if it has one; OSError where that cannot be done."""
-        if path := _below(self.folder, overlay_name(image.name)):
+        """Remove an image's overlay, if it has one. Raises OSError."""
+        if path := _regular_file_below(self.folder, overlay_name(image.name)):
             path.unlink()
 
-    def least_sure(self, count: int) -> list[tuple[str, float]]:
-        """Names of the images, of all runs into this folder, whose masks have the least confidence; and that."""
-        confidence = self._columns.index("confidence")
-        status = self._columns.index("status")
-        rows = (row for row in csv.reader(self._rows.values()) if row[status] == OK)
-        return heapq.nsmallest(count, ((row[0], float(row[confidence])) for row in rows), key=lambda each: each[::-1])
+    def least_confident(self, count: int) -> list[ImageConfidence]:
+        """Return the images, of all runs into this folder, whose masks have the lowest confidence, the lowest first."""
+        rows = (row for row in self._rows.values() if row.is_ok and not math.isnan(row.confidence))
+        lowest = heapq.nsmallest(count, rows, key=lambda row: (row.confidence, row.image))
+        return [ImageConfidence(row.image, row.confidence) for row in lowest]
 
-    def finish(self, report: Mapping[str, Any]) -> None:
-        """Rows sorted into scores.csv, `report` and identity into run.json; then another run may have the folder.
+    def write_record(self, record: RunRecord) -> None:
+        """Write run.json; a run does so when it starts, so that an interrupted one is known."""
+        with _reporting_full_disk(self.folder / RUN_RECORD):
+            write_record(self.folder, record)
 
-        Where scores.csv cannot be written, the journal keeps this run's rows for the next one.
+    def finish(self, record: RunRecord) -> None:
+        """Write the rows to scores.csv, in order, and the record to run.json; then release the folder.
+
+        If scores.csv cannot be written, the journal keeps the rows of this run for the next one.
         """
         try:
-            with _room_for(self._csv):
+            with _reporting_full_disk(self._csv):
                 self._save_rows()
                 self._journal.clear()
-            self.describe(report)
+            self.write_record(record)
         finally:
             self._journal.close()
 
-    def describe(self, report: Mapping[str, Any]) -> None:
-        """Write run.json: at the start of a run, so that an interrupted one is known, and at its end."""
-        content = json.dumps({**self._identity, **report}, indent=1) + "\n"
-        with _room_for(self.folder / RUN_RECORD):
-            write_whole(self.folder / RUN_RECORD, content.encode())
-
     def _remove_earlier(self) -> None:
-        """Masks and overlays first: whatever stops this, the rows still name those that are left."""
-        tables = (self._csv, self._part)
-        for name in (name for table in tables for name in _files_named_in(table)):
-            if path := _below(self.folder, name):
+        """Remove masks and overlays before the tables: whatever stops this, the rows still name the files left."""
+        for name in (name for table in (self._csv, self._part) for name in _files_named_in(table)):
+            if path := _regular_file_below(self.folder, name):
                 path.unlink()
         for path in (self._csv, self.folder / RUN_RECORD):
             path.unlink(missing_ok=True)
         self._journal.clear()
 
-    def _earlier_rows(self) -> dict[str, str]:
-        """Rows by what they go by, each as its line: of a million, lists of fields would take a gigabyte."""
-        paths = [path for path in (self._csv, self._part) if path.exists()]
-        rows = {self._goes_by(row[0]): _csv_line(row) for path in paths for row in self._read(path)}
+    def _read_rows(self) -> dict[str, _Row]:
+        """Read the rows of earlier runs; those of an interrupted one replace older ones."""
+        rows = {self._key(row.image): row for path in (self._csv, self._part) for row in self._read_table(path)}
         if rows:
             self._check_identity()
         return rows
 
-    def _read(self, path: Path) -> Iterator[list[str]]:
+    def _read_table(self, path: Path) -> Iterator[_Row]:
+        if not path.exists():
+            return
         with path.open(newline="", encoding="utf-8", errors="replace") as file:
-            # A row that a crash cut short, maybe inside a letter, is not whole, so its image is done again.
+            # A crash may cut the last row short, even inside a character; its image is segmented again.
             reader = csv.reader(line for line in file if line.endswith(("\r", "\n")))
-            if tuple(next(reader, ())) not in ((), self._columns):
-                raise InputError(f"{path}: has other columns than this run's; choose another --out or use --overwrite")
-            yield from (row for row in reader if len(row) == len(self._columns))
-
-    def _goes_by(self, name: str) -> str:
-        """What an image's row goes by, given its name: all that would have one mask share a row, the newest."""
-        bare = without_suffix(name)
-        return isic.named_by_id(bare) if self._identity.get("names") == "isic" else bare
-
-    def _row_of(self, image: ImageFile) -> Mapping[str, str]:
-        """By column, the row of an image or of another that would have its mask; nothing where there is none."""
-        line = self._rows.get(self._goes_by(image_name(image)))
-        return dict(zip(self._columns, next(csv.reader([line])), strict=True)) if line else {}
-
-    def _done_row(self, image: ImageFile) -> Mapping[str, str] | None:
-        """The row of an image that is done, by column."""
-        row = self._row_of(image)
-        is_ok = row.get("image") == image_name(image) and row["status"] == OK
-        return row if is_ok and mask_path(self.folder, image).is_file() else None
-
-    def _check_masks(self, images: Sequence[ImageFile]) -> None:
-        """InputError where the mask that an image would get by its number is that of an image by another name."""
-        for image in (image for image in images if image.mask):
-            row = self._row_of(image)
-            is_other = row and row["status"] == OK and without_suffix(row["image"]) != without_suffix(image_name(image))
-            if is_other and mask_path(self.folder, image).is_file():
+            if next(reader, []) not in ([], self._names):
                 raise InputError(
-                    f"{self.folder}: the mask {image.mask_name} is of {row['image']}, and {image.path} would take its"
-                    " place; choose another --out, or --overwrite to start anew"
+                    f"{path}: its columns are not those of this run; choose another --out or use --overwrite"
                 )
+            for fields in reader:
+                if len(fields) == len(self._names):
+                    yield self._parse(fields)
 
-    def _check_files(self, images: Sequence[ImageFile]) -> None:
-        """InputError where an image that is done has another size by now: its mask is of another picture."""
-        changed = [each for image in images if (each := self._change_of(image))]
-        if changed:
-            raise InputError(
-                f"{self.folder}: images that are done here have other files now, {len(changed)} in all, the first"
-                f" {changed[0]}; choose another --out, use --overwrite to start anew, or remove the masks of those"
-                " images, and they are done again"
-            )
+    def _parse(self, fields: Sequence[str]) -> _Row:
+        values = dict(zip(self._names, fields, strict=True))
+        return _Row(
+            _csv_line(fields),
+            values["image"],
+            values["status"] == Status.OK,
+            int(values["bytes"]) if values["bytes"].isdecimal() else None,
+            _number(values["confidence"]),
+        )
 
-    def _change_of(self, image: ImageFile) -> str:
-        """What the file of an image that is done was and is; "" where it has the same size, or cannot be looked at."""
-        row = self._done_row(image)
-        now = file_bytes(image.path) if row else None
-        if row is None or now is None or row["bytes"] == str(now):
-            return ""
-        return f"{image.path} ({row['bytes'] or 'unknown'} bytes then, {now} now)"
+    def _key(self, name: str) -> str:
+        """Return the key of an image's row. All images that would have the same mask share a row: the newest."""
+        stem = without_suffix(name)
+        return isic.named_by_id(stem) if self._identity.names == MaskNames.ISIC else stem
 
     def _check_identity(self) -> None:
-        found = read_run(self.folder)
-        for key, value in self._identity.items():
-            if found.get(key) != value:
+        for name, earlier in self.earlier.identity.items():
+            value = getattr(self._identity, name)
+            if earlier != value:
                 raise InputError(
-                    f"{self.folder}: holds masks made with {key} {found.get(key, 'unknown')}, this run has {value};"
-                    " choose another --out, or --overwrite to start anew"
+                    f"{self.folder}: has masks made with {name} {'unknown' if earlier is None else earlier}, this run"
+                    f" has {value}; choose another --out or use --overwrite"
                 )
 
-    def _row(self, outcome: Outcome) -> list[str]:
-        height, width = outcome.stored_hw
-        mask = printable(outcome.image.mask_name) if outcome.status == OK else ""
-        reason = f"{outcome.stage}: {outcome.reason}" if outcome.reason else ""
-        values = [_digits(outcome.values.get(name)) for name in self._columns[len(ABOUT) : -1]]
-        size = [str(width), str(height)] if width else ["", ""]
-        size.append("" if outcome.file_bytes is None else str(outcome.file_bytes))
-        return [image_name(outcome.image), mask, *size, outcome.status, reason, *values, outcome.note]
+    def _find_done(self, images: Sequence[ImageFile]) -> set[str]:
+        """Return the names of the images that are done.
+
+        Raises InputError if the file of one has another size than before, or if an image would, by its ISIC number,
+        take the mask of another.
+        """
+        done: set[str] = set()
+        changed: list[str] = []
+        for image in images:
+            name = image_name(image)
+            row = self._rows.get(self._key(name))
+            if row is None or not row.is_ok or not mask_path(self.folder, image).is_file():
+                continue
+            if row.image == name:
+                done.add(image.name)
+                changed += _describe_change(image, row.file_bytes)
+            elif image.mask and without_suffix(row.image) != without_suffix(name):
+                raise InputError(
+                    f"{self.folder}: the mask {image.mask_name} belongs to {row.image}, {image.path} would replace it;"
+                    " choose another --out or use --overwrite"
+                )
+        if changed:
+            raise InputError(
+                f"{self.folder}: {len(changed)} images have changed since they were segmented, the first is"
+                f" {changed[0]}; choose another --out or use --overwrite, or remove the masks of these images to"
+                " segment them again"
+            )
+        return done
 
     def _save_rows(self) -> None:
         if not self._rows:
             return
-        with atomic_write(self._csv) as aside, aside.open("w", newline="", encoding="utf-8") as file:
-            file.write(_csv_line(self._columns))
-            file.writelines(self._rows[name] for name in sorted(self._rows))
+        with atomic_write(self._csv) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            file.write(_csv_line(self._names))
+            file.writelines(self._rows[key].line for key in sorted(self._rows))
 
 
 @contextmanager
-def _room_for(path: Path) -> Iterator[None]:
-    """InputError where the disk refuses what is written inside."""
+def _reporting_full_disk(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; make room, then run the same command again") from error
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror}); free disk space, then run the same command again"
+        ) from error
 
 
-def read_run(folder: Path) -> Mapping[str, Any]:
-    """What run.json says; nothing where it is not there or cannot be read."""
-    try:
-        return {**BEFORE_IT_WAS_SAID, **json.loads((folder / RUN_RECORD).read_text(encoding="utf-8"))}
-    except (OSError, ValueError, TypeError):
-        return {}
-
-
-def image_name(image: ImageFile) -> str:
-    """How a row names its image: relative, with suffix."""
-    return printable(image.name + image.path.suffix)
+def _describe_change(image: ImageFile, earlier_bytes: int | None) -> list[str]:
+    """Return one description if an image's file has another size than before; a missing file has not changed."""
+    size = file_bytes(image.path)
+    if size is None or size == earlier_bytes:
+        return []
+    earlier = "unknown" if earlier_bytes is None else earlier_bytes
+    return [f"{image.path} (was {earlier} bytes, is {size} bytes)"]
 
 
 def _files_named_in(table: Path) -> Iterator[str]:
-    """Masks and overlays of the rows of a scores.csv, of whatever version, in the folder where it lies."""
+    """Yield the masks and overlays that a scores.csv of any version names."""
     if not table.exists():
         return
     with table.open(newline="", encoding="utf-8", errors="replace") as file, suppress(csv.Error):
@@ -277,16 +260,16 @@ def _files_named_in(table: Path) -> Iterator[str]:
             yield overlay_name(without_suffix(row.get("image") or ""))
 
 
-def _below(folder: Path, name: str) -> Path | None:
-    """The file of that name below a folder; None where there is none, or the name leads elsewhere, if only by a link.
+def _regular_file_below(folder: Path, name: str) -> Path | None:
+    """Return the regular file `name` below a folder; None if there is none or a link leads elsewhere.
 
-    A table may come from anybody, and what it names is to be removed.
+    A table may come from anybody, and the files that it names are to be removed.
     """
     path = folder / name
-    if not os.path.isfile(path) or os.path.islink(path):  # noqa: PTH113, PTH114 - pathlib raises where no name can be so
+    if not os.path.isfile(path) or os.path.islink(path):  # noqa: PTH113, PTH114 - pathlib raises on an invalid name
         return None
-    real, here = Path(os.path.realpath(folder)), Path(os.path.realpath(path))
-    return path if here.is_relative_to(real) and here == real / name else None
+    real_folder, real_path = Path(os.path.realpath(folder)), Path(os.path.realpath(path))
+    return path if real_path.is_relative_to(real_folder) and real_path == real_folder / name else None
 
 
 def _csv_line(fields: Sequence[str]) -> str:
@@ -295,48 +278,41 @@ def _csv_line(fields: Sequence[str]) -> str:
     return text.getvalue()
 
 
-def without_suffix(name: str) -> str:
-    """An image's name by which its mask is called: x.jpg and x.png would have one."""
-    folder, slash, file = name.rpartition("/")
-    return folder + slash + (file.rpartition(".")[0] or file)
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def overlay_name(name: str) -> str:
-    """Of the overlay's file, below the folder of masks, for an image by its name without suffix."""
+    """Return the path of an overlay, relative to the output folder, given the image's name without suffix."""
     return f"overlays/{name}.jpg"
 
 
 def overlay_path(folder: Path, image: ImageFile) -> Path:
-    """Where an image's overlay lies."""
+    """Return the path of an image's overlay."""
     return folder / overlay_name(image.name)
 
 
 def mask_path(folder: Path, image: ImageFile) -> Path:
-    """Where an image's mask lies: sub-folders mirrored, never flattened."""
+    """Return the path of an image's mask; sub-folders are mirrored, never flattened."""
     return folder / image.mask_name
 
 
 def write_mask(path: Path, mask: UInt8) -> None:
-    """Write (H, W) 0/255 as PNG, whole or not at all. OSError where the disk or the format refuses."""
+    """Write a mask (H, W) of 0 and 255 as PNG. Raises OSError."""
     write_picture(path, mask, PNG_OPTIONS)
 
 
-def write_picture(path: Path, picture: UInt8, options: Sequence[int]) -> None:
-    """Write grey or BGR pixels in the format of the suffix, whole or not at all; libpng takes 1,000,000 a side.
+def write_picture(path: Path, pixels: UInt8, options: Sequence[int]) -> None:
+    """Write grey (H, W) or BGR (H, W, 3) pixels in the format of the suffix, with OpenCV's `options`.
 
-    OSError where the disk or the format refuses.
+    Raises OSError if the disk is full or the format cannot hold the image: PNG takes 1,000,000 pixels per side.
     """
-    is_encoded, content = cv2.imencode(path.suffix, picture, options)
+    is_encoded, content = cv2.imencode(path.suffix, pixels, options)
     if not is_encoded:
-        height, width = picture.shape[:2]
-        raise OSError(f"{width} x {height} pixels cannot be written as {path.suffix}; give a smaller picture")
-    write_whole(path, np.asarray(content).tobytes())
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    with atomic_write(path) as aside:
-        aside.write_bytes(content)
-
-
-def _digits(value: float | None) -> str:
-    return "" if value is None else f"{value:.5f}"
+        height, width = pixels.shape[:2]
+        raise OSError(f"{width} x {height} pixels cannot be written as {path.suffix}; use a smaller image")
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(np.asarray(content).tobytes())

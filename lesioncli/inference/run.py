@@ -1,168 +1,143 @@
-"""One call for a whole run: images that were found go through an engine, and the folder is left complete."""
+"""Run a network on images and fill an output folder: the one call behind `segment`."""
 
 import os
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
+
+import msgspec
 
 from lesioncli import __version__
 from lesioncli.backends.base import Engine
 from lesioncli.errors import InputError
-from lesioncli.images.find import ImageFile
+from lesioncli.images.find import ImageListing
+from lesioncli.inference.outcome import Outcome, output_columns
 from lesioncli.inference.pipeline import segment
-from lesioncli.inference.results import FAILED, OK, SKIPPED, Outcome, RunFolder, read_run
+from lesioncli.inference.record import MaskNames, RunIdentity, RunRecord, RunStatus, RunSummary
+from lesioncli.inference.results import ResultStore
 from lesioncli.inference.trace import Trace
-from lesioncli.options import SegmentOptions
+from lesioncli.options import SegmentOptions, Status
 
-LOOK_FIRST = 5
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What a run did: images by status, wall seconds, CPU seconds by stage, and what ran it.
-
-    `passed_over` are files in the folders of the images that were none, by kind.
-    `look_first` names the images of the folder whose masks are least sure, with their confidence, the least sure first.
-    """
-
-    images: int
-    ok: int
-    failed: int
-    skipped: int
-    seconds: float
-    cpu_seconds: Mapping[str, float]
-    engine: str
-    device: str
-    precision: str
-    tta: str
-    out: str
-    passed_over: Mapping[str, int]
-    look_first: Sequence[tuple[str, float]]
-
-    @property
-    def images_per_second(self) -> float:
-        return (self.ok + self.failed) / self.seconds if self.seconds else 0.0
+LEAST_CONFIDENT_IMAGES = 5
 
 
-def run(
-    images: Sequence[ImageFile],
+def segment_images(
+    listing: ImageListing,
     engine: Engine,
     out: Path,
-    options: SegmentOptions,
+    options: SegmentOptions = SegmentOptions(),
     *,
-    trace: Trace | None = None,
-    overwrite: bool = False,
     sources: Sequence[Path] = (),
-    passed_over: Mapping[str, int] = MappingProxyType({}),
+    trace: Trace | None = None,
     on_outcome: Callable[[Outcome], None] = lambda outcome: None,
-) -> Summary:
-    """Segment images into folder `out`: masks, scores.csv and run.json.
+) -> RunSummary:
+    """Segment images into the folder `out`: masks, scores.csv and run.json.
 
-    `sources` are the files and folders that the images are from; run.json keeps them, and those of earlier runs,
-    and how many files of each kind were `passed_over` in them.
+    `sources` are the files and folders of the listing, for run.json. `on_outcome` is called after each image, in order.
+    Whatever ends the run, the rows of finished images are kept and the same call continues.
 
-    Raises InputError where `out` holds masks of another engine, precision, threshold, test procedure or choice of
-    regions, or of other files of the same names, or where the disk is full, EngineError where the engine fails. Rows of
-    finished images are kept whatever ends the run.
+    Raises InputError if `out` belongs to another kind of run (see ResultStore) or the disk is full, and EngineError if
+    the engine fails.
     """
-    values = (*engine.spec.classes, "lesion_area_fraction", "confidence", *engine.extra)
-    folder = RunFolder(out, _identity(images, engine, options), values, images, overwrite=overwrite)
-    record = {**_record(images, engine, out, options, sources), "passed_over": dict(passed_over)}
-    tally = _Tally()
+    identity = _identity(listing, engine, options)
+    columns = output_columns(engine.spec.classes, tuple(engine.extra))
+    store = ResultStore(out, identity, columns, listing.images, overwrite=options.overwrite)
+    record = _new_record(listing, engine, store, options, sources)
+    totals = _Totals()
     try:
-        folder.describe({**record, "status": "running"})
-        # Closed before the engine is: until then threads may write to its slots.
-        with closing(segment(images, engine, folder, options, trace)) as outcomes:
+        store.write_record(record)
+        # Closing the generator stops the threads that write to the memory of the engine.
+        with closing(segment(listing.images, engine, store, options, trace)) as outcomes:
             for outcome in outcomes:
-                folder.add(outcome)
-                tally.add(outcome)
+                store.add(outcome)
+                totals.add(outcome)
                 on_outcome(outcome)
     except BaseException:
-        with suppress(InputError):  # of two errors, the one that ended the run is told
-            folder.finish({**record, "status": "interrupted", **tally.figures()})
+        with suppress(InputError):  # the error that ended the run matters more
+            store.finish(msgspec.structs.replace(record, status=RunStatus.INTERRUPTED, **totals.values()))
         raise
-    figures = tally.figures()
-    folder.finish({**record, "status": "finished", **figures})
-    return Summary(
-        images=len(images),
-        **figures,
+    values = totals.values()
+    store.finish(msgspec.structs.replace(record, status=RunStatus.FINISHED, **values))
+    return RunSummary(
+        images=len(listing.images),
+        **values,
         engine=engine.spec.name,
         device=engine.device,
         precision=engine.manifest.precision,
         tta=options.tta,
         out=str(out),
-        passed_over=dict(passed_over),
-        look_first=folder.least_sure(LOOK_FIRST),
+        ignored=dict(listing.ignored),
+        least_confident=store.least_confident(LEAST_CONFIDENT_IMAGES),
     )
 
 
-def _identity(images: Sequence[ImageFile], engine: Engine, options: SegmentOptions) -> dict[str, Any]:
-    """What all masks of a folder share."""
-    return {
-        "engine_sha256": engine.manifest.sha256,
-        "precision": engine.manifest.precision,  # not in the hash: an engine in bf16 has the same files as one in fp32
-        "threshold": options.threshold,
-        "tta": options.tta,
-        "regions": options.regions,
-        "names": "isic" if any(image.mask for image in images) else "images",
-    }
+def _identity(listing: ImageListing, engine: Engine, options: SegmentOptions) -> RunIdentity:
+    return RunIdentity(
+        engine_sha256=engine.manifest.sha256,
+        precision=engine.manifest.precision,
+        threshold=options.threshold,
+        tta=options.tta,
+        regions=options.regions,
+        names=MaskNames.ISIC if any(image.mask for image in listing.images) else MaskNames.IMAGES,
+    )
 
 
-def _record(
-    images: Sequence[ImageFile], engine: Engine, out: Path, options: SegmentOptions, sources: Sequence[Path]
-) -> dict[str, Any]:
-    """What run.json says of a run besides its identity, as far as that is known when it starts."""
+def _new_record(
+    listing: ImageListing, engine: Engine, store: ResultStore, options: SegmentOptions, sources: Sequence[Path]
+) -> RunRecord:
+    """Return the record of a run that starts now; it keeps the sources of earlier runs into the folder."""
     manifest = engine.manifest
-    earlier = read_run(out).get("sources", ())
-    return {
-        "lesioncli": __version__,
-        "python": platform.python_version(),
-        "model": engine.spec.name,
-        "backend": f"{manifest.backend} {manifest.backend_version}",
-        "device": engine.device,
-        "batch": manifest.batch,
-        "workers": options.workers,
-        "sources": list(dict.fromkeys([*earlier, *(_seen_from(out, source) for source in sources)])),
-        "images": len(images),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+    relative = (_relative_source(source, store.folder) for source in sources)
+    return RunRecord(
+        **msgspec.structs.asdict(_identity(listing, engine, options)),
+        classes=engine.spec.classes,
+        lesioncli=__version__,
+        python=platform.python_version(),
+        model=engine.spec.name,
+        backend=f"{manifest.backend} {manifest.backend_version}",
+        device=engine.device,
+        batch=manifest.batch,
+        workers=options.workers,
+        sources=tuple(dict.fromkeys([*store.earlier.sources, *relative])),
+        images=len(listing.images),
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        ignored=dict(listing.ignored),
+        status=RunStatus.RUNNING,
+    )
 
 
-class _Tally:
-    """What a run has done since it was started."""
+class _Totals:
+    """Counts and times of a run, from now on."""
 
     def __init__(self) -> None:
         self._started = time.monotonic()
-        self._statuses: Counter[str] = Counter()
+        self._statuses: Counter[Status] = Counter()
         self._cpu_seconds: Counter[str] = Counter()
 
     def add(self, outcome: Outcome) -> None:
+        """Count an outcome and its times."""
         self._statuses[outcome.status] += 1
         self._cpu_seconds.update(outcome.seconds)
 
-    def figures(self) -> dict[str, Any]:
-        """Images by status, and seconds."""
+    def values(self) -> dict[str, Any]:
+        """Return the counts and times by their fields in RunRecord and RunSummary."""
         return {
-            **{status: self._statuses[status] for status in (OK, FAILED, SKIPPED)},
+            **{status.value: self._statuses[status] for status in (Status.OK, Status.FAILED, Status.SKIPPED)},
             "seconds": round(time.monotonic() - self._started, 3),
             "cpu_seconds": {stage: round(self._cpu_seconds[stage], 3) for stage in ("decode", "write")},
         }
 
 
-def _seen_from(folder: Path, source: Path) -> str:
-    """A path from `folder`, which holds while the two are moved together; from the root, where another disk has it."""
-    here, there = (
-        os.path.realpath(folder),
-        os.path.realpath(source),
-    )  # ".." of a linked folder is not what it looks like
+def _relative_source(source: Path, folder: Path) -> str:
+    """Return a source relative to `folder`, so that both can be moved together; absolute if it is on another drive."""
+    # Resolved first: ".." of a linked folder is not the parent of its name.
+    real_source, real_folder = os.path.realpath(source), os.path.realpath(folder)
     try:
-        return Path(os.path.relpath(there, here)).as_posix()
+        return Path(os.path.relpath(real_source, real_folder)).as_posix()
     except ValueError:
-        return Path(there).as_posix()
+        return Path(real_source).as_posix()

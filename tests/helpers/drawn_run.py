@@ -10,14 +10,11 @@ import numpy as np
 from PIL import Image
 
 from lesioncli.demo.draw import DrawnCase, draw_case
-from lesioncli.inference.results import ABOUT, write_mask
+from lesioncli.inference.outcome import output_columns
+from lesioncli.inference.results import write_mask
 from lesioncli.spec import CLASSES
 
-COLUMNS = (
-    *ABOUT,
-    *CLASSES,
-    *("lesion_area_fraction", "confidence", "note"),
-)
+COLUMNS = [column.name for column in output_columns(CLASSES)]
 HEIGHT, WIDTH = 72, 96
 
 

@@ -18,7 +18,7 @@ ALLOWED: dict[str, set[str]] = {
     "evaluation": set(),
     "models": set(),
     "training": {"models", "evaluation", "images", "backends"},
-    "report": {"evaluation", "images", "inference.results", "inference.record"},
+    "report": {"evaluation", "images", "inference.outcome", "inference.record"},
     "demo": set(),
     "source": {"backends", "training"},
     "doctor": {"backends"},

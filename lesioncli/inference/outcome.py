@@ -1,0 +1,76 @@
+"""The outcome of an image, and its row: the columns of scores.csv as one table."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from lesioncli.files import printable
+from lesioncli.images.find import ImageFile
+from lesioncli.options import FailureStage, Status
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one image.
+
+    stored_hw: size of the image, (0, 0) if it could not be decoded. file_bytes: size of its file when it was read, None
+    if there was no file. stage, reason: where and why it failed. values: scores and measures by column name. seconds:
+    CPU seconds by stage.
+    """
+
+    image: ImageFile
+    status: Status
+    stored_hw: tuple[int, int] = (0, 0)
+    file_bytes: int | None = None
+    stage: FailureStage | None = None
+    reason: str = ""
+    note: str = ""
+    values: Mapping[str, float] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of scores.csv; `text` returns the entry of an image."""
+
+    name: str
+    text: Callable[[Outcome], str]
+
+
+def value_column(name: str) -> Column:
+    """Return the column of a number in Outcome.values."""
+    return Column(name, lambda outcome: f"{outcome.values[name]:.5f}" if name in outcome.values else "")
+
+
+# To add a column, add one line to one of these tables. Class scores stand between the first two; further outputs of the
+# network stand before the last.
+IMAGE_COLUMNS = (
+    Column("image", lambda outcome: image_name(outcome.image)),
+    Column("mask", lambda outcome: printable(outcome.image.mask_name) if outcome.status == Status.OK else ""),
+    Column("width", lambda outcome: str(outcome.stored_hw[1] or "")),
+    Column("height", lambda outcome: str(outcome.stored_hw[0] or "")),
+    Column("bytes", lambda outcome: "" if outcome.file_bytes is None else str(outcome.file_bytes)),
+    Column("status", lambda outcome: outcome.status),
+    Column("reason", lambda outcome: f"{outcome.stage}: {outcome.reason}" if outcome.reason else ""),
+)
+MEASURE_COLUMNS = (value_column("lesion_area_fraction"), value_column("confidence"))
+NOTE_COLUMNS = (Column("note", lambda outcome: outcome.note),)
+
+# Columns that are neither a score nor a measure.
+DESCRIPTIVE_COLUMNS = tuple(column.name for column in (*IMAGE_COLUMNS, *NOTE_COLUMNS))
+
+
+def output_columns(classes: Sequence[str], extra: Sequence[str] = ()) -> tuple[Column, ...]:
+    """Return the columns of scores.csv for a network's classes and its further outputs."""
+    scores, outputs = map(value_column, classes), map(value_column, extra)
+    return (*IMAGE_COLUMNS, *scores, *MEASURE_COLUMNS, *outputs, *NOTE_COLUMNS)
+
+
+def image_name(image: ImageFile) -> str:
+    """Return the name of an image in scores.csv: its relative path with suffix."""
+    return printable(image.name + image.path.suffix)
+
+
+def without_suffix(name: str) -> str:
+    """Remove the suffix of an image's name; a file name that is only a suffix is kept."""
+    folder, slash, file = name.rpartition("/")
+    return folder + slash + (file.rpartition(".")[0] or file)

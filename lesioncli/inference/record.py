@@ -1,0 +1,156 @@
+"""The record of a run (run.json), and the summary that a run returns."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from lesioncli.errors import InputError
+from lesioncli.files import atomic_write
+from lesioncli.images.find import RUN_RECORD
+from lesioncli.options import TTA, Regions
+
+RUN_FORMAT = 1
+
+
+class RunStatus(StrEnum):
+    """State of a run; a killed one stays `running`."""
+
+    RUNNING = "running"
+    INTERRUPTED = "interrupted"
+    FINISHED = "finished"
+
+
+class MaskNames(StrEnum):
+    """Naming of masks: after their images, or `ISIC_0012345_segmentation`."""
+
+    IMAGES = "images"
+    ISIC = "isic"
+
+
+# Values of keys that a run.json of an early version does not have.
+LEGACY_DEFAULTS = {"tta": TTA.NONE, "names": MaskNames.IMAGES, "regions": Regions.ALL}
+
+
+class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
+    """What all masks of an output folder share; None where run.json does not record it.
+
+    `precision` is part of it because the files of an engine, and so their hash, are the same in bf16 and fp32.
+    """
+
+    engine_sha256: str | None = None
+    precision: str | None = None
+    threshold: float | None = None
+    tta: TTA | None = None
+    regions: Regions | None = None
+    names: MaskNames | None = None
+
+
+class RunRecord(RunIdentity, frozen=True, kw_only=True):
+    """The content of run.json; None where it is not recorded.
+
+    classes: names of the columns of scores.csv that are class scores. sources: files and folders of the images of all
+    runs, relative to the output folder. ignored: files in them that are not images, by kind. ok, failed, skipped,
+    seconds and cpu_seconds (by stage) are those of the latest run.
+    """
+
+    format: int = RUN_FORMAT
+    classes: tuple[str, ...] | None = None
+    lesioncli: str | None = None
+    python: str | None = None
+    model: str | None = None
+    backend: str | None = None
+    device: str | None = None
+    batch: int | None = None
+    workers: int | None = None
+    sources: tuple[str, ...] = ()
+    images: int | None = None
+    started: str | None = None
+    ignored: dict[str, int] = msgspec.field(default_factory=dict, name="passed_over")
+    status: RunStatus | None = None
+    ok: int | None = None
+    failed: int | None = None
+    skipped: int | None = None
+    seconds: float | None = None
+    cpu_seconds: dict[str, float] | None = None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The recorded values of RunIdentity."""
+        return {name: getattr(self, name) for name in RunIdentity.__struct_fields__}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the recorded values by their keys in run.json."""
+        return {key: value for key, value in msgspec.to_builtins(self).items() if value is not None}
+
+
+def read_record(folder: Path) -> RunRecord:
+    """Read run.json of an output folder; a missing or unreadable one gives a record without values.
+
+    Raises InputError if a later version of lesioncli wrote it.
+    """
+    path = folder / RUN_RECORD
+    try:
+        record = msgspec.convert({**LEGACY_DEFAULTS, **json.loads(path.read_text(encoding="utf-8"))}, RunRecord)
+    except (OSError, ValueError, TypeError):  # msgspec.ValidationError is a ValueError
+        return RunRecord()
+    if record.format > RUN_FORMAT:
+        raise InputError(f"{path}: has format {record.format}, this version reads {RUN_FORMAT}; update lesioncli")
+    return record
+
+
+def write_record(folder: Path, record: RunRecord) -> None:
+    """Write run.json. Raises OSError."""
+    with atomic_write(folder / RUN_RECORD) as temporary:
+        temporary.write_text(json.dumps(record.to_dict(), indent=1) + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class ImageConfidence:
+    """The confidence of one image's mask; `image` is its name in scores.csv."""
+
+    image: str
+    confidence: float
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """Summary of a run: images by status, wall seconds, CPU seconds by stage, and what ran it.
+
+    ignored: number of files that are not images, by kind. least_confident: the images in the output folder whose masks
+    have the lowest confidence, the lowest first.
+    """
+
+    images: int
+    ok: int
+    failed: int
+    skipped: int
+    seconds: float
+    cpu_seconds: Mapping[str, float]
+    engine: str
+    device: str
+    precision: str
+    tta: TTA
+    out: str
+    ignored: Mapping[str, int]
+    least_confident: Sequence[ImageConfidence]
+
+    @property
+    def images_per_second(self) -> float:
+        """Images per second, without the skipped ones."""
+        return (self.ok + self.failed) / self.seconds if self.seconds else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the values by the keys of `segment --json`."""
+        return {
+            **{name: getattr(self, name) for name in ("images", "ok", "failed", "skipped", "seconds")},
+            "cpu_seconds": dict(self.cpu_seconds),
+            **{name: getattr(self, name) for name in ("engine", "device", "precision", "tta", "out")},
+            "passed_over": dict(self.ignored),
+            "look_first": [[lowest.image, lowest.confidence] for lowest in self.least_confident],
+            "images_per_second": round(self.images_per_second, 2),
+        }

@@ -23,11 +23,11 @@ from lesioncli.backends.registry import open_engine
 from lesioncli.demo.draw import draw_case
 from lesioncli.demo.folder import write_demo
 from lesioncli.images.decode import decode
-from lesioncli.images.find import ImageFile, find_images
+from lesioncli.images.find import ImageFile, ImageListing, find_images
 from lesioncli.images.geometry import to_full_size, to_network
-from lesioncli.inference.pipeline import Options
 from lesioncli.inference.results import write_mask
-from lesioncli.inference.run import run
+from lesioncli.inference.run import segment_images
+from lesioncli.options import SegmentOptions
 from lesioncli.process import count_cores
 from lesioncli.shipped import SHIPPED_MODEL, assemble_graph
 
@@ -81,7 +81,7 @@ def _report(images: list[ImageFile], manifest: Path, work: Path) -> None:
 
 def _rate(images: list[ImageFile], manifest: Path, out: Path) -> float:
     with open_engine(manifest, ahead_images=4) as engine:
-        return run(images, engine, out, Options()).images_per_second
+        return segment_images(ImageListing(images), engine, out, SegmentOptions()).images_per_second
 
 
 def _cpu_seconds(work: Callable[[], Result]) -> tuple[float, Result]:

@@ -20,10 +20,10 @@ from lesioncli.backends.tensorrt import compile as tensorrt
 from lesioncli.backends.tensorrt import vendors
 from lesioncli.backends.tensorrt.driver import find_gpus
 from lesioncli.demo.draw import draw_case
-from lesioncli.images.find import ImageFile, find_images
-from lesioncli.inference.pipeline import Options
-from lesioncli.inference.run import run
+from lesioncli.images.find import ImageFile, ImageListing, find_images
+from lesioncli.inference.run import segment_images
 from lesioncli.inference.trace import Trace
+from lesioncli.options import SegmentOptions
 
 pytestmark = pytest.mark.gpu
 
@@ -61,7 +61,7 @@ def compiled(vendor: vendors.Vendor, folder: Path, precision: str, batch: int, p
 
 def segmented(manifest: Path, images: list[ImageFile], out: Path, workers: int = 0) -> Mapping[str, UInt8]:
     with open_engine(manifest, 2 * (workers or 16)) as engine:
-        summary = run(images, engine, out, Options(workers=workers))
+        summary = segment_images(ImageListing(images), engine, out, SegmentOptions(workers=workers))
     assert (summary.ok, summary.failed) == (len(images), 0)
     return {path.name: read(path) for path in sorted(out.glob("*.png"))}
 
@@ -111,7 +111,9 @@ def test_sustained_throughput(
     for batch in BATCHES:
         engine = compiled(vendor, tmp_path / f"engines{batch}", "fp16", batch, parity_images).path
         with Trace.writing(tmp_path / f"{batch}.json") as trace, open_engine(engine, 64, traced=True) as opened:
-            summary = run(many, opened, tmp_path / f"out{batch}", Options(trace=trace))
+            summary = segment_images(
+                ImageListing(many), opened, tmp_path / f"out{batch}", SegmentOptions(), trace=trace
+            )
         assert summary.ok == len(many)
         share = busy_share(tmp_path / f"{batch}.json")
         print(f"batch {batch}: {summary.images_per_second:.0f} images/s, the GPU computing {share:.0%} of the time")

@@ -43,12 +43,12 @@ from lesioncli.backends.tensorrt import vendors
 from lesioncli.cli.app import app
 from lesioncli.errors import EngineError
 from lesioncli.files import sha256_of
-from lesioncli.images.find import ImageFile, find_images
+from lesioncli.images.find import ImageFile, ImageListing, find_images
 from lesioncli.inference import pipeline
-from lesioncli.inference.pipeline import Options
-from lesioncli.inference.results import Outcome
-from lesioncli.inference.run import run
+from lesioncli.inference.outcome import Outcome
+from lesioncli.inference.run import segment_images
 from lesioncli.inference.tta import PROCEDURES
+from lesioncli.options import SegmentOptions
 
 Files = dict[str, bytes]  # by name
 OUT_OF_MEMORY, ILLEGAL_ADDRESS, LAUNCH_FAILED = 2, 700, 719
@@ -98,9 +98,9 @@ def left_by(out: Path) -> dict[str, bytes]:
 
 
 def segmented(manifest: Path, images: list[ImageFile], out: Path, **options: Any) -> dict[str, bytes]:
-    asked = Options(**options)
+    asked = SegmentOptions(**options)
     with open_engine(manifest, 2 * (asked.workers or 2), PROCEDURES[asked.tta].layout) as engine:
-        run(images, engine, out, asked)
+        segment_images(ImageListing(images), engine, out, asked)
     return left_by(out)
 
 
@@ -494,7 +494,7 @@ def test_an_interrupt_frees_everything(
         pytest.raises(KeyboardInterrupt),
         open_engine(plan, 4, PROCEDURES["none"].layout) as engine,
     ):
-        run(images, engine, tmp_path / "out", Options(), on_outcome=interrupt)
+        segment_images(ImageListing(images), engine, tmp_path / "out", SegmentOptions(), on_outcome=interrupt)
     card.assert_clean()
     assert segmented(plan, images, tmp_path / "out") == expected
 

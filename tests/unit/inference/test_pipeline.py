@@ -29,12 +29,15 @@ from lesioncli.backends.registry import open_engine
 from lesioncli.demo.draw import draw_case
 from lesioncli.errors import EngineError
 from lesioncli.images.decode import DecodedImage, decode
-from lesioncli.images.find import ImageFile
+from lesioncli.images.find import ImageFile, ImageListing
 from lesioncli.inference import pipeline
-from lesioncli.inference.pipeline import Options, segment
-from lesioncli.inference.results import FAILED, OK, SKIPPED, Outcome, RunFolder, mask_path
-from lesioncli.inference.run import run
+from lesioncli.inference.outcome import Outcome, output_columns
+from lesioncli.inference.pipeline import segment
+from lesioncli.inference.record import RunIdentity, RunRecord
+from lesioncli.inference.results import ResultStore, mask_path
+from lesioncli.inference.run import segment_images
 from lesioncli.inference.tta import PROCEDURES
+from lesioncli.options import SegmentOptions, Status
 from lesioncli.spec import CLASSES
 
 TURNED = Image.Transpose
@@ -52,16 +55,16 @@ BAD = ["truncated.jpg", "text.jpg", "empty.png", "missing.png"]
 
 
 @contextmanager
-def run_folder(folder: Path) -> Iterator[RunFolder]:
-    out = RunFolder(folder, {}, ())
+def result_store(folder: Path) -> Iterator[ResultStore]:
+    out = ResultStore(folder, RunIdentity(), output_columns(()))
     try:
         yield out
     finally:
-        out.finish({})
+        out.finish(RunRecord())
 
 
-def outcomes_of(images: Sequence[ImageFile], engine: Engine, folder: Path, options: Options) -> list[Outcome]:
-    with run_folder(folder) as out:
+def outcomes_of(images: Sequence[ImageFile], engine: Engine, folder: Path, options: SegmentOptions) -> list[Outcome]:
+    with result_store(folder) as out:
         return list(segment(images, engine, out, options))
 
 
@@ -101,7 +104,7 @@ def jaccard_by_hand(red: UInt8, cut: int) -> float:
 
 
 def assert_ok(outcome: Outcome, folder: Path, cut: int = 128) -> None:
-    assert (outcome.status, outcome.stage, outcome.reason) == (OK, "", "")
+    assert (outcome.status, outcome.stage, outcome.reason) == (Status.OK, None, "")
     expected, seen = expected_mask(outcome.image.path, cut), seen_by_network(outcome.image.path)
     assert np.array_equal(read(mask_path(folder, outcome.image)), expected)
     assert outcome.stored_hw == expected.shape
@@ -121,7 +124,7 @@ def assert_ok(outcome: Outcome, folder: Path, cut: int = 128) -> None:
 
 
 def assert_failed(outcome: Outcome, folder: Path, stage: str) -> None:
-    assert (outcome.status, outcome.stage) == (FAILED, stage)
+    assert (outcome.status, outcome.stage) == (Status.FAILED, stage)
     assert outcome.reason
     assert outcome.values == {}
     assert not mask_path(folder, outcome.image).is_file()
@@ -215,7 +218,7 @@ def test_views_are_looked_at_one_by_one_and_a_broken_image_is_a_row(
         images[number].path.write_bytes(b"\x89PNG\r\n\x1a\n")
     engine = viewing_engine(tta, batch)
     assert len(images) > 2 * len(engine.slots) / len(engine.layout.shapes)
-    outcomes = outcomes_of(images, engine, tmp_path / "out", Options(workers=3, tta=tta, regions="all"))
+    outcomes = outcomes_of(images, engine, tmp_path / "out", SegmentOptions(workers=3, tta=tta, regions="all"))
     assert [outcome.image for outcome in outcomes] == images
     for number, outcome in enumerate(outcomes):
         if number in (0, 7, 8, 23):
@@ -242,7 +245,7 @@ def test_the_shipped_models_views_are_those_of_its_graph_asked_one_by_one(
     pictures = [draw_case(71, 240, 320).image, draw_case(72, 400, 300).image]
     images = [ImageFile(save(tmp_path / f"{n}.png", picture), f"{n}") for n, picture in enumerate(pictures)]
     with open_engine(engine_manifest, lay_out=PROCEDURES[tta].layout) as engine:
-        outcomes = outcomes_of(images, engine, tmp_path / "out", Options(tta=tta, regions="all"))
+        outcomes = outcomes_of(images, engine, tmp_path / "out", SegmentOptions(tta=tta, regions="all"))
     for outcome, picture in zip(outcomes, pictures, strict=True):
         assert_as_looked_at(outcome, tmp_path / "out", picture, tta, engine.spec.height, network)
 
@@ -252,7 +255,7 @@ def test_one_look_is_the_engines_own_answer(engine_manifest: Path, tmp_path: Pat
         spec = engine.spec
         pictures = [draw_case(seed, spec.height, spec.width).image for seed in range(80, 83)]
         images = [ImageFile(save(tmp_path / f"{n}.png", picture), f"{n}") for n, picture in enumerate(pictures)]
-        outcomes = outcomes_of(images, engine, tmp_path / "out", Options(regions="all"))
+        outcomes = outcomes_of(images, engine, tmp_path / "out", SegmentOptions(regions="all"))
         for slot, picture in zip(engine.slots, pictures, strict=False):
             slot[0] = picture
         direct = list(engine.stream(Batch(slot, 1) for slot in range(3)))
@@ -276,7 +279,7 @@ def test_only_crops_are_a_reason_to_decode_more(
         return decode(path, at_least_hw)
 
     monkeypatch.setattr(pipeline, "decode", watched)
-    outcomes_of(save_many(tmp_path / "images", 2), viewing_engine(tta, 1), tmp_path / "out", Options(tta=tta))
+    outcomes_of(save_many(tmp_path / "images", 2), viewing_engine(tta, 1), tmp_path / "out", SegmentOptions(tta=tta))
     assert asked == [(times * FREE_SIDE, times * FREE_SIDE)] * 2
 
 
@@ -285,7 +288,9 @@ def test_an_engine_open_for_another_procedure_is_not_used(
     viewing_engine: Callable[[str, int], Engine], tmp_path: Path, opened: str, asked: str
 ) -> None:
     with pytest.raises(ValueError, match=f"not those of test procedure '{asked}'"):
-        outcomes_of(save_many(tmp_path / "images", 1), viewing_engine(opened, 1), tmp_path / "out", Options(tta=asked))
+        outcomes_of(
+            save_many(tmp_path / "images", 1), viewing_engine(opened, 1), tmp_path / "out", SegmentOptions(tta=asked)
+        )
 
 
 @given(
@@ -307,7 +312,7 @@ def test_one_outcome_for_every_image_in_order(
     images = [ImageFile(pool[index], f"{number % 3}/{number:02d}") for number, index in enumerate(chosen)]
     with TemporaryDirectory() as name:
         folder = Path(name)
-        outcomes = outcomes_of(images, tiny_engine(batch), folder, Options(cut / 255, workers))
+        outcomes = outcomes_of(images, tiny_engine(batch), folder, SegmentOptions(cut / 255, workers))
         assert [outcome.image for outcome in outcomes] == images
         for outcome in outcomes:
             if outcome.image.path.name in BAD:
@@ -321,10 +326,10 @@ def test_one_outcome_for_every_image_in_order(
 def test_the_shipped_engine_goes_the_same_way(engine_manifest: Path, tmp_path: Path) -> None:
     images = save_many(tmp_path / "images", 3)
     with open_engine(engine_manifest) as engine:
-        outcomes = outcomes_of(images, engine, tmp_path / "masks", Options())
+        outcomes = outcomes_of(images, engine, tmp_path / "masks", SegmentOptions())
         names = engine.spec.classes
     for outcome in outcomes:
-        assert outcome.status == OK
+        assert outcome.status == Status.OK
         mask = read(mask_path(tmp_path / "masks", outcome.image))
         assert mask.shape == outcome.stored_hw == (40, 60)
         assert set(np.unique(mask)) <= {0, 255}
@@ -335,7 +340,7 @@ def test_a_note_of_what_was_left_out_comes_along(tiny_engine: OpenEngine, tmp_pa
     path = tmp_path / "two.tif"
     first, second = (Image.fromarray(draw(seed)) for seed in (1, 2))
     first.save(path, save_all=True, append_images=[second])
-    (outcome,) = outcomes_of([ImageFile(path, "two")], tiny_engine(1), tmp_path / "out", Options())
+    (outcome,) = outcomes_of([ImageFile(path, "two")], tiny_engine(1), tmp_path / "out", SegmentOptions())
     assert_ok(outcome, tmp_path / "out")
     assert outcome.note.split("; ")[0] == "first of 2 pages"
 
@@ -361,7 +366,7 @@ def test_lesion_from_the_threshold_on(
     tiny_engine: OpenEngine, tmp_path: Path, value: int, threshold: float, is_lesion: bool
 ) -> None:
     path = save(tmp_path / "flat.png", np.full((20, 30, 3), (value, 9, 9), np.uint8))
-    (outcome,) = outcomes_of([ImageFile(path, "flat")], tiny_engine(1), tmp_path, Options(threshold))
+    (outcome,) = outcomes_of([ImageFile(path, "flat")], tiny_engine(1), tmp_path, SegmentOptions(threshold))
     assert outcome.values["lesion_area_fraction"] == is_lesion
     assert is_lesion == (Fraction(value, 255) >= Fraction(str(threshold)))
 
@@ -378,7 +383,9 @@ def test_the_largest_region_is_the_mask_and_the_row_says_what_was_left_out(
 ) -> None:
     picture = np.repeat(TWO_LESIONS[..., None], 3, axis=2)
     path = save(tmp_path / "two.png", picture)
-    (outcome,) = outcomes_of([ImageFile(path, "two")], tiny_engine(1), tmp_path / "out", Options(regions=regions))
+    (outcome,) = outcomes_of(
+        [ImageFile(path, "two")], tiny_engine(1), tmp_path / "out", SegmentOptions(regions=regions)
+    )
     mask = read(mask_path(tmp_path / "out", outcome.image)) > 0
     smaller = ndimage.binary_dilation(TWO_LESIONS == 255, np.ones((3, 3)))
     assert np.array_equal(mask & ~smaller, (TWO_LESIONS > 0) & ~smaller)
@@ -392,7 +399,7 @@ def test_the_largest_region_is_the_mask_and_the_row_says_what_was_left_out(
 def test_a_score_that_is_no_number_fails_its_image_alone(tiny_engine: OpenEngine, tmp_path: Path) -> None:
     pictures = {"a": draw(1, 30, 40), "b": np.zeros((30, 40, 3), np.uint8), "c": draw(2, 30, 40)}
     images = [ImageFile(save(tmp_path / f"{name}.png", picture), name) for name, picture in pictures.items()]
-    a, b, c = outcomes_of(images, tiny_engine(3), tmp_path / "out", Options())
+    a, b, c = outcomes_of(images, tiny_engine(3), tmp_path / "out", SegmentOptions())
     assert_ok(a, tmp_path / "out")
     assert_failed(b, tmp_path / "out", "network")
     assert (b.reason, b.stored_hw) == ("a score is not a finite number", (30, 40))
@@ -402,7 +409,7 @@ def test_a_score_that_is_no_number_fails_its_image_alone(tiny_engine: OpenEngine
 def test_a_mask_that_cannot_be_written_fails_its_image_alone(tiny_engine: OpenEngine, tmp_path: Path) -> None:
     images = save_many(tmp_path / "images", 4)
     (tmp_path / "out" / "001.png").mkdir(parents=True)
-    outcomes = outcomes_of(images, tiny_engine(3), tmp_path / "out", Options())
+    outcomes = outcomes_of(images, tiny_engine(3), tmp_path / "out", SegmentOptions())
     assert_failed(outcomes.pop(1), tmp_path / "out", "write")
     for outcome in outcomes:
         assert_ok(outcome, tmp_path / "out")
@@ -412,7 +419,7 @@ def test_a_mask_that_cannot_be_written_fails_its_image_alone(tiny_engine: OpenEn
 def test_a_mask_that_png_does_not_take_fails_its_image_alone(tiny_engine: OpenEngine, tmp_path: Path) -> None:
     long = save(tmp_path / "long.bmp", np.full((1, 1_100_000, 3), 200, np.uint8))
     images = [ImageFile(long, "long"), *save_many(tmp_path / "images", 1)]
-    failed, fine = outcomes_of(images, tiny_engine(1), tmp_path / "out", Options())
+    failed, fine = outcomes_of(images, tiny_engine(1), tmp_path / "out", SegmentOptions())
     assert_failed(failed, tmp_path / "out", "write")
     assert failed.reason == "1100000 x 1 pixels cannot be written as .png; give a smaller picture"
     assert_ok(fine, tmp_path / "out")
@@ -428,19 +435,27 @@ def test_an_overlay_that_is_not_encoded_fails_its_image(
 
     images = save_many(tmp_path / "images", 1)
     monkeypatch.setattr(cv2, "imencode", refuse_jpeg)
-    (outcome,) = outcomes_of(images, tiny_engine(1), tmp_path / "out", Options(overlay=True))
-    assert (outcome.status, outcome.stage) == (FAILED, "write")
+    (outcome,) = outcomes_of(images, tiny_engine(1), tmp_path / "out", SegmentOptions(overlay=True))
+    assert (outcome.status, outcome.stage) == (Status.FAILED, "write")
     assert not list((tmp_path / "out").rglob("*.jpg"))
 
 
 def test_done_images_are_skipped_in_their_place(tiny_engine: OpenEngine, tmp_path: Path) -> None:
     images = save_many(tmp_path / "images", 7)
-    with run_folder(tmp_path / "out") as out:
-        for outcome in segment(images[1::2], tiny_engine(2), out, Options()):
+    with result_store(tmp_path / "out") as out:
+        for outcome in segment(images[1::2], tiny_engine(2), out, SegmentOptions()):
             out.add(outcome)
-        again = list(segment(images, tiny_engine(2), out, Options()))
+        again = list(segment(images, tiny_engine(2), out, SegmentOptions()))
     assert [outcome.image for outcome in again] == images
-    assert [outcome.status for outcome in again] == [OK, SKIPPED, OK, SKIPPED, OK, SKIPPED, OK]
+    assert [outcome.status for outcome in again] == [
+        Status.OK,
+        Status.SKIPPED,
+        Status.OK,
+        Status.SKIPPED,
+        Status.OK,
+        Status.SKIPPED,
+        Status.OK,
+    ]
     assert "skipped" not in (tmp_path / "out" / "scores.csv").read_text()
 
 
@@ -455,8 +470,8 @@ def test_an_overlay_outlines_the_mask_on_the_upright_picture(
     picture = np.full((height, width, 3), 40, np.uint8)
     picture[:, width // 2 :] = (220, 40, 40)  # lesion: the right half as stored
     image = ImageFile(save(tmp_path / "half.png", picture, orientation), "sub/half")
-    (outcome,) = outcomes_of([image], tiny_engine(1), tmp_path / "out", Options(overlay=True))
-    assert outcome.status == OK
+    (outcome,) = outcomes_of([image], tiny_engine(1), tmp_path / "out", SegmentOptions(overlay=True))
+    assert outcome.status == Status.OK
     overlay = read(tmp_path / "out" / "overlays" / "sub" / "half.jpg").astype(int)
     assert overlay.shape == (*overlay_hw, 3)
     if min(overlay_hw) < 10:
@@ -469,14 +484,14 @@ def test_an_overlay_outlines_the_mask_on_the_upright_picture(
 
 
 def test_without_overlay_there_is_none(tiny_engine: OpenEngine, tmp_path: Path) -> None:
-    outcomes_of(save_many(tmp_path / "images", 1), tiny_engine(1), tmp_path / "out", Options())
+    outcomes_of(save_many(tmp_path / "images", 1), tiny_engine(1), tmp_path / "out", SegmentOptions())
     assert sorted(each.name for each in (tmp_path / "out").iterdir()) == ["000.png", "run.json"]
 
 
 def test_an_overlay_that_cannot_be_written_fails_its_image(tiny_engine: OpenEngine, tmp_path: Path) -> None:
     (tmp_path / "out" / "overlays" / "000.jpg").mkdir(parents=True)
-    with run_folder(tmp_path / "out") as out:
-        for outcome in segment(save_many(tmp_path / "images", 1), tiny_engine(1), out, Options(overlay=True)):
+    with result_store(tmp_path / "out") as out:
+        for outcome in segment(save_many(tmp_path / "images", 1), tiny_engine(1), out, SegmentOptions(overlay=True)):
             out.add(outcome)
     assert_failed(outcome, tmp_path / "out", "write")
 
@@ -524,10 +539,10 @@ def test_views_hold_no_more_pictures_than_cycles(
     images = [ImageFile(image.path, f"{n:03d}") for n, image in enumerate(save_many(tmp_path / "images", 5) * 12)]
     with (
         open_engine(free_manifest(1), lay_out=PROCEDURES["full"].layout) as engine,
-        run_folder(tmp_path / "out") as out,
+        result_store(tmp_path / "out") as out,
     ):
         bound = 2 * (len(engine.slots) // len(engine.layout.shapes) + 1)
-        for number, _ in enumerate(segment(images, engine, out, Options(overlay=overlay, tta="full"))):
+        for number, _ in enumerate(segment(images, engine, out, SegmentOptions(overlay=overlay, tta="full"))):
             if number in (0, 1, count // 2):
                 pictures.settle(bound if overlay else 0)
                 assert pictures.decoded - number <= bound < count
@@ -543,11 +558,11 @@ def test_what_is_undone_at_any_time_is_bounded_by_the_slots(
 ) -> None:
     count = 150
     images = [ImageFile(image.path, f"{n:03d}") for n, image in enumerate(save_many(tmp_path / "images", 5) * 30)]
-    with open_engine(tiny_manifest(batch)) as engine, run_folder(tmp_path / "out") as out:
+    with open_engine(tiny_manifest(batch)) as engine, result_store(tmp_path / "out") as out:
         # Slots' worth of images waits for the caller, and another is decoded ahead and in the network.
         bound = 2 * (len(engine.slots) + 1) * batch
         held = bound if overlay else 0
-        for number, _ in enumerate(segment(images, engine, out, Options(overlay=overlay))):
+        for number, _ in enumerate(segment(images, engine, out, SegmentOptions(overlay=overlay))):
             if number in (0, 1, count // 2):
                 pictures.settle(held)
                 assert pictures.decoded - number <= bound < count
@@ -560,22 +575,22 @@ def test_what_is_undone_at_any_time_is_bounded_by_the_slots(
 def test_closed_early_it_leaves_no_thread_and_no_half_file(tiny_engine: OpenEngine, tmp_path: Path, taken: int) -> None:
     images, engine = save_many(tmp_path / "images", 40), tiny_engine(2)
     threads = set(threading.enumerate())
-    with run_folder(tmp_path / "out") as out:
-        outcomes = segment(images, engine, out, Options(workers=3))
+    with result_store(tmp_path / "out") as out:
+        outcomes = segment(images, engine, out, SegmentOptions(workers=3))
         finished = [next(outcomes) for _ in range(taken)]
         del outcomes
         assert set(threading.enumerate()) == threads
         assert not list((tmp_path / "out").rglob(".*"))
         for outcome in finished:
             assert_ok(outcome, tmp_path / "out")
-        assert [outcome.status for outcome in segment(images, engine, out, Options())] == [OK] * 40
+        assert [outcome.status for outcome in segment(images, engine, out, SegmentOptions())] == [Status.OK] * 40
 
 
 def test_an_engine_that_fails_ends_the_run(
     tiny_manifest: MakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads = set(threading.enumerate())
-    with open_engine(tiny_manifest(1)) as engine, run_folder(tmp_path / "out") as out:
+    with open_engine(tiny_manifest(1)) as engine, result_store(tmp_path / "out") as out:
         results = iter(range(5))
         finish = engine._finish
 
@@ -586,7 +601,7 @@ def test_an_engine_that_fails_ends_the_run(
 
         monkeypatch.setattr(engine, "_finish", fail_in_the_end)
         with pytest.raises(EngineError, match="the device is gone"):
-            list(segment(save_many(tmp_path / "images", 30), engine, out, Options()))
+            list(segment(save_many(tmp_path / "images", 30), engine, out, SegmentOptions()))
         assert set(threading.enumerate()) == threads
 
 
@@ -599,6 +614,6 @@ def test_a_run_names_the_images_that_it_is_least_sure_of(tiny_engine: OpenEngine
         images.append(ImageFile(save(tmp_path / f"{number}.png", picture), str(number)))
     (tmp_path / "broken.png").write_text("none")
     images.append(ImageFile(tmp_path / "broken.png", "broken"))
-    summary = run(images, tiny_engine(1), tmp_path / "out", Options())
-    assert [name for name, _ in summary.look_first] == ["8.png", "1.png", "6.png", "4.png", "3.png"]
-    assert summary.look_first[0][1] == pytest.approx(128 / 255, abs=1e-5)
+    summary = segment_images(ImageListing(images), tiny_engine(1), tmp_path / "out", SegmentOptions())
+    assert [name for name, _ in summary.least_confident] == ["8.png", "1.png", "6.png", "4.png", "3.png"]
+    assert summary.least_confident[0][1] == pytest.approx(128 / 255, abs=1e-5)

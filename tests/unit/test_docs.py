@@ -1,64 +1,136 @@
-"""The README knows every command and every flag, and every command line it shows can be typed."""
+"""Documents: command lines can be typed, figures agree, links lead somewhere, and the site needs no network."""
 
 import re
 import shlex
+import subprocess
+import sys
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 import typer.main
 
+from lesioncli import __version__
 from lesioncli.cli.app import app
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-GROUP = typer.main.get_command(app)
-COMMANDS = GROUP.commands  # type: ignore[attr-defined]  # typer carries its own click, untyped
-FLAGS = sorted(
-    (name, option)
-    for name, command in COMMANDS.items()
-    for parameter in command.params
-    for option in parameter.opts
-    if option.startswith("--") and option != "--help"
-)
+COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # typer carries its own click, untyped
+CARDS = sorted((ROOT / "lesioncli/pretrained").glob("*.md"))
+OUTSIDE_DOCS = [*sorted(ROOT.glob("*.md")), *CARDS, ROOT / "engines/README.md"]
+DOCUMENTS = [*OUTSIDE_DOCS, *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-def _section(command: str) -> str:
-    """The part of the README under the heading of a command."""
-    found = re.search(rf"^### `lesioncli {re.escape(command)}\b.*?(?=^##)", README + "\n##", re.M | re.S)
-    assert found, f"the README has no section for {command}"
-    return found.group()
+def _text(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(("command", "flag"), FLAGS)
-def test_flag_is_in_its_commands_section(command: str, flag: str) -> None:
-    assert re.search(rf"`[^`\n]*{re.escape(flag)}\b", _section(command)), f"{command} {flag}"
+def _shown_lines() -> list[tuple[str, str]]:
+    """Return the (document, line) of every line in a block of shell commands, without comments."""
+    shown = []
+    for document in DOCUMENTS:
+        text = document.read_text(encoding="utf-8").replace("\\\n", " ")
+        for language, block in re.findall(r"^```(sh|console)\n(.*?)^```", text, re.M | re.S):
+            prompts = [line for line in block.splitlines() if language == "sh" or line.startswith("$ ")]
+            lines = [line.removeprefix("$ ").partition("  #")[0].strip() for line in prompts]
+            shown += [(document.relative_to(ROOT).as_posix(), line) for line in lines]
+    return shown
 
 
-def _shown_lines() -> list[str]:
-    blocks = re.findall(r"^```(?:sh|console)\n(.*?)^```", README, re.M | re.S)
-    lines = [line.strip().removeprefix("$ ") for block in blocks for line in block.splitlines()]
-    return [line.partition("  #")[0] for line in lines if line.startswith("lesioncli ")]
+SHOWN = _shown_lines()
+LESIONCLI_LINES = sorted({line for _, line in SHOWN if line.startswith("lesioncli ")})
 
 
-@pytest.mark.parametrize("line", _shown_lines())
-def test_shown_line_names_real_flags(line: str) -> None:
+@pytest.mark.parametrize("line", LESIONCLI_LINES)
+def test_shown_line_has_a_command_and_visible_options(line: str) -> None:
     _, command, *words = shlex.split(line)
     if command.startswith("-"):
         return
-    known = {option for parameter in COMMANDS[command].params for option in parameter.opts}
-    assert {word for word in words if word.startswith("--")} <= known | {"--help"}
+    visible = {
+        option
+        for parameter in COMMANDS[command].params
+        if not getattr(parameter, "hidden", False)
+        for option in (*parameter.opts, *parameter.secondary_opts)
+    }
+    assert {word for word in words if word.startswith("--")} <= visible | {"--help"}
 
 
-def test_make_targets_are_named() -> None:
-    targets = re.findall(r"^([a-z]+):.*##", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
-    assert {"help", "demo", "test", "lint", "type", "check", "bench", "clean"} <= set(targets)
-    assert all(f"make {target}" in README for target in targets)
+def test_shown_scripts_exist() -> None:
+    scripts = {line.split()[1] for _, line in SHOWN if line.startswith("python benchmarks")}
+    assert scripts
+    assert [script for script in sorted(scripts) if not (ROOT / script).is_file()] == []
 
 
-def test_three_lines_stand_in_the_readme() -> None:
-    for line in (
-        "lesioncli build-engine",
-        "lesioncli segment ./images --out masks/",
-        "lesioncli evaluate --gt ./labels",
-    ):
-        assert re.search(rf"^{re.escape(line)}\s*(#.*)?$", README, re.M), line
+@pytest.mark.parametrize(
+    "line", ["lesioncli build-engine", "lesioncli segment ./images --out masks/", "lesioncli evaluate --gt ./labels"]
+)
+def test_readme_shows_the_three_lines(line: str) -> None:
+    assert ("README.md", line) in SHOWN
+
+
+def test_make_targets_are_described() -> None:
+    targets = re.findall(r"^([a-z-]+):.*##", _text("Makefile"), re.M)
+    assert {"help", "demo", "test", "docs"} <= set(targets)
+    described = set(re.findall(r"`make ([a-z-]+)`", _text("docs/contributing.md")))
+    assert described == set(targets)
+
+
+@pytest.mark.parametrize(("document", "lines"), [("README.md", 150), ("ARCHITECTURE.md", 100)])
+def test_document_is_short(document: str, lines: int) -> None:
+    assert len(_text(document).splitlines()) <= lines
+
+
+def test_readme_repeats_the_figures_of_the_model_cards() -> None:
+    cards = "".join(card.read_text(encoding="utf-8") for card in CARDS).replace("**", "")
+    figures = re.findall(r"\.\d{3} \(\.\d{3} to \d?\.\d{3}\)", _text("README.md"))
+    assert len(figures) >= 6
+    assert [figure for figure in figures if figure not in cards] == []
+
+
+def test_release_documents_name_this_version() -> None:
+    assert re.search(r"^## (\S+)", _text("CHANGELOG.md"), re.M)[1] == __version__  # type: ignore[index]  # None fails
+    assert f"\nversion: {__version__}\n" in _text("CITATION.cff")
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs/decisions").glob("0*.md")), ids=lambda page: page.stem)
+def test_decision_has_its_four_parts(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert re.findall(r"^## (.*)", text, re.M) == ["Context", "Decision", "Rejected", "When to look again"]
+    assert text.startswith(f"# {page.name[:4]}: ")
+
+
+@pytest.mark.parametrize("document", OUTSIDE_DOCS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_outside_the_site_lead_to_files(document: Path) -> None:
+    targets = re.findall(r"\]\(([^)#\s]+)[)#]", document.read_text(encoding="utf-8"))
+    local = [target for target in targets if "://" not in target]
+    assert [target for target in local if not (document.parent / target).exists()] == []
+
+
+class _Loads(HTMLParser):
+    """Collects what a page loads by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        attributes = dict(attrs)
+        if tag == "link" and attributes.get("rel") == "canonical":
+            return
+        name = "href" if tag == "link" else "src"
+        if tag in {"link", "script", "img", "iframe", "source"} and attributes.get(name):
+            self.addresses.append(str(attributes[name]))
+
+
+def test_site_builds_without_broken_links_and_loads_nothing_from_the_network(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    pages = sorted(tmp_path.rglob("*.html"))
+    assert len(pages) > 50
+    loads = _Loads()
+    for page in pages:
+        loads.feed(page.read_text(encoding="utf-8"))
+    assert loads.addresses
+    assert [address for address in loads.addresses if re.match(r"(https?:)?//", address)] == []
+    styles = "".join(style.read_text(encoding="utf-8") for style in tmp_path.rglob("*.css"))
+    assert not re.search(r"url\(\s*['\"]?(https?:)?//|@import", styles)

@@ -1,97 +1,125 @@
-"""Recipes: every value that a training run depends on, in one TOML file under engines/."""
+"""Recipes: one TOML file per training run with every value that the run depends on.
+
+The dataclasses are the only definition of keys, allowed values, defaults and descriptions. load_recipe() checks a file
+against them; lesioncli/training/reference.py writes the tables of docs/training.md from them.
+"""
 
 import dataclasses
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Annotated, Any, cast, get_args, get_origin
+
+import msgspec
+from msgspec import Meta
 
 from lesioncli.errors import InputError
+from lesioncli.options import Precision
 from lesioncli.spec import ModelSpec
 
-# In a wheel the recipes lie inside the package, in a checkout beside it.
+# Installed from a wheel, the recipes are inside the package; in a checkout, beside it.
 SHIPPED_RECIPES = (Path(__file__).parents[1] / "engines", Path(__file__).parents[2] / "engines")
 
+Count = Annotated[int, Meta(ge=1)]
+Probability = Annotated[float, Meta(ge=0, le=1)]
+Share = Annotated[float, Meta(ge=0, lt=1)]
 
-SCHEDULES = ("one-cycle", "poly")
+
+class Schedule(StrEnum):
+    """Learning rate over the steps of a stage."""
+
+    ONE_CYCLE = "one-cycle"
+    POLY = "poly"
 
 
 @dataclass(frozen=True)
 class AugmentSettings:
-    """How far a training sample may be bent. Probabilities unless a unit is named."""
+    """How far a training sample is changed at random."""
 
-    zoom: tuple[float, float] = (0.6, 1.25)  # side of the cut-out over the side of the picture
-    aspect: float = 1.35  # the cut-out's sides are stretched against each other by up to this factor
-    shift: float = 0.12  # of the picture's side
-    centred: bool = False  # in place of zoom, aspect and shift: the centred crops of paper A's classifier
-    reflect: float = 0.5  # what lies beyond the picture: its reflection, else black as under a dermoscope
-    brightness: float = 0.15
-    contrast: float = 0.2
-    saturation: float = 0.3
-    colour_cast: float = 0.07
-    blur: float = 0.25
-    sharpen: float = 0.15
-    jpeg: float = 0.25
-    hair: float = 0.15
+    zoom: Annotated[tuple[float, float], Meta(description="side of the crop, as a share of the image's side")] = (
+        0.6,
+        1.25,
+    )
+    aspect: Annotated[float, Meta(description="greatest factor between the stretch of width and height")] = 1.35
+    shift: Annotated[float, Meta(description="greatest shift of the crop, as a share of the image's side")] = 0.12
+    centred: Annotated[
+        bool, Meta(description="instead of `zoom`, `aspect` and `shift`: the 15 centred crops of MB-DCNN's mask-CN")
+    ] = False
+    reflect: Annotated[Probability, Meta(description="probability of reflection beyond the border; else black")] = 0.5
+    brightness: Annotated[float, Meta(description="greatest relative change of brightness")] = 0.15
+    contrast: Annotated[float, Meta(description="greatest relative change of contrast")] = 0.2
+    saturation: Annotated[float, Meta(description="greatest relative change of saturation")] = 0.3
+    colour_cast: Annotated[float, Meta(description="greatest relative change of a single colour channel")] = 0.07
+    blur: Annotated[Probability, Meta(description="probability of Gaussian blur")] = 0.25
+    sharpen: Annotated[Probability, Meta(description="probability of sharpening")] = 0.15
+    jpeg: Annotated[Probability, Meta(description="probability of JPEG compression")] = 0.25
+    hair: Annotated[Probability, Meta(description="probability of drawn hairs")] = 0.15
 
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of what losses.mask_loss and losses.class_loss add up; a stage takes those that fit its outputs."""
+    """Weights of the loss terms; a stage uses those that fit its outputs."""
 
-    jaccard: float = 1.0
-    cross_entropy: float = 0.5
-    dice: float = 0.0
-    rank: float = 0.0
-    classes: float = 0.5
-    teachers: float = 0.0  # share of the truth that is the teachers' answer
-    mask_smoothing: float = 0.02
-    class_smoothing: float = 0.02
+    jaccard: Annotated[float, Meta(description="soft Jaccard loss of the mask")] = 1.0
+    cross_entropy: Annotated[float, Meta(description="binary cross-entropy of the mask")] = 0.5
+    dice: Annotated[float, Meta(description="Dice loss of the mask, as in MB-DCNN")] = 0.0
+    rank: Annotated[float, Meta(description="rank loss of the mask, as in MB-DCNN")] = 0.0
+    classes: Annotated[float, Meta(description="cross-entropy of the classes")] = 0.5
+    teachers: Annotated[Probability, Meta(description="share of the teachers' mean prediction in the targets")] = 0.0
+    mask_smoothing: Annotated[float, Meta(description="label smoothing of the mask's cross-entropy")] = 0.02
+    class_smoothing: Annotated[float, Meta(description="label smoothing of the classes")] = 0.02
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """The optimiser's side of a recipe: AdamW, which without weight decay is Adam."""
+    """Optimisation with AdamW, which is Adam if there is no weight decay."""
 
-    epochs: int = 12
-    batch: int = 16  # of all devices together
-    encoder_lr: float = 4e-4  # the highest of the schedule
-    head_lr: float = 1e-3
-    schedule: str = "one-cycle"  # or "poly": lr * (1 - step / steps) ** 0.9, as paper A
-    weight_decay: float = 0.02
-    ema: float = 0.998  # decay of the running average of the weights, reached after a warm-up; 0 is none
-    keep_start: float = 0.0  # share of --start's weights in what is validated and saved; below 1
-    initial: str = "imagenet"  # or "none", or a file of encoder weights
-    teachers: tuple[str, ...] = ()  # shipped models or checkpoints that answer beside the truth, see [loss]
-    balance: tuple[float, float, float] = (1.0, 1.0, 1.0)  # how often melanoma, keratosis and the rest are drawn
-    exclude: tuple[str, ...] = ()
-    workers: int = 1
+    epochs: Annotated[Count, Meta(description="epochs of a stage")] = 12
+    batch: Annotated[Count, Meta(description="images per batch, over all devices together")] = 16
+    encoder_lr: Annotated[float, Meta(description="highest learning rate of the encoder")] = 4e-4
+    head_lr: Annotated[float, Meta(description="highest learning rate of all other layers")] = 1e-3
+    schedule: Annotated[
+        Schedule, Meta(description="learning rate; `poly` is lr * (1 - step / steps) ** 0.9, as in MB-DCNN")
+    ] = Schedule.ONE_CYCLE
+    weight_decay: Annotated[float, Meta(description="weight decay of AdamW")] = 0.02
+    ema: Annotated[Share, Meta(description="decay of the running average of the weights; 0: no average")] = 0.998
+    keep_start: Annotated[
+        Share, Meta(description="share of the weights of `--start` in what is validated and saved")
+    ] = 0.0
+    initial: Annotated[
+        str, Meta(description='initial weights: "imagenet", "none", a shipped model, or a file of encoder weights')
+    ] = "imagenet"
+    teachers: Annotated[
+        tuple[str, ...], Meta(description="shipped models or checkpoints whose predictions are mixed into the targets")
+    ] = ()
+    balance: Annotated[
+        tuple[float, float, float],
+        Meta(description="relative frequency of samples with melanoma, with seborrheic keratosis, with neither"),
+    ] = (1.0, 1.0, 1.0)
+    exclude: Annotated[tuple[str, ...], Meta(description="names of training images to leave out")] = ()
+    workers: Annotated[int, Meta(ge=0, description="processes that load and augment images; 0: none")] = 1
 
     def __post_init__(self) -> None:
-        if self.schedule not in SCHEDULES:
-            raise ValueError(f"[train] schedule = {self.schedule!r}: it must be one of {', '.join(SCHEDULES)}")
-        for name in ("epochs", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"[train] {name} = {getattr(self, name)}: it must be at least 1")
         if self.keep_start and self.initial != "none":
-            raise ValueError('[train] keep_start keeps what --start has, which initial would replace: initial = "none"')
-        if not 0 <= self.keep_start < 1:
-            raise ValueError(f"[train] keep_start = {self.keep_start}: it must be at least 0 and below 1")
+            raise ValueError(
+                '[train] keep_start needs initial = "none": initial weights would replace those of --start'
+            )
 
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """What build-engine takes when it is given the recipe's name."""
+    """What `build-engine` does with the recipe's name."""
 
-    checkpoint: str = ""  # "shipped", or a path relative to the recipe
-    precision: str = "auto"
-    batch: int = 1
+    checkpoint: Annotated[str, Meta(description='"shipped", or a path relative to the recipe')] = ""
+    precision: Annotated[Precision, Meta(description="arithmetic of the engine")] = Precision.AUTO
+    batch: Annotated[Count, Meta(description="images per batch of the engine")] = 1
 
 
 @dataclass(frozen=True)
 class StageSettings:
-    """What one stage of the training goes by."""
+    """Settings of one stage."""
 
     train: TrainSettings = field(default_factory=TrainSettings)
     loss: LossWeights = field(default_factory=LossWeights)
@@ -99,14 +127,16 @@ class StageSettings:
 
     def __post_init__(self) -> None:
         if bool(self.train.teachers) != bool(self.loss.teachers):
-            raise ValueError("[train] teachers says who answers and [loss] teachers for how much: give both or neither")
+            raise ValueError(
+                "[train] teachers names the networks and [loss] teachers their share: give both or neither"
+            )
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One TOML file, resolved: what the file leaves out has its default here, and is saved with the run.
+    """A resolved recipe: keys that the file leaves out have their defaults. It is saved with the run.
 
-    [train], [loss] and [augment] are for every stage; [stages.NAME.train] and so on change single values for one.
+    [train], [loss] and [augment] are for all stages; [stages.NAME.train] and so on change single keys for one stage.
     """
 
     model: ModelSpec
@@ -117,7 +147,7 @@ class Recipe:
     stages: Mapping[str, StageSettings] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.for_stage("any other")  # whose settings must fit together, too
+        StageSettings(self.train, self.loss, self.augment)  # raises if they do not fit together
 
     def for_stage(self, name: str) -> StageSettings:
         return self.stages.get(name) or StageSettings(self.train, self.loss, self.augment)
@@ -127,7 +157,7 @@ class Recipe:
 
 
 def find_recipe(name: str) -> Path:
-    """A path to a .toml, or a name looked up in ./engines and among the recipes that come with lesioncli."""
+    """The path of a .toml file, or of the recipe of that name in ./engines or among those that come with lesioncli."""
     if name.endswith(".toml"):
         return Path(name)
     folders = (Path("engines"), *SHIPPED_RECIPES)
@@ -135,82 +165,93 @@ def find_recipe(name: str) -> Path:
         if (folder / f"{name}.toml").is_file():
             return folder / f"{name}.toml"
     known = sorted({path.stem for folder in folders for path in folder.glob("*.toml")})
-    raise InputError(f"no recipe {name!r}; there are {', '.join(known)}, or give a path to a .toml")
+    raise InputError(f"no recipe {name!r}; choose one of {', '.join(known)}, or give the path of a .toml file")
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Read a recipe; InputError names the file and the key that is wrong."""
+    """Read a recipe; InputError names the file, the table, the key and what is allowed."""
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-        stages = _build_stages(tables.pop("stages", {}), tables)
-        sections = {
-            each.name: _build(each.type, tables.pop(each.name, {}), each.name)
-            for each in dataclasses.fields(Recipe)
-            if each.name != "stages"
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = [part.name for part in dataclasses.fields(Recipe)]
+        _check_names(content, tables, "a recipe", "table")
+        stages = _read_stages(content.pop("stages", {}), content)
+        parts = {
+            part.name: _read_table(cast(type, part.type), content.get(part.name, {}), part.name)
+            for part in dataclasses.fields(Recipe)
+            if part.name != "stages"
         }
-        if tables:
-            raise ValueError(f"unknown section {sorted(tables)[0]!r}")
-        return Recipe(**sections, stages=stages)
-    except (OSError, tomllib.TOMLDecodeError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: not a recipe: {error}") from error
+        return Recipe(**parts, stages=stages)
+    except (OSError, tomllib.TOMLDecodeError, ValueError) as error:
+        raise InputError(f"{path}: not a valid recipe: {error}") from error
 
 
-def _build_stages(stages: Any, common: Mapping[str, Any]) -> dict[str, StageSettings]:
-    """Each stage's sections: what all stages have in common, changed by what stands under the stage's name."""
-    parts = {each.name: each.type for each in dataclasses.fields(StageSettings)}
-    built = {}
-    for name, own in _table(stages, "stages").items():
-        if strange := set(_table(own, f"stages.{name}")) - set(parts):
-            raise ValueError(f"[stages.{name}] has no {sorted(strange)[0]!r}; it has {', '.join(parts)}")
-        if "exclude" in _table(own.get("train", {}), f"stages.{name}.train"):
-            raise ValueError(f"[stages.{name}.train] has no exclude: all stages see the same pictures; see [train]")
-        built[name] = StageSettings(
-            **{
-                part: _build(
-                    kind,
-                    {**_table(common.get(part, {}), part), **_table(own.get(part, {}), f"stages.{name}.{part}")},
-                    f"stages.{name}.{part}",
-                )
-                for part, kind in parts.items()
-            }
+def _read_stages(stages: Any, common: Mapping[str, Any]) -> dict[str, StageSettings]:
+    """Settings per stage: the tables for all stages, changed by those of the stage."""
+    parts = {part.name: cast(type, part.type) for part in dataclasses.fields(StageSettings)}
+    settings = {}
+    for name, tables in _as_table(stages, "stages").items():
+        where = f"stages.{name}"
+        _check_names(_as_table(tables, where), parts, f"[{where}]", "table")
+        if "exclude" in _as_table(tables.get("train", {}), f"{where}.train"):
+            raise ValueError(f"[{where}.train] exclude: all stages use the same images; set it in [train]")
+        merged = {
+            part: {**_as_table(common.get(part, {}), part), **_as_table(tables.get(part, {}), f"{where}.{part}")}
+            for part in parts
+        }
+        settings[name] = StageSettings(
+            **{part: _read_table(kind, merged[part], f"{where}.{part}") for part, kind in parts.items()}
         )
-    return built
+    return settings
 
 
-def _table(values: Any, name: str) -> Mapping[str, Any]:
-    if not isinstance(values, Mapping):
-        raise TypeError(f"{name} must be a section, [{name}]")
-    return values
+def _as_table(value: Any, name: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{name} must be a table, [{name}]")
+    return value
 
 
-def _build(section: Any, values: Any, name: str) -> Any:
-    fields = {each.name: each for each in dataclasses.fields(section)}
-    for key, value in _table(values, name).items():
-        if key not in fields:
-            raise ValueError(f"[{name}] has no {key!r}; it has {', '.join(sorted(fields))}")
-        if not _fits(value, fields[key].type):
-            raise TypeError(f"[{name}] {key} = {value!r}: it must be {_in_words(fields[key].type)}")
-    required = [key for key, each in fields.items() if each.default is each.default_factory is dataclasses.MISSING]
-    if lacking := [key for key in required if key not in values]:
-        raise ValueError(f"[{name}] needs {', '.join(lacking)}")
-    return section(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+def _check_names(table: Iterable[str], known: Iterable[str], where: str, kind: str) -> None:
+    allowed = sorted(known)
+    for name in table:
+        if name not in allowed:
+            raise ValueError(f"{where} has no {kind} {name!r}; it has {', '.join(allowed)}")
 
 
-def _fits(value: object, kind: Any) -> bool:
-    """Whether a value of a TOML file is what a field of type `kind` takes; a whole number will do for a float."""
+def _read_table(section: type, values: Any, name: str) -> Any:
+    """A section's dataclass from its table. Each value is checked alone, so that the message can name its key."""
+    fields = {part.name: part for part in dataclasses.fields(section)}
+    _check_names(_as_table(values, name), fields, f"[{name}]", "key")
+    required = [key for key, part in fields.items() if part.default is part.default_factory is dataclasses.MISSING]
+    if missing := [key for key in required if key not in values]:
+        raise ValueError(f"[{name}] needs {', '.join(missing)}")
+    checked = {}
+    for key, value in values.items():
+        kind = cast(Any, fields[key].type)
+        try:
+            checked[key] = msgspec.convert(value, kind)
+        except msgspec.ValidationError as error:
+            raise ValueError(f"[{name}] {key} = {value!r} is not {describe_type(kind)}") from error
+    return section(**checked)
+
+
+def describe_type(kind: Any) -> str:
+    """The values that a key takes, in words: "a number from 0 to 1", "one of one-cycle, poly"."""
     origin, inside = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return describe_type(inside[0]) + "".join(_describe_bounds(meta) for meta in inside[1:])
     if origin is tuple:
-        if not isinstance(value, list):
-            return False
-        kinds = inside[:1] * len(value) if inside[-1] is Ellipsis else inside
-        return len(value) == len(kinds) and all(map(_fits, value, kinds))
-    if kind is float:
-        return type(value) in (int, float)
-    return type(value) is kind or (origin is not None and isinstance(value, origin))
+        count = "" if inside[-1] is Ellipsis else f"{len(inside)} "
+        return f"a list of {count}{'strings' if inside[0] is str else 'numbers'}"
+    if origin is not None:
+        return "a table"
+    if issubclass(kind, StrEnum):
+        return f"one of {', '.join(kind)}"
+    return {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}[kind]
 
 
-def _in_words(kind: Any) -> str:
-    if get_origin(kind) is tuple:
-        first, *rest = get_args(kind)
-        return f"a list of {first.__name__}" if Ellipsis in rest else f"a list of {1 + len(rest)} {first.__name__}"
-    return "a table" if get_origin(kind) else str(kind.__name__)
+def _describe_bounds(meta: Meta) -> str:
+    if meta.ge is None:
+        return ""
+    if meta.le is not None:
+        return f" from {meta.ge} to {meta.le}"
+    return f" of at least {meta.ge}" + (f" and below {meta.lt}" if meta.lt is not None else "")

@@ -1,0 +1,259 @@
+"""list_images(): which files are images, which are ignored, and which inputs are refused."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lesioncli.errors import InputError
+from lesioncli.images.find import (
+    MAX_KINDS_SHOWN,
+    ImageFile,
+    describe_ignored,
+    find_images,
+    list_images,
+    name_masks_by_isic,
+)
+from lesioncli.images.formats import supported_suffixes
+
+
+def tree(folder: Path, *names: str) -> Path:
+    """Write files of any content below a folder."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"any")
+    return folder
+
+
+def names(images: list[ImageFile]) -> list[str]:
+    return [image.name for image in images]
+
+
+def test_folders_are_searched_recursively_in_order(tmp_path: Path) -> None:
+    folder = tree(tmp_path, "b.jpg", "a/z.PNG", "a/b/c.tiff", "a.d/x.y.jpeg", "C.webp", "notes.txt", "x.csv", "jpg")
+    images = find_images([folder])
+    assert names(images) == ["C", "a.d/x.y", "a/b/c", "a/z", "b"]
+    assert images[3] == ImageFile(folder / "a/z.PNG", "a/z")
+
+
+def test_suffixes_in_either_case(tmp_path: Path) -> None:
+    expected = [f"{number}{suffix}" for number, suffix in enumerate(supported_suffixes())]
+    tree(tmp_path, *expected, *(f"upper{name.upper()}" for name in expected))
+    assert len(find_images([tmp_path])) == 2 * len(expected) == 16
+
+
+def test_hidden_files_and_superpixels_are_ignored(tmp_path: Path) -> None:
+    tree(tmp_path, "x.jpg", "._x.jpg", ".hidden/y.jpg", "x_superpixels.png", "sub/.z.png")
+    assert names(find_images([tmp_path])) == ["x"]
+
+
+def test_ignored_files_are_counted_by_kind(tmp_path: Path) -> None:
+    tree(tmp_path, "a/x.jpg", "a/b/1.gif", "a/2.GIF", "a/3.jp2", "a/README", "a/c.d/v.1", "a/.hidden", "a/.h/4.gif")
+    tree(tmp_path, "a/x_superpixels.png", "a/out/scores.csv", "one.jpg")
+    listing = list_images([tmp_path / "a", tmp_path / "a" / "b", tmp_path / "one.jpg"], exclude=tmp_path / "a" / "out")
+    assert names(listing.images) == ["one", "x"]
+    expected = {".gif": 2, ".jp2": 1, ".1": 1, "without suffix": 1, "*_superpixels.png": 1}
+    assert listing.ignored == expected
+    assert next(iter(listing.ignored)) == ".gif"
+    assert "2 .gif, 1 " in describe_ignored(listing.ignored)
+    with pytest.raises(InputError, match=r"1 \.gif"):
+        list_images([tmp_path / "a" / "b"])
+
+
+def test_ground_truth_masks_and_output_folders_are_ignored_unless_they_are_sources(tmp_path: Path) -> None:
+    tree(tmp_path, "x.jpg", "x_segmentation.png", "old/sub/x.png", "old/overlays/x.jpg", "mine/y.png", "list/z.png")
+    (tmp_path / "old" / "run.json").write_text('{"engine_sha256": "ab"}')
+    (tmp_path / "mine" / "run.json").write_text('{"epoch": 7}')
+    (tmp_path / "list" / "run.json").write_text("7")
+    listing = list_images([tmp_path])
+    assert names(listing.images) == ["list/z", "mine/y", "x"]
+    assert listing.ignored == {"*_segmentation.png": 1, ".json": 2, "output folder(s) of segment": 1}
+    assert names(list_images([tmp_path / "old"]).images) == ["overlays/x", "sub/x"]
+    assert names(list_images([tmp_path / "x_segmentation.png"]).images) == ["x_segmentation"]
+    assert list_images([tmp_path], exclude=tmp_path / "old").ignored == {"*_segmentation.png": 1, ".json": 2}
+
+
+def test_isic_masks_in_either_case(tmp_path: Path) -> None:
+    """The masks of the challenge of 2016 have a capital letter."""
+    tree(tmp_path, "x.jpg", "x_Segmentation.png", "y_SEGMENTATION.PNG", "z_Superpixels.png")
+    listing = list_images([tmp_path])
+    assert names(listing.images) == ["x"]
+    assert listing.ignored == {"*_segmentation.png": 2, "*_superpixels.png": 1}
+
+
+def test_a_file_given_as_a_source_is_not_ignored(tmp_path: Path) -> None:
+    tree(tmp_path, "x.jpg", "y_superpixels.png")
+    listing = list_images([tmp_path, tmp_path / "y_superpixels.png"])
+    assert (names(listing.images), listing.ignored) == (["x", "y_superpixels"], {})
+
+
+def test_only_some_of_many_ignored_kinds_are_shown() -> None:
+    description = describe_ignored({f".{number}": 1 for number in range(MAX_KINDS_SHOWN + 2)})
+    assert "1 .0" in description
+    assert description.endswith("1 .9, and 2 more kinds")
+    assert describe_ignored({}) == ""
+
+
+def test_files_and_folders_may_be_mixed(tmp_path: Path) -> None:
+    tree(tmp_path, "in/sub/a.jpg", "single.png")
+    assert names(find_images([tmp_path / "single.png", tmp_path / "in"])) == ["single", "sub/a"]
+
+
+def test_relative_sources_keep_their_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tree(tmp_path, "in/sub/a.jpg"))
+    assert find_images([Path("in")]) == [ImageFile(Path("in/sub/a.jpg"), "sub/a")]
+    assert find_images([Path()]) == [ImageFile(Path("in/sub/a.jpg"), "in/sub/a")]
+
+
+def test_the_output_folder_is_excluded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree(tmp_path, "in/x.jpg", "in/masks/x.png", "in/masks/sub/y.png", "in/masks2/z.jpg")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path / "in/masks")
+    for exclude in (tmp_path / "in/masks", Path("in/masks"), Path("link")):
+        assert names(find_images([tmp_path / "in"], exclude)) == ["masks2/z", "x"]
+    assert names(find_images([tmp_path / "in"], tmp_path / "not yet")) == ["masks/sub/y", "masks/x", "masks2/z", "x"]
+    with pytest.raises(InputError, match="output folder in"):
+        find_images([Path("in/x.jpg"), Path("in/masks")], Path("in"))
+
+
+def test_sources_in_the_output_folder_are_ignored_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a second `segment in/*/*.png in/x.jpg --out in/masks`; a mask could overwrite its own image."""
+    monkeypatch.chdir(tree(tmp_path, "in/x.jpg", "in/masks/x.png", "in/masks/y.png", "in/masks/z/z.png", "one.png"))
+    listing = list_images([Path("in/masks/x.png"), Path("in/masks/y.png"), Path("in")], Path("in/masks"))
+    assert (names(listing.images), listing.ignored) == (["x"], {"in the output folder": 2})
+    with pytest.raises(InputError, match=r"one\.png.*1 in the output folder"):
+        list_images([Path("one.png")], Path())
+
+
+def test_a_file_given_twice_is_one_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tree(tmp_path, "in/x.jpg"))
+    assert names(find_images([Path("in"), tmp_path / "in", Path("in/../in/x.jpg")])) == ["x"]
+
+
+def test_a_link_to_a_file_is_an_image_of_its_own(tmp_path: Path) -> None:
+    tree(tmp_path, "in/x.jpg")
+    (tmp_path / "in/y.jpg").symlink_to("x.jpg")
+    assert names(find_images([tmp_path / "in"])) == ["x", "y"]
+
+
+def test_two_links_to_one_folder_are_two_folders(tmp_path: Path) -> None:
+    tree(tmp_path, "elsewhere/x.jpg", "in/z.jpg")
+    for name in ("a", "b"):
+        (tmp_path / "in" / name).symlink_to(tmp_path / "elsewhere")
+    assert names(find_images([tmp_path / "in"])) == ["a/x", "b/x", "z"]
+
+
+def test_a_link_into_the_folder_itself_adds_only_hidden_folders(tmp_path: Path) -> None:
+    tree(tmp_path, "in/run2/x.jpg", "in/.store/y.jpg")
+    (tmp_path / "in/latest").symlink_to("run2")
+    (tmp_path / "in/stored").symlink_to(".store")
+    assert names(find_images([tmp_path / "in"])) == ["run2/x", "stored/y"]
+
+
+def test_folders_that_link_to_each_other(tmp_path: Path) -> None:
+    tree(tmp_path, "a/x.jpg", "b/y.jpg")
+    (tmp_path / "a/to_b").symlink_to(tmp_path / "b")
+    (tmp_path / "b/to_a").symlink_to(tmp_path / "a")
+    assert names(find_images([tmp_path / "a"])) == ["to_b/y", "x"]
+
+
+def test_links_to_folders_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+    tree(tmp_path, "in/a/x.jpg", "elsewhere/y.jpg")
+    (tmp_path / "in/a/up").symlink_to(tmp_path / "in")
+    (tmp_path / "in/linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in/self.jpg").symlink_to("self.jpg")
+    assert names(find_images([tmp_path / "in"])) == ["a/x", "linked/y", "self"]
+
+
+@pytest.mark.parametrize("clash", [("x.jpg", "x.png"), ("A.jpg", "a.png"), ("s/x.jpg", "S/X.jpg")])
+def test_two_images_must_not_share_a_mask(tmp_path: Path, clash: tuple[str, str]) -> None:
+    tree(tmp_path, "other.jpg", *clash)
+    if len(list(tmp_path.rglob("*.*"))) < 3:
+        pytest.skip("this file system ignores case")
+    with pytest.raises(InputError) as refused:
+        find_images([tmp_path])
+    assert all(str(tmp_path / name) in str(refused.value) for name in clash)
+    assert "other" not in str(refused.value)
+
+
+def test_another_output_folder_is_advised_only_if_it_helps(tmp_path: Path) -> None:
+    tree(tmp_path, "a/1.jpg", "a/1.jpeg", "b/2.jpg", "c/2.jpg")
+    for folders, helps in (("a", False), ("bc", True), ("abc", False)):
+        with pytest.raises(InputError) as refused:
+            find_images([tmp_path / folder for folder in folders])
+        assert ("--out" in str(refused.value)) == helps
+
+
+def test_three_pairs_with_the_same_mask_are_shown(tmp_path: Path) -> None:
+    files = [f"{number}.jpg" for number in range(5)]
+    sources = [tree(tmp_path / "one", *files), tree(tmp_path / "two", *files)]
+    with pytest.raises(InputError, match=r"2\.jpg; and 2 more") as refused:
+        find_images(sources)
+    assert "3.jpg" not in str(refused.value)
+
+
+def test_bad_sources_are_named(tmp_path: Path) -> None:
+    tree(tmp_path, "x.jpg", "x.gif", "empty/notes.txt")
+    with pytest.raises(InputError, match=re.escape(str(tmp_path / "none"))):
+        find_images([tmp_path, tmp_path / "none"])
+    with pytest.raises(InputError, match=r"x\.gif.* \.bmp \.jfif \.jpeg"):
+        find_images([tmp_path / "x.gif"])
+    with pytest.raises(InputError, match=r"empty.* \.bmp \.jfif \.jpeg"):
+        find_images([tmp_path / "empty"])
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:  # permissions do not stop root, which may run these tests
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    tree(tmp_path, "x.jpg", "locked/y.jpg")
+    with pytest.raises(InputError, match=r"locked.*Permission denied"):
+        find_images([tmp_path])
+
+
+parts = st.text("aA.é_ -", min_size=1, max_size=4).filter(lambda text: text.strip(".") == text and text.strip())
+
+
+@settings(deadline=None, database=None, derandomize=True, max_examples=30)
+@given(paths=st.sets(st.lists(parts, min_size=1, max_size=3).map("/".join), min_size=1, max_size=6))
+def test_masks_stay_in_the_output_folder_and_apart(tmp_path_factory: pytest.TempPathFactory, paths: set[str]) -> None:
+    folder = tree(tmp_path_factory.mktemp("tree"), *(f"{path}.jpg" for path in paths))
+    if len({path.lower() for path in paths}) < len(paths):
+        with pytest.raises(InputError):
+            find_images([folder])
+        return
+    images = find_images([folder])
+    assert {image.name for image in images} == paths
+    assert names(images) == sorted(names(images))
+    out = folder / "out"
+    assert all((out / image.mask_name).resolve().is_relative_to(out.resolve()) for image in images)
+
+
+def test_masks_with_isic_names(tmp_path: Path) -> None:
+    tree(tmp_path, "sub/x_0000001_y.jpg", "ISIC_0000004.jpg")
+    images = name_masks_by_isic(find_images([tmp_path]))
+    assert {image.name: image.mask_name for image in images} == {
+        "sub/x_0000001_y": "sub/ISIC_0000001_segmentation.png",
+        "ISIC_0000004": "ISIC_0000004_segmentation.png",
+    }
+
+
+@pytest.mark.parametrize("name", ["x.jpg", "ISIC_12345.jpg", "ISIC_0000001_0000002.jpg", "0000001/x.jpg"])
+def test_an_image_without_an_isic_number_is_named(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=rf"{re.escape(name)}.*--isic"):
+        name_masks_by_isic(find_images([tree(tmp_path, name)]))
+
+
+def test_two_images_with_one_isic_number_are_refused(tmp_path: Path) -> None:
+    tree(tmp_path, "a/ISIC_0000001.jpg", "b/0000001.jpg")
+    with pytest.raises(InputError, match=r"a/ISIC_0000001\.jpg.*b/0000001\.jpg"):
+        name_masks_by_isic(find_images([tmp_path]))

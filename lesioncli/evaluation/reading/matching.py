@@ -1,4 +1,4 @@
-"""Which predicted mask, and which row of scores, belongs to which image of the truth."""
+"""Match predictions and rows of tables with the images of the ground truth by name."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -7,34 +7,8 @@ from pathlib import Path
 
 from lesioncli.errors import InputError
 from lesioncli.evaluation.protocols import Protocol, image_id
-from lesioncli.evaluation.reading.masks import MaskListing
+from lesioncli.evaluation.reading.masks import MASK_FORMATS, MaskListing
 from lesioncli.isic import named_by_id
-
-
-def masks_by_image(masks: Mapping[str, Path], rules: Protocol) -> dict[str, Path]:
-    """True masks by the image that the protocol sees in their names."""
-    if not rules.isic_names:
-        return dict(masks)
-    found: dict[str, Path] = {}
-    for name, path in masks.items():
-        image = image_id(name, rules)
-        if image in found:
-            raise InputError(f"two masks for {image}: {found[image]} and {path}; keep one of them")
-        found[image] = path
-    return found
-
-
-def match(names: Collection[str], available: Collection[str], rules: Protocol) -> dict[str, tuple[str, ...]]:
-    """For each name what it may mean in `available`: one is a match, none or several are a problem.
-
-    The whole name decides. Only where no name has a folder does the image that an available one names do too:
-    elsewhere x could take what belongs to a/x.
-    """
-    named: dict[str, list[str]] = {}
-    if not any("/" in name for name in names):
-        for each in sorted(available):
-            named.setdefault(image_id(each, rules), []).append(each)
-    return {name: (name,) if name in available else tuple(named.get(name, ())) for name in names}
 
 
 @dataclass(frozen=True)
@@ -51,50 +25,76 @@ class MaskPair:
     matched: str
 
 
+def masks_by_image(masks: Mapping[str, Path], rules: Protocol) -> dict[str, Path]:
+    """Return masks by the image that the protocol finds in their names; InputError if two belong to the same image."""
+    if not rules.isic_names:
+        return dict(masks)
+    by_image: dict[str, Path] = {}
+    for name, path in masks.items():
+        image = image_id(name, rules)
+        if image in by_image:
+            raise InputError(f"{path}: second mask for {image}, beside {by_image[image]}; keep one of them")
+        by_image[image] = path
+    return by_image
+
+
+def match(names: Collection[str], available: Collection[str], rules: Protocol) -> dict[str, tuple[str, ...]]:
+    """Return the available names that each name may stand for: one is a match, none or several are a problem.
+
+    Equal names match. If no name contains a folder, the last part of an available name is enough: otherwise x could
+    match a/x although a name a/x exists.
+    """
+    by_image: dict[str, list[str]] = {}
+    if not any("/" in name for name in names):
+        for candidate in sorted(available):
+            by_image.setdefault(image_id(candidate, rules), []).append(candidate)
+    return {name: (name,) if name in available else tuple(by_image.get(name, ())) for name in names}
+
+
 def pair_masks(
-    truths: Mapping[str, Path], found: MaskListing, failures: Mapping[str, str], rules: Protocol
+    truths: Mapping[str, Path], predictions: MaskListing, failures: Mapping[str, str], rules: Protocol
 ) -> tuple[list[MaskPair], tuple[str, ...]]:
-    """One job per truth, sorted by name, and the names of the masks that no truth asked for."""
-    matches = _match_predictions(truths, found.masks, failures, rules)
-    unusable = {image_id(name, rules): path for name, path in found.unsupported.items()}
-    jobs: list[MaskPair] = []
+    """Return one pair for each ground truth mask, sorted by name, and the names of predicted masks in no pair.
+
+    `failures` are the reasons of failed images by name.
+    """
+    matches = _match_predictions(truths, predictions.masks, failures, rules)
+    unsupported = {image_id(name, rules): path for name, path in predictions.unsupported.items()}
+    pairs: list[MaskPair] = []
     for name in sorted(truths):
-        problem = _pairing_problem(name, matches[name], failures, unusable)
-        prediction = None if problem else found.masks[matches[name][0]]
-        jobs.append(MaskPair(name, truths[name], prediction, problem, _only(matches[name])))
-    asked_for = {name for each in matches.values() for name in each}
-    return jobs, tuple(sorted(found.masks.keys() - asked_for))
+        candidates = matches[name]
+        problem = _pairing_problem(candidates, failures, unsupported.get(name.rpartition("/")[2]))
+        prediction = None if problem else predictions.masks[candidates[0]]
+        pairs.append(MaskPair(name, truths[name], prediction, problem, candidates[0] if len(candidates) == 1 else ""))
+    matched = {candidate for candidates in matches.values() for candidate in candidates}
+    return pairs, tuple(sorted(predictions.masks.keys() - matched))
 
 
 def _match_predictions(
     truths: Collection[str], masks: Collection[str], failures: Collection[str], rules: Protocol
 ) -> dict[str, tuple[str, ...]]:
-    """For each truth the masks and failed images that it may mean.
+    """Return the masks and failed images that each ground truth mask may belong to.
 
-    A failed image has no mask: where nothing has the truth's name, and no truth its own, it goes by the one that
-    `segment --isic` would give.
+    A failed image has no mask, so its name is that of the image. If it matches nothing, the name that `segment --isic`
+    would have given its mask is tried.
     """
-    named = match(truths, {*masks, *failures}, rules)
-    nameless = set(failures) - {each for matches in named.values() for each in matches}
-    by_id: dict[str, list[str]] = {}
-    for name in sorted(nameless):
-        by_id.setdefault(named_by_id(name), []).append(name)
-    failed = match(truths, by_id, rules)
-    return {name: named[name] or tuple(chain(*(by_id[each] for each in failed[name]))) for name in truths}
+    by_name = match(truths, {*masks, *failures}, rules)
+    unmatched = set(failures) - {candidate for candidates in by_name.values() for candidate in candidates}
+    renamed: dict[str, list[str]] = {}
+    for name in sorted(unmatched):
+        renamed.setdefault(named_by_id(name), []).append(name)
+    by_id = match(truths, renamed, rules)
+    return {name: by_name[name] or tuple(chain(*(renamed[each] for each in by_id[name]))) for name in truths}
 
 
-def _only(matches: tuple[str, ...]) -> str:
-    return matches[0] if len(matches) == 1 else ""
-
-
-def _pairing_problem(
-    name: str, matches: tuple[str, ...], failures: Mapping[str, str], unusable: Mapping[str, Path]
-) -> str:
-    if not matches:
-        other = unusable.get(name.rpartition("/")[2])
-        return f"no prediction: {other.name} is not a PNG, BMP or TIFF; save it as PNG" if other else "no prediction"
-    if len(matches) > 1:
-        return f"several predictions: {', '.join(matches)}"
-    if matches[0] in failures:  # a mask that is there all the same is left from an earlier run
-        return f"no prediction: {failures[matches[0]]}"
+def _pairing_problem(candidates: tuple[str, ...], failures: Mapping[str, str], unsupported: Path | None) -> str:
+    """Return why a ground truth mask has no prediction; "" if it has one."""
+    if not candidates and unsupported:
+        return f"no prediction: {unsupported.name} is not one of {', '.join(MASK_FORMATS)}; save it as PNG"
+    if not candidates:
+        return "no prediction"
+    if len(candidates) > 1:
+        return f"several predictions: {', '.join(candidates)}"
+    if candidates[0] in failures:  # a mask of this name is left over from an earlier run
+        return f"no prediction: {failures[candidates[0]]}"
     return ""

@@ -1,22 +1,30 @@
-"""The two tables that evaluate reads: labels of the truth, and the scores of segment or of a challenge submission."""
+"""CSV tables that evaluate reads: labels, class scores, and any columns by image id.
+
+The csv module is used rather than pandas: messages name the line, file names need not be UTF-8, a table of a million
+rows is read as a stream, and `segment` must not load pandas.
+"""
 
 import csv
-import itertools
 import math
 import re
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lesioncli import isic
 from lesioncli.errors import InputError
 from lesioncli.spec import CLASSES
 
 ID_COLUMNS = ("image", "image_id", "isic_id", "lesion_id", "name")
 WEIGHTS = ("score_weight", "validation_weight")
-WITHOUT_WEIGHT = "ISIC_0035068"  # the official scorer takes this image out of every score
+WITHOUT_WEIGHT = "ISIC_0035068"  # the official scorer gives this image weight 0
 
 _SUFFIX = re.compile(r"\.[^./]+$")
-_PICTURE_SUFFIX = re.compile(r"\.(jpe?g|jfif|png|bmp|webp|tiff?)$", re.IGNORECASE)  # an id without one may hold a dot
+_IMAGE_SUFFIX = re.compile(r"\.(jpe?g|jfif|png|bmp|webp|tiff?)$", re.IGNORECASE)  # other dots may belong to the id
+_ISIC2016_LABELS = {"benign": False, "malignant": True, "0.0": False, "1.0": True, "0": False, "1": True}
+
+Line = tuple[int, list[str]]
+Row = tuple[int, dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -50,127 +58,65 @@ class ScoreRow:
     optional_score: float = math.nan
 
 
-def find_labels(folder: Path) -> Path | None:
-    """The CSV in `folder` with labels for the classes of CLASSES; None where there is none."""
-    tables = [path for path in sorted(folder.iterdir()) if path.suffix.lower() == ".csv" and path.name[0] != "."]
-    found = [path for path in tables if _id_column(header := read_header(path)) and _known_classes(header)]
-    if len(found) > 1:
-        raise InputError(f"several CSV files with labels, keep one of them: {', '.join(map(str, found))}")
-    return found[0] if found else None
+# CSV files
 
 
-def read_labels(path: Path) -> LabelTable:
-    """LabelTable by id: of the classes of CLASSES that the CSV has, or, where it has none, of every other column."""
-    header = read_header(path)
-    others = [column for column in header if column_key(column) not in (*ID_COLUMNS, *WEIGHTS)]
-    if not (id_column := _id_column(header)):
-        raise InputError(f"{path}: no column {' or '.join(ID_COLUMNS)}")
-    if not (classes := _known_classes(header) or tuple(others)):
-        raise InputError(f"{path}: no column for any class")
-    by_id: dict[str, tuple[bool, ...]] = {}
-    weights: dict[str, tuple[float, float]] = {}
-    for line, row in read_rows(path):
-        name = _new(_id(row[id_column]), by_id, f"{path}, line {line}: {id_column}")
-        for column in classes:
-            if _number(row[column_key(column)]) not in (0, 1):
-                raise InputError(f"{path}, line {line}: {column} is {row[column_key(column)]!r}, not 0 or 1")
-        by_id[name] = tuple(_number(row[column_key(column)]) == 1 for column in classes)
-        weights[name] = _weights(name, row, f"{path}, line {line}")
-    if not by_id:
-        raise InputError(f"{path}: no labels below the header")
-    read = {"", *map(column_key, classes)}
-    return LabelTable(classes, by_id, weights, path, tuple(each for each in others if column_key(each) not in read))
+@dataclass(frozen=True)
+class CsvTable:
+    """An open CSV: `columns` as in its header, and by column_key() in `keys`.
+
+    `rows` yields the line number and the fields by key of each row below the header, once. It raises InputError if the
+    header has a column twice, or a row has more or fewer fields than the header.
+    """
+
+    path: Path
+    columns: tuple[str, ...]
+    keys: tuple[str, ...]
+    rows: Iterator[Row]
+
+    def id_column(self) -> str:
+        """Return the key of the column of image ids; InputError if there is none."""
+        if found := _find_id_column(self.keys):
+            return found
+        raise InputError(f"{self.path}: no column of image ids; name it {' or '.join(ID_COLUMNS)}")
 
 
 def column_key(column: str) -> str:
-    """The name that a column goes by, however it is spelled: `Seborrheic keratosis` is `seborrheic_keratosis`."""
+    """Return the normalized name of a column: `Seborrheic keratosis` is `seborrheic_keratosis`."""
     return column.strip().lower().replace(" ", "_").replace("-", "_")
 
 
-def _id_column(header: list[str]) -> str:
-    keys = list(map(column_key, header))
-    return next((column for column in ID_COLUMNS if column in keys), "")
+def open_table(path: Path) -> CsvTable:
+    """Open a CSV and read its header, which is empty if the file is; InputError if it cannot be read."""
+    lines = _read_lines(path)
+    _, header = next(lines, (0, []))
+    keys = tuple(map(column_key, header))
+    return CsvTable(path, tuple(column.strip() for column in header), keys, _read_rows(path, keys, lines))
 
 
-def _known_classes(header: list[str]) -> tuple[str, ...]:
-    keys = list(map(column_key, header))
-    return tuple(column for column in CLASSES if column in keys)
+def read_header(path: Path) -> tuple[str, ...]:
+    """Return the columns of a CSV, without surrounding spaces; none if it is empty."""
+    return open_table(path).columns
 
 
-def _id(text: str) -> str:
-    return _PICTURE_SUFFIX.sub("", text.strip())
+def read_rows(path: Path) -> Iterator[Row]:
+    """Return the rows of a CSV, as CsvTable describes them."""
+    return open_table(path).rows
 
 
-def _new(name: str, taken: Container[str], where: str) -> str:
-    if not name or name in taken:
-        raise InputError(f"{where} {name!r} is {'there twice' if name else 'empty'}")
-    return name
+def _read_rows(path: Path, keys: tuple[str, ...], lines: Iterator[Line]) -> Iterator[Row]:
+    if duplicates := sorted({key for key in keys if key and keys.count(key) > 1}):
+        raise InputError(f"{path}: duplicate column {', '.join(duplicates)}")
+    for line, fields in lines:
+        if len(fields) != len(keys):
+            raise InputError(f"{path}, line {line}: {len(fields)} fields, but the header has {len(keys)}")
+        yield line, dict(zip(keys, fields, strict=True))
 
 
-def _weights(name: str, row: Mapping[str, str], where: str) -> tuple[float, float]:
-    values = [_number(row.get(column, "1")) for column in WEIGHTS]
-    for column, value in zip(WEIGHTS, values, strict=True):
-        if not 0 <= value < math.inf:
-            raise InputError(f"{where}: {column} is {row[column]!r}, not a number from 0 on")
-    return (0.0, 0.0) if name == WITHOUT_WEIGHT else (values[0], values[1])
+def _read_lines(path: Path) -> Iterator[Line]:
+    """Yield line number and fields of each line that is not blank. File names need not be UTF-8, hence the escapes.
 
-
-def read_scores(
-    path: Path, classes: tuple[str, ...], optional_class: str = "", labels: Path | None = None
-) -> dict[str, ScoreRow] | None:
-    """Scores by id: of segment's scores.csv, or of a submission, which has no status. None where there is no file.
-
-    All `classes`, which are those of the table `labels`, must have a column, `optional_class` may have one.
-    """
-    if not path.exists():
-        return None
-    header = read_header(path)
-    keys = list(map(column_key, header))
-    from_segment = "status" in keys
-    needed = ["image", "reason", *classes] if from_segment else list(classes)
-    if missing := [column for column in needed if column_key(column) not in keys]:
-        raise InputError(f"{path}: no column {', '.join(missing)}{_whose_classes(missing, classes, labels)}")
-    if not (id_column := _id_column(header)):
-        raise InputError(f"{path}: no column {' or '.join(ID_COLUMNS)}")
-    found: dict[str, ScoreRow] = {}
-    for line, row in read_rows(path):
-        name = _SUFFIX.sub("", row["image"]) if from_segment else _id(row[id_column])
-        _new(name, found, f"{path}, line {line}: {id_column}")
-        failure = (row["reason"] or "failed") if from_segment and row["status"] == "failed" else ""
-        scores = tuple(_number(row[column_key(column)]) for column in classes)
-        found[name] = ScoreRow(failure, scores, _number(row.get(optional_class, "")))
-    return found
-
-
-def _whose_classes(missing: Collection[str], classes: tuple[str, ...], labels: Path | None) -> str:
-    """What else to say of missing columns, where labels name the classes and segment never names them so."""
-    if not labels or not {*missing} & {*classes} - {*CLASSES}:
-        return ""
-    return (
-        f", which {labels} has as classes; call its columns {', '.join(CLASSES)} to judge what segment wrote,"
-        " or give scores of the same classes with --scores"
-    )
-
-
-def read_columns(path: Path, wanted: Iterable[str]) -> dict[str, dict[str, str]]:
-    """What those of the `wanted` columns that a CSV has say of each id; the spelling is that of column_key()."""
-    if not (id_column := _id_column(read_header(path))):
-        raise InputError(f"{path}: no column {' or '.join(ID_COLUMNS)}")
-    keys = list(map(column_key, read_header(path)))
-    found: dict[str, dict[str, str]] = {column: {} for column in wanted if column_key(column) in keys}
-    ids: set[str] = set()
-    for line, row in read_rows(path):
-        name = _new(_id(row[id_column]), ids, f"{path}, line {line}: {id_column}")
-        ids.add(name)
-        for column, texts in found.items():
-            texts[name] = row[column_key(column)].strip()
-    return found
-
-
-def read_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Line number and fields of each line that is not blank. File names need not be UTF-8, hence the escapes.
-
-    Fields are divided by semicolons where the first line has more of them than commas, as Excel writes in Europe.
+    The separator is a semicolon if the first line has more of them than commas, as Excel writes in much of Europe.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
@@ -182,27 +128,145 @@ def read_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise InputError(f"{path}: cannot be read as CSV ({error})") from error
 
 
-def read_header(path: Path) -> list[str]:
-    """Columns of a CSV, stripped; none where it is empty."""
-    _, columns = next(read_lines(path), (0, []))
-    return [column.strip() for column in columns]
+# Labels
 
 
-def read_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line number and fields by column_key() below the header.
+def find_labels(folder: Path) -> Path | None:
+    """Return the CSV in `folder` that has ids and a column for any of CLASSES; None if there is none."""
+    tables = [path for path in sorted(folder.iterdir()) if path.suffix.lower() == ".csv" and path.name[0] != "."]
+    found = [path for path in tables if _find_id_column(keys := open_table(path).keys) and _known_classes(keys)]
+    if len(found) > 1:
+        raise InputError(f"{folder}: several CSV files with labels; keep one of them: {', '.join(map(str, found))}")
+    return found[0] if found else None
 
-    InputError where a line has more or fewer fields than the header, or the header one column twice.
+
+def read_labels(path: Path) -> LabelTable:
+    """Read labels of those of CLASSES that the CSV has, or, if it has none of them, of every other column.
+
+    ISIC-2016's labels have no header: an id, and benign or malignant, or 0.0 or 1.0.
     """
-    header = list(map(column_key, read_header(path)))
-    if twice := sorted({column for column in header if column and header.count(column) > 1}):
-        raise InputError(f"{path}: column {', '.join(twice)} is there twice")
-    for line, fields in itertools.islice(read_lines(path), 1, None):
-        if len(fields) != len(header):
-            raise InputError(f"{path}, line {line}: {len(fields)} fields, but the header has {len(header)}")
-        yield line, dict(zip(header, fields, strict=True))
+    table = open_table(path)
+    if table.columns and isic.ID.fullmatch(table.columns[0]):
+        return _read_isic2016_labels(path)
+    others = [column for column in table.columns if column_key(column) not in (*ID_COLUMNS, *WEIGHTS)]
+    id_column = table.id_column()
+    if not (classes := _known_classes(table.keys) or tuple(others)):
+        raise InputError(f"{path}: no column of a class; add one of 0 and 1 for each class")
+    by_id: dict[str, tuple[bool, ...]] = {}
+    weights: dict[str, tuple[float, float]] = {}
+    for line, row in table.rows:
+        location = f"{path}, line {line}"
+        name = _new_id(_image_id(row[id_column]), by_id, location)
+        by_id[name] = tuple(_parse_label(column, row[column_key(column)], location) for column in classes)
+        weights[name] = _parse_weights(name, row, location)
+    if not by_id:
+        raise InputError(f"{path}: no labels below the header")
+    read = {"", *map(column_key, classes)}
+    ignored = tuple(column for column in others if column_key(column) not in read)
+    return LabelTable(classes, by_id, weights, path, ignored)
 
 
-def _number(text: str) -> float:
+def _read_isic2016_labels(path: Path) -> LabelTable:
+    by_id: dict[str, tuple[bool, ...]] = {}
+    for line, (name, *labels) in _read_lines(path):
+        _new_id(name, by_id, f"{path}, line {line}")
+        if len(labels) != 1 or labels[0].strip() not in _ISIC2016_LABELS:
+            raise InputError(f"{path}, line {line}: label {','.join(labels)!r} is not benign or malignant, or 0 or 1")
+        by_id[name] = (_ISIC2016_LABELS[labels[0].strip()],)
+    return LabelTable(("melanoma",), by_id, dict.fromkeys(by_id, (1.0, 1.0)))
+
+
+def _find_id_column(keys: Collection[str]) -> str:
+    return next((column for column in ID_COLUMNS if column in keys), "")
+
+
+def _known_classes(keys: Collection[str]) -> tuple[str, ...]:
+    return tuple(column for column in CLASSES if column in keys)
+
+
+def _image_id(text: str) -> str:
+    return _IMAGE_SUFFIX.sub("", text.strip())
+
+
+def _new_id(name: str, known: Container[str], location: str) -> str:
+    if not name:
+        raise InputError(f"{location}: empty image id")
+    if name in known:
+        raise InputError(f"{location}: duplicate image id {name}")
+    return name
+
+
+def _parse_label(column: str, text: str, location: str) -> bool:
+    if (value := _parse_number(text)) not in (0, 1):
+        raise InputError(f"{location}: {column} is {text!r}, not 0 or 1")
+    return value == 1
+
+
+def _parse_weights(name: str, row: Mapping[str, str], location: str) -> tuple[float, float]:
+    score, validation = (_parse_number(row.get(column, "1")) for column in WEIGHTS)
+    for column, value in zip(WEIGHTS, (score, validation), strict=True):
+        if not 0 <= value < math.inf:
+            raise InputError(f"{location}: {column} is {row[column]!r}, not a number of at least 0")
+    return (0.0, 0.0) if name == WITHOUT_WEIGHT else (score, validation)
+
+
+# Scores
+
+
+def read_scores(
+    path: Path, classes: tuple[str, ...], optional_class: str = "", labels: Path | None = None
+) -> dict[str, ScoreRow] | None:
+    """Read scores by image id from segment's scores.csv or a submission, which has no status; None if no such file.
+
+    All `classes`, which are those of the table `labels`, must have a column; `optional_class` may have one.
+    """
+    if not path.exists():
+        return None
+    table = open_table(path)
+    from_segment = "status" in table.keys
+    required = ["image", "reason", *classes] if from_segment else list(classes)
+    if missing := [column for column in required if column_key(column) not in table.keys]:
+        raise InputError(f"{path}: no column {', '.join(missing)}{_explain_classes(missing, classes, labels)}")
+    id_column = table.id_column()
+    scores: dict[str, ScoreRow] = {}
+    for line, row in table.rows:
+        name = _SUFFIX.sub("", row["image"]) if from_segment else _image_id(row[id_column])
+        _new_id(name, scores, f"{path}, line {line}")
+        failure = (row["reason"] or "failed") if from_segment and row["status"] == "failed" else ""
+        values = tuple(_parse_number(row[column_key(column)]) for column in classes)
+        scores[name] = ScoreRow(failure, values, _parse_number(row.get(optional_class, "")))
+    return scores
+
+
+def _explain_classes(missing: Collection[str], classes: tuple[str, ...], labels: Path | None) -> str:
+    """Return what to do if the labels name classes that segment has no scores for."""
+    if not labels or not {*missing} & {*classes} - {*CLASSES}:
+        return ""
+    return (
+        f", which is a class in {labels}; rename the classes there to {', '.join(CLASSES)} to evaluate the scores of"
+        " segment, or give scores of the same classes with --scores"
+    )
+
+
+# Other columns
+
+
+def read_columns(path: Path, columns: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Read those of `columns` that a CSV has: the text of each by image id. Spelling may differ as in column_key()."""
+    table = open_table(path)
+    id_column = table.id_column()
+    texts: dict[str, dict[str, str]] = {column: {} for column in columns if column_key(column) in table.keys}
+    ids: set[str] = set()
+    for line, row in table.rows:
+        name = _new_id(_image_id(row[id_column]), ids, f"{path}, line {line}")
+        ids.add(name)
+        for column, by_id in texts.items():
+            by_id[name] = row[column_key(column)].strip()
+    return texts
+
+
+def _parse_number(text: str) -> float:
+    """Return nan for anything that is not a number."""
     try:
         return float(text)
     except ValueError:

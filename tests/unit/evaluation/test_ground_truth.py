@@ -1,5 +1,6 @@
-"""readers.py on data sets laid out as they are published."""
+"""Ground truth in data sets laid out as they are published, in tables and in folders."""
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -7,33 +8,19 @@ from pathlib import Path
 import numpy as np
 import openpyxl
 import pytest
+from helpers.masks import rectangle, save_mask, write_lines
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from lesioncli.errors import InputError, MissingPackageError
 from lesioncli.evaluation.evaluate import evaluate
-from lesioncli.evaluation.reading.ground_truth import read_ground_truth
+from lesioncli.evaluation.reading.ground_truth import GROUND_TRUTH_READERS, GroundTruth, read_ground_truth
+from lesioncli.evaluation.reading.isic_layout import IsicSplit, find_isic_split
 from lesioncli.evaluation.reading.tables import read_scores
 from lesioncli.evaluation.result import Evaluation
 from lesioncli.options import EvaluationOptions, ProtocolName
 
-MASK = np.zeros((8, 10), np.uint8)
-MASK[:4, :5] = 255
-WIDER = np.zeros((8, 10), np.uint8)
-WIDER[:4] = 255
-
-
-def save(path: Path, mask: np.ndarray = MASK) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(mask).save(path)
-    return path
-
-
-def write(path: Path, *lines: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{line}\n" for line in lines))
-    return path
+WIDER = rectangle(4, 10)
 
 
 def jaccards(evaluation: Evaluation) -> dict[str, float]:
@@ -53,23 +40,34 @@ def jaccards(evaluation: Evaluation) -> dict[str, float]:
 )
 @pytest.mark.parametrize("given", ["root", "masks"])
 def test_isic_layouts(folder: str, ending: str, given: str, tmp_path: Path) -> None:
-    save(tmp_path / folder / f"ISIC_0000001{ending}.png")
-    write(tmp_path / folder / "LICENSE.txt", "CC0")
-    write(tmp_path / folder / "ATTRIBUTION.txt", "ISIC")
-    save(tmp_path / "ISIC2018_Task2_Validation_GroundTruth_v3" / "ISIC_0000001_attribute_streaks.png")
-    save(tmp_path / "ISIC-2017_Test_v2_Part2_GroundTruth" / "ISIC_0000001_features.png")
-    save(tmp_path / "ISIC-2017_Test_v2_Data" / "ISIC_0000001.jpg")
-    save(tmp_path / "ISIC-2017_Test_v2_Data" / "ISIC_0000001_superpixels.png")
-    save(tmp_path / "masks" / "ISIC_0000001.png", WIDER)
-    truth = tmp_path if given == "root" else tmp_path / folder
-    evaluation = evaluate(truth, tmp_path / "masks")
+    save_mask(tmp_path / folder / f"ISIC_0000001{ending}.png")
+    write_lines(tmp_path / folder / "LICENSE.txt", "CC0")
+    write_lines(tmp_path / folder / "ATTRIBUTION.txt", "ISIC")
+    save_mask(tmp_path / "ISIC2018_Task2_Validation_GroundTruth_v3" / "ISIC_0000001_attribute_streaks.png")
+    save_mask(tmp_path / "ISIC-2017_Test_v2_Part2_GroundTruth" / "ISIC_0000001_features.png")
+    save_mask(tmp_path / "ISIC-2017_Test_v2_Data" / "ISIC_0000001.jpg")
+    save_mask(tmp_path / "ISIC-2017_Test_v2_Data" / "ISIC_0000001_superpixels.png")
+    save_mask(tmp_path / "masks" / "ISIC_0000001.png", WIDER)
+    ground_truth = tmp_path if given == "root" else tmp_path / folder
+    evaluation = evaluate(ground_truth, tmp_path / "masks")
     assert jaccards(evaluation) == {"ISIC_0000001": 0.5}
-    assert evaluation.notes[:-1] == evaluation.masks.extra == ()  # the last is that one image is few
+    assert evaluation.notes[:-1] == evaluation.masks.extra == ()  # the last note is on an interval of one image
+
+
+def test_a_split_of_isic_2017_by_name(tmp_path: Path) -> None:
+    (tmp_path / "ISIC-2017_Training_Data").mkdir()
+    names = (
+        "ISIC-2017_Training_Data",
+        "ISIC-2017_Training_Part1_GroundTruth",
+        "ISIC-2017_Training_Part3_GroundTruth.csv",
+    )
+    assert find_isic_split(tmp_path, "Training") == IsicSplit(*(tmp_path / name for name in names))
+    assert find_isic_split(tmp_path, "Validation") is None
 
 
 def test_labels_of_isic_2017_lie_beside_the_masks(tmp_path: Path) -> None:
-    save(tmp_path / "ISIC-2017_Validation_Part1_GroundTruth" / "ISIC_0000001_segmentation.png")
-    write(
+    save_mask(tmp_path / "ISIC-2017_Validation_Part1_GroundTruth" / "ISIC_0000001_segmentation.png")
+    write_lines(
         tmp_path / "ISIC-2017_Validation_Part3_GroundTruth.csv",
         "image_id,melanoma,seborrheic_keratosis",
         "ISIC_0000001,0.0,1.0",
@@ -81,9 +79,9 @@ def test_labels_of_isic_2017_lie_beside_the_masks(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("benign", "malignant"), [("benign", "malignant"), ("0.0", "1.0")])
 def test_labels_of_isic_2016_have_no_header(benign: str, malignant: str, tmp_path: Path) -> None:
-    save(tmp_path / "ISBI2016_ISIC_Part1_Test_GroundTruth" / "ISIC_0000001_Segmentation.png")
+    save_mask(tmp_path / "ISBI2016_ISIC_Part1_Test_GroundTruth" / "ISIC_0000001_Segmentation.png")
     lines = [f"ISIC_0000001,{benign}", f"ISIC_0000002,{malignant}"]
-    write(tmp_path / "ISBI2016_ISIC_Part3_Test_GroundTruth.csv", *lines)
+    write_lines(tmp_path / "ISBI2016_ISIC_Part3_Test_GroundTruth.csv", *lines)
     table = tmp_path / "ISBI2016_ISIC_Part3_Test_GroundTruth.csv"
     for labels in (
         read_ground_truth(tmp_path).labels,
@@ -97,33 +95,33 @@ def test_labels_of_isic_2016_have_no_header(benign: str, malignant: str, tmp_pat
 @pytest.mark.parametrize(
     "wrong", ["ISIC_0000001,benign", "ISIC_0000002,unsure", "ISIC_0000002,0.0,1.0", "ISIC_0000002"]
 )
-def test_labels_of_isic_2016_that_cannot_be_trusted_are_refused(wrong: str, tmp_path: Path) -> None:
-    save(tmp_path / "ISBI2016_ISIC_Part1_Test_GroundTruth" / "ISIC_0000001_Segmentation.png")
-    write(tmp_path / "ISBI2016_ISIC_Part3_Test_GroundTruth.csv", "ISIC_0000001,benign", wrong)
-    with pytest.raises(InputError, match=r"Part3_Test_GroundTruth\.csv: 'ISIC_000000\d' is there twice, or"):
+def test_invalid_labels_of_isic_2016_are_refused_by_line(wrong: str, tmp_path: Path) -> None:
+    save_mask(tmp_path / "ISBI2016_ISIC_Part1_Test_GroundTruth" / "ISIC_0000001_Segmentation.png")
+    write_lines(tmp_path / "ISBI2016_ISIC_Part3_Test_GroundTruth.csv", "ISIC_0000001,benign", wrong)
+    with pytest.raises(InputError, match=r"Part3_Test_GroundTruth\.csv, line 2: "):
         read_ground_truth(tmp_path)
 
 
-def test_of_several_splits_one_must_be_named(tmp_path: Path) -> None:
+def test_several_splits_are_refused_by_name(tmp_path: Path) -> None:
     for split in ("Training", "Validation"):
-        save(tmp_path / f"ISIC-2017_{split}_Part1_GroundTruth" / "ISIC_0000001_segmentation.png")
-    with pytest.raises(InputError, match=r"give one of them: .*Training_Part1_GroundTruth, .*Validation_Part1"):
+        save_mask(tmp_path / f"ISIC-2017_{split}_Part1_GroundTruth" / "ISIC_0000001_segmentation.png")
+    with pytest.raises(InputError, match=r"Training_Part1_GroundTruth.*Validation_Part1"):
         read_ground_truth(tmp_path)
 
 
 def test_ham10000(tmp_path: Path) -> None:
     folder = tmp_path / "HAM10000_segmentations_lesion_tschandl"
-    save(folder / "ISIC_0024306_segmentation.png")
-    save(folder / "._ISIC_0024306_segmentation.png")
-    save(tmp_path / "masks" / "ISIC_0024306.png", WIDER)
+    save_mask(folder / "ISIC_0024306_segmentation.png")
+    save_mask(folder / "._ISIC_0024306_segmentation.png")
+    save_mask(tmp_path / "masks" / "ISIC_0024306.png", WIDER)
     assert jaccards(evaluate(folder, tmp_path / "masks")) == {"ISIC_0024306": 0.5}
 
 
-def test_two_true_masks_of_one_isic_image_are_refused(tmp_path: Path) -> None:
+def test_two_masks_for_one_isic_image_are_refused(tmp_path: Path) -> None:
     for name in ("ISIC_0000001_expert1.png", "ISIC_0000001_expert2.png"):
-        save(tmp_path / "labels" / name)
-        save(tmp_path / "masks" / name)
-    with pytest.raises(InputError, match=r"two masks for ISIC_0000001: .*expert1\.png and .*expert2\.png"):
+        save_mask(tmp_path / "labels" / name)
+        save_mask(tmp_path / "masks" / name)
+    with pytest.raises(InputError, match=r"expert2\.png.*ISIC_0000001.*expert1\.png"):
         evaluate(tmp_path / "labels", tmp_path / "masks", EvaluationOptions(protocol=ProtocolName.ISIC2018))
     assert len(evaluate(tmp_path / "labels", tmp_path / "masks").masks.cases) == 2
 
@@ -142,10 +140,10 @@ def test_two_true_masks_of_one_isic_image_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_seven_digits_name_an_isic_image(name: str, protocol: str, found: bool, tmp_path: Path) -> None:
-    save(tmp_path / "labels" / "ISIC_0000001_segmentation.png")
-    save(tmp_path / "masks" / name)
+    save_mask(tmp_path / "labels" / "ISIC_0000001_segmentation.png")
+    save_mask(tmp_path / "masks" / name)
     for folder in ("labels", "masks"):
-        save(tmp_path / folder / "ISIC_0000009.png")
+        save_mask(tmp_path / folder / "ISIC_0000009.png")
     evaluation = evaluate(tmp_path / "labels", tmp_path / "masks", EvaluationOptions(protocol=ProtocolName(protocol)))
     assert jaccards(evaluation) == {"ISIC_0000001": 1.0 if found else -1, "ISIC_0000009": 1.0}
     assert bool(evaluation.masks.extra) == evaluation.failed == (not found)
@@ -160,9 +158,9 @@ PH2_ROW = "|| {name} || {histology} || {diagnosis} || 0 || T || A || A || A || A
 def ph2(tmp_path: Path) -> Path:
     for number, diagnosis in ((2, 0), (4, 1), (58, 2)):
         case = tmp_path / "PH2Dataset" / "PH2 Dataset images" / f"IMD{number:03}"
-        save(case / f"{case.name}_Dermoscopic_Image" / f"{case.name}.bmp", WIDER + diagnosis)
-        save(case / f"{case.name}_lesion" / f"{case.name}_lesion.bmp")
-        save(case / f"{case.name}_roi" / f"{case.name}_R1_Label3.bmp", WIDER)
+        save_mask(case / f"{case.name}_Dermoscopic_Image" / f"{case.name}.bmp", WIDER + diagnosis)
+        save_mask(case / f"{case.name}_lesion" / f"{case.name}_lesion.bmp")
+        save_mask(case / f"{case.name}_roi" / f"{case.name}_R1_Label3.bmp", WIDER)
     rows = [
         PH2_ROW.format(name="Name  ", histology="Histological Diagnosis", diagnosis="Clinical Diagnosis"),
         PH2_ROW.format(name="IMD002", histology="   ", diagnosis="  0  "),
@@ -171,15 +169,15 @@ def ph2(tmp_path: Path) -> Path:
         "Legends:",
         "0 - Common Nevus; 1 - Atypical Nevus; 2 - Melanoma.",
     ]
-    write(tmp_path / "PH2Dataset" / "PH2_dataset.txt", *rows)
+    write_lines(tmp_path / "PH2Dataset" / "PH2_dataset.txt", *rows)
     return tmp_path / "PH2Dataset"
 
 
 @pytest.mark.parametrize("given", ["", "PH2 Dataset images"])
 def test_ph2(given: str, ph2: Path, tmp_path: Path) -> None:
     for name in ("IMD002", "IMD004", "IMD058"):
-        save(tmp_path / "masks" / name / f"{name}_Dermoscopic_Image" / f"{name}.png", WIDER)
-    scores = write(tmp_path / "s.csv", "image,melanoma", "IMD002,.1", "IMD004,.6", "IMD058,.5")
+        save_mask(tmp_path / "masks" / name / f"{name}_Dermoscopic_Image" / f"{name}.png", WIDER)
+    scores = write_lines(tmp_path / "s.csv", "image,melanoma", "IMD002,.1", "IMD004,.6", "IMD058,.5")
     evaluation = evaluate(ph2 / given, tmp_path / "masks", EvaluationOptions(protocol=ProtocolName.PH2, scores=scores))
     assert jaccards(evaluation) == {"IMD002": 0.5, "IMD004": 0.5, "IMD058": 0.5}
     assert evaluation.scores.auc == {"melanoma": 0.5}
@@ -193,14 +191,14 @@ def test_ph2(given: str, ph2: Path, tmp_path: Path) -> None:
 def test_a_ph2_case_without_its_mask_is_named(ph2: Path, tmp_path: Path) -> None:
     (ph2 / "PH2 Dataset images" / "IMD004" / "IMD004_lesion" / "IMD004_lesion.bmp").unlink()
     for name in ("IMD002", "IMD004", "IMD058"):
-        save(tmp_path / "masks" / f"{name}.png")
+        save_mask(tmp_path / "masks" / f"{name}.png")
     evaluation = evaluate(ph2, tmp_path / "masks")
     assert jaccards(evaluation) == {"IMD002": 1.0, "IMD004": -1, "IMD058": 1.0}
-    assert evaluation.masks.cases[1].problem.startswith("truth unreadable: [Errno 2]")
+    assert evaluation.masks.cases[1].problem.startswith("ground truth unreadable: [Errno 2]")
 
 
 def spreadsheet(path: Path, *rows: tuple[object, ...]) -> None:
-    """PH2_dataset.xlsx: legends, then the header in line 13, then the images."""
+    """Write PH2_dataset.xlsx: 12 lines of legend, the header, then the images."""
     book = openpyxl.Workbook()
     for _ in range(12):
         book.active.append(["Legends", "0 - Common Nevus"])
@@ -223,38 +221,36 @@ def test_ph2_with_the_spreadsheet_alone_has_the_same_labels(ph2: Path) -> None:
     assert by_text.by_id == {"IMD002": (False,), "IMD004": (False,), "IMD058": (True,)}
 
 
-def test_ph2_without_a_table_has_no_labels_and_says_so(ph2: Path) -> None:
+def test_ph2_without_a_table_has_no_labels_and_a_note(ph2: Path) -> None:
     (ph2 / "PH2_dataset.txt").unlink()
     truth = read_ground_truth(ph2)
     assert truth.labels.by_id == {}
-    assert "PH2_dataset.txt: not there, nor as .xlsx, so no labels" in truth.notes[0]
+    assert "PH2_dataset.txt" in truth.notes[0]
 
 
-def test_ph2_spreadsheet_without_its_library_says_what_to_install(ph2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ph2_spreadsheet_without_its_library_names_the_extra(ph2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (ph2 / "PH2_dataset.txt").unlink()
     spreadsheet(ph2 / "PH2_dataset.xlsx", *PH2_ROWS)
     monkeypatch.setitem(sys.modules, "openpyxl", None)
-    with pytest.raises(
-        MissingPackageError, match=r"openpyxl is not installed; run: pip install '/path/to/lesioncli\[xlsx\]'"
-    ):
+    with pytest.raises(MissingPackageError, match=r"openpyxl.*\[xlsx\]"):
         read_ground_truth(ph2)
 
 
 @pytest.mark.parametrize(
-    ("rows", "complaint"),
+    ("rows", "location"),
     [
-        ([("IMD002", None, "X", "X", None)], "IMD002 is diagnosed as '01', not 0, 1 or 2"),
-        ([("IMD002", None, None, None, None)], "IMD002 is diagnosed as '', not 0, 1 or 2"),
-        ([PH2_ROWS[0]] * 2, "IMD002 is there twice"),
-        ([], "no row of an image"),
+        ([("IMD002", None, "X", "X", None)], ", line 14: .*'01' of IMD002"),
+        ([("IMD002", None, None, None, None)], ", line 14: .*'' of IMD002"),
+        ([PH2_ROWS[0]] * 2, ", line 15: .*IMD002"),
+        ([], ": "),
     ],
 )
-def test_a_ph2_spreadsheet_that_cannot_be_trusted_is_refused(
-    rows: list[tuple[object, ...]], complaint: str, ph2: Path
+def test_a_ph2_spreadsheet_with_invalid_rows_is_refused_by_line(
+    rows: list[tuple[object, ...]], location: str, ph2: Path
 ) -> None:
     (ph2 / "PH2_dataset.txt").unlink()
     spreadsheet(ph2 / "PH2_dataset.xlsx", *rows)
-    with pytest.raises(InputError, match=rf"PH2_dataset\.xlsx: {complaint}"):
+    with pytest.raises(InputError, match=rf"PH2_dataset\.xlsx{location}"):
         read_ground_truth(ph2)
 
 
@@ -262,22 +258,22 @@ def test_a_ph2_spreadsheet_that_cannot_be_trusted_is_refused(
 def test_a_damaged_ph2_spreadsheet_is_refused(content: bytes, ph2: Path) -> None:
     (ph2 / "PH2_dataset.txt").unlink()
     (ph2 / "PH2_dataset.xlsx").write_bytes(content)
-    with pytest.raises(InputError, match=r"PH2_dataset\.xlsx: cannot be read as a spreadsheet"):
+    with pytest.raises(InputError, match=r"PH2_dataset\.xlsx"):
         read_ground_truth(ph2)
 
 
 @pytest.mark.parametrize(
-    ("rows", "complaint"),
+    ("rows", "location"),
     [
-        ([PH2_ROW.format(name="IMD002", histology="", diagnosis="3")], "IMD002 is diagnosed as '3', not 0, 1 or 2"),
-        ([PH2_ROW.format(name="IMD002", histology="", diagnosis="")], "IMD002 is diagnosed as '', not 0, 1 or 2"),
-        ([PH2_ROW.format(name="IMD002", histology="", diagnosis="1")] * 2, "IMD002 is there twice"),
-        (["IMD002 1"], "no row of an image"),
+        ([PH2_ROW.format(name="IMD002", histology="", diagnosis="3")], ", line 1: .*'3' of IMD002"),
+        ([PH2_ROW.format(name="IMD002", histology="", diagnosis="")], ", line 1: .*'' of IMD002"),
+        ([PH2_ROW.format(name="IMD002", histology="", diagnosis="1")] * 2, ", line 2: .*IMD002"),
+        (["IMD002 1"], ": "),
     ],
 )
-def test_a_ph2_table_that_cannot_be_trusted_is_refused(rows: list[str], complaint: str, ph2: Path) -> None:
-    write(ph2 / "PH2_dataset.txt", *rows)
-    with pytest.raises(InputError, match=rf"PH2_dataset\.txt: {complaint}"):
+def test_a_ph2_table_with_invalid_rows_is_refused_by_line(rows: list[str], location: str, ph2: Path) -> None:
+    write_lines(ph2 / "PH2_dataset.txt", *rows)
+    with pytest.raises(InputError, match=rf"PH2_dataset\.txt{location}"):
         read_ground_truth(ph2)
 
 
@@ -285,39 +281,39 @@ def test_a_ph2_table_that_cannot_be_trusted_is_refused(rows: list[str], complain
 
 
 def test_a_table_of_pairs(tmp_path: Path) -> None:
-    save(tmp_path / "data" / "t" / "a_segmentation.png")
-    save(tmp_path / "data" / "p" / "first.png", WIDER)
-    save(tmp_path / "data" / "t" / "b.bmp")
-    absolute = save(tmp_path / "elsewhere" / "b.tif")
+    save_mask(tmp_path / "data" / "t" / "a_segmentation.png")
+    save_mask(tmp_path / "data" / "p" / "first.png", WIDER)
+    save_mask(tmp_path / "data" / "t" / "b.bmp")
+    absolute = save_mask(tmp_path / "elsewhere" / "b.tif")
     lines = ["Prediction,truth,image,site", "p/first.png,t/a_segmentation.png,,x", f"{absolute},t/b.bmp,second,y"]
-    table = write(tmp_path / "data" / "pairs.csv", *lines, "p/gone.png,t/b.bmp,third,z")
+    table = write_lines(tmp_path / "data" / "pairs.csv", *lines, "p/gone.png,t/b.bmp,third,z")
     evaluation = evaluate(table, tmp_path / "nowhere")
     assert jaccards(evaluation) == {"a": 0.5, "second": 1.0, "third": -1}
     assert evaluation.masks.cases[2].problem.startswith("prediction unreadable: [Errno 2]")
 
 
 @pytest.mark.parametrize(
-    ("lines", "complaint"),
+    ("lines", "location"),
     [
-        (["a.png,b.png,x", "c.png,d.png,x"], "line 3: image 'x' is there twice"),
-        (["a.png,b.png,", "sub/a.png,b.png,"], "line 3: image 'a' is there twice"),
-        (["a.png,,x"], "line 2: truth or prediction is empty"),
-        ([",b.png,x"], "line 2: truth or prediction is empty"),
-        (["a.png,b.png"], "line 2: 2 fields, but the header has 3"),
+        (["a.png,b.png,x", "c.png,d.png,x"], "line 3: .*image x"),
+        (["a.png,b.png,", "sub/a.png,b.png,"], "line 3: .*image a"),
+        (["a.png,,x"], "line 2: column prediction"),
+        ([",b.png,x"], "line 2: column truth"),
+        (["a.png,b.png"], "line 2: 2 fields.* 3"),
     ],
 )
-def test_a_table_of_pairs_that_cannot_be_trusted_is_refused(lines: list[str], complaint: str, tmp_path: Path) -> None:
-    table = write(tmp_path / "pairs.csv", "truth,prediction,image", *lines)
-    with pytest.raises(InputError, match=rf"pairs\.csv, {complaint}"):
+def test_a_table_of_pairs_with_invalid_rows_is_refused_by_line(lines: list[str], location: str, tmp_path: Path) -> None:
+    table = write_lines(tmp_path / "pairs.csv", "truth,prediction,image", *lines)
+    with pytest.raises(InputError, match=rf"pairs\.csv, {location}"):
         read_ground_truth(table)
 
 
-def test_labels_alone_judge_scores_alone(tmp_path: Path) -> None:
+def test_a_table_of_labels_evaluates_scores_without_masks(tmp_path: Path) -> None:
     others = "BCC,AKIEC,BKL,DF,VASC"
     rows = [f"{row}{',0' * 5}" for row in ("a,1,0", "b,0,1", "c,0,1")]
-    labels = write(tmp_path / "gt.csv", f"image,MEL,NV,{others}", *rows)
+    labels = write_lines(tmp_path / "gt.csv", f"image,MEL,NV,{others}", *rows)
     rows = [f"{row}{',0' * 5}" for row in ("a,.1,.9", "b,.6,.3", "c,.2,.8")]
-    scores = write(tmp_path / "s.csv", f"image,NV,MEL,{others}", *rows)
+    scores = write_lines(tmp_path / "s.csv", f"image,NV,MEL,{others}", *rows)
     evaluation = evaluate(
         labels, tmp_path / "nowhere", EvaluationOptions(scores=scores, protocol=ProtocolName.ISIC2018)
     )
@@ -326,13 +322,13 @@ def test_labels_alone_judge_scores_alone(tmp_path: Path) -> None:
     assert evaluation.official.ranking == {"scores": ("aggregate.balanced_accuracy", 0.75)}
 
 
-def test_labels_and_scores_given_take_the_place_of_those_found(tmp_path: Path) -> None:
+def test_given_labels_and_scores_replace_those_in_the_folders(tmp_path: Path) -> None:
     for folder in ("labels", "masks"):
-        save(tmp_path / folder / "a.png")
-    write(tmp_path / "labels" / "labels.csv", "image,melanoma", "a,1", "b,0")
-    write(tmp_path / "masks" / "scores.csv", "image,status,reason,melanoma", "a.jpg,ok,,.1", "b.jpg,ok,,.9")
-    other = write(tmp_path / "other.csv", "image,melanoma", "a,0", "b,1")
-    scores = write(tmp_path / "s.csv", "image,melanoma", "a,.8", "b,.2")
+        save_mask(tmp_path / folder / "a.png")
+    write_lines(tmp_path / "labels" / "labels.csv", "image,melanoma", "a,1", "b,0")
+    write_lines(tmp_path / "masks" / "scores.csv", "image,status,reason,melanoma", "a.jpg,ok,,.1", "b.jpg,ok,,.9")
+    other = write_lines(tmp_path / "other.csv", "image,melanoma", "a,0", "b,1")
+    scores = write_lines(tmp_path / "s.csv", "image,melanoma", "a,.8", "b,.2")
 
     def auc(labels: Path | None = None, scores: Path | None = None) -> float:
         return evaluate(
@@ -342,43 +338,54 @@ def test_labels_and_scores_given_take_the_place_of_those_found(tmp_path: Path) -
     assert [auc(), auc(labels=other), auc(scores=scores), auc(other, scores)] == [0, 1, 1, 0]
 
 
+def evaluate_table(folder: Path, *lines: str) -> Evaluation:
+    return evaluate(write_lines(folder / "x.csv", *lines), folder)
+
+
+def evaluate_scores(folder: Path, *lines: str) -> Evaluation:
+    scores = write_lines(folder / "x.csv", *lines)
+    return evaluate(folder / "labels.csv", folder, EvaluationOptions(scores=scores))
+
+
+# What is called in a folder with labels.csv, and what the message must name.
 REFUSED: dict[str, tuple[Callable[[Path], Evaluation], str]] = {
-    "no scores": (lambda here: evaluate(here / "gt.csv", here), r"scores\.csv: no scores to compare with .*--scores"),
-    "no such scores": (
-        lambda here: evaluate(here / "gt.csv", here, EvaluationOptions(scores=here / "x.csv")),
-        r"x\.csv: no such file",
+    "no scores": (lambda folder: evaluate(folder / "labels.csv", folder), "scores.csv"),
+    "missing scores": (
+        lambda folder: evaluate(folder / "labels.csv", folder, EvaluationOptions(scores=folder / "x.csv")),
+        "x.csv: no such file",
     ),
-    "no such labels": (
-        lambda here: evaluate(here / "gt.csv", here, EvaluationOptions(labels=here / "x.csv")),
-        r"x\.csv: cannot be read as CSV",
+    "missing labels": (
+        lambda folder: evaluate(folder / "labels.csv", folder, EvaluationOptions(labels=folder / "x.csv")),
+        "x.csv",
     ),
-    "no class": (lambda here: evaluate(write(here / "x.csv", "image", "a"), here), r"x\.csv: no column for any class"),
-    "no id": (lambda here: evaluate(write(here / "x.csv", "MEL", "1"), here), r"x\.csv: no column image or image_id"),
-    "two columns": (
-        lambda here: evaluate(write(here / "x.csv", "id,MEL,image,mel", "1,1,a,1"), here),
-        "mel is there twice",
+    "no class": (lambda folder: evaluate_table(folder, "image", "a"), "x.csv: no column of a class"),
+    "no ids": (lambda folder: evaluate_table(folder, "MEL", "1"), "x.csv: no column of image ids"),
+    "no rows": (lambda folder: evaluate_table(folder, "image,MEL"), "x.csv: no labels"),
+    "duplicate column": (lambda folder: evaluate_table(folder, "id,MEL,image,mel", "1,1,a,1"), "duplicate column mel"),
+    "duplicate id": (
+        lambda folder: evaluate_table(folder, "image,MEL", "a.jpg,1", "a,0"),
+        "x.csv, line 3: duplicate image id a",
     ),
-    "words": (
-        lambda here: evaluate(write(here / "x.csv", "image,sex", "a,male"), here),
-        "line 2: sex is 'male', not 0 or 1",
+    "empty id": (lambda folder: evaluate_table(folder, "image,MEL", ",1"), "x.csv, line 2: empty image id"),
+    "words": (lambda folder: evaluate_table(folder, "image,sex", "a,male"), "x.csv, line 2: sex is 'male'"),
+    "negative weight": (
+        lambda folder: evaluate_table(folder, "image,MEL,score_weight", "a,1,-1"),
+        "x.csv, line 2: score_weight is '-1'",
     ),
-    "a weight": (
-        lambda here: evaluate(write(here / "x.csv", "image,MEL,score_weight", "a,1,-1"), here),
-        "line 2: score_weight is '-1', not a number from 0 on",
+    "scores without ids": (lambda folder: evaluate_scores(folder, "melanoma", ".1"), "x.csv: no column of image ids"),
+    "scores without a class": (lambda folder: evaluate_scores(folder, "image", "a"), "x.csv: no column melanoma"),
+    "duplicate scores": (
+        lambda folder: evaluate_scores(folder, "image,melanoma", "a,.1", "a,.2"),
+        "x.csv, line 3: duplicate image id a",
     ),
-    "no id of scores": (
-        lambda here: evaluate(here / "gt.csv", here, EvaluationOptions(scores=write(here / "x.csv", "melanoma", ".1"))),
-        r"x\.csv: no column image or image_id",
-    ),
+    "unequal names": (lambda folder: evaluate_scores(folder, "image,melanoma", "c,.1"), "labels.csv"),
 }
 
 
-@pytest.mark.parametrize(("call", "complaint"), REFUSED.values(), ids=REFUSED)
-def test_tables_that_cannot_be_trusted_are_refused(
-    call: Callable[[Path], Evaluation], complaint: str, tmp_path: Path
-) -> None:
-    write(tmp_path / "gt.csv", "image,melanoma", "a,1", "b,0")
-    with pytest.raises(InputError, match=complaint):
+@pytest.mark.parametrize(("call", "named"), REFUSED.values(), ids=REFUSED)
+def test_invalid_tables_are_refused_by_name(call: Callable[[Path], Evaluation], named: str, tmp_path: Path) -> None:
+    write_lines(tmp_path / "labels.csv", "image,melanoma", "a,1", "b,0")
+    with pytest.raises(InputError, match=re.escape(named)):
         call(tmp_path)
 
 
@@ -410,26 +417,37 @@ def test_any_table_is_read_or_refused_with_its_name(
         try:
             read(table)
         except InputError as error:
-            assert "table.csv" in str(error)  # noqa: PT017  # most tables are fine
+            assert "table.csv" in str(error)  # noqa: PT017  # most tables are valid, so pytest.raises cannot be used
 
 
-def test_pictures_that_are_no_masks_are_named(tmp_path: Path) -> None:
+def test_unsupported_images_are_named(tmp_path: Path) -> None:
     for name in ("a.png", "a.jpg", "b.jpg"):
-        save(tmp_path / "labels" / name)
+        save_mask(tmp_path / "labels" / name)
     for name in ("a.gif", "b.gif"):
-        save(tmp_path / "masks" / name)
+        save_mask(tmp_path / "masks" / name)
     evaluation = evaluate(tmp_path / "labels", tmp_path / "masks")
-    assert [case.problem for case in evaluation.masks.cases] == [
-        "no prediction: a.gif is not a PNG, BMP or TIFF; save it as PNG"
-    ]
-    assert evaluation.notes == (
-        f"{tmp_path / 'labels' / 'b.jpg'}: not a PNG, BMP or TIFF, so not a true mask; left out",
-    )
+    (case,) = evaluation.masks.cases
+    assert "a.gif" in case.problem
+    (note,) = evaluation.notes
+    assert str(tmp_path / "labels" / "b.jpg") in note
 
 
-def test_soft_masks_are_cut_and_noted(tmp_path: Path) -> None:
-    save(tmp_path / "labels" / "a.png")
-    save(tmp_path / "masks" / "a.png", (WIDER // 255) * np.linspace(120, 255, 10).round().astype(np.uint8))
+def test_soft_masks_are_thresholded_and_noted(tmp_path: Path) -> None:
+    save_mask(tmp_path / "labels" / "a.png")
+    save_mask(tmp_path / "masks" / "a.png", (WIDER // 255) * np.linspace(120, 255, 10).round().astype(np.uint8))
     (case,) = evaluate(tmp_path / "labels", tmp_path / "masks").masks.cases
-    assert case.note == "prediction is soft: 36 pixels are neither 0 nor 255"
-    assert case.metrics["jaccard"] == 16 / 40  # nine of ten columns are above 128, four of them in the truth
+    assert re.fullmatch("prediction is soft: 36 pixels .*", case.note)
+    assert case.metrics["jaccard"] == 16 / 40  # nine of ten columns are above 128, four of them in the ground truth
+
+
+def test_a_layout_in_the_table_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_nested(folder: Path) -> GroundTruth | None:
+        found = {path.parent.name: path for path in folder.glob("case*/truth.png")}
+        return GroundTruth(found) if found else None
+
+    monkeypatch.setitem(GROUND_TRUTH_READERS, "nested", read_nested)
+    save_mask(tmp_path / "data" / "case1" / "truth.png")
+    save_mask(tmp_path / "masks" / "case1.png", WIDER)
+    assert jaccards(evaluate(tmp_path / "data", tmp_path / "masks")) == {"case1": 0.5}
+    save_mask(tmp_path / "plain" / "case1.png")
+    assert jaccards(evaluate(tmp_path / "plain", tmp_path / "masks")) == {"case1": 0.5}

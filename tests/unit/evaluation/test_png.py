@@ -1,4 +1,4 @@
-"""png.py: any row under any filter, and whatever is not ordinary, against Pillow."""
+"""Grey PNGs with any filters, and PNGs that are not ordinary, against Pillow."""
 
 import io
 import itertools
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lesioncli.evaluation.reading import masks, png
-from lesioncli.evaluation.reading.png import read_grey
+from lesioncli.evaluation.reading.png import GreyPng, read_grey_png
 
 UInt8 = NDArray[np.uint8]
 
@@ -28,7 +28,7 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 def write(
     rows: UInt8, width: int, bits: int = 8, before: bytes = b"", kind: tuple[int, ...] = (0, 0, 0, 0), pieces: int = 1
 ) -> bytes:
-    """A PNG of rows that begin with their filter; `kind` is colour, compression, filtering, interlace."""
+    """Return a PNG of rows that begin with their filter; `kind` is colour, compression, filtering, interlace."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, len(rows), bits, *kind))
     compressed = zlib.compress(rows.tobytes())
     cuts = np.linspace(0, len(compressed), pieces + 1).astype(int)
@@ -44,14 +44,14 @@ def filtered(filters: list[int], row_bytes: int, seed: int, dense: float = 1) ->
     return rows
 
 
-def by_pillow(data: bytes) -> UInt8:
+def decode_with_pillow(data: bytes) -> UInt8:
     with Image.open(io.BytesIO(data)) as picture:
         return np.asarray(picture.convert("L"))
 
 
-def values(found: tuple[UInt8, int] | None) -> UInt8:
-    assert found
-    return found[0] * np.uint8(255 // found[1])
+def levels(decoded: GreyPng | None) -> UInt8:
+    assert decoded
+    return decoded.levels * np.uint8(255 // decoded.white)
 
 
 @settings(deadline=None)
@@ -65,23 +65,23 @@ def values(found: tuple[UInt8, int] | None) -> UInt8:
     pieces=st.integers(1, 3),
 )
 @example(filters=[2, 1, 0, 2, 2, 1, 1, 2], few=[4, 3], width=9, bits=1, seed=0, dense=0.5, pieces=2)
-def test_any_filters_are_undone_as_pillow_does(
+def test_any_filters_are_undone_as_by_pillow(
     filters: list[int], few: list[int], width: int, bits: int, seed: int, dense: float, pieces: int
 ) -> None:
     order = np.random.default_rng(seed).permutation([*filters, *few[: len(filters) // 3]]).tolist()
     data = write(filtered(order, (width * bits + 7) // 8, seed, dense), width, bits, pieces=pieces)
-    assert np.array_equal(values(read_grey(data)), by_pillow(data))
+    assert np.array_equal(levels(read_grey_png(data)), decode_with_pillow(data))
 
 
-def test_filters_that_opencv_undoes_as_fast_are_left_to_it() -> None:
-    assert read_grey(write(filtered([4, 3, 4, 2], 9, 0), 9)) is None
+def test_many_slow_filters_are_left_to_opencv() -> None:
+    assert read_grey_png(write(filtered([4, 3, 4, 2], 9, 0), 9)) is None
 
 
 def test_rows_are_summed_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     data = write(filtered([1] * 10, 30, 3, 0.2), 30)
-    at_once = values(read_grey(data))
-    monkeypatch.setattr(png, "ROWS_AT_ONCE", 3)
-    assert np.array_equal(values(read_grey(data)), at_once)
+    whole = levels(read_grey_png(data))
+    monkeypatch.setattr(png, "BLOCK_ROWS", 3)
+    assert np.array_equal(levels(read_grey_png(data)), whole)
 
 
 ROWS = filtered([0, 1, 2, 2], 6, 1)
@@ -108,38 +108,38 @@ NOT_ORDINARY: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("data", NOT_ORDINARY.values(), ids=NOT_ORDINARY)
-def test_what_is_not_ordinary_is_left_to_others(data: bytes) -> None:
-    assert read_grey(data) is None
+def test_png_files_that_are_not_ordinary_are_left_to_other_decoders(data: bytes) -> None:
+    assert read_grey_png(data) is None
 
 
 def test_harmless_chunks_change_nothing() -> None:
     data = write(ROWS, 6, before=chunk(b"tEXt", b"Author\0nobody") + chunk(b"pHYs", bytes(9)))
-    assert np.array_equal(values(read_grey(data)), by_pillow(data))
+    assert np.array_equal(levels(read_grey_png(data)), decode_with_pillow(data))
 
 
-def test_a_picture_that_is_too_large_to_be_honest_is_not_inflated(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Any] = []
-    monkeypatch.setattr(deflate, "zlib_decompress", lambda *given: asked.append(given))
+def test_an_image_larger_than_pillow_accepts_is_not_inflated(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+    monkeypatch.setattr(deflate, "zlib_decompress", lambda *arguments: calls.append(arguments))
     header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 0, 0, 0, 0)
     data = png.SIGNATURE + chunk(b"IHDR", header) + chunk(b"IDAT", b"x") + chunk(b"IEND", b"")
-    assert read_grey(data) is None
-    assert asked == []
+    assert read_grey_png(data) is None
+    assert calls == []
 
 
-def test_any_byte_that_is_wrong_or_missing_is_noticed() -> None:
+def test_any_wrong_or_missing_byte_is_detected() -> None:
     wrong = [ORDINARY[:at] + bytes([ORDINARY[at] ^ 1 << at % 8]) + ORDINARY[at + 1 :] for at in range(len(ORDINARY))]
     cut = [ORDINARY[:length] for length in range(len(ORDINARY))]
-    assert [data for data in (*wrong, *cut) if read_grey(data) is not None] == []
-    assert read_grey(ORDINARY) is not None
+    assert [data for data in (*wrong, *cut) if read_grey_png(data) is not None] == []
+    assert read_grey_png(ORDINARY) is not None
 
 
 @pytest.mark.parametrize("bits", [1, 8])
-def test_ordinary_masks_need_no_other_decoder(bits: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ordinary_masks_do_not_need_another_decoder(bits: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: bytes) -> Image.Image:
         raise AssertionError
 
     lesion = np.arange(120).reshape(10, 12) % 7 > 3
     picture = Image.fromarray(lesion.astype(np.uint8) * 255)
     (picture.convert("1") if bits == 1 else picture).save(tmp_path / "x.png")
-    monkeypatch.setattr(masks, "_open", refuse)
+    monkeypatch.setattr(masks, "_open_with_pillow", refuse)
     assert np.array_equal(masks.read_mask(tmp_path / "x.png", masks.MaskRole.GROUND_TRUTH).lesion, lesion)

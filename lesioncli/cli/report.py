@@ -24,7 +24,7 @@ from lesioncli.files import printable
 from lesioncli.options import EvaluationOptions, ProtocolName
 
 if TYPE_CHECKING:
-    from lesioncli.report.page import Written
+    from lesioncli.report.page import WrittenReport
 
 
 def report(
@@ -56,17 +56,19 @@ def report(
     from lesioncli import api
     from lesioncli.process import quiet_decoders
     from lesioncli.progress import ProgressBars
-    from lesioncli.report.cases import choose_sources
-    from lesioncli.report.page import refuse_others, write_report
+    from lesioncli.report.options import ReportOptions
+    from lesioncli.report.page import refuse_foreign_file, write_report
+    from lesioncli.report.segmented import choose_image_sources, read_segmented_folder
 
     needs_truth = {"--labels": labels, "--by": by, "--cluster": cluster, "--metadata": metadata}
     for flag in (flag for flag, value in needs_truth.items() if value and not ground_truth):
         raise typer.BadParameter("needs --gt", param_hint=flag)
-    refuse_others(out)
+    refuse_foreign_file(out)
     quiet_decoders()
-    sources, reason = choose_sources(masks, images or [])
-    image_sources = ", ".join(map(str, sources)) or "none"
-    say(f"images: {image_sources} ({reason})")
+    segmented = read_segmented_folder(masks)
+    sources = choose_image_sources(segmented, images or [])
+    source_names = ", ".join(map(str, sources.value)) or "none"
+    say(f"images: {source_names} ({sources.reason})")
     with ProgressBars(stderr) as progress:
         evaluation = None
         if ground_truth:
@@ -81,20 +83,18 @@ def report(
             )
             evaluation = api.evaluate(ground_truth, masks, options, progress=progress)
         about = {
-            "photographs": image_sources,
-            "truth": str(ground_truth or "none"),
+            "images": source_names,
+            "ground truth": str(ground_truth or "none"),
             **({"labels": str(labels)} if labels else {}),
             **({"protocol": protocol} if ground_truth else {}),
             "command": shlex.join(["lesioncli", *sys.argv[1:]]),
         }
+        printable_about = {name: printable(value) for name, value in about.items()}
         written = write_report(
-            masks,
+            segmented,
             out,
-            sources=sources,
-            evaluation=evaluation,
-            about={name: printable(value) for name, value in about.items()},
-            gallery=gallery,
-            workers=workers,
+            ReportOptions(sources.value, printable_about, gallery, workers),
+            evaluation,
             on_progress=lambda done, total: progress.count("draw", done, total),
         )
     _print_written(written)
@@ -102,9 +102,9 @@ def report(
         raise typer.Exit(ExitCode.SOME_FAILED)
 
 
-def _print_written(written: "Written") -> None:
+def _print_written(written: "WrittenReport") -> None:
     list_first("not shown", written.problems, "the report has the reason at each image")
     states = ", ".join(f"{number} {state}" for state, number in written.states.items() if number)
     is_complete = written.shown == sum(written.states.values())
     part = "" if is_complete else f"; the gallery shows the worst {written.shown}, --gallery sets the number"
-    print_line(f"{written.path}: {states}{part} ({written.size / 1e6:.1f} MB)")
+    print_line(f"{written.path}: {states}{part} ({written.size_bytes / 1e6:.1f} MB)")

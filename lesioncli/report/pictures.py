@@ -1,4 +1,4 @@
-"""What is to be seen of a case: the photograph, reduced, and the outlines of its masks as SVG paths over it."""
+"""Pictures of the gallery: the downsampled image, and the outlines of its masks as SVG paths over it."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -16,26 +16,26 @@ from lesioncli.errors import ImageError
 from lesioncli.evaluation.reading.masks import MaskRole, read_mask
 from lesioncli.images.decode import DecodedImage, decode
 from lesioncli.images.geometry import to_upright
-from lesioncli.inference.results import FAILED
 from lesioncli.process import count_cores
-from lesioncli.report.cases import Case
+from lesioncli.report.cases import Case, CaseState
 
-SIDE_PX = 512  # longer side. A WebP of it has 10 KB on average, a JPEG that looks the same 18
-QUALITY, EFFORT = 80, 2  # of WebP; from effort 4 on it takes twice the time for 3 % less
+MAX_SIDE_PX = 512  # longer side; as WebP this takes 10 KB on average, as a JPEG of the same quality 18 KB
+WEBP_QUALITY = 80
+WEBP_EFFORT = 2  # from effort 4 on, encoding takes twice the time for 3 % less
 
 GRID = 1000  # units along the longer side, in which outlines are drawn
-TOLERANCE = 1.0  # grid units that an outline may be off
-TOLERANCE_PX = 0.75  # or pixels of the mask, where these are larger: it takes the steps out of a slanting line
-MOST_PARTS = 200  # of one mask; a mask of noise has thousands
+TOLERANCE = 1.0  # largest error of an outline, in grid units
+TOLERANCE_PX = 0.75  # the same in pixels of the mask; where larger, it removes the steps of a slanting border
+MAX_OUTLINES = 200  # per mask: a mask of noise has thousands
 
 Mask = NDArray[np.bool_]  # (H, W)
 
 
 @dataclass(frozen=True)
 class Picture:
-    """The photograph of a case as WebP, and its outlines as SVG paths, on a grid of `width` x `height` units.
+    """The image of a case as WebP, and its outlines as SVG paths on a grid of `width` x `height` units.
 
-    Everything is upright. What is not there is empty, and `problems` says why.
+    Everything is upright. Parts that cannot be drawn are empty, and `problems` says why.
     """
 
     webp: bytes
@@ -47,96 +47,106 @@ class Picture:
 
 
 def draw_all(cases: Iterable[Case], workers: int = 0) -> Iterator[Picture]:
-    """The picture of each case, in order; a few are drawn ahead, so that memory stays flat."""
+    """Yield the picture of each case, in order, drawn on `workers` threads (0: one per core).
+
+    At most two per thread are drawn ahead, so memory does not grow with the number of cases.
+    """
     workers = workers or count_cores()
-    waiting: deque[Future[Picture]] = deque()
+    pending: deque[Future[Picture]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         for case in cases:
-            waiting.append(pool.submit(draw, case))
-            if len(waiting) > 2 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+            pending.append(pool.submit(draw, case))
+            if len(pending) > 2 * workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
 
 def draw(case: Case) -> Picture:
-    """Draw what there is of a case. A file that cannot be read is one of the `problems`, and the rest is drawn."""
+    """Draw the picture of a case; a file that cannot be read becomes one of its problems."""
     problems: list[str] = []
-    photograph = _decode(case, problems)
-    masks = {
-        "prediction": _read(case.prediction, MaskRole.PREDICTION, photograph, problems),
-        "truth": _read(case.truth, MaskRole.GROUND_TRUTH, photograph, problems),
-    }
-    shapes = [mask.shape for mask in masks.values() if mask is not None]
-    height, width = photograph.rgb.shape[:2] if photograph else next(iter(shapes), (3, 4))
-    if photograph is None and masks["truth"] is not None and masks["truth"].shape != (height, width):
-        masks["truth"] = None  # of another size than the prediction, which the case's reason says
+    image = _decode(case, problems)
+    prediction = _read(case.prediction_path, MaskRole.PREDICTION, image, problems)
+    truth = _read(case.truth_path, MaskRole.GROUND_TRUTH, image, problems)
+    height, width = _size_hw(image, prediction, truth)
+    if image is None and truth is not None and truth.shape != (height, width):
+        truth = None  # its size differs from the prediction's, which is the problem of the case already
     return Picture(
-        webp=_reduce(photograph.rgb) if photograph else b"",
+        webp=_encode(image.rgb) if image else b"",
         width=max(1, round(GRID * width / max(height, width))),
         height=max(1, round(GRID * height / max(height, width))),
-        truth=_outline(masks["truth"], MaskRole.GROUND_TRUTH, problems),
-        prediction=_outline(masks["prediction"], MaskRole.PREDICTION, problems),
+        truth=_outline(truth, MaskRole.GROUND_TRUTH, problems),
+        prediction=_outline(prediction, MaskRole.PREDICTION, problems),
         problems=tuple(problems),
     )
 
 
+def _size_hw(image: DecodedImage | None, *masks: Mask | None) -> tuple[int, int]:
+    """Return the size of the image, else of the first mask, else the shape of an empty card."""
+    if image:
+        return image.rgb.shape[0], image.rgb.shape[1]
+    sizes = ((mask.shape[0], mask.shape[1]) for mask in masks if mask is not None)
+    return next(sizes, (3, 4))
+
+
 def _decode(case: Case, problems: list[str]) -> DecodedImage | None:
-    if case.photograph is None:
-        problems.append("no photograph found")
+    if case.image_path is None:
+        problems.append("image file not found")
         return None
     try:
-        # decode() keeps twice of what it is asked for, for the networks' sake. Here its own reduction will do.
-        return decode(case.photograph, (SIDE_PX // 2, SIDE_PX // 2))
+        # decode() keeps twice the requested size for the networks; half of it is enough here.
+        return decode(case.image_path, (MAX_SIDE_PX // 2, MAX_SIDE_PX // 2))
     except ImageError as error:
-        if case.state != FAILED:  # or it would be said twice
-            problems.append(f"photograph: {error.reason}")
+        if case.state != CaseState.FAILED:  # a failed case has this reason already
+            problems.append(f"image: {error.reason}")
         return None
 
 
-def _read(path: Path | None, role: MaskRole, photograph: DecodedImage | None, problems: list[str]) -> Mask | None:
-    """A mask, turned as the photograph is; None where there is none, or it is not of this photograph."""
+def _read(path: Path | None, role: MaskRole, image: DecodedImage | None, problems: list[str]) -> Mask | None:
+    """Read a mask and turn it upright like its image; None if there is none, or if it does not fit the image."""
     if path is None:
         return None
     try:
-        lesion = read_mask(path, role).lesion
+        mask = read_mask(path, role).lesion
     except ImageError as error:
         problems.append(error.reason)
         return None
-    if photograph is None:
-        return lesion
-    if lesion.shape != photograph.stored_hw:
-        sizes = "{} is {}x{}, photograph {}x{}".format(role, *lesion.shape[::-1], *photograph.stored_hw[::-1])
-        problems.append(f"{sizes}: no outline drawn")
+    if image is None:
+        return mask
+    if mask.shape != image.stored_hw:
+        height, width = image.stored_hw
+        problems.append(f"{role} is {mask.shape[1]}x{mask.shape[0]}, image is {width}x{height}; outline not drawn")
         return None
-    return to_upright(lesion, photograph.orientation)
+    return to_upright(mask, image.orientation)
 
 
-def _reduce(rgb: NDArray[np.uint8]) -> bytes:
-    """The picture at most SIDE_PX on its longer side, and never enlarged."""
-    scale = min(1.0, SIDE_PX / max(rgb.shape[:2]))
+def _encode(rgb: NDArray[np.uint8]) -> bytes:
+    """Return the image as WebP, downsampled to MAX_SIDE_PX on its longer side; smaller images keep their size."""
+    scale = min(1.0, MAX_SIDE_PX / max(rgb.shape[:2]))
     height, width = (max(1, round(side * scale)) for side in rgb.shape[:2])
-    reduced = np.asarray(cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+    downsampled = np.asarray(cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
     file = BytesIO()
-    Image.fromarray(reduced).save(file, "WEBP", quality=QUALITY, method=EFFORT)
+    Image.fromarray(downsampled).save(file, "WEBP", quality=WEBP_QUALITY, method=WEBP_EFFORT)
     return file.getvalue()
 
 
 def _outline(mask: Mask | None, role: MaskRole, problems: list[str]) -> str:
-    """The borders of a mask as one SVG path, on the grid; the centres of its border pixels, simplified."""
+    """Return the outlines of a mask as one SVG path on the grid: centres of border pixels, simplified."""
     if mask is None:
         return ""
-    found, _ = cv2.findContours(mask.view(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    if len(found) > MOST_PARTS:
-        problems.append(f"{role}: the largest {MOST_PARTS} of {len(found)} outlines drawn")
+    contours, _ = cv2.findContours(mask.view(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    if len(contours) > MAX_OUTLINES:
+        problems.append(f"{role}: only the {MAX_OUTLINES} largest of {len(contours)} outlines are drawn")
     scale = GRID / max(mask.shape)
-    off_px = max(TOLERANCE / scale, TOLERANCE_PX)
-    parts = sorted(found, key=len, reverse=True)[:MOST_PARTS]
-    return "".join(_path((cv2.approxPolyDP(part, off_px, True)[:, 0] + 0.5) * scale) for part in parts)
+    tolerance_px = max(TOLERANCE / scale, TOLERANCE_PX)
+    largest = sorted(contours, key=len, reverse=True)[:MAX_OUTLINES]
+    return "".join(
+        _svg_path((cv2.approxPolyDP(contour, tolerance_px, True)[:, 0] + 0.5) * scale) for contour in largest
+    )
 
 
-def _path(points: NDArray[np.float64]) -> str:
-    """A closed polygon of points (N, 2), in whole units from each to the next, which is the shortest to write."""
+def _svg_path(points: NDArray[np.float64]) -> str:
+    """Return a closed polygon of points (N, 2) in whole units, each relative to the one before: the shortest form."""
     start, *steps = np.diff(np.rint(points).astype(int), axis=0, prepend=[[0, 0]]).tolist()
-    way = " ".join(f"{right} {down}" for right, down in steps)
-    return f"M{start[0]} {start[1]}{'l' if steps else ''}{way}z".replace(" -", "-")
+    lines = " ".join(f"{dx} {dy}" for dx, dy in steps)
+    return f"M{start[0]} {start[1]}{'l' if steps else ''}{lines}z".replace(" -", "-")

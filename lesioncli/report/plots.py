@@ -1,63 +1,112 @@
-"""The plots of a report, as SVG to stand in an HTML page: its fonts, its colours, light and dark.
+"""Plots of the report. To add one, write a function and add it to PLOTS."""
 
-matplotlib is asked for colours that nobody uses, which then become the page's CSS variables. Nothing carries a `style`,
-which the page's content security policy forbids, or an id that another plot has.
-"""
-
-import io
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from lesioncli.errors import MissingPackageError
 from lesioncli.evaluation.metrics.pixels import MINIMUM_JACCARD
-from lesioncli.evaluation.metrics.scores import CALIBRATION_BINS, CalibrationBins, RocCurve
+from lesioncli.evaluation.metrics.scores import CALIBRATION_BINS, calibration_bins
+from lesioncli.report.data import Floats, ReportData
+from lesioncli.report.segmented import AREA, CONFIDENCE
+from lesioncli.report.svg import FAINT, INK, PAPER, SERIES, render
+from lesioncli.report.titles import count_images, title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Floats = NDArray[np.float64]
+TENTHS = 10  # bins of confidence with equal numbers of images
+MIN_IMAGES = 2 * TENTHS  # for a plot over confidence
 
-SIZE_IN = (3.9, 2.9)  # an inch is 72 units of the SVG, which the page scales to its columns
-TENTHS = 10  # bins of confidence, of as many images each
-
-INK, FAINT = "#000001", "#000002"
-SERIES = ("#000011", "#000012", "#000013", "#000014", "#000015", "#000016", "#000017")  # as ISIC-2018 has classes
-_VARIABLES = {INK: "currentColor", FAINT: "var(--rule)"} | {
-    colour: f"var(--series-{number})" for number, colour in enumerate(SERIES, 1)
-}
-# For the colour-blind; six beside seven colours, so that 42 classes are drawn before one is drawn as another.
-_LINES = ("solid", (0, (6, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)), (0, (3, 3)), (0, (9, 3)))
+# Line styles for colour-blind readers; six of them and seven colours give 42 classes different lines.
+_LINE_STYLES = ("solid", (0, (6, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)), (0, (3, 3)), (0, (9, 3)))
 
 
-def histogram(name: str, values: Floats, label: str, alt: str, mark: float | None = None) -> str:
-    """Images by a figure from 0 to 1, in steps of .05, with their median and perhaps a `mark`."""
+@dataclass(frozen=True)
+class Plot:
+    """An SVG and the sentence below it. `name` is unique in the page."""
+
+    name: str
+    svg: str
+    caption: str
+
+
+PlotFunction = Callable[[ReportData], Iterator[Plot]]
+
+
+def plot_jaccard(data: ReportData) -> Iterator[Plot]:
+    """Plot the distribution of the Jaccard index."""
+    values = data.known("jaccard")
+    if data.evaluation is None or not values.size:
+        return
+    low, median, high = np.percentile(values, (25, 50, 75))
+    below = int(np.count_nonzero(values < MINIMUM_JACCARD))
+    caption = (
+        f"Jaccard index of {count_images(values.size)}: median {median:.3f}, middle half {low:.3f} to {high:.3f}. "
+        f"{count_images(below)} below {MINIMUM_JACCARD:.2f}, which the thresholded Jaccard counts as 0."
+    )
+    yield _histogram("jaccard", values, "Jaccard index", caption, MINIMUM_JACCARD)
+
+
+def plot_confidence(data: ReportData) -> Iterator[Plot]:
+    """Plot the Jaccard index against confidence: median and middle 80 % for each tenth of the images."""
+    pairs = np.array([(case.number(CONFIDENCE), case.number("jaccard")) for case in data.cases], np.float64)
+    pairs = pairs[np.isfinite(pairs).all(axis=1)]
+    if data.evaluation is None or len(pairs) < MIN_IMAGES:
+        return
+    confidence, jaccard = pairs.T
+    order = np.argsort(confidence, kind="stable")
+    tenths = [rows for rows in np.array_split(order, TENTHS) if rows.size]
+    x = np.array([confidence[rows].mean() for rows in tenths])
+    low, median, high = np.array([np.percentile(jaccard[rows], (10, 50, 90)) for rows in tenths]).T
+
+    def draw(axes: "Axes") -> None:
+        axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1)
+        axes.vlines(x, low, high, color=SERIES[0], linewidth=2.5, alpha=0.45)
+        axes.plot(x, median, color=SERIES[0], marker="o", markersize=4, linewidth=1)
+        _unit_square(axes, "mean confidence per tenth of the images", "Jaccard index")
+
+    caption = (
+        f"Jaccard index against confidence, {count_images(len(pairs))} in tenths by confidence: median and middle "
+        "80 %. On the diagonal, confidence equals the Jaccard index."
+    )
+    yield Plot("confidence", render("confidence", draw, caption), caption)
+
+
+def plot_columns(data: ReportData) -> Iterator[Plot]:
+    """Without ground truth, plot the distribution of confidence, lesion area and each class score."""
+    if data.evaluation:
+        return
+    titles = {CONFIDENCE: "Confidence", AREA: "Lesion area as a fraction of the image"}
+    titles |= {name: f"Score of {title(name)}" for name in data.segmented.classes}
+    for number, (column, heading) in enumerate(titles.items()):
+        values = data.known(column)
+        if values.size:
+            caption = f"{heading}: median {np.median(values):.3f} of {count_images(values.size)}."
+            yield _histogram(f"column-{number}", values, title(column), caption)  # a column may have any name
+
+
+def _histogram(name: str, values: Floats, label: str, caption: str, mark: float | None = None) -> Plot:
+    """Count images by a value from 0 to 1 in steps of 0.05; lines show the median and `mark`."""
 
     def draw(axes: "Axes") -> None:
         axes.hist(values, np.linspace(0, 1, 21).tolist(), color=SERIES[0], rwidth=0.9)
-        _line(axes, float(np.median(values)), "median", "solid")
+        _vertical_line(axes, float(np.median(values)), "median", "solid")
         if mark is not None:
-            _line(axes, mark, f"{mark:.2f}", "dotted")
+            _vertical_line(axes, mark, f"{mark:.2f}", "dotted")
         axes.set(xlabel=label, ylabel="images", xlim=(0, 1))
         axes.locator_params(axis="y", integer=True)
 
-    return _svg(name, draw, alt)
+    return Plot(name, render(name, draw, caption), caption)
 
 
-def jaccard_histogram(values: Floats, alt: str) -> str:
-    """How the Jaccard index is distributed, and from where on the challenge of 2018 counts a mask."""
-    return histogram("jaccard", values, "Jaccard index", alt, mark=MINIMUM_JACCARD)
-
-
-def _line(axes: "Axes", at: float, label: str, style: str) -> None:
-    axes.axvline(at, color=INK, linewidth=1, linestyle=style)
+def _vertical_line(axes: "Axes", x: float, label: str, line_style: str) -> None:
+    axes.axvline(x, color=INK, linewidth=1, linestyle=line_style)
     axes.annotate(
         label,
-        (at, 1),
+        (x, 1),
         xycoords=("data", "axes fraction"),
         xytext=(0, 3),
         textcoords="offset points",
@@ -67,123 +116,87 @@ def _line(axes: "Axes", at: float, label: str, style: str) -> None:
     )
 
 
-def roc_curves(curves: Mapping[str, RocCurve], alt: str) -> str:
-    """The ROC curve of each class; its legend says the class alone, the figures stand in the table."""
+def plot_roc(data: ReportData) -> Iterator[Plot]:
+    """Plot the ROC curve of each class."""
+    if data.evaluation is None or not data.roc_curves:
+        return
 
     def draw(axes: "Axes") -> None:
         axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1)
-        for (name, curve), colour, line in zip(curves.items(), cycle(SERIES), cycle(_LINES), strict=False):
-            axes.plot(curve.false_positive_rate, curve.sensitivity, color=colour, linestyle=line, label=name)
-        _unit_square(axes, "1 - specificity", "sensitivity")
+        for name, colour, line in _styles(data.roc_curves):
+            curve = data.roc_curves[name]
+            axes.plot(curve.false_positive_rate, curve.sensitivity, color=colour, linestyle=line, label=title(name))
+        _unit_square(axes, "1 - specificity", "sensitivity", legend_at="lower right")
 
-    return _svg("roc", draw, alt)
+    aucs = ", ".join(f"{title(name)} {data.evaluation.scores.auc[name]:.3f}" for name in data.roc_curves)
+    caption = f"ROC curves. Area under the curve: {aucs}."
+    yield Plot("roc", render("roc", draw, caption), caption)
 
 
-def precision_recall_curves(curves: Mapping[str, RocCurve], shares: Mapping[str, float], alt: str) -> str:
-    """Precision over sensitivity of each class; faint lines are the share of positives, which chance would reach."""
+def plot_precision_recall(data: ReportData) -> Iterator[Plot]:
+    """Plot precision over sensitivity of each class; a random score would stay at the fraction of positives."""
+    if data.evaluation is None or not data.roc_curves:
+        return
+    by_class = data.evaluation.scores.labelled.by_class()
 
     def draw(axes: "Axes") -> None:
-        for (name, curve), colour, line in zip(curves.items(), cycle(SERIES), cycle(_LINES), strict=False):
-            axes.axhline(shares[name], color=FAINT, linewidth=1)
-            # a step, as average precision sums it: between two thresholds nothing is interpolated
+        for name, colour, line in _styles(data.roc_curves):
+            curve = data.roc_curves[name]
+            axes.axhline(float(by_class[name][0].mean()), color=FAINT, linewidth=1)
+            # Steps, as average precision sums them: no interpolation between two thresholds.
             precision = np.append(curve.precision[1], curve.precision[1:])
-            axes.step(curve.sensitivity, precision, color=colour, linestyle=line, label=name, where="pre")
-        _unit_square(axes, "sensitivity (recall)", "precision", "lower left")
+            axes.step(curve.sensitivity, precision, color=colour, linestyle=line, label=title(name), where="pre")
+        _unit_square(axes, "sensitivity (recall)", "precision", legend_at="lower left")
 
-    return _svg("precision-recall", draw, alt)
+    positives = "; ".join(f"{title(name)} {labels.sum()} of {len(labels)}" for name, (labels, _) in by_class.items())
+    caption = f"Precision and recall. Faint lines: fraction of positive images ({positives})."
+    yield Plot("precision-recall", render("precision-recall", draw, caption), caption)
 
 
-def calibration(bins: Mapping[str, CalibrationBins], alt: str) -> str:
-    """Share of positives over mean score, in the bins of the calibration error; a dot's area is its images."""
+def plot_calibration(data: ReportData) -> Iterator[Plot]:
+    """Plot the fraction of positives over the mean score, in the bins of the calibration error."""
+    if data.evaluation is None or not data.roc_curves:
+        return
+    by_class = data.evaluation.scores.labelled.by_class()
 
     def draw(axes: "Axes") -> None:
         axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1)
-        for (name, each), colour, line in zip(bins.items(), cycle(SERIES), cycle(_LINES), strict=False):
-            filled = each.weights > 0
-            x, y, weights = each.scores[filled], each.positives[filled], each.weights[filled]
-            axes.plot(x, y, color=colour, linewidth=1, linestyle=line, label=name)
-            axes.scatter(x, y, 90 * weights / weights.max() + 6, color=colour, linewidths=0)
-        _unit_square(axes, f"mean score in each of {CALIBRATION_BINS} bins", "share of positives", "upper left")
+        for name, colour, line in _styles(data.roc_curves):
+            labels, scores = by_class[name]
+            bins = calibration_bins(labels, scores, np.ones(len(labels)))
+            filled = bins.weights > 0
+            x, y, images = bins.scores[filled], bins.positives[filled], bins.weights[filled]
+            axes.plot(x, y, color=colour, linewidth=1, linestyle=line, label=title(name))
+            axes.scatter(x, y, 90 * images / images.max() + 6, color=colour, linewidths=0)
+        _unit_square(axes, f"mean score per bin ({CALIBRATION_BINS} bins)", "fraction of positives", "upper left")
 
-    return _svg("calibration", draw, alt)
-
-
-def confidence_against_jaccard(confidence: Floats, jaccard: Floats, alt: str) -> str:
-    """What confidence is worth: Jaccard of the images, in tenths by confidence, with median and the middle 80 %."""
-
-    def draw(axes: "Axes") -> None:
-        tenths = [each for each in np.array_split(np.argsort(confidence, kind="stable"), TENTHS) if each.size]
-        x = np.array([confidence[each].mean() for each in tenths])
-        low, middle, high = np.array([np.percentile(jaccard[each], (10, 50, 90)) for each in tenths]).T
-        axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1)
-        axes.vlines(x, low, high, color=SERIES[0], linewidth=2.5, alpha=0.45)
-        axes.plot(x, middle, color=SERIES[0], marker="o", markersize=4, linewidth=1)
-        _unit_square(axes, "confidence (mean of each tenth of the images)", "Jaccard index")
-
-    return _svg("confidence", draw, alt)
+    caption = (
+        f"Calibration in {CALIBRATION_BINS} bins by score; a larger dot stands for more images. On the diagonal, a "
+        "score is a probability."
+    )
+    yield Plot("calibration", render("calibration", draw, caption), caption)
 
 
-def _unit_square(axes: "Axes", x: str, y: str, free: Any = "lower right") -> None:
-    """Both axes from 0 to 1; the legend, if there is one, in the corner that is `free`."""
-    axes.set(xlabel=x, ylabel=y, xlim=(-0.01, 1.01), ylim=(-0.01, 1.03))
-    if axes.get_legend_handles_labels()[1]:
-        legend = axes.legend(loc=free, handlelength=2.6, frameon=False)
-        legend.set_in_layout(False)  # of dozens of classes, it would leave the plot no room
+def _styles(names: Iterable[str]) -> Iterator[tuple[str, str, Any]]:
+    """Yield each name with a colour and a line style of its own."""
+    yield from zip(names, cycle(SERIES), cycle(_LINE_STYLES), strict=False)
 
 
-def _svg(name: str, draw: "Callable[[Axes], None]", alt: str) -> str:
-    """One plot. The same data give the same bytes."""
-    try:
-        import matplotlib as mpl
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise MissingPackageError(str(error.name), "report") from error
-    with mpl.rc_context(_settings(name)):
-        figure = Figure(figsize=SIZE_IN, layout="constrained")
-        axes = figure.add_subplot()
-        axes.spines[["top", "right"]].set_visible(False)
-        draw(axes)
-        file = io.StringIO()
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return _for_page(file.getvalue(), name, alt)
+def _unit_square(axes: "Axes", x_label: str, y_label: str, legend_at: Any = None) -> None:
+    """Set both axes from 0 to 1, and place a legend in the corner `legend_at`, a location of matplotlib."""
+    axes.set(xlabel=x_label, ylabel=y_label, xlim=(-0.01, 1.01), ylim=(-0.01, 1.03))
+    if legend_at:
+        legend = axes.legend(loc=legend_at, handlelength=2.6, facecolor=PAPER, framealpha=0.75, edgecolor="none")
+        legend.set_in_layout(False)  # a legend of dozens of classes would leave no room for the plot
 
 
-def _settings(name: str) -> Any:
-    coloured = ("axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "text.color", "legend.labelcolor")
-    return {
-        "svg.fonttype": "none",  # text stays text, in the page's font
-        "svg.hashsalt": name,  # ids that are not drawn by chance
-        "text.parse_math": False,  # a class may be called $
-        "font.size": 9,
-        "lines.linewidth": 1.8,
-        **dict.fromkeys(coloured, INK),
-    }
+# Plots of each section, in order; a plot that its data do not allow is left out.
+PLOTS: Mapping[str, tuple[PlotFunction, ...]] = {
+    "results": (plot_jaccard, plot_confidence, plot_columns),
+    "classes": (plot_roc, plot_precision_recall, plot_calibration),
+}
 
 
-def _for_page(svg: str, name: str, alt: str) -> str:
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>|<!--.*?-->", "", svg, flags=re.S)
-    svg = re.sub(r' style="([^"]*)"', lambda found: _attributes(found[1]), svg)
-    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
-    for colour, variable in _VARIABLES.items():
-        svg = svg.replace(colour, variable)
-    view_box = re.search(r'viewBox="[^"]*"', svg)
-    start = f'<svg class="plot" role="img" aria-label="{_escaped(alt)}" {view_box[0] if view_box else ""}'
-    names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-    return re.sub(r"\n\s*", "\n", re.sub(r"<svg[^>]*>", lambda _: f"{start} {names}>", svg, count=1)).strip()
-
-
-def _attributes(style: str) -> str:
-    """What a style says, as SVG's own attributes; of fonts the size alone."""
-    pairs: list[tuple[str, str]] = []
-    for declaration in filter(None, map(str.strip, style.split(";"))):
-        key, _, value = (part.strip() for part in declaration.partition(":"))
-        if key == "font" and (size := re.search(r"[\d.]+px", value)):
-            pairs.append(("font-size", size[0]))
-        elif key not in ("font", "font-family"):
-            pairs.append((key, value))
-    return "".join(f' {key}="{_escaped(value)}"' for key, value in pairs)
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
+def plots_of(section: str, data: ReportData) -> list[Plot]:
+    """Draw the plots of a section."""
+    return [plot for plot_function in PLOTS[section] for plot in plot_function(data)]

@@ -1,0 +1,113 @@
+"""The output folder of `segment` that a report shows: its run record, its scores.csv and the files of its images."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from lesioncli.errors import InputError
+from lesioncli.evaluation.predictions import SCORES
+from lesioncli.evaluation.reading.masks import image_stem
+from lesioncli.evaluation.reading.tables import column_key, read_header, read_rows
+from lesioncli.images.find import find_images
+from lesioncli.inference.outcome import DESCRIPTIVE_COLUMNS, image_name, without_suffix
+from lesioncli.inference.record import MaskNames, RunRecord, read_record
+from lesioncli.isic import named_by_id
+from lesioncli.options import Decision
+from lesioncli.spec import CLASSES
+
+AREA, CONFIDENCE = "lesion_area_fraction", "confidence"
+NOTE = "note"
+REQUIRED_COLUMNS = ("image", "status", "reason")
+
+
+@dataclass(frozen=True)
+class SegmentedFolder:
+    """Contents of an output folder of `segment`; a folder of masks alone has an empty record and no rows.
+
+    `rows` are those of scores.csv by the name of their mask. `columns` names the columns of numbers, and `classes`
+    those of them that are class scores.
+    """
+
+    folder: Path
+    record: RunRecord = field(default_factory=RunRecord)
+    rows: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    columns: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+
+    def values(self, name: str) -> dict[str, float]:
+        """Return the numbers in the row of a mask; nan where a cell is not a number."""
+        row = self.rows[name]
+        return {column: _number(row[column]) for column in self.columns}
+
+
+def read_segmented_folder(folder: Path) -> SegmentedFolder:
+    """Read run.json and scores.csv of a folder.
+
+    Raises InputError if scores.csv lacks a column that `segment` writes.
+    """
+    record = read_record(folder)
+    path = folder / SCORES
+    if not path.exists():
+        return SegmentedFolder(folder, record)
+    header = list(map(column_key, read_header(path)))
+    if missing := [column for column in REQUIRED_COLUMNS if column not in header]:
+        raise InputError(
+            f"{path}: has no column {', '.join(missing)}; give the folder that `lesioncli segment` wrote, unchanged"
+        )
+    columns = tuple(column for column in header if column not in DESCRIPTIVE_COLUMNS)
+    # A run.json of an early version does not name the classes: its models had these.
+    recorded = CLASSES if record.classes is None else tuple(map(column_key, record.classes))
+    return SegmentedFolder(
+        folder,
+        record,
+        rows={_mask_name(row, record): row for _, row in read_rows(path)},
+        columns=columns,
+        classes=tuple(column for column in columns if column in recorded),
+    )
+
+
+def _mask_name(row: Mapping[str, str], record: RunRecord) -> str:
+    """Return the name of a row's mask without suffix; of a failed image, the name that its mask would have."""
+    image = without_suffix(row["image"])
+    planned = named_by_id(image) if record.names == MaskNames.ISIC else image
+    mask = PurePosixPath(row.get("mask") or f"{planned}.png")
+    return mask.with_name(image_stem(mask)).as_posix()
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def choose_image_sources(segmented: SegmentedFolder, given: Sequence[Path]) -> Decision[tuple[Path, ...]]:
+    """Choose the files and folders of the images: as given, as run.json names them, beside the masks, or none."""
+    if given:
+        return Decision(tuple(given), "given with --images")
+    recorded = [_shorten(segmented.folder / source) for source in segmented.record.sources]
+    if existing := tuple(source for source in recorded if source.exists()):
+        return Decision(existing, "named in run.json")
+    beside = segmented.folder.absolute().parent / "images"
+    if beside.is_dir():
+        return Decision((beside,), "the folder images/ beside the masks")
+    return Decision((), "not found; name them with --images")
+
+
+def _shorten(path: Path) -> Path:
+    """Return a path relative to the working directory if it lies inside, else absolute."""
+    absolute = path.resolve()
+    return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute
+
+
+def find_image_files(sources: Iterable[Path], exclude: Path) -> dict[str, Path]:
+    """Return image files by name without suffix; if two sources have a name, the later source counts.
+
+    Raises InputError if a source does not exist or holds no images.
+    """
+    return {
+        without_suffix(image_name(image)): image.path
+        for source in sources
+        for image in find_images([source], exclude=exclude)
+    }

@@ -118,15 +118,15 @@ def check_header(path: Path, vendor: Vendor, version: str) -> str:
     return ""
 
 
-def find_problem(engine: StoredEngine) -> Incompatibility | None:
+def find_problem(stored: StoredEngine) -> Incompatibility | None:
     """Return why a plan does not run on this machine; None if it does.
 
     The vendor's library is imported last, only for its version. Raises MissingPackageError if it is not installed.
     """
-    manifest = engine.manifest
+    manifest = stored.manifest
     vendor = VENDORS[manifest.backend]
     rebuild = ("--backend", str(vendor.backend))
-    plan = engine.find_file(".plan")
+    plan = stored.find_file(".plan")
     suffixes = sorted(Path(name).suffix for name in manifest.files)
     if plan is None or suffixes not in ([".plan"], [".onnx", ".plan"]) or manifest.precision not in PRECISIONS:
         precisions = ", ".join(PRECISIONS)

@@ -1,7 +1,7 @@
-"""Every name of the vendor's that the adapter uses exists in the real bindings: TensorRT 10.16 and 11.4, and for RTX.
+"""Every name that the TensorRT backends use exists in the real bindings: TensorRT 10.16 and 11.4, and TensorRT for RTX.
 
-TensorRT's own libraries are not needed to look at its bindings: a stub stands in for the three that they are linked to.
-Nothing can be called then, so this runs in a process of its own.
+The bindings load without TensorRT's own libraries if stubs replace the three that they are linked to. Nothing can be
+called then, so this runs in a separate process.
 """
 
 import ast
@@ -19,7 +19,7 @@ from helpers.graphs import needs_rtx
 
 from lesioncli.backends.tensorrt import compile as tensorrt
 
-# What the adapter calls by name, by the variable that it calls it on.
+# Classes of the bindings by the variables of our code that hold their objects.
 CLASSES = {
     "builder": "Builder",
     "network": "INetworkDefinition",
@@ -33,7 +33,7 @@ CLASSES = {
     "self._contexts[number]": "IExecutionContext",
 }
 SOURCES = [Path(tensorrt.__file__).with_name(name) for name in ("vendors.py", "compile.py", "runtime.py")]
-RTX_ALONE = {"ComputeCapability", "num_compute_capabilities", "set_compute_capability"}
+RTX_ONLY = {"ComputeCapability", "num_compute_capabilities", "set_compute_capability"}
 EXPORTED = (
     "createInferBuilder_INTERNAL",
     "createInferRefitter_INTERNAL",
@@ -45,7 +45,7 @@ EXPORTED = (
     "getPluginRegistry",
     "initLibNvInferPlugins",
 )
-LOOK = """
+LOOK_UP = """
 import json, sys, warnings
 warnings.simplefilter("ignore")
 import {module} as value
@@ -60,8 +60,8 @@ print(json.dumps([trt.__version__, missing]))
 """
 
 
-def touched() -> set[tuple[str, ...]]:
-    """Every chain of attributes in the adapter that begins at the vendor's module or at one of its objects."""
+def used_names() -> set[tuple[str, ...]]:
+    """Return every chain of attributes in our code that begins at the module or at one of its objects."""
     found: set[tuple[str, ...]] = set()
     for source in SOURCES:
         for node in ast.walk(ast.parse(source.read_text())):
@@ -75,10 +75,12 @@ def touched() -> set[tuple[str, ...]]:
     return found
 
 
-def look(module: str, names: set[tuple[str, ...]], folder: Path | None) -> tuple[str, Sequence[Sequence[str]]]:
-    """(version of the bindings, names that they lack); `folder` is where they lie, if not in the environment."""
+def import_and_look_up(
+    module: str, names: set[tuple[str, ...]], folder: Path | None
+) -> tuple[str, Sequence[Sequence[str]]]:
+    """Return the version of the bindings and the names that they lack; `folder` holds bindings that are not installed."""
     environment = {**os.environ, "PYTHONPATH": str(folder or "")}
-    words = [sys.executable, "-c", LOOK.format(module=module), json.dumps(sorted(names))]
+    words = [sys.executable, "-c", LOOK_UP.format(module=module), json.dumps(sorted(names))]
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     version, missing = json.loads(done.stdout)
@@ -86,9 +88,9 @@ def look(module: str, names: set[tuple[str, ...]], folder: Path | None) -> tuple
 
 
 def link_to_stub(version: str, folder: Path) -> None:
-    """A copy of the bindings that `make` laid into the environment, beside libraries that do nothing."""
+    """Copy the bindings that `make` downloaded to `folder`, with libraries that do nothing."""
     home, compiler = Path(sys.prefix) / f"tensorrt-{version}", shutil.which("cc")
-    assert home.is_dir(), f"no {home}; make test sets it up"
+    assert home.is_dir(), f"no {home}; run make test"
     assert compiler, "no C compiler"
     shutil.copytree(home, folder)
     source = folder / "stub.c"
@@ -98,7 +100,7 @@ def link_to_stub(version: str, folder: Path) -> None:
         subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source], check=True)
 
 
-def test_the_adapter_is_read_for_what_it_touches() -> None:
+def test_the_used_names_are_found_in_the_source() -> None:
     assert {
         ("Builder", "build_serialized_network"),
         ("BuilderFlag", "TF32"),
@@ -112,22 +114,24 @@ def test_the_adapter_is_read_for_what_it_touches() -> None:
         ("ICudaEngine", "create_execution_context"),
         ("IExecutionContext", "set_tensor_address"),
         ("IExecutionContext", "execute_async_v3"),
-    } <= touched()
+    } <= used_names()
 
 
 @pytest.mark.skipif(
     (sys.platform, platform.machine()) != ("linux", "x86_64"), reason="make sets the bindings up on Linux x86-64 only"
 )
 @pytest.mark.parametrize("version", ["10.16", "11.4"])
-def test_tensorrts_bindings_have_all_that_is_touched(tmp_path: Path, version: str) -> None:
+def test_tensorrts_bindings_have_every_used_name(tmp_path: Path, version: str) -> None:
     link_to_stub(version, tmp_path / "linked")
-    names = {words for words in touched() if not RTX_ALONE & set(words)}
-    found, missing = look("tensorrt_bindings", {*names, ("BuilderFlag", "NONE_SUCH")}, tmp_path / "linked")
+    names = {words for words in used_names() if not RTX_ONLY & set(words)}
+    found, missing = import_and_look_up(
+        "tensorrt_bindings", {*names, ("BuilderFlag", "NONE_SUCH")}, tmp_path / "linked"
+    )
     assert found.startswith(f"{version}.")
     assert missing == [["BuilderFlag", "NONE_SUCH"]]
 
 
 @needs_rtx
-def test_tensorrt_for_rtxs_bindings_have_all_that_is_touched() -> None:
-    _, missing = look("tensorrt_rtx", {*touched(), ("BuilderFlag", "NONE_SUCH")}, None)
+def test_tensorrt_for_rtxs_bindings_have_every_used_name() -> None:
+    _, missing = import_and_look_up("tensorrt_rtx", {*used_names(), ("BuilderFlag", "NONE_SUCH")}, None)
     assert missing == [["BuilderFlag", "NONE_SUCH"]]

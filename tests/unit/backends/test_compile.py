@@ -1,145 +1,163 @@
-"""Plans for NVIDIA GPUs: TensorRT for RTX really compiles here, without a GPU; nothing runs what it compiles.
+"""Plans for NVIDIA GPUs: TensorRT for RTX compiles here without a GPU; nothing runs what it compiles.
 
-TensorRT itself needs a GPU to compile, so that of it are tested the refusals alone.
+TensorRT needs a GPU to compile, so only its refusals are tested.
 """
 
-import dataclasses
 import fcntl
 import importlib
 import json
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
-import torch
-from helpers.graphs import HAS_RTX_WHEELS, NO_RTX_WHEELS, TINY_CONSTANTS, TINY_NODES, write_graph, write_touchy_graph
-from helpers.networks import awake
+from helpers.graphs import HAS_RTX_WHEELS, NO_RTX_WHEELS, TINY_CONSTANTS, TINY_NODES, write_graph, write_precise_graph
 from helpers.pictures import SIDE, UInt8, draw
 from helpers.shipped import shipped_onnx
 from onnx import helper
 
-from lesioncli.backends.base import Manifest
-from lesioncli.backends.build import Answers, Built, build
+from lesioncli.backends import openvino
+from lesioncli.backends.base import Outputs
+from lesioncli.backends.build import BuiltEngine, build
+from lesioncli.backends.interface import OnProgress, ignore_progress
+from lesioncli.backends.manifest import ParityCheck, read_manifest
 from lesioncli.backends.registry import choose_backend, find_engine, list_engines, open_engine
 from lesioncli.backends.tensorrt import compile as tensorrt
 from lesioncli.backends.tensorrt import half, vendors
-from lesioncli.backends.tensorrt.compile import PlanCompiler, Settings, open_compiler
-from lesioncli.backends.tensorrt.driver import Gpu
+from lesioncli.backends.tensorrt.compile import PlanCompiler, open_compiler
+from lesioncli.backends.tensorrt.driver import Gpu, GpuListing
 from lesioncli.backends.tensorrt.vendors import RTX, TENSORRT
 from lesioncli.errors import EngineError, MissingPackageError
 from lesioncli.files import sha256_of
-from lesioncli.shipped import shipped_models
+from lesioncli.options import Backend, BuildOptions, Precision
 from lesioncli.spec import ModelSpec
-from lesioncli.training.checkpoint import make_network, save_checkpoint
-from lesioncli.training.export import export_checkpoint, export_onnx
-from lesioncli.training.recipe import find_recipe, load_recipe
 
 if not HAS_RTX_WHEELS:
     pytest.skip(NO_RTX_WHEELS, allow_module_level=True)
 trt = importlib.import_module("tensorrt_rtx")
 
-PICTURES = [draw(seed, 50, 70) for seed in range(3)]
-VERSION = tuple(int(each) for each in str(trt.__version__).split("."))
+MODELS = ("mbdcnn-lite", "multitask-lite")
+IMAGES = [draw(seed, 50, 70) for seed in range(3)]
+VERSION = tuple(int(part) for part in str(trt.__version__).split("."))
 L4 = Gpu("NVIDIA L4", "sm89")
+PRECISIONS = [Precision.FP16, Precision.FP32]
 
 
-def compiler(*targets: str, **settings: Any) -> PlanCompiler:
-    return open_compiler(RTX, Settings(targets, **settings))
+def for_targets(*targets: str, **fields: Any) -> BuildOptions:
+    """Return options of `build-engine --backend tensorrt-rtx`, in fp32 by default."""
+    options = BuildOptions(backend=Backend.TENSORRT_RTX, precision=Precision.FP32, targets=targets)
+    return replace(options, **fields)
 
 
-def names(folder: Path) -> list[str]:
-    return sorted(each.name for each in folder.iterdir())
+def rtx_compiler(options: BuildOptions, on_progress: OnProgress = ignore_progress) -> PlanCompiler:
+    return open_compiler(RTX, options, None, on_progress)
+
+
+def list_names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory, tiny_onnx: Path) -> Built:
+def tiny(tmp_path_factory: pytest.TempPathFactory, tiny_onnx: Path) -> BuiltEngine:
     folder = tmp_path_factory.mktemp("tiny-rtx")
-    return build(tiny_onnx, folder, PICTURES, compiler=compiler("sm86", "sm89"), precision="fp32", batch=2)
+    return build(tiny_onnx, folder, IMAGES, for_targets("sm86", "sm89", batch=2))
 
 
 @pytest.fixture(scope="module")
-def shipped_fp16(tmp_path_factory: pytest.TempPathFactory, parity_images: list[UInt8]) -> Built:
-    return build(shipped_onnx(), tmp_path_factory.mktemp("fp16"), parity_images, compiler=compiler("sm86"))
+def shipped_fp16(tmp_path_factory: pytest.TempPathFactory, parity_images: list[UInt8]) -> BuiltEngine:
+    return build(shipped_onnx(), tmp_path_factory.mktemp("fp16"), parity_images, for_targets("sm86", precision=None))
 
 
 @pytest.fixture(scope="module")
-def shipped_exact(tmp_path_factory: pytest.TempPathFactory, parity_images: list[UInt8]) -> Built:
+def shipped_exact(tmp_path_factory: pytest.TempPathFactory, parity_images: list[UInt8]) -> BuiltEngine:
     folder = tmp_path_factory.mktemp("exact")
-    return build(shipped_onnx(), folder, parity_images, compiler=compiler("sm86", "sm89"), precision="fp32")
+    return build(shipped_onnx(), folder, parity_images, for_targets("sm86", "sm89"))
 
 
-def assert_true(built: Built, asked: str, precision: str, targets: Sequence[str]) -> None:
-    """The manifest says what is there."""
+def assert_true(built: BuiltEngine, asked: str, precision: str, targets: Sequence[str]) -> None:
+    """Compare the manifest with the files."""
     manifest, folder = built.manifest, built.path.parent
     graph, plan = sorted(manifest.files)
-    assert Manifest.read(built.path) == manifest
-    assert names(folder) == [built.path.name, graph, plan]
+    assert read_manifest(built.path) == manifest
+    assert list_names(folder) == [built.path.name, graph, plan]
     assert manifest.files[plan] == sha256_of(folder / plan)
     assert manifest.files[graph] == sha256_of(folder / graph) == manifest.source_sha256
     assert (manifest.backend, manifest.backend_version) == ("tensorrt-rtx", trt.__version__)
     assert (manifest.precision_asked, manifest.precision) == (asked, precision)
-    assert (manifest.targets, manifest.gated, manifest.dynamic) == (tuple(targets), "graph", False)
+    assert (manifest.targets, manifest.parity_check, manifest.dynamic) == (tuple(targets), ParityCheck.GRAPH, False)
     header = (folder / plan).read_bytes()[:28]
     assert (header[:4], tuple(header[24:])) == (b"vtrt", VERSION)
 
 
-def test_the_tiny_graph(tiny: Built) -> None:
+def test_the_tiny_graph(tiny: BuiltEngine) -> None:
     assert_true(tiny, "fp32", "fp32", ("sm86", "sm89"))
     assert tiny.path.name == "tiny.tensorrt-rtx.json"
     assert tiny.manifest.batch == 2
 
 
-def test_the_shipped_model_in_fp16_is_gated_as_it_rounds(shipped_fp16: Built) -> None:
+@pytest.mark.slow
+def test_the_shipped_model_in_fp16_is_checked_with_rounding(shipped_fp16: BuiltEngine) -> None:
     assert_true(shipped_fp16, "auto", "fp16", ("sm86",))
     parity = shipped_fp16.manifest.parity
-    assert parity["images"] == 4
-    assert 0.99 <= parity["mask_jaccard"] < 1  # not exact: it was rounded
-    assert 0 < parity["score_difference"] <= 0.02
+    assert parity is not None
+    assert parity.images == 4
+    assert 0.99 <= parity.mask_jaccard < 1  # not exact, because it was rounded
+    assert 0 < parity.score_difference <= 0.02
     assert shipped_fp16.manifest.source_sha256 == sha256_of(shipped_onnx())
 
 
-def test_the_shipped_model_in_fp32_is_gated_exactly(shipped_exact: Built) -> None:
+@pytest.mark.slow
+def test_the_shipped_model_in_fp32_is_exact(shipped_exact: BuiltEngine) -> None:
     assert_true(shipped_exact, "fp32", "fp32", ("sm86", "sm89"))
-    assert shipped_exact.manifest.parity["mask_jaccard"] == 1
-    assert shipped_exact.manifest.parity["score_difference"] == 0
+    parity = shipped_exact.manifest.parity
+    assert parity is not None
+    assert (parity.mask_jaccard, parity.score_difference) == (1, 0)
 
 
-@pytest.mark.parametrize("model", shipped_models())
-@pytest.mark.parametrize("precision", ["fp16", "fp32"])
-def test_every_model_that_ships_compiles_for_several_gpus(
-    model: str, tmp_path: Path, parity_images: list[UInt8], precision: str
+@pytest.mark.slow
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_every_shipped_model_compiles_for_several_gpus(
+    model: str, tmp_path: Path, parity_images: list[UInt8], precision: Precision
 ) -> None:
     targets = ("sm80", "sm89", "sm120")
-    built = build(shipped_onnx(model), tmp_path, parity_images, compiler=compiler(*targets), precision=precision, batch=4)
+    built = build(shipped_onnx(model), tmp_path, parity_images, for_targets(*targets, precision=precision, batch=4))
     assert_true(built, precision, precision, targets)
-    assert (built.manifest.parity["score_difference"] > 0) == (precision == "fp16")
+    assert built.manifest.parity is not None
+    assert (built.manifest.parity.score_difference > 0) == (precision is Precision.FP16)
 
 
-def test_an_fp16_plan_weighs_about_half(shipped_fp16: Built, shipped_exact: Built) -> None:
+@pytest.mark.slow
+def test_an_fp16_plan_has_about_half_the_size(shipped_fp16: BuiltEngine, shipped_exact: BuiltEngine) -> None:
     sizes = [built.path.with_suffix(".plan").stat().st_size for built in (shipped_fp16, shipped_exact)]
     assert sizes[0] < 0.6 * sizes[1]
     assert sizes[1] > shipped_onnx().stat().st_size
 
 
-def test_turing_takes_fp16_alone_and_says_so(tmp_path: Path, parity_images: list[UInt8]) -> None:
-    turing = compiler("sm75")
-    with pytest.raises(
-        EngineError, match=r"no linear layers in fp32; use --precision fp16, or leave sm75 out"
-    ) as caught:
-        build(shipped_onnx(), tmp_path, parity_images, compiler=turing, precision="fp32")
-    assert "FP32 GEMM" in str(caught.value)
-    assert names(tmp_path) == []
-    assert_true(build(shipped_onnx(), tmp_path, parity_images, compiler=turing), "auto", "fp16", ("sm75",))
+@pytest.mark.slow
+def test_turing_compiles_only_in_fp16(tmp_path: Path, parity_images: list[UInt8]) -> None:
+    with pytest.raises(EngineError, match=r"--precision fp16.*FP32 GEMM"):
+        build(shipped_onnx(), tmp_path, parity_images, for_targets("sm75"))
+    assert list_names(tmp_path) == []
+    built = build(shipped_onnx(), tmp_path, parity_images, for_targets("sm75", precision=None))
+    assert_true(built, "auto", "fp16", ("sm75",))
 
 
 @pytest.fixture(scope="module")
 def cascade(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
-    """(graph, torch's answers) of a small cascade with random weights, whose maps do not die out in the depth."""
+    """(graph, reference of torch) of a small cascade with random weights, whose feature maps do not vanish."""
+    import torch  # slow, and not needed by the fast tests
+    from helpers.networks import awake
+
+    from lesioncli.training.checkpoint import make_network, save_checkpoint
+    from lesioncli.training.export import export_checkpoint
+
     folder = tmp_path_factory.mktemp("cascade")
     options = {"encoder": "efficientnet_lite0", "reads": "crop", "width": 16, "rates": (1, 2, 3)}
     torch.manual_seed(0)
@@ -148,21 +166,29 @@ def cascade(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     return folder / "cascade.onnx", export_checkpoint(folder / "net.safetensors", folder / "cascade.onnx")
 
 
-@pytest.mark.parametrize(("precision", "targets"), [("fp16", ("sm75", "sm120")), ("fp32", ("sm80",))])
+@pytest.mark.slow
+@pytest.mark.parametrize(("precision", "targets"), [(Precision.FP16, ("sm75", "sm120")), (Precision.FP32, ("sm80",))])
 def test_a_cascade_compiles_and_agrees_with_torch(
-    cascade: tuple[Path, Any], tmp_path: Path, precision: str, targets: tuple[str, ...]
+    cascade: tuple[Path, Any], tmp_path: Path, precision: Precision, targets: tuple[str, ...]
 ) -> None:
-    """All that region.py and the activation map are made of is read, in both precisions."""
-    built = build(
-        cascade[0], tmp_path, PICTURES, compiler=compiler(*targets), precision=precision, batch=3, reference=cascade[1]
-    )
+    """The parser reads every operation of region.py and the activation map, in both precisions."""
+    graph, reference = cascade
+    options = for_targets(*targets, precision=precision, batch=3)
+    built = build(graph, tmp_path, IMAGES, options, reference=reference)
     assert_true(built, precision, precision, targets)
-    assert {"ArgMax", "Range", "Where", "MatMul"} <= {node.op_type for node in onnx.load(cascade[0]).graph.node}
+    assert {"ArgMax", "Range", "Where", "MatMul"} <= {node.op_type for node in onnx.load(graph).graph.node}
 
 
 @pytest.fixture(scope="module")
-def papers_own(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The graph of the recipe `mbdcnn`, 130 million parameters, with random weights."""
+def full_size_mbdcnn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The graph of the recipe `mbdcnn`: 130 million parameters, with random weights."""
+    import torch  # slow, and not needed by the fast tests
+    from helpers.networks import awake
+
+    from lesioncli.training.checkpoint import make_network
+    from lesioncli.training.export import export_onnx
+    from lesioncli.training.recipe import find_recipe, load_recipe
+
     folder = tmp_path_factory.mktemp("mbdcnn")
     spec = load_recipe(find_recipe("mbdcnn")).model
     torch.manual_seed(0)
@@ -170,60 +196,73 @@ def papers_own(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "mbdcnn.onnx"
 
 
-@pytest.mark.parametrize("precision", ["fp16", "fp32"])
-def test_the_papers_own_networks_compile_at_full_size(papers_own: Path, tmp_path: Path, precision: str) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_mbdcnn_compiles_at_full_size(full_size_mbdcnn: Path, tmp_path: Path, precision: Precision) -> None:
     targets = ("sm86", "sm89")
-    built = build(papers_own, tmp_path, PICTURES[:1], compiler=compiler(*targets), precision=precision)
+    built = build(full_size_mbdcnn, tmp_path, IMAGES[:1], for_targets(*targets, precision=precision))
     assert_true(built, precision, precision, targets)
     megabytes = built.path.with_suffix(".plan").stat().st_size / 1e6
-    assert 130 * (2 if precision == "fp16" else 4) < megabytes < 140 * (2 if precision == "fp16" else 4)
+    assert 130 * (2 if precision is Precision.FP16 else 4) < megabytes < 140 * (2 if precision is Precision.FP16 else 4)
 
 
-def test_in_half_moments_sums_and_probabilities_of_a_cascade_stay_fp32(
-    cascade: tuple[Path, Any], tmp_path: Path
-) -> None:
-    half.write_half(cascade[0], tmp_path / "half.onnx")
-    model = onnx.shape_inference.infer_shapes(onnx.load(tmp_path / "half.onnx"), strict_mode=True)
-    types = {each.name: each.type.tensor_type.elem_type for each in [*model.graph.value_info, *model.graph.output]}
-    made = {(node.op_type, types[node.output[0]]) for node in model.graph.node}
+@pytest.fixture(scope="module")
+def half_cascade(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("half") / "half.onnx"
+    half.write_half(shipped_onnx("mbdcnn-lite"), path)
+    return path
+
+
+def test_the_operations_of_a_cascade_are_parsed_in_both_precisions(half_cascade: Path) -> None:
+    for path, precision in ((shipped_onnx("mbdcnn-lite"), Precision.FP32), (half_cascade, Precision.FP16)):
+        _, network = parsed(path)
+        tensorrt.check_types(network, precision)
+
+
+def test_moments_sums_and_probabilities_of_a_cascade_stay_fp32(half_cascade: Path) -> None:
+    model = onnx.shape_inference.infer_shapes(onnx.load(half_cascade), strict_mode=True)
+    tensors = [*model.graph.value_info, *model.graph.output]
+    types = {tensor.name: tensor.type.tensor_type.elem_type for tensor in tensors}
+    operations = {(node.op_type, types[node.output[0]]) for node in model.graph.node}
     exact = {"Sigmoid", "Softmax", "Pow", "Sqrt", "ReduceMean", "ReduceSum", "ReduceMax"}
-    assert {name for name, _ in made} >= exact
-    assert {kind for name, kind in made if name in exact} == {onnx.TensorProto.FLOAT}
-    assert {kind for name, kind in made if name in {"Conv", "Gemm", "MatMul"}} == {onnx.TensorProto.FLOAT16}
+    assert {name for name, _ in operations} >= exact
+    assert {kind for name, kind in operations if name in exact} == {onnx.TensorProto.FLOAT}
+    assert {kind for name, kind in operations if name in {"Conv", "Gemm", "MatMul"}} == {onnx.TensorProto.FLOAT16}
 
 
 GREY = [np.full((SIDE, SIDE, 3), value, np.uint8) for value in (128, 200, 255)]
 
 
-def test_what_fp16_would_lose_is_refused_or_compiled_in_fp32(tmp_path: Path) -> None:
-    graph = write_touchy_graph(tmp_path / "touchy.onnx", 1000)  # 1000.2 and 999.8 are both 1000
-    with pytest.raises(EngineError, match="no engine written: in fp16, scores are off by"):
-        build(graph, tmp_path / "fp16", GREY, compiler=compiler("sm86"), precision="fp16")
-    assert names(tmp_path / "fp16") == []
-    built = build(graph, tmp_path / "auto", GREY, compiler=compiler("sm86"))
+def test_a_graph_that_fp16_cannot_compute_is_refused_or_compiled_in_fp32(tmp_path: Path) -> None:
+    graph = write_precise_graph(tmp_path / "precise.onnx", 1000)  # 1000.2 and 999.8 are both 1000
+    with pytest.raises(EngineError, match="fp16, scores"):
+        build(graph, tmp_path / "fp16", GREY, for_targets("sm86", precision=Precision.FP16))
+    assert list_names(tmp_path / "fp16") == []
+    built = build(graph, tmp_path / "auto", GREY, for_targets("sm86", precision=None))
     assert_true(built, "auto", "fp32", ("sm86",))
-    assert built.reason.startswith("fp16 was tried and scores are off by")
+    assert built.reason.startswith("fp16")
 
 
 def test_a_graph_that_disagrees_with_its_reference_is_not_compiled(tiny_onnx: Path, tmp_path: Path) -> None:
-    def reference(pictures: Sequence[UInt8]) -> Answers:
-        return np.zeros((len(pictures), SIDE, SIDE), np.uint8), np.zeros((len(pictures), 3), np.float32)
+    def reference(images: Sequence[UInt8]) -> Outputs:
+        return Outputs(np.zeros((len(images), SIDE, SIDE), np.uint8), np.zeros((len(images), 3), np.float32))
 
-    with pytest.raises(EngineError, match="tiny: no engine written: in fp32"):
-        build(tiny_onnx, tmp_path, PICTURES, compiler=compiler("sm86"), precision="fp32", reference=reference)
-    assert names(tmp_path) == []
+    with pytest.raises(EngineError, match=r"tiny: .*fp32"):
+        build(tiny_onnx, tmp_path, IMAGES, for_targets("sm86"), reference=reference)
+    assert list_names(tmp_path) == []
 
 
-def test_a_graph_that_stayed_fp32_is_no_fp16_engine(
-    tmp_path: Path, parity_images: list[UInt8], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_graph_that_stayed_fp32_is_not_an_fp16_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(half, "write_half", shutil.copy)
-    with pytest.raises(EngineError, match="asked for fp16, got convolutions and products in FLOAT"):
-        build(shipped_onnx(), tmp_path, parity_images, compiler=compiler("sm86"), precision="fp16")
-    assert names(tmp_path) == []
+    graph = write_precise_graph(tmp_path / "precise.onnx", 1)
+    compiler = rtx_compiler(for_targets("sm86"))
+    monkeypatch.setattr(PlanCompiler, "open_for_parity", lambda self, *arguments: openvino.open_graph(*arguments))
+    with pytest.raises(EngineError, match=r"fp16: .*FLOAT"):
+        build(graph, tmp_path / "out", GREY, for_targets("sm86", precision=Precision.FP16), compiler=compiler)
+    assert list_names(tmp_path / "out") == []
 
 
-def test_what_the_parser_cannot_read_is_named(tmp_path: Path) -> None:
+def test_an_operation_that_the_parser_cannot_read_is_named(tmp_path: Path) -> None:
     nodes = {
         "pixels": TINY_NODES["pixels"],
         "doubled": helper.make_node("BitShift", ["image", "ones"], ["doubled"], direction="LEFT"),
@@ -231,8 +270,8 @@ def test_what_the_parser_cannot_read_is_named(tmp_path: Path) -> None:
         **{name: TINY_NODES[name] for name in ("sums", "light", "scores", "brightness", "agreement")},
     }
     graph = write_graph(tmp_path / "odd.onnx", nodes, constants={**TINY_CONSTANTS, "ones": np.ones(1, np.uint8)})
-    with pytest.raises(EngineError, match=r"tiny: TensorRT for RTX cannot read it: BitShift"):
-        build(graph, tmp_path / "engines", PICTURES, compiler=compiler("sm86"), precision="fp32")
+    with pytest.raises(EngineError, match=r"tiny: .*BitShift"):
+        build(graph, tmp_path / "engines", IMAGES, for_targets("sm86"))
 
 
 def parsed(onnx_path: Path) -> tuple[Any, Any]:
@@ -243,9 +282,9 @@ def parsed(onnx_path: Path) -> tuple[Any, Any]:
     return builder, network
 
 
-def test_settings_reach_the_compiler(tiny_onnx: Path, tiny: Built) -> None:
-    asked = compiler("sm89", "sm75", workspace_mib=64, optimization_level=1)
-    config = asked._configure(*parsed(tiny_onnx), tiny.manifest)
+def test_options_reach_the_compiler(tiny_onnx: Path, tiny: BuiltEngine) -> None:
+    compiler = rtx_compiler(for_targets("sm89", "sm75", workspace_mib=64, optimization_level=1))
+    config = compiler._configure(*parsed(tiny_onnx), tiny.manifest)
     assert config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE) == 64 << 20
     assert config.builder_optimization_level == 1
     assert not config.get_flag(trt.BuilderFlag.TF32)
@@ -253,25 +292,28 @@ def test_settings_reach_the_compiler(tiny_onnx: Path, tiny: Built) -> None:
     assert (config.num_compute_capabilities, config.num_optimization_profiles) == (2, 1)
 
 
-@pytest.mark.parametrize(("dynamic", "least"), [(False, 4), (True, 1)])
-def test_a_profile_takes_whole_batches_unless_dynamic(tiny_onnx: Path, tiny: Built, dynamic: bool, least: int) -> None:
-    manifest = dataclasses.replace(tiny.manifest, batch=4)
-    profile = compiler(dynamic=dynamic)._profile(*parsed(tiny_onnx), manifest)
-    expected = [(rows, SIDE, SIDE, 3) for rows in (least, 4, 4)]
-    assert [tuple(each) for each in profile.get_shape("image")] == expected
+@pytest.mark.parametrize(("dynamic", "smallest"), [(False, 4), (True, 1)])
+def test_a_profile_accepts_full_batches_unless_dynamic(
+    tiny_onnx: Path, tiny: BuiltEngine, dynamic: bool, smallest: int
+) -> None:
+    manifest = msgspec.structs.replace(tiny.manifest, batch=4)
+    profile = rtx_compiler(for_targets(dynamic=dynamic))._make_profile(*parsed(tiny_onnx), manifest)
+    expected = [(rows, SIDE, SIDE, 3) for rows in (smallest, 4, 4)]
+    assert [tuple(shape) for shape in profile.get_shape("image")] == expected
 
 
-def test_a_dynamic_plan_says_so(tiny_onnx: Path, tmp_path: Path) -> None:
-    told: list[tuple[str, int, int]] = []
-    asked = compiler("sm86", dynamic=True, on_progress=lambda *step: told.append(step))
-    built = build(tiny_onnx, tmp_path, PICTURES, compiler=asked, precision="fp32", batch=4)
-    assert Manifest.read(built.path).dynamic
+def test_a_dynamic_plan_has_it_in_its_manifest_and_reports_progress(tiny_onnx: Path, tmp_path: Path) -> None:
+    reported: list[tuple[str, int, int]] = []
+    options = for_targets("sm86", dynamic=True, batch=4)
+    compiler = rtx_compiler(options, lambda *step: reported.append(step))
+    built = build(tiny_onnx, tmp_path, IMAGES, options, compiler=compiler)
+    assert read_manifest(built.path).dynamic
     (listed,) = list_engines(tmp_path)
-    assert "fp32, batch 1 to 4," in listed.description
-    phases = {phase for phase, _, _ in told}
+    assert "1 to 4" in listed.description
+    phases = {phase for phase, _, _ in reported}
     assert "Building engine" in phases
-    assert all(0 <= step <= steps for _, step, steps in told)
-    assert all(any(step == steps for name, step, steps in told if name == phase) for phase in phases)
+    assert all(0 <= step <= steps for _, step, steps in reported)
+    assert all(any(step == steps for name, step, steps in reported if name == phase) for phase in phases)
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, ZeroDivisionError])
@@ -279,35 +321,36 @@ def test_a_dynamic_plan_says_so(tiny_onnx: Path, tmp_path: Path) -> None:
 def test_an_interrupt_ends_the_build_and_leaves_nothing(
     tiny_onnx: Path, tmp_path: Path, stop: type[BaseException], when: int
 ) -> None:
-    told: list[tuple[str, int, int]] = []
+    reported: list[tuple[str, int, int]] = []
 
     def interrupt(*step: Any) -> None:
-        told.append(step)
-        if len(told) > when:
+        reported.append(step)
+        if len(reported) > when:
             raise stop
 
+    options = for_targets("sm86")
     with pytest.raises(stop):
-        build(tiny_onnx, tmp_path, PICTURES, compiler=compiler("sm86", on_progress=interrupt), precision="fp32")
-    assert names(tmp_path) == []
+        build(tiny_onnx, tmp_path, IMAGES, options, compiler=rtx_compiler(options, interrupt))
+    assert list_names(tmp_path) == []
 
 
-def test_without_targets_it_compiles_for_all_that_take_both_precisions() -> None:
-    assert compiler().targets == ("sm80", "sm86", "sm89", "sm120")
+def test_the_default_targets_are_those_with_both_precisions() -> None:
+    assert rtx_compiler(for_targets()).targets == ("sm80", "sm86", "sm89", "sm120")
 
 
-def test_a_target_that_it_does_not_have_is_an_error() -> None:
-    with pytest.raises(EngineError, match=r"not for sm90; --backend tensorrt does"):
-        compiler("sm86", "sm90")
+def test_an_unknown_target_is_an_error() -> None:
+    with pytest.raises(EngineError, match=r"--target sm90.*--backend tensorrt "):
+        rtx_compiler(for_targets("sm86", "sm90"))
 
 
-def test_a_precision_that_it_does_not_have_is_an_error(tiny_onnx: Path, tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match="has no precision 'bf16' here, only fp16, fp32"):
-        build(tiny_onnx, tmp_path / "engines", PICTURES, compiler=compiler(), precision="bf16")
+def test_a_precision_of_another_backend_is_an_error(tiny_onnx: Path, tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match=r"--precision bf16.*fp16, fp32"):
+        build(tiny_onnx, tmp_path / "engines", IMAGES, for_targets(precision=Precision.BF16))
 
 
 @pytest.fixture
 def no_vendor(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever imports a vendor's library fails the test."""
+    """An import of a vendor's library fails the test."""
 
     def explode(name: str) -> NoReturn:
         raise AssertionError(f"{name} was imported")
@@ -316,27 +359,27 @@ def no_vendor(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_vendor")
-def test_tensorrt_without_a_driver_is_not_touched(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tensorrt, "find_gpus", lambda: ((), "no NVIDIA driver found"))
-    with pytest.raises(
-        EngineError, match=r"no NVIDIA driver found; run: lesioncli build-engine --backend tensorrt-rtx"
-    ):
-        open_compiler(TENSORRT, Settings())
+def test_tensorrt_is_not_imported_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensorrt, "find_gpus", lambda: GpuListing(problem="no NVIDIA driver found"))
+    with pytest.raises(EngineError, match=r"no NVIDIA driver found; run .* --backend tensorrt-rtx"):
+        open_compiler(TENSORRT, BuildOptions())
 
 
 def test_tensorrt_compiles_for_the_gpu_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tensorrt, "find_gpus", lambda: ([L4], ""))
+    monkeypatch.setattr(tensorrt, "find_gpus", lambda: GpuListing((L4,)))
     monkeypatch.setattr(importlib, "import_module", lambda name: trt)
-    opened = open_compiler(TENSORRT, Settings())
-    assert (opened.name, opened.targets, opened.device) == ("tensorrt", ("sm89",), "NVIDIA L4 (sm89)")
-    with pytest.raises(EngineError, match="--target goes with --backend tensorrt-rtx"):
-        open_compiler(TENSORRT, Settings(("sm89",)))
+    opened = open_compiler(TENSORRT, BuildOptions())
+    assert (opened.backend, opened.targets, opened.device) == (Backend.TENSORRT, ("sm89",), "NVIDIA L4 (sm89)")
+    with pytest.raises(EngineError, match=r"--target: .*--backend tensorrt-rtx"):
+        open_compiler(TENSORRT, BuildOptions(targets=("sm89",)))
 
 
 @pytest.mark.filterwarnings("ignore:Use Deprecated in TensorRT-RTX:DeprecationWarning")
 @pytest.mark.parametrize("before", [None, b"no timings"])
-def test_timings_are_kept_under_a_lock(tiny: Built, tiny_onnx: Path, tmp_path: Path, before: bytes | None) -> None:
-    """The other library stands in: its timing caches are empty, but read and written as TensorRT's."""
+def test_time_measurements_are_kept_under_a_lock(
+    tiny: BuiltEngine, tiny_onnx: Path, tmp_path: Path, before: bytes | None
+) -> None:
+    """TensorRT for RTX stands in: its timing caches are empty, but read and written like those of TensorRT."""
     path = tmp_path / f".tensorrt-{trt.__version__}-sm89.timings"
     locks: list[bool] = []
 
@@ -350,19 +393,19 @@ def test_timings_are_kept_under_a_lock(tiny: Built, tiny_onnx: Path, tmp_path: P
 
     if before is not None:
         path.write_bytes(before)
-    settings = Settings(timings=tmp_path, on_progress=is_locked)
-    plan = PlanCompiler(TENSORRT, trt, settings, ("sm89",), str(L4))._build(tiny_onnx, tiny.manifest)
+    compiler = PlanCompiler(TENSORRT, trt, BuildOptions(), ("sm89",), str(L4), timings=tmp_path, on_progress=is_locked)
+    plan = compiler._build(tiny_onnx, tiny.manifest)
     assert plan[:4] == b"vtrt"
     assert set(locks) == {True}
     assert path.read_bytes()[:4] == b"ptrt"
     is_locked()
     assert not locks[-1]
-    assert names(tmp_path) == sorted([path.name, path.with_suffix(".lock").name])
+    assert list_names(tmp_path) == sorted([path.name, path.with_suffix(".lock").name])
 
 
-def test_tensorrt_for_rtx_keeps_no_timings(tiny: Built, tiny_onnx: Path, tmp_path: Path) -> None:
-    compiler("sm89", timings=tmp_path)._build(tiny_onnx, tiny.manifest)
-    assert names(tmp_path) == []
+def test_tensorrt_for_rtx_keeps_no_time_measurements(tiny: BuiltEngine, tiny_onnx: Path, tmp_path: Path) -> None:
+    open_compiler(RTX, for_targets("sm89"), tmp_path)._build(tiny_onnx, tiny.manifest)
+    assert list_names(tmp_path) == []
 
 
 @pytest.mark.parametrize("vendor", [TENSORRT, RTX])
@@ -373,11 +416,11 @@ def test_a_library_that_is_missing_names_its_extra(vendor: vendors.Vendor, monke
         vendors.load(vendor)
 
 
-# Loading: everything is checked before a vendor's library is imported, and none is for a broken file.
+# Loading: everything is checked before a library is imported, and a broken file imports none.
 
 
 def rewrite(folder: Path, **fields: Any) -> None:
-    """Change a manifest as somebody would who also mends its hash."""
+    """Change a manifest and correct the hash of its plan."""
     path = folder / "tiny.tensorrt-rtx.json"
     values = json.loads(path.read_text())
     plan = folder / "tiny.tensorrt-rtx.plan"
@@ -406,69 +449,63 @@ def flip(folder: Path) -> None:
     plan.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
 
 
-AGAIN = "run: lesioncli build-engine MODEL --backend tensorrt-rtx"
-TAMPERINGS: dict[str, tuple[Callable[[Path], None], str]] = {
-    "a bit": (flip, r"does not match its manifest's sha256.*run: lesioncli build-engine --backend tensorrt-rtx"),
-    "gone": (lambda folder: (folder / "tiny.tensorrt-rtx.plan").unlink(), "plan is missing; run: .* tensorrt-rtx"),
-    "magic": (overwrite(0, b"ftrt"), f"is a plan of TensorRT, not one of TensorRT for RTX; {AGAIN}"),
-    "no magic": (overwrite(0, b"\x7fELF"), f"is no plan, not one of TensorRT for RTX; {AGAIN}"),
-    "version": (overwrite(24, b"\x01\x06\x00\x05"), rf"was built by TensorRT for RTX 1\.6\.0\.5, not by .*; {AGAIN}"),
-    "cut short": (cut_short, f"plan is cut short; {AGAIN}"),
-    "precision": (lambda folder: rewrite(folder, precision="bf16"), "does not name one .plan and a precision"),
-    "no files": (lambda folder: rewrite(folder, files={}), "does not name one .plan and a precision"),
+AGAIN = "run lesioncli build-engine MODEL --backend tensorrt-rtx"
+TAMPERINGS: dict[str, tuple[Callable[[Path], None], str]] = {  # case -> (change, what the message names)
+    "a bit": (flip, "sha256.*run lesioncli build-engine --backend tensorrt-rtx"),
+    "gone": (lambda folder: (folder / "tiny.tensorrt-rtx.plan").unlink(), "plan .*run .* tensorrt-rtx"),
+    "magic": (overwrite(0, b"ftrt"), f"plan of TensorRT; .*TensorRT for RTX; {AGAIN}"),
+    "no magic": (overwrite(0, b"\x7fELF"), f"not a plan; .*TensorRT for RTX; {AGAIN}"),
+    "version": (overwrite(24, b"\x01\x06\x00\x05"), rf"TensorRT for RTX 1\.6\.0\.5, .*; {AGAIN}"),
+    "truncated": (cut_short, f"tiny.tensorrt-rtx.plan is .*; {AGAIN}"),
+    "precision": (lambda folder: rewrite(folder, precision="bf16"), "fp16, fp32"),
+    "no files": (lambda folder: rewrite(folder, files={}), r"one \.plan"),
 }
 
 
 @pytest.fixture
-def copied(tiny: Built, tmp_path: Path) -> Path:
+def copied(tiny: BuiltEngine, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny.path.parent, tmp_path / "engines"))
 
 
 @pytest.mark.usefixtures("no_vendor")
-@pytest.mark.parametrize("what", TAMPERINGS)
-def test_a_tampered_plan_is_refused_before_a_library_sees_it(copied: Path, what: str) -> None:
-    tamper, message = TAMPERINGS[what]
+@pytest.mark.parametrize("case", TAMPERINGS)
+def test_a_tampered_plan_is_refused_before_a_library_sees_it(copied: Path, case: str) -> None:
+    tamper, named = TAMPERINGS[case]
     tamper(copied)
-    with pytest.raises(EngineError, match=message):
+    with pytest.raises(EngineError, match=named):
         open_engine(copied / "tiny.tensorrt-rtx.json")
 
 
 @pytest.mark.parametrize(
-    ("gpus", "version", "message"),
+    ("gpus", "version", "named"),
     [
-        ((), "", r"it is for sm86, sm89, and no GPU is here: no driver; run: .* MODEL --backend openvino"),
-        ((Gpu("RTX 5090", "sm120"),), "", r"it is for sm86, sm89, here is RTX 5090 \(sm120\); .*rtx --target sm120"),
-        ((Gpu("H100", "sm90"),), "", r"it is for sm86, sm89, here is H100 \(sm90\); run: .* --backend tensorrt$"),
-        ((L4,), "1.8.0.1", r"it was built by TensorRT for RTX 1\.7\.[\d.]+, here is 1\.8\.0\.1; run: .*tensorrt-rtx$"),
+        ((), "", r"sm86, sm89, .*: no driver; run .* MODEL --backend openvino"),
+        ((Gpu("RTX 5090", "sm120"),), "", r"sm86, sm89, .* RTX 5090 \(sm120\); .*rtx --target sm120"),
+        ((Gpu("H100", "sm90"),), "", r"sm86, sm89, .* H100 \(sm90\); run .* --backend tensorrt$"),
+        ((L4,), "1.8.0.1", r"TensorRT for RTX 1\.7\.[\d.]+, .*1\.8\.0\.1; run .*tensorrt-rtx$"),
     ],
 )
 def test_why_an_engine_does_not_run_here(
-    tiny: Built, monkeypatch: pytest.MonkeyPatch, gpus: Sequence[Gpu], version: str, message: str
+    tiny: BuiltEngine, monkeypatch: pytest.MonkeyPatch, gpus: tuple[Gpu, ...], version: str, named: str
 ) -> None:
-    monkeypatch.setattr(vendors, "find_gpus", lambda: (gpus, "" if gpus else "no driver"))
+    monkeypatch.setattr(vendors, "find_gpus", lambda: GpuListing(gpus, "" if gpus else "no driver"))
     if version:
         monkeypatch.setattr(trt, "__version__", version)
-    with pytest.raises(EngineError, match=message):
+    with pytest.raises(EngineError, match=named):
         open_engine(tiny.path)
 
 
-def test_auto_does_not_choose_it_and_a_name_says_why(copied: Path) -> None:
-    assert choose_backend("auto")[0] == "openvino"
-    assert find_engine(None, "openvino", copied)[0] is None
-    assert find_engine("tiny", "tensorrt-rtx", copied)[0] == copied / "tiny.tensorrt-rtx.json"
-    with pytest.raises(
-        EngineError, match=r"no openvino engine 'tiny' in .*, and tiny\.tensorrt-rtx\.json: it is for sm86"
-    ):
-        find_engine("tiny", "openvino", copied)
+def test_auto_does_not_choose_it_without_a_gpu_and_a_name_tells_why(copied: Path) -> None:
+    assert choose_backend(Backend.AUTO).value is Backend.OPENVINO
+    assert find_engine(None, Backend.OPENVINO, copied).value is None
+    found = find_engine("tiny", Backend.TENSORRT_RTX, copied).value
+    assert found is not None
+    assert found.path == copied / "tiny.tensorrt-rtx.json"
+    with pytest.raises(EngineError, match=r"'tiny'.*tiny\.tensorrt-rtx\.json: .*sm86"):
+        find_engine("tiny", Backend.OPENVINO, copied)
 
 
-def test_engines_are_listed_with_what_is_the_matter(copied: Path, engine_manifest: Path) -> None:
-    shutil.copytree(engine_manifest.parent, copied, dirs_exist_ok=True)
-    (copied / "zebra.json").write_text("{}")
-    cpu, plan, zebra = list_engines(copied)
-    assert (cpu.path, cpu.problem) == (copied / engine_manifest.name, "")
-    assert cpu.description.startswith("openvino ")
-    assert plan.problem.startswith("it is for sm86, sm89, and no GPU is here")
+def test_plans_are_listed_with_their_problem(copied: Path) -> None:
+    (plan,) = list_engines(copied)
+    assert "sm86, sm89" in plan.problem
     assert plan.description.startswith(f"tensorrt-rtx {trt.__version__} for sm86, sm89, fp32, batch 2, ")
-    assert (zebra.manifest, zebra.description) == (None, "not readable")
-    assert "not a readable manifest" in zebra.problem

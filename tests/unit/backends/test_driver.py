@@ -1,4 +1,4 @@
-"""What the NVIDIA driver is asked, and what is made of its answers; the driver here is a stand-in."""
+"""find_gpus() with an imitated NVIDIA driver."""
 # ruff: noqa: N802 - its functions have the driver's names
 
 import ctypes
@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from lesioncli.backends.tensorrt.driver import Gpu, find_gpus
+from lesioncli.backends.tensorrt.driver import Gpu, GpuListing, find_gpus
 
 
 class Driver:
-    """Answers as libcuda does, through pointers and status codes. 75 and 76 ask for the compute capability."""
+    """Returns values as libcuda does, through pointers and status codes; 75 and 76 are the compute capability."""
 
     def __init__(self, gpus: Sequence[tuple[str, int, int]], init: int = 0, count: int = 0) -> None:
         self.gpus, self.statuses = gpus, {"init": init, "count": count}
@@ -24,7 +24,7 @@ class Driver:
         return self.statuses["count"]
 
     def cuDeviceGet(self, into: Any, number: int) -> int:
-        into._obj.value = 10 + number  # a handle is not a number
+        into._obj.value = 10 + number  # a handle is not the number
         return 0
 
     def cuDeviceGetName(self, into: Any, size: int, device: Any) -> int:
@@ -36,14 +36,15 @@ class Driver:
         return 0
 
 
-def found_by(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> tuple[Sequence[Gpu], str]:
+def find_with(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> GpuListing:
     monkeypatch.setattr(ctypes, "CDLL", lambda name: driver)
     return find_gpus()
 
 
-def test_gpus_by_name_and_target(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_have_a_name_and_a_target(monkeypatch: pytest.MonkeyPatch) -> None:
     driver = Driver([("NVIDIA L4", 8, 9), ("NVIDIA GeForce RTX 5090", 12, 0)])
-    assert found_by(driver, monkeypatch) == ([Gpu("NVIDIA L4", "sm89"), Gpu("NVIDIA GeForce RTX 5090", "sm120")], "")
+    expected = (Gpu("NVIDIA L4", "sm89"), Gpu("NVIDIA GeForce RTX 5090", "sm120"))
+    assert find_with(driver, monkeypatch) == GpuListing(expected)
 
 
 @pytest.mark.parametrize(
@@ -54,13 +55,13 @@ def test_gpus_by_name_and_target(monkeypatch: pytest.MonkeyPatch) -> None:
         (Driver([]), "the NVIDIA driver finds no GPU"),
     ],
 )
-def test_no_gpu_has_its_reason(driver: Driver, problem: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert found_by(driver, monkeypatch) == ((), problem)
+def test_the_reason_for_no_gpu(driver: Driver, problem: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_with(driver, monkeypatch) == GpuListing(problem=problem)
 
 
-def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reason_for_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:
         raise OSError(f"{name}: cannot open shared object file")
 
     monkeypatch.setattr(ctypes, "CDLL", missing)
-    assert find_gpus() == ((), "no NVIDIA driver found")
+    assert find_gpus() == GpuListing(problem="no NVIDIA driver found")

@@ -1,8 +1,8 @@
-"""Small cases for the official scorer and for ours, drawn here, and what the official one said of them.
+"""Small cases for the official scorer and for ours, and what the official scorer printed for them.
 
-tests/official_documents.json holds its answers. To make it anew, once `make test` has set the scorer up:
+official_documents.json holds its output. To record it again, once `make test` has installed the scorer:
 
-    .venv/bin/python tests/official_cases.py .venv/official/bin/python
+    .venv/bin/python tests/helpers/official_cases.py .venv/official/bin/python
 """
 
 import io
@@ -26,7 +26,7 @@ Build = Callable[[Path], None]
 
 
 def strip(*lesion: int) -> UInt8:
-    """A mask of 10 x 20 pixels; its first pixels, row by row, have the levels given, as (count, level, ...)."""
+    """Return a mask of 10 x 20 pixels whose first pixels, row by row, have the levels (count, level, ...)."""
     levels = np.repeat(np.array(lesion[1::2], np.uint8), lesion[::2])
     return np.concatenate([levels, np.zeros(200 - levels.size, np.uint8)]).reshape(10, 20)
 
@@ -37,7 +37,7 @@ def save(path: Path, mask: UInt8 | Image.Image) -> None:
 
 
 def masks(*pairs: tuple[UInt8, UInt8], one_bit: bool = False) -> Build:
-    """Truths and predictions, numbered from 1."""
+    """Write pairs of ground truth and prediction, numbered from 1."""
 
     def build(folder: Path) -> None:
         for number, pair in enumerate(pairs, 1):
@@ -81,7 +81,7 @@ WEIGHTED = rows(
 ONE_OF_SEVEN = np.eye(7)[[number * 5 % 7 for number in range(38)]]
 GUESSES = np.array([[round((row * 13 + column * 29) % 31 / 31, 3) for column in range(7)] for row in range(38)])
 
-# What both scorers answer, and with the same digits.
+# Cases for which both scorers print the same digits.
 SAME: Mapping[str, Build] = {
     "levels": masks(
         (strip(25, 255), strip(5, 127, 5, 128, 10, 129, 10, 255)),
@@ -123,7 +123,7 @@ SAME: Mapping[str, Build] = {
 
 
 def with_file(name: str, content: bytes | UInt8 | Image.Image, base: Build | None = None) -> Build:
-    """One good pair, or `base`, and a file more or another one."""
+    """Write one good pair, or `base`, and add or replace one file."""
 
     def build(folder: Path) -> None:
         (base or masks((strip(50, 255), strip(40, 255))))(folder)
@@ -156,7 +156,7 @@ NOISE = np.array(
 OURS = "prediction/ISIC_0000001_segmentation.png"
 LONGER = with_file("prediction/ISIC_10000001.png", GOOD)
 
-# What the official scorer refuses, or takes for something else. What ours does is in test_official.py.
+# Cases that the official scorer rejects or misreads. What ours does is in test_official.py.
 OTHER: Mapping[str, Build] = {
     "a stray file": with_file("truth/.DS_Store", b"1"),
     "a superpixel file": with_file("truth/ISIC_0000001_superpixels.png", GOOD),
@@ -186,10 +186,10 @@ OTHER: Mapping[str, Build] = {
 
 
 def score_officially(python: Path, folder: Path) -> dict[str, Any]:
-    """What the official scorer in `python`'s environment says of the cases in `folder`."""
+    """Return what the official scorer, in the environment of `python`, prints for the cases in `folder`."""
     done = subprocess.run([python, SCORER, folder], capture_output=True, text=True, check=True)
-    answers: dict[str, Any] = json.loads(done.stdout)
-    return answers
+    documents: dict[str, Any] = json.loads(done.stdout)
+    return documents
 
 
 def write_cases(folder: Path, cases: Mapping[str, Build]) -> None:
@@ -200,8 +200,8 @@ def write_cases(folder: Path, cases: Mapping[str, Build]) -> None:
 def record(python: Path) -> None:
     with TemporaryDirectory() as folder:
         write_cases(Path(folder), {**SAME, **OTHER})
-        answers = score_officially(python, Path(folder))
-    DOCUMENTS.write_text(json.dumps(answers, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        documents = score_officially(python, Path(folder))
+    DOCUMENTS.write_text(json.dumps(documents, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 Enum values are the words of the command line and of every file that lesioncli writes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -104,6 +104,10 @@ def _convert(options: object, **types: Callable[[Any], Any]) -> None:
             object.__setattr__(options, name, convert(value))
 
 
+def _to_tuple(value: str | Iterable[str]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
 @dataclass(frozen=True)
 class BuildOptions:
     """Options of `build-engine`; None takes the recipe's value, else the compiler's default.
@@ -122,7 +126,7 @@ class BuildOptions:
     optimization_level: int | None = None
 
     def __post_init__(self) -> None:
-        _convert(self, backend=Backend, precision=Precision, images=Path, targets=tuple)
+        _convert(self, backend=Backend, precision=Precision, images=Path, targets=_to_tuple)
 
 
 @dataclass(frozen=True)
@@ -173,4 +177,4 @@ class EvaluationOptions:
 
     def __post_init__(self) -> None:
         paths = dict.fromkeys(("labels", "scores", "compare", "metadata"), Path)
-        _convert(self, protocol=ProtocolName, by=tuple, **paths)
+        _convert(self, protocol=ProtocolName, by=_to_tuple, **paths)

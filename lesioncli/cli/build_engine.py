@@ -77,7 +77,7 @@ def build_engine(
     """Compile a model to an engine for this machine, and check it.
 
     The parity check runs the engine and its reference graph on the same images. If their masks or scores disagree, no
-    engine is written. Takes about half a minute on a CPU, and minutes on a GPU.
+    engine is written. Takes up to a minute on a CPU, and some minutes on a GPU.
     """
     from lesioncli import api
     from lesioncli.progress import ProgressBars

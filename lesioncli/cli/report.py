@@ -48,7 +48,7 @@ def report(
     workers: WorkersOption = 0,
     seed: SeedOption = 0,
 ) -> None:
-    """Write an HTML report: metrics, plots and a gallery of images.
+    """Write an HTML report with metrics, plots and a gallery.
 
     The file needs no other files and no network. The gallery starts with the images that have the worst results.
     Exit code 5: some images failed or cannot be shown.

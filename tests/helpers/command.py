@@ -1,13 +1,27 @@
-"""The command line, called in this process."""
+"""The command line, called in this process, and the files that it leaves."""
 
+import csv
 from pathlib import Path
 
+from helpers.pictures import save
 from typer.testing import CliRunner, Result
 
 from lesioncli.cli.app import app
+from lesioncli.demo.draw import draw_case
 
-ENVIRONMENT = {"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"}
+
+def call(*words: str | Path, columns: int = 200) -> Result:
+    """Run a command. With many columns, a message stands on one line."""
+    environment = {"COLUMNS": str(columns), "TERM": "dumb", "NO_COLOR": "1"}
+    return CliRunner(env=environment).invoke(app, [str(word) for word in words])
 
 
-def call(*words: str | Path) -> Result:
-    return CliRunner(env=ENVIRONMENT).invoke(app, [str(word) for word in words])
+def read_rows(folder: Path) -> dict[str, dict[str, str]]:
+    """Return the rows of scores.csv by image."""
+    with (folder / "scores.csv").open(newline="", encoding="utf-8") as file:
+        return {row["image"]: row for row in csv.DictReader(file)}
+
+
+def save_lesion(path: Path, seed: int = 0) -> Path:
+    """Draw an image with a lesion, 128 x 96 pixels."""
+    return save(path, draw_case(seed, 96, 128).image)

@@ -1,5 +1,6 @@
 """Plots of the report. To add one, write a function and add it to PLOTS."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import cycle
@@ -66,7 +67,8 @@ def plot_confidence(data: ReportData) -> Iterator[Plot]:
         axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1)
         axes.vlines(x, low, high, color=SERIES[0], linewidth=2.5, alpha=0.45)
         axes.plot(x, median, color=SERIES[0], marker="o", markersize=4, linewidth=1)
-        _unit_square(axes, "mean confidence per tenth of the images", "Jaccard index")
+        start = math.floor(10 * min(x.min(), low.min())) / 10  # values near 1 would fill one corner of the plot
+        _square(axes, "mean confidence per tenth of the images", "Jaccard index", start)
 
     caption = (
         f"Jaccard index against confidence, {count_images(len(pairs))} in tenths by confidence: median and middle "
@@ -182,12 +184,17 @@ def _styles(names: Iterable[str]) -> Iterator[tuple[str, str, Any]]:
     yield from zip(names, cycle(SERIES), cycle(_LINE_STYLES), strict=False)
 
 
-def _unit_square(axes: "Axes", x_label: str, y_label: str, legend_at: Any = None) -> None:
+def _unit_square(axes: "Axes", x_label: str, y_label: str, legend_at: Any) -> None:
     """Set both axes from 0 to 1, and place a legend in the corner `legend_at`, a location of matplotlib."""
-    axes.set(xlabel=x_label, ylabel=y_label, xlim=(-0.01, 1.01), ylim=(-0.01, 1.03))
-    if legend_at:
-        legend = axes.legend(loc=legend_at, handlelength=2.6, facecolor=PAPER, framealpha=0.75, edgecolor="none")
-        legend.set_in_layout(False)  # a legend of dozens of classes would leave no room for the plot
+    _square(axes, x_label, y_label)
+    legend = axes.legend(loc=legend_at, handlelength=2.6, facecolor=PAPER, framealpha=0.75, edgecolor="none")
+    legend.set_in_layout(False)  # a legend of dozens of classes would leave no room for the plot
+
+
+def _square(axes: "Axes", x_label: str, y_label: str, start: float = 0) -> None:
+    """Set both axes from `start` to 1, with a margin for the lines."""
+    margin = 0.01 * (1 - start)
+    axes.set(xlabel=x_label, ylabel=y_label, xlim=(start - margin, 1 + margin), ylim=(start - margin, 1 + 3 * margin))
 
 
 # Plots of each section, in order; a plot that its data do not allow is left out.

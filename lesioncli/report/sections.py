@@ -116,7 +116,7 @@ def about_section(data: ReportData, render: Render) -> Section:
         "lists": _lists(data.evaluation),
         "max_listed": MAX_LISTED,
     }
-    return Section("about", "About this report", render("about.html.j2", variables))
+    return Section("about", "About", render("about.html.j2", variables))
 
 
 def _facts(data: ReportData) -> dict[str, str]:

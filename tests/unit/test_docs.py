@@ -79,6 +79,16 @@ def test_document_is_short(document: str, lines: int) -> None:
     assert len(_text(document).splitlines()) <= lines
 
 
+def test_registries_in_architecture_exist() -> None:
+    registries = re.findall(r"`(\w+)` in `(\w[\w/]*\.py)`", _text("ARCHITECTURE.md"))
+    assert len(registries) >= 10
+    assert [
+        (name, module)
+        for name, module in registries
+        if not re.search(rf"^(class )?{name}\b", _text(f"lesioncli/{module}"), re.M)
+    ] == []
+
+
 def test_readme_repeats_the_figures_of_the_model_cards() -> None:
     cards = "".join(card.read_text(encoding="utf-8") for card in CARDS).replace("**", "")
     figures = re.findall(r"\.\d{3} \(\.\d{3} to \d?\.\d{3}\)", _text("README.md"))

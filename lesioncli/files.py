@@ -92,15 +92,3 @@ def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-# Old names, until the last importer has changed.
-written_whole, written_as_asked = atomic_write, atomic_output
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    from filelock import FileLock
-
-    with FileLock(path):
-        yield

@@ -64,7 +64,6 @@ def segment(
     """
     if engine.layout != PROCEDURES[options.tta].layout(engine.spec, engine.batch_size):
         raise ValueError(f"the engine was not opened for --tta {options.tta}")
-    cv2.setNumThreads(1)  # the thread pool uses all cores
     done = [
         store.is_done(image) and (not options.overlay or overlay_path(store.folder, image).is_file())
         for image in images

@@ -3,9 +3,9 @@
 import csv
 from pathlib import Path
 
-from helpers.pictures import save
 from typer.testing import CliRunner, Result
 
+from helpers.pictures import save
 from lesioncli.cli.app import app
 from lesioncli.demo.draw import draw_case
 

@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "segmenter": {"api", "backends", "inference", "images"},
     "cli": {"api", "backends", "inference", "evaluation", "training", "report", "source", "demo", "doctor", "images"},
 }
-FREE = {"errors", "options", "spec", "files", "cores", "memory", "process", "progress", "isic", "shipped"}
+FREE = {"errors", "options", "spec", "files", "process", "progress", "isic", "shipped"}
 VENDORS = {
     "jinja2": {"report/page.py"},
     "matplotlib": {"report/plots.py", "training/trainer.py"},

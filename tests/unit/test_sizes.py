@@ -16,7 +16,6 @@ COMMANDS = {
     "cli/evaluate.py:evaluate",
     "cli/report.py:report",
     "cli/segment.py:segment",
-    "cli/submission.py:submission",
     "cli/train.py:train",
 }
 

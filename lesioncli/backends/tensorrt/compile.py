@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from lesioncli.backends import openvino
 from lesioncli.backends.base import Engine, Layout
 from lesioncli.backends.interface import OnProgress, ignore_progress
@@ -19,7 +21,7 @@ from lesioncli.backends.manifest import Manifest, ParityCheck
 from lesioncli.backends.tensorrt.driver import find_gpus
 from lesioncli.backends.tensorrt.vendors import PRECISIONS, Vendor, check_header, load, make_log
 from lesioncli.errors import EngineError, MissingPackageError
-from lesioncli.files import atomic_write, locked
+from lesioncli.files import atomic_write
 from lesioncli.options import Backend, BuildOptions, Decision, Precision
 
 TYPES = {Precision.FP32: "FLOAT", Precision.FP16: "HALF"}  # the library's names
@@ -201,7 +203,7 @@ class PlanCompiler:
             return
         self.timings.mkdir(parents=True, exist_ok=True)
         path = self.timings / f".{self.backend}-{self.version}-{self.targets[0]}.timings"
-        with locked(path.with_suffix(".lock")):
+        with FileLock(path.with_suffix(".lock")):
             content = path.read_bytes() if path.is_file() else b""
             if not config.set_timing_cache(config.create_timing_cache(content), ignore_mismatch=False):
                 config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)

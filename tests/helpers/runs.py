@@ -1,0 +1,83 @@
+"""Runs of `segment`: called in this process, or started as a program, and the files that they leave."""
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lesioncli.backends.base import Engine
+from lesioncli.errors import InputError
+from lesioncli.images.find import list_images
+from lesioncli.inference.record import RunSummary
+from lesioncli.inference.run import segment_images
+from lesioncli.options import SegmentOptions
+
+
+def rows_of(folder: Path) -> dict[str, dict[str, str]]:
+    """Return the rows of scores.csv by image."""
+    with (folder / "scores.csv").open(newline="", encoding="utf-8") as file:
+        return {row["image"]: row for row in csv.DictReader(file)}
+
+
+def record_of(folder: Path) -> dict[str, Any]:
+    """Return the content of run.json."""
+    return dict(json.loads((folder / "run.json").read_text()))
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Return all files by relative path, except run.json, which holds times."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.name != "run.json"]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def segment_folder(images: Path, engine: Engine, out: Path, **options: Any) -> RunSummary:
+    """Segment a folder of images."""
+    return segment_images(list_images([images]), engine, out, SegmentOptions(**options))
+
+
+def statuses(images: Path, engine: Engine, out: Path, **options: Any) -> str:
+    """Segment a folder; return one letter per image: o for ok, f for failed, s for skipped."""
+    letters: list[str] = []
+    listing = list_images([images])
+    segment_images(
+        listing, engine, out, SegmentOptions(**options), on_outcome=lambda outcome: letters.append(outcome.status[0])
+    )
+    return "".join(letters)
+
+
+def assert_refused(out: Path, engine: Engine, images: Path, *named: str, **options: Any) -> None:
+    """Check that a run is refused, names some values and the ways out, and changes nothing."""
+    files, record = files_of(out), record_of(out)
+    with pytest.raises(InputError, match=".*".join(re.escape(value) for value in (str(out), *named))) as caught:
+        statuses(images, engine, out, **options)
+    assert "--out" in str(caught.value)
+    assert "--overwrite" in str(caught.value)
+    assert files_of(out) == files
+    assert record_of(out) == record
+
+
+_PROGRAM = """
+import sys, time
+from lesioncli.inference import pipeline
+real_decode, endless = pipeline.decode, sys.argv.pop(1)
+
+def decode(path, at_least_hw):
+    while path.name == endless:
+        time.sleep(1)
+    return real_decode(path, at_least_hw)
+
+pipeline.decode = decode
+from lesioncli.cli.app import main
+main()
+"""
+
+
+def start_program(*arguments: str | Path, endless: str = "") -> subprocess.Popen[bytes]:
+    """Start lesioncli in a process of its own; decoding the image called `endless` never ends."""
+    command = [sys.executable, "-c", _PROGRAM, endless, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

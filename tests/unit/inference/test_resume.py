@@ -1,0 +1,355 @@
+"""A run into the folder of an earlier run: what it skips, what it does again, and what it refuses."""
+
+import json
+import pkgutil
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from helpers.graphs import MakeEngine
+from helpers.pictures import draw, save, save_many
+from helpers.runs import (
+    assert_refused,
+    files_of,
+    record_of,
+    rows_of,
+    segment_folder,
+    start_program,
+    statuses,
+)
+
+from lesioncli.backends.base import Engine
+from lesioncli.backends.registry import open_engine
+from lesioncli.errors import InputError
+from lesioncli.images.find import ImageListing, find_images, list_images, name_masks_by_isic
+from lesioncli.inference.outcome import Outcome
+from lesioncli.inference.run import segment_images
+from lesioncli.inference.tta import PROCEDURES
+from lesioncli.options import TTA, Regions, SegmentOptions, Status
+from lesioncli.process import count_cores
+
+
+def test_a_second_run_changes_nothing(engine: Engine, images: Path, out: Path) -> None:
+    assert statuses(images, engine, out) == "oooooo"
+    before = files_of(out)
+    times = {path: path.stat().st_mtime_ns for path in out.glob("*.png")}
+    assert statuses(images, engine, out) == "ssssss"
+    assert files_of(out) == before
+    assert {path: path.stat().st_mtime_ns for path in out.glob("*.png")} == times
+
+
+def test_the_rows_and_the_record_are_read_once(
+    engine: Engine, images: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    statuses(images, engine, out)
+    calls: list[str] = []
+
+    def count(target: str) -> None:
+        module, _, name = target.rpartition(".")
+        real = pkgutil.resolve_name(target)
+
+        def counted(*given: Any) -> Any:
+            calls.append(name)
+            return real(*given)
+
+        monkeypatch.setattr(pkgutil.resolve_name(module), name, counted)
+
+    count("lesioncli.inference.results.ResultStore._parse")
+    count("lesioncli.inference.results.read_record")
+    assert statuses(images, engine, out) == "ssssss"
+    assert (calls.count("_parse"), calls.count("read_record")) == (6, 1)
+
+
+def remove_a_mask(images: Path, out: Path) -> None:
+    (out / "002.png").unlink()
+
+
+def add_an_image(images: Path, out: Path) -> None:
+    save(images / "0005.jpg", draw(99, 40, 60))
+
+
+def remove_the_rows(images: Path, out: Path) -> None:
+    (out / "scores.csv").unlink()
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (remove_a_mask, "ssosss"),
+        (add_an_image, "sosssss"),
+        (remove_the_rows, "oooooo"),
+    ],
+)
+def test_a_second_run_does_what_is_missing(
+    engine: Engine, images: Path, out: Path, change: Callable[[Path, Path], None], expected: str
+) -> None:
+    statuses(images, engine, out)
+    before = files_of(out)
+    change(images, out)
+    assert statuses(images, engine, out) == expected
+    masks = {name: content for name, content in before.items() if name.endswith(".png")}
+    assert files_of(out).items() >= masks.items()
+    assert list(rows_of(out)) == sorted(path.name for path in images.iterdir())
+
+
+def test_a_failed_image_is_tried_again(engine: Engine, images: Path, out: Path) -> None:
+    good = (images / "001.jpg").read_bytes()
+    (images / "001.jpg").write_bytes(good[:-500])
+    assert statuses(images, engine, out) == "ofoooo"
+    assert statuses(images, engine, out) == "sfssss"
+    assert rows_of(out)["001.jpg"]["reason"].startswith("decode: ")
+    (images / "001.jpg").write_bytes(good)
+    assert statuses(images, engine, out) == "sossss"
+    assert rows_of(out)["001.jpg"]["reason"] == ""
+    assert rows_of(out)["001.jpg"]["status"] == "ok"
+
+
+def test_a_changed_file_of_the_same_name_is_refused(engine: Engine, images: Path, out: Path, tmp_path: Path) -> None:
+    statuses(images, engine, out)
+    others = tmp_path / "others"
+    shutil.copytree(images, others)
+    sizes = [str((images / name).stat().st_size) for name in ("001.jpg", "004.jpg")]
+    (others / "001.jpg").write_bytes(b"")  # only the size of a file is compared
+    save(others / "004.jpg", draw(77, 50, 70))
+    assert_refused(out, engine, others, "2 images", str(others / "001.jpg"), sizes[0], "0 bytes")
+    (out / "001.png").unlink()
+    assert_refused(out, engine, others, "1 images", str(others / "004.jpg"), sizes[1])
+    (out / "004.png").unlink()
+    assert statuses(others, engine, out) == "sfssos"
+    assert rows_of(out)["004.jpg"]["bytes"] == str((others / "004.jpg").stat().st_size)
+    assert segment_folder(images, engine, out, overwrite=True).ok == 6
+
+
+def test_an_image_does_not_take_the_mask_of_another_with_its_isic_number(
+    engine: Engine, tmp_path: Path, out: Path
+) -> None:
+    """A failed image has no mask to take, so its row gives way."""
+
+    def segment(name: str) -> str:
+        picture = save(tmp_path / name, draw(len(name), 40, 60))
+        if "broken" in name:
+            picture.write_bytes(b"")
+        outcomes: list[Outcome] = []
+        named = ImageListing(name_masks_by_isic(find_images([picture])))
+        segment_images(named, engine, out, on_outcome=outcomes.append)
+        return outcomes[0].status
+
+    assert segment("ISIC_0000001_broken.jpg") == Status.FAILED
+    assert segment("ISIC_0000001.jpg") == Status.OK
+    assert list(rows_of(out)) == ["ISIC_0000001.jpg"]
+    before = files_of(out)
+    for name in ("ISIC_0000001_downsampled.jpg", "ISIC_0000001_broken.jpg"):
+        with pytest.raises(InputError, match=rf"ISIC_0000001_segmentation\.png.* ISIC_0000001\.jpg.*{name}"):
+            segment(name)
+        assert files_of(out) == before
+    assert segment("ISIC_0000001.jpg") == Status.SKIPPED
+    assert segment("ISIC_0000002_downsampled.jpg") == Status.OK
+    (out / "ISIC_0000001_segmentation.png").unlink()
+    assert segment("ISIC_0000001_downsampled.jpg") == Status.OK
+    assert list(rows_of(out)) == ["ISIC_0000001_downsampled.jpg", "ISIC_0000002_downsampled.jpg"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows requires a privilege for links")
+def test_an_image_that_is_done_stays_done_without_its_file(engine: Engine, images: Path, out: Path) -> None:
+    statuses(images, engine, out)
+    (images / "003.jpg").unlink()
+    (images / "003.jpg").symlink_to("gone")
+    assert statuses(images, engine, out) == "ssssss"
+
+
+def test_rows_of_images_that_are_not_in_this_run_stay(engine: Engine, images: Path, out: Path) -> None:
+    statuses(images, engine, out)
+    before = files_of(out)
+    (images / "004.jpg").unlink()
+    assert statuses(images, engine, out) == "sssss"
+    assert files_of(out) == before
+
+
+@pytest.mark.parametrize("after", [1, 4, 6])
+def test_an_interrupted_run_keeps_its_rows_and_continues(
+    engine: Engine, images: Path, out: Path, tmp_path: Path, after: int
+) -> None:
+    statuses(images, engine, tmp_path / "whole")
+    outcomes: list[Outcome] = []
+
+    def interrupt(outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        if len(outcomes) == after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        segment_images(list_images([images]), engine, out, on_outcome=interrupt)
+    assert list(rows_of(out)) == [f"00{number}.jpg" for number in range(after)]
+    record = record_of(out)
+    assert (record["status"], record["images"], record["ok"]) == ("interrupted", 6, after)
+    assert statuses(images, engine, out) == "s" * after + "o" * (6 - after)
+    assert files_of(out) == files_of(tmp_path / "whole")
+
+
+def kill_during_run(images: Path, at: str, out: Path, *options: str | Path) -> int:
+    """Run the program until image `at`, which it never finishes, then kill it; return the number of rows."""
+    with start_program("segment", images, "--out", out, "--workers", "2", *options, endless=at) as process:
+        part, rows, deadline = out / "scores.csv.part", 0, time.monotonic() + 60
+        while rows < 10 and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+            rows = part.read_bytes().count(b"\n") - 1 if part.exists() else 0
+        process.send_signal(signal.SIGKILL)
+        output, _ = process.communicate()
+    assert process.returncode == -signal.SIGKILL, output.decode()
+    assert rows >= 10
+    return part.read_bytes().count(b"\n") - 1
+
+
+# Maximum number of images in the pipeline: the endless image comes after them, so that rows are written before it.
+IN_PIPELINE = 3 * (count_cores() + 7)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows cannot kill with a signal")
+def test_a_killed_run_continues_and_ends_like_an_uninterrupted_one(tiny_manifest: MakeEngine, tmp_path: Path) -> None:
+    count, at = IN_PIPELINE + 40, IN_PIPELINE + 15
+    images, out, whole = tmp_path / "images", tmp_path / "out", tmp_path / "whole"
+    save_many(images, count)
+    manifest = tiny_manifest(1)
+    rows = kill_during_run(images, f"{at:03d}.jpg", out, "--engine", manifest)
+    assert record_of(out)["status"] == "running"
+    assert not (out / "scores.csv").exists()
+    (out / f".{at:03d}.png.part").write_bytes(b"half a mask")
+
+    with start_program("segment", images, "--out", out, "--engine", manifest, "--json") as process:
+        output, _ = process.communicate()
+    assert process.returncode == 0
+    summary = json.loads(output[output.index(b"{") :])
+    assert (summary["ok"], summary["skipped"]) == (count - rows, rows)
+
+    with open_engine(manifest) as engine:
+        segment_folder(images, engine, whole)
+    assert files_of(out) == files_of(whole)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows cannot kill with a signal")
+def test_a_killed_overwrite_leaves_no_earlier_row(tiny_manifest: MakeEngine, tmp_path: Path) -> None:
+    count, at = IN_PIPELINE + 40, IN_PIPELINE + 15
+    images, out, whole = tmp_path / "images", tmp_path / "out", tmp_path / "whole"
+    save_many(images, count)
+    manifest = tiny_manifest(1)
+    with open_engine(manifest) as engine:
+        statuses(images, engine, out, threshold=0.9)
+        again = ("--overwrite", "--threshold", "0.2", "--engine", manifest)
+        rows = kill_during_run(images, f"{at:03d}.jpg", out, *again)
+        assert statuses(images, engine, out, threshold=0.2) == "s" * rows + "o" * (count - rows)
+        statuses(images, engine, whole, threshold=0.2)
+    assert files_of(out) == files_of(whole)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows cannot kill with a signal")
+def test_two_runs_at_the_same_time_do_not_share_a_folder(
+    engine: Engine, tiny_manifest: MakeEngine, images: Path, out: Path
+) -> None:
+    words = ("segment", images, "--out", out, "--engine", tiny_manifest(2))
+    with start_program(*words, endless="003.jpg") as process:
+        try:
+            deadline = time.monotonic() + 60
+            while not (out / "run.json").exists() and process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.02)
+            for overwrite in (False, True):
+                with pytest.raises(InputError, match=f"{out}.*another run.*--out"):
+                    segment_folder(images, engine, out, overwrite=overwrite)
+            assert (out / "scores.csv.part").read_text().startswith("image,mask")
+        finally:
+            process.kill()
+            output, _ = process.communicate()
+    assert process.returncode == -signal.SIGKILL, output.decode()
+    assert statuses(images, engine, out).endswith("ooo")
+    assert list(rows_of(out)) == sorted(path.name for path in images.iterdir())
+
+
+@pytest.fixture
+def other_precision(tiny_manifest: MakeEngine) -> Iterator[Engine]:
+    """The same engine as it would be described in bf16; it has the same files, and so the same hash."""
+    with open_engine(tiny_manifest(2)) as engine:
+        engine.manifest = msgspec.structs.replace(engine.manifest, precision="bf16")
+        yield engine
+
+
+@pytest.fixture
+def other_engine(tiny_manifest: MakeEngine) -> Iterator[Engine]:
+    """An engine with other files."""
+    with open_engine(tiny_manifest(2)) as engine:
+        engine.manifest = msgspec.structs.replace(engine.manifest, files=dict.fromkeys(engine.manifest.files, "0" * 64))
+        yield engine
+
+
+@pytest.fixture
+def flips_engine(tiny_manifest: MakeEngine) -> Iterator[Engine]:
+    """The same engine, opened for four views per image."""
+    with open_engine(tiny_manifest(2), make_layout=PROCEDURES[TTA.FLIPS].layout) as engine:
+        yield engine
+
+
+def test_another_engine_precision_or_threshold_is_refused(
+    other_engine: Engine, other_precision: Engine, engine: Engine, images: Path, out: Path
+) -> None:
+    statuses(images, engine, out)
+    assert_refused(out, engine, images, "threshold", "0.5", "0.6", threshold=0.6)
+    assert_refused(out, other_engine, images, "engine_sha256", engine.manifest.sha256, other_engine.manifest.sha256)
+    assert_refused(out, other_precision, images, "precision", "fp32", "bf16")
+
+
+def test_another_tta_is_refused(engine: Engine, flips_engine: Engine, images: Path, out: Path, tmp_path: Path) -> None:
+    statuses(images, engine, out)
+    assert_refused(out, flips_engine, images, "tta", "none", "flips", tta=TTA.FLIPS)
+    statuses(images, flips_engine, tmp_path / "flips", tta=TTA.FLIPS)
+    assert record_of(tmp_path / "flips")["tta"] == "flips"
+    assert_refused(tmp_path / "flips", engine, images, "tta", "flips", "none")
+
+
+def remove_from_record(folder: Path, *keys: str) -> None:
+    """Turn run.json into that of an early version."""
+    record = {key: value for key, value in record_of(folder).items() if key not in ("format", "classes", *keys)}
+    (folder / "run.json").write_text(json.dumps(record))
+
+
+def test_an_early_version_had_one_view(engine: Engine, flips_engine: Engine, images: Path, out: Path) -> None:
+    statuses(images, engine, out)
+    remove_from_record(out, "tta")
+    assert_refused(out, flips_engine, images, "tta", "none", "flips", tta=TTA.FLIPS)
+    assert statuses(images, engine, out) == "ssssss"
+
+
+def test_an_early_version_kept_all_regions(engine: Engine, images: Path, out: Path) -> None:
+    statuses(images, engine, out, regions=Regions.ALL)
+    remove_from_record(out, "regions", "names")
+    assert_refused(out, engine, images, "regions", "all", "largest")
+    assert statuses(images, engine, out, regions=Regions.ALL) == "ssssss"
+
+
+def test_a_run_with_several_views_continues(flips_engine: Engine, images: Path, out: Path, tmp_path: Path) -> None:
+    some = ImageListing(find_images([images])[1:3])
+    segment_images(some, flips_engine, out, SegmentOptions(tta=TTA.FLIPS))
+    assert statuses(images, flips_engine, out, tta=TTA.FLIPS) == "ossooo"
+    assert statuses(images, flips_engine, tmp_path / "whole", tta=TTA.FLIPS) == "oooooo"
+    assert files_of(out) == files_of(tmp_path / "whole")
+
+
+def test_another_threshold_is_refused_after_an_interruption_too(engine: Engine, images: Path, out: Path) -> None:
+    statuses(images, engine, out)
+    (out / "scores.csv").rename(out / "scores.csv.part")
+    assert_refused(out, engine, images, "threshold", "0.5", threshold=0.6)
+
+
+@pytest.mark.parametrize("record", [None, "", '{"threshold": 0.5'])
+def test_masks_without_a_readable_record_are_refused(
+    engine: Engine, images: Path, out: Path, record: str | None
+) -> None:
+    statuses(images, engine, out)
+    (out / "run.json").unlink()
+    if record is not None:
+        (out / "run.json").write_text(record)
+    with pytest.raises(InputError, match="engine_sha256 unknown"):
+        statuses(images, engine, out)

@@ -8,7 +8,7 @@ curve. Weights may also be (N,): then there is no axis R in the result either. A
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,17 +56,17 @@ class RocCurve:
     true_positives: Floats
     false_positives: Floats
 
-    @property
+    @cached_property
     def sensitivity(self) -> Floats:
         """True positive rate (T,); nan in samples where only one label has weight."""
         return self.true_positives / self._total(self.true_positives)
 
-    @property
+    @cached_property
     def false_positive_rate(self) -> Floats:
         """1 - specificity (T,); nan in samples where only one label has weight."""
         return self.false_positives / self._total(self.false_positives)
 
-    @property
+    @cached_property
     def precision(self) -> Floats:
         """Fraction of positives at or above each score (T,); undefined at the first point."""
         return self.true_positives / np.maximum(self.true_positives + self.false_positives, TINY)

@@ -1,4 +1,4 @@
-"""Ground truth in the layouts that people have: a data set, a table of pairs, a table of labels, a plain folder."""
+"""Read ground truth: a data set as published, a table of pairs, a table of labels, or a plain folder."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -25,12 +25,12 @@ class GroundTruth:
 
 
 def read_ground_truth(path: Path, labels: Path | None = None) -> GroundTruth:
-    """Read the ground truth at `path`, a folder or a CSV; the CSV `labels` replaces the labels found there.
+    """Read the ground truth at `path`, a folder or a CSV; the CSV `labels` replaces the labels there.
 
     Raises InputError if there is none, or a file is ambiguous or invalid.
     """
-    readers = (*GROUND_TRUTH_READERS.values(), _read_folder)
-    ground_truth = next(found for found in (reader(path) for reader in readers) if found)
+    candidates = (reader(path) for reader in GROUND_TRUTH_READERS.values())
+    ground_truth = next((result for result in candidates if result is not None), None) or _read_folder(path)
     return replace(ground_truth, labels=read_labels(labels)) if labels else ground_truth
 
 
@@ -69,8 +69,8 @@ def _read_isic(folder: Path) -> GroundTruth | None:
     """Read the folder that holds one split of an ISIC challenge, with labels beside the masks."""
     splits = list_isic_splits(folder) if folder.is_dir() else []
     if len(splits) > 1:
-        found = ", ".join(str(split.masks) for split in splits)
-        raise InputError(f"{folder}: several folders of ground truth masks; give one of them: {found}")
+        folders = ", ".join(str(split.masks) for split in splits)
+        raise InputError(f"{folder}: several folders of ground truth masks; give one of them: {folders}")
     if not splits:
         return None
     labels = read_labels(splits[0].labels) if splits[0].labels.is_file() else NO_LABELS

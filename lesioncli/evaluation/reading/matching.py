@@ -84,7 +84,7 @@ def _match_predictions(
     for name in sorted(unmatched):
         renamed.setdefault(named_by_id(name), []).append(name)
     by_id = match(truths, renamed, rules)
-    return {name: by_name[name] or tuple(chain(*(renamed[each] for each in by_id[name]))) for name in truths}
+    return {name: by_name[name] or tuple(chain(*(renamed[image] for image in by_id[name]))) for name in truths}
 
 
 def _pairing_problem(candidates: tuple[str, ...], failures: Mapping[str, str], unsupported: Path | None) -> str:

@@ -49,19 +49,19 @@ def find_columns(
     """
     names = list(dict.fromkeys(names))
     tables = [table for table in (metadata, labels.path) if table]
-    found: dict[str, Mapping[str, str] | None] = {LESION_SIZE: None}
-    found |= {name: _class_column(name, labels) for name in labels.classes}
+    texts: dict[str, Mapping[str, str] | None] = {LESION_SIZE: None}
+    texts |= {name: _class_column(name, labels) for name in labels.classes}
     for table in reversed(tables):
         columns = read_columns(table, names)
         if LESION_SIZE in columns:
             reason = "which lesioncli measures on the ground truth masks; give this column another name"
             raise InputError(f"{table}: column {LESION_SIZE}, {reason}")
-        found |= columns
-    if missing := [name for name in names if name not in found]:
+        texts |= columns
+    if missing := [name for name in names if name not in texts]:
         searched = " or ".join(map(str, tables)) or "the labels; give a table with --metadata"
         known = ", ".join(_known_columns(tables, labels))
         raise InputError(f"no column {', '.join(missing)} in {searched}; known columns: {known}")
-    return {name: found[name] for name in names}
+    return {name: texts[name] for name in names}
 
 
 def _class_column(name: str, labels: LabelTable) -> dict[str, str]:

@@ -18,7 +18,7 @@ UInt8 = NDArray[np.uint8]
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Chunks that do not change the value of any pixel, https://www.w3.org/TR/png-3/#11Ancillary-chunks
 HARMLESS = {b"tEXt", b"zTXt", b"iTXt", b"tIME", b"pHYs", b"gAMA", b"cHRM", b"sRGB", b"iCCP"}
-BLOCK_ROWS = 256  # in a noisy image, summing rows takes 8 more bytes for each byte
+BLOCK_ROWS = 256  # bounds memory: summing a noisy row takes 8 more bytes per byte
 NONE, SUB, UP, AVERAGE, PAETH = range(5)  # https://www.w3.org/TR/png-3/#9Filter-types
 
 

@@ -76,8 +76,8 @@ class CsvTable:
 
     def id_column(self) -> str:
         """Return the key of the column of image ids; InputError if there is none."""
-        if found := _find_id_column(self.keys):
-            return found
+        if key := _find_id_column(self.keys):
+            return key
         raise InputError(f"{self.path}: no column of image ids; name it {' or '.join(ID_COLUMNS)}")
 
 
@@ -134,10 +134,10 @@ def _read_lines(path: Path) -> Iterator[Line]:
 def find_labels(folder: Path) -> Path | None:
     """Return the CSV in `folder` that has ids and a column for any of CLASSES; None if there is none."""
     tables = [path for path in sorted(folder.iterdir()) if path.suffix.lower() == ".csv" and path.name[0] != "."]
-    found = [path for path in tables if _find_id_column(keys := open_table(path).keys) and _known_classes(keys)]
-    if len(found) > 1:
-        raise InputError(f"{folder}: several CSV files with labels; keep one of them: {', '.join(map(str, found))}")
-    return found[0] if found else None
+    labels = [path for path in tables if _find_id_column(keys := open_table(path).keys) and _known_classes(keys)]
+    if len(labels) > 1:
+        raise InputError(f"{folder}: several CSV files with labels; keep one of them: {', '.join(map(str, labels))}")
+    return labels[0] if labels else None
 
 
 def read_labels(path: Path) -> LabelTable:
@@ -151,7 +151,7 @@ def read_labels(path: Path) -> LabelTable:
     others = [column for column in table.columns if column_key(column) not in (*ID_COLUMNS, *WEIGHTS)]
     id_column = table.id_column()
     if not (classes := _known_classes(table.keys) or tuple(others)):
-        raise InputError(f"{path}: no column of a class; add one of 0 and 1 for each class")
+        raise InputError(f"{path}: no column of a class; add a column of 0 and 1 for each class")
     by_id: dict[str, tuple[bool, ...]] = {}
     weights: dict[str, tuple[float, float]] = {}
     for line, row in table.rows:
@@ -252,7 +252,7 @@ def _explain_classes(missing: Collection[str], classes: tuple[str, ...], labels:
 
 
 def read_columns(path: Path, columns: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Read those of `columns` that a CSV has: the text of each by image id. Spelling may differ as in column_key()."""
+    """Return, for those of `columns` that a CSV has, the text by image id. Names are compared by column_key()."""
     table = open_table(path)
     id_column = table.id_column()
     texts: dict[str, dict[str, str]] = {column: {} for column in columns if column_key(column) in table.keys}

@@ -1,4 +1,4 @@
-"""What is installed, what device there is, which engine would run and why, and the command that mends what is not."""
+"""Examine the installation: packages, processor, GPUs, the shipped model and the engines."""
 
 import importlib.metadata
 import platform
@@ -13,89 +13,103 @@ from lesioncli.errors import LesionError, install_command
 from lesioncli.options import Backend, Precision
 from lesioncli.shipped import SHIPPED_MODEL, find_checkpoint
 
-EXTRAS = ("", "train", "report", "xlsx", "rtx", "tensorrt", "cuda")  # "" is what every command needs
+# The purpose of each extra; a package of several extras counts for the first. "" is the base installation.
+EXTRAS = {
+    "": "every command",
+    "train": "training, and building engines from checkpoints",
+    "report": "HTML reports",
+    "xlsx": "labels of PH2 in a spreadsheet",
+    "rtx": "TensorRT for RTX engines",
+    "tensorrt": "TensorRT engines, on machines with an NVIDIA GPU",
+    "cuda": "running TensorRT engines, on machines with an NVIDIA GPU",
+}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report; `fix` is a command, where something is missing.
+    """State of one subject; `fix` is a command for what is missing, "" where nothing is.
 
-    `needed`: without it, not even the CPU engine can be counted on.
+    `needed`: without it, not even the CPU engine runs. `optional`: many users do not need it.
     """
 
     subject: str
     state: str
     fix: str = ""
     needed: bool = False
+    optional: bool = False
 
 
 def examine(engines: Path) -> list[Finding]:
-    """Look at the installation and at the folder of engines; nothing is changed."""
+    """Examine the installation and a folder of engines; nothing is changed."""
     return [
         Finding("lesioncli", f"{__version__}, Python {platform.python_version()}, {platform.platform()}"),
-        *(_package(name, extra) for name, extra in _requirements().items()),
-        _processor(),
-        Finding("NVIDIA GPU", _gpu()),
-        _shipped_model(),
-        _engine(engines),
-        *(Finding(each.path.name, each.problem or f"runs here: {each.description}") for each in list_engines(engines)),
+        *(_examine_package(name, extra) for name, extra in _required_packages().items()),
+        _examine_processor(),
+        _examine_gpus(),
+        _examine_shipped_model(),
+        _examine_default_engine(engines),
+        *(
+            Finding(engine.path.name, engine.problem or f"runs here: {engine.description}")
+            for engine in list_engines(engines)
+        ),
     ]
 
 
-def _requirements() -> dict[str, str]:
-    """The packages that lesioncli was installed to need, each with the first of EXTRAS that it is for."""
-    found: dict[str, set[str]] = {}
-    for line in importlib.metadata.requires("lesioncli") or ():
-        extra = re.search(r"extra == ['\"](\w+)", line)
-        found.setdefault(re.split(r"[^\w.-]", line)[0], set()).add(extra[1] if extra else "")
-    return {name: extra for extra in EXTRAS for name, wanted in found.items() if extra == _first(wanted)}
+def _required_packages() -> dict[str, str]:
+    """Return the packages that lesioncli requires, in the order of EXTRAS, with the first extra that needs each."""
+    extras_of: dict[str, set[str]] = {}
+    for requirement in importlib.metadata.requires("lesioncli") or ():
+        extra = re.search(r"extra == ['\"](\w+)", requirement)
+        name = re.split(r"[^\w.-]", requirement)[0]
+        extras_of.setdefault(name, set()).add(extra[1] if extra else "")
+    first_extra = {
+        name: next((extra for extra in EXTRAS if extra in extras), None) for name, extras in extras_of.items()
+    }
+    return {name: extra for extra in EXTRAS for name, first in first_extra.items() if first == extra}
 
 
-def _first(wanted: set[str]) -> str | None:
-    return next((extra for extra in EXTRAS if extra in wanted), None)
-
-
-def _package(name: str, extra: str) -> Finding:
+def _examine_package(name: str, extra: str) -> Finding:
     try:
         return Finding(name, importlib.metadata.version(name))
     except importlib.metadata.PackageNotFoundError:
-        where = ", on a machine with an NVIDIA GPU" if extra in ("cuda", "tensorrt") else ""
-        return Finding(name, "not installed", install_command(extra) + where, needed=not extra)
+        state = f"not installed; optional, for {EXTRAS[extra]}" if extra else "not installed"
+        return Finding(name, state, install_command(extra), needed=not extra, optional=bool(extra))
 
 
-def _processor() -> Finding:
+def _examine_processor() -> Finding:
     try:
         from lesioncli.backends import openvino
     except ImportError as error:
-        return Finding("processor", f"OpenVINO does not load: {error}", "pip install --force-reinstall openvino", True)
+        fix = "pip install --force-reinstall openvino"
+        return Finding("processor", f"OpenVINO cannot be imported: {error}", fix, needed=True)
     precision = openvino.choose_precision(Precision.AUTO)
-    return Finding(
-        "processor", f"{openvino.processor()}; auto precision is {precision.value}: {precision.reason}"
-    )
+    return Finding("processor", f"{openvino.processor()}; precision auto: {precision.value}, {precision.reason}")
 
 
-def _gpu() -> str:
+def _examine_gpus() -> Finding:
     listing = find_gpus()
-    return ", ".join(map(str, listing.gpus)) or f"none ({listing.problem})"
+    return Finding("NVIDIA GPU", ", ".join(map(str, listing.gpus)) or f"none ({listing.problem})")
 
 
-def _shipped_model() -> Finding:
+def _examine_shipped_model() -> Finding:
     try:
         path = find_checkpoint(SHIPPED_MODEL)
     except LesionError as error:
-        return Finding("shipped model", str(error), f"{install_command()} --force-reinstall", True)
+        fix = install_command().replace("pip install", "pip install --force-reinstall", 1)
+        return Finding("shipped model", str(error), fix, needed=True)
     return Finding("shipped model", f"{path.stem}, {path.stat().st_size / 1e6:.0f} MB")
 
 
-def _engine(folder: Path) -> Finding:
+def _examine_default_engine(folder: Path) -> Finding:
+    """Return the engine that `segment` chooses by default, and why."""
     backend = choose_backend(Backend.AUTO)
     try:
-        found = find_engine(None, backend.value, folder)
+        engine = find_engine(None, backend.value, folder)
     except LesionError as error:
-        return Finding("engine", str(error), "lesioncli build-engine", True)
-    if found.value is None:
-        state = f"auto chooses {backend.value} ({backend.reason}); {found.reason}"
+        return Finding("engine", str(error), "lesioncli build-engine", needed=True)
+    if engine.value is None:
+        state = f"backend auto: {backend.value}, {backend.reason}; {engine.reason}"
         return Finding("engine", state, "lesioncli build-engine")
-    precision = found.value.manifest.precision
-    choice = f"auto chooses {found.value.path} ({found.reason})"
-    return Finding("engine", f"{choice}: {backend.value}, {precision}; {backend.reason}")
+    precision = engine.value.manifest.precision
+    state = f"{engine.value.path} ({engine.reason}), {precision}; backend auto: {backend.value}, {backend.reason}"
+    return Finding("engine", state)

@@ -9,6 +9,7 @@
 A message says what is wrong, where, and what to do.
 """
 
+import shlex
 from enum import IntEnum
 from typing import ClassVar
 
@@ -28,8 +29,30 @@ class ExitCode(IntEnum):
 
 
 def install_command(extra: str = "") -> str:
-    """Return the command that installs lesioncli from a clone, with an extra."""
-    return f"pip install '/path/to/lesioncli[{extra}]'" if extra else "pip install /path/to/lesioncli"
+    """Return the command that installs lesioncli, with an extra, from the place it was installed from."""
+    source, flags = _install_source()
+    is_repository = source.startswith("git+")
+    requirement = f"lesioncli[{extra}] @ {source}" if is_repository else f"{source}[{extra}]"
+    return f"pip install {flags}{shlex.quote(requirement if extra else source)}"
+
+
+def _install_source() -> tuple[str, str]:
+    """Return the folder, wheel or repository that pip recorded (PEP 610), and the flags of an editable install."""
+    import importlib.metadata  # these imports are slow, and only an error message needs them
+    import json
+    from urllib.parse import urlsplit
+    from urllib.request import url2pathname
+
+    try:
+        text = importlib.metadata.distribution("lesioncli").read_text("direct_url.json")
+        record = json.loads(text or "{}")
+    except (importlib.metadata.PackageNotFoundError, ValueError):
+        record = {}
+    url = str(record.get("url", ""))
+    flags = "--editable " if record.get("dir_info", {}).get("editable") else ""
+    if url.startswith("file:"):
+        return url2pathname(urlsplit(url).path), flags
+    return (f"git+{url}" if "vcs_info" in record else url or "/path/to/lesioncli"), flags
 
 
 class LesionError(Exception):

@@ -31,6 +31,6 @@ def doctor(json_output: JsonOption = False) -> None:
         stdout.print(table)
         for finding in findings:
             if finding.fix:
-                print_line(f"to fix {finding.subject}: {finding.fix}")
+                print_line(f"{'optional' if finding.optional else 'to fix'} {finding.subject}: {finding.fix}")
     if any(finding.needed and finding.fix for finding in findings):
         raise typer.Exit(ExitCode.ENGINE)

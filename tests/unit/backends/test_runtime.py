@@ -41,7 +41,7 @@ from lesioncli.backends.tensorrt import compile as tensorrt
 from lesioncli.backends.tensorrt import driver as driver_module
 from lesioncli.backends.tensorrt import vendors
 from lesioncli.cli.app import app
-from lesioncli.errors import EngineError
+from lesioncli.errors import EngineError, install_command
 from lesioncli.files import sha256_of
 from lesioncli.images.find import ImageFile, ImageListing, find_images
 from lesioncli.inference import pipeline
@@ -439,7 +439,7 @@ def test_a_gpu_without_its_libraries_is_named_and_left_alone(card: Card, monkeyp
     monkeypatch.setattr(choose, "find_spec", lambda name: None)
     backend, why = choose.choose_backend("auto")
     assert backend == "openvino"
-    assert why.endswith("to use Stand-in GPU 0 (sm86), run: pip install '/path/to/lesioncli[tensorrt]'")
+    assert why.endswith(f"to use Stand-in GPU 0 (sm86), run {install_command('tensorrt')}")
 
 
 def test_a_lost_device_keeps_what_is_done_and_a_rerun_goes_on(

@@ -1,4 +1,4 @@
-"""A folder as `segment` leaves it, drawn: no engine is needed to look at what comes of a run."""
+"""An output folder of `segment` with drawn images and masks, made without an engine."""
 
 import csv
 import json
@@ -19,20 +19,20 @@ HEIGHT, WIDTH = 72, 96
 
 
 class DrawnRun:
-    """images/, labels/ and masks/ in a folder, filled case by case; finish() writes the tables.
+    """Folders images/, labels/ and masks/, filled case by case; finish() writes the tables.
 
-    The predicted mask is the true one, moved: the further, the worse.
+    A predicted mask is the ground truth, shifted horizontally.
     """
 
     def __init__(self, folder: Path) -> None:
         self.images, self.labels, self.masks = (folder / name for name in ("images", "labels", "masks"))
-        for each in (self.images, self.labels, self.masks):
-            each.mkdir(parents=True)
+        for path in (self.images, self.labels, self.masks):
+            path.mkdir(parents=True)
         self.rows: list[Mapping[str, object]] = []
         self.labelled: list[tuple[str, int, int]] = []
 
     def add(self, name: str, seed: int, moved_px: int = 0, truth: bool = True, melanoma: float = 0.5) -> DrawnCase:
-        """A picture that was segmented; with `truth` it also has a true mask and labels."""
+        """Add a segmented image; with `truth` it also has a ground truth mask and labels."""
         drawn = draw_case(seed, HEIGHT, WIDTH)
         self._save(f"{name}.jpg", drawn)
         predicted = np.roll(drawn.mask, moved_px, axis=1)
@@ -52,17 +52,19 @@ class DrawnRun:
         return drawn
 
     def add_failed(self, name: str, reason: str = "decode: truncated: the JPEG data end too early") -> None:
-        """A picture that cannot be read."""
+        """Add an image that cannot be decoded."""
         path = self.images / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"\xff\xd8\xff none")
         self.row(name, status="failed", reason=reason)
 
     def row(self, image: str, **values: object) -> None:
+        """Add a row to scores.csv."""
         size = {} if values.get("status") else {"width": WIDTH, "height": HEIGHT}
         self.rows.append({"image": image, "status": "ok", **size, **values})
 
     def finish(self, sources: Sequence[str] = ("../images",)) -> "DrawnRun":
+        """Write scores.csv, run.json and labels.csv; `sources` are relative to masks/."""
         with (self.masks / "scores.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
@@ -81,10 +83,10 @@ class DrawnRun:
 
 
 def filled(path: str, width: int, height: int) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
-    """The inside of an SVG path of relative lines, as the report writes them, as a mask (height, width)."""
+    """Return the inside of an SVG path of relative lines, as the report writes them, as a mask (height, width)."""
     mask = np.zeros((height, width), np.uint8)
     for part in filter(None, path.split("M")):
         start, _, steps = part.removesuffix("z").partition("l")
-        numbers = np.array([int(each) for each in f"{start} {steps}".replace("-", " -").split()]).reshape(-1, 2)
+        numbers = np.array([int(number) for number in f"{start} {steps}".replace("-", " -").split()]).reshape(-1, 2)
         cv2.fillPoly(mask, [np.cumsum(numbers, axis=0).astype(np.int32)], 1)
     return mask.astype(bool)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from lesioncli import isic
 from lesioncli.errors import InputError
+from lesioncli.images.formats import supported_suffixes
 from lesioncli.spec import CLASSES
 
 ID_COLUMNS = ("image", "image_id", "isic_id", "lesion_id", "name")
@@ -20,7 +21,7 @@ WEIGHTS = ("score_weight", "validation_weight")
 WITHOUT_WEIGHT = "ISIC_0035068"  # the official scorer gives this image weight 0
 
 _SUFFIX = re.compile(r"\.[^./]+$")
-_IMAGE_SUFFIX = re.compile(r"\.(jpe?g|jfif|png|bmp|webp|tiff?)$", re.IGNORECASE)  # other dots may belong to the id
+_IMAGE_SUFFIX = re.compile(f"({'|'.join(map(re.escape, supported_suffixes()))})$", re.IGNORECASE)  # ids may have dots
 _ISIC2016_LABELS = {"benign": False, "malignant": True, "0.0": False, "1.0": True, "0": False, "1": True}
 
 Line = tuple[int, list[str]]

@@ -12,8 +12,9 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -33,8 +34,7 @@ from lesioncli.options import Status
 PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE)
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
+class _Row(NamedTuple):  # created twice as fast as a frozen dataclass, for every image of earlier runs
     """A row of scores.csv. It keeps its text: lists of fields would take a gigabyte for a million images."""
 
     line: str
@@ -67,6 +67,7 @@ class ResultStore:
         self._identity = identity
         self._columns = columns
         self._names = [column.name for column in columns]
+        self._pick_fields = itemgetter(*map(self._names.index, ("image", "status", "bytes", "confidence")))
         self._csv = folder / "scores.csv"
         self._part = folder / "scores.csv.part"
         try:
@@ -170,13 +171,13 @@ class ResultStore:
                     yield self._parse(fields)
 
     def _parse(self, fields: Sequence[str]) -> _Row:
-        values = dict(zip(self._names, fields, strict=True))
+        image, status, size, confidence = self._pick_fields(fields)
         return _Row(
-            _csv_line(fields),
-            values["image"],
-            values["status"] == Status.OK,
-            int(values["bytes"]) if values["bytes"].isdecimal() else None,
-            _number(values["confidence"]),
+            line=_csv_line(fields),
+            image=image,
+            is_ok=status == Status.OK,
+            file_bytes=int(size) if size.isdecimal() else None,
+            confidence=_number(confidence),
         )
 
     def _key(self, name: str) -> str:

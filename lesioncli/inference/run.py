@@ -47,7 +47,7 @@ def segment_images(
     identity = _identity(listing, engine, options)
     columns = output_columns(engine.spec.classes, tuple(engine.extra))
     store = ResultStore(out, identity, columns, listing.images, overwrite=options.overwrite)
-    record = _new_record(listing, engine, store, options, sources)
+    record = _new_record(identity, listing, engine, store, options.workers, sources)
     totals = _Totals()
     try:
         store.write_record(record)
@@ -88,13 +88,18 @@ def _identity(listing: ImageListing, engine: Engine, options: SegmentOptions) ->
 
 
 def _new_record(
-    listing: ImageListing, engine: Engine, store: ResultStore, options: SegmentOptions, sources: Sequence[Path]
+    identity: RunIdentity,
+    listing: ImageListing,
+    engine: Engine,
+    store: ResultStore,
+    workers: int,
+    sources: Sequence[Path],
 ) -> RunRecord:
     """Return the record of a run that starts now; it keeps the sources of earlier runs into the folder."""
     manifest = engine.manifest
     relative = (_relative_source(source, store.folder) for source in sources)
     return RunRecord(
-        **msgspec.structs.asdict(_identity(listing, engine, options)),
+        **msgspec.structs.asdict(identity),
         classes=engine.spec.classes,
         lesioncli=__version__,
         python=platform.python_version(),
@@ -102,7 +107,7 @@ def _new_record(
         backend=f"{manifest.backend} {manifest.backend_version}",
         device=engine.device,
         batch=manifest.batch,
-        workers=options.workers,
+        workers=workers,
         sources=tuple(dict.fromkeys([*store.earlier.sources, *relative])),
         images=len(listing.images),
         started=datetime.now(UTC).isoformat(timespec="seconds"),

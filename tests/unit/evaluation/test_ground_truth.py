@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import openpyxl
 import pytest
-from helpers.masks import rectangle, save_mask, write_lines
+from helpers.evaluation_data import block, save_mask, write_lines
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -20,7 +20,7 @@ from lesioncli.evaluation.reading.tables import read_scores
 from lesioncli.evaluation.result import Evaluation
 from lesioncli.options import EvaluationOptions, ProtocolName
 
-WIDER = rectangle(4, 10)
+WIDER = block(4, 10)
 
 
 def jaccards(evaluation: Evaluation) -> dict[str, float]:

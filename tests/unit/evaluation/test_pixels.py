@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.masks import rectangle, save_mask
+from helpers.evaluation_data import block, save_mask
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
@@ -103,7 +103,7 @@ def test_a_metric_in_the_table_is_evaluated_and_written(tmp_path: Path, monkeypa
     monkeypatch.setitem(PIXEL_METRICS, "missed_px", lambda counts: counts.false_negative)
     for name, width in (("a", 5), ("b", 4)):
         save_mask(tmp_path / "labels" / f"{name}.png")
-        save_mask(tmp_path / "masks" / f"{name}.png", rectangle(4, width))
+        save_mask(tmp_path / "masks" / f"{name}.png", block(4, width))
     evaluation = evaluate(tmp_path / "labels", tmp_path / "masks")
     assert evaluation.masks.means["missed_px"] == 2
     assert evaluation.masks.intervals["missed_px"] == (0, 4)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.masks import write_lines
+from helpers.evaluation_data import write_lines
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray

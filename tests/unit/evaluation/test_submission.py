@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.masks import rectangle, save_mask, write_lines
+from helpers.evaluation_data import block, save_mask, write_lines
 from helpers.official_cases import DOCUMENTS, SAME
 from numpy.typing import NDArray
 from PIL import Image
@@ -22,7 +22,7 @@ from lesioncli.evaluation.submission import Submission, write_submission
 from lesioncli.options import Challenge, EvaluationOptions, ProtocolName
 
 UInt8 = NDArray[np.uint8]
-MASK = rectangle(4, 5)
+MASK = block(4, 5)
 HEADER = "image,status,reason,melanoma,seborrheic_keratosis,nevus"
 
 

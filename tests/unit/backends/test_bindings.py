@@ -78,7 +78,7 @@ def used_names() -> set[tuple[str, ...]]:
 def import_and_look_up(
     module: str, names: set[tuple[str, ...]], folder: Path | None
 ) -> tuple[str, Sequence[Sequence[str]]]:
-    """Return the version of the bindings and the names that they lack; `folder` holds bindings that are not installed."""
+    """Return the version of the bindings and the names they lack; `folder` holds bindings that are not installed."""
     environment = {**os.environ, "PYTHONPATH": str(folder or "")}
     words = [sys.executable, "-c", LOOK_UP.format(module=module), json.dumps(sorted(names))]
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)

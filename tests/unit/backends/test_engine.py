@@ -26,7 +26,10 @@ BLACK = np.zeros((SIDE, SIDE, 3), np.uint8)
 
 def arrays_of(prediction: Prediction) -> list[NDArray[Any]]:
     """Return every array of a prediction."""
-    return [array for slot in prediction.slots for array in (slot.probability, slot.scores, *slot.extra.values())]
+    arrays: list[NDArray[Any]] = []
+    for slot in prediction.slots:
+        arrays += [slot.probability, slot.scores, *slot.extra.values()]
+    return arrays
 
 
 def assert_right(outputs: Sequence[Outputs], images: Sequence[UInt8]) -> None:

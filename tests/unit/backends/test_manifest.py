@@ -84,7 +84,10 @@ def change(**fields: Any) -> Tamper:
 
 
 def write(content: bytes) -> Tamper:
-    return lambda folder: (folder / MANIFEST).write_bytes(content) and None
+    def tamper(folder: Path) -> None:
+        (folder / MANIFEST).write_bytes(content)
+
+    return tamper
 
 
 def drop_batch(folder: Path) -> None:

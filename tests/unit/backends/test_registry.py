@@ -1,6 +1,7 @@
 """The table of backends: choosing a backend and an engine, and a backend added by one line."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,7 @@ def test_a_problem_of_a_new_backend_is_told_with_its_command(numpy_backend: Back
 
 def test_auto_takes_the_first_available_backend_and_names_why_not_another(monkeypatch: pytest.MonkeyPatch) -> None:
     for backend, reason in ((Backend.TENSORRT, "no GPU"), (Backend.TENSORRT_RTX, "no library")):
-        entry = BackendEntry((), (), lambda reason=reason: Decision(False, reason), NumpyBackend)
+        entry = BackendEntry((), (), partial(Decision, False, reason), NumpyBackend)
         monkeypatch.setitem(BACKENDS, backend, entry)
     assert choose_backend(Backend.AUTO) == Decision(Backend.OPENVINO, "the CPU engine; no GPU")
     monkeypatch.delitem(BACKENDS, Backend.OPENVINO)

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesioncli.evaluation.labelled_scores import LabelledScores
-from lesioncli.evaluation.metrics.scores import SCORE_THRESHOLD, class_metrics, confusion_matrix, count_scores, roc_auc
+from lesioncli.evaluation.metrics.scores import SCORE_THRESHOLD, class_metrics, confusion_matrix, count_scores
 from lesioncli.evaluation.result import ConfusionMatrix, ScoreEvaluation
-from lesioncli.evaluation.statistics.bootstrap import AUC_MEAN, bootstrap_aucs, bootstrap_metrics
+from lesioncli.evaluation.statistics.bootstrap import AUC_MEAN, bootstrap_metrics
 from lesioncli.evaluation.statistics.resampling import Interval, Resampling, percentile_interval
 from lesioncli.spec import CLASSES
 
@@ -23,24 +23,24 @@ def evaluate_scores(
 
     `resampled` is what resample_metrics() returns for the same scores and `resampling`.
     """
-    auc = {name: float(roc_auc(*columns)) for name, columns in labelled.by_class().items()}
     if not labelled.labels.size:  # 0/0 has a value by the rule of its metric, so there must be no metrics at all
-        return ScoreEvaluation(labelled, auc, _mean(auc))
+        return ScoreEvaluation(labelled, dict.fromkeys(labelled.classes, math.nan))
+    intervals = _auc_intervals(labelled.classes, resampled)
     if threshold != SCORE_THRESHOLD:
         resampled = resample_metrics(labelled, resampling, threshold)
     equal_weights = np.ones(labelled.count)
-    per_class = {
-        name: class_metrics(*columns, equal_weights, threshold) for name, columns in labelled.by_class().items()
-    }
+    columns = labelled.by_class()
+    per_class = {name: class_metrics(*column, equal_weights, threshold) for name, column in columns.items()}
+    auc = {name: metrics["auc"] for name, metrics in per_class.items()}
     return ScoreEvaluation(
-        labelled,
-        auc,
-        _mean(auc),
-        _auc_intervals(labelled, resampling),
-        per_class,
-        _per_class_intervals(per_class, resampled),
-        {name: count_scores(*columns, equal_weights, threshold) for name, columns in labelled.by_class().items()},
-        _confusion_matrix(labelled),
+        labelled=labelled,
+        auc=auc,
+        auc_mean=sum(auc.values()) / len(auc),
+        intervals=intervals,
+        per_class=per_class,
+        per_class_intervals=_per_class_intervals(per_class, resampled),
+        confusion={name: count_scores(*column, equal_weights, threshold) for name, column in columns.items()},
+        matrix=_confusion_matrix(labelled),
     )
 
 
@@ -51,14 +51,10 @@ def resample_metrics(labelled: LabelledScores, resampling: Resampling, threshold
     return bootstrap_metrics(labelled.labels, labelled.scores, np.ones(labelled.count), resampling, threshold)
 
 
-def _mean(values: Mapping[str, float]) -> float:
-    return sum(values.values()) / len(values) if values else math.nan
-
-
-def _auc_intervals(labelled: LabelledScores, resampling: Resampling) -> dict[str, Interval]:
+def _auc_intervals(classes: Sequence[str], resampled: Resampled) -> dict[str, Interval]:
     """Return the intervals of the AUCs and of their mean."""
-    resampled = bootstrap_aucs(labelled.labels, labelled.scores, resampling)
-    by_name = {**dict(zip(labelled.classes, resampled.T, strict=True)), AUC_MEAN: resampled.mean(axis=1)}
+    samples = np.stack([metrics["auc"] for metrics in resampled])  # (K, R)
+    by_name = {**dict(zip(classes, samples, strict=True)), AUC_MEAN: samples.mean(axis=0)}
     return {name: percentile_interval(values) for name, values in by_name.items() if not np.isnan(values).all()}
 
 

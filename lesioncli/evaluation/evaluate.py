@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from lesioncli.errors import InputError
@@ -49,18 +50,15 @@ def evaluate(
     mask_resampling, score_resampling = plan.for_images(ours.masks.images), plan.for_images(ours.labelled.ids)
     masks = _evaluate_masks(ours, mask_resampling)
     resampled = resample_metrics(ours.labelled, score_resampling)
+    tested = (rules.mask_metric, *ours.labelled.classes)
+    groupings = group_images(group_columns, ours, rules)
+    groups = [evaluate_groups(grouping, ours.masks, ours.labelled, tested, plan) for grouping in groupings]
     return Evaluation(
         protocol=options.protocol,
         masks=masks,
         scores=evaluate_scores(ours.labelled, resampled, score_resampling, options.score_threshold),
         official=official_figures(ours.cases, ours.labelled, rules, masks.intervals, resampled, score_resampling),
-        groups=tuple(
-            group
-            for grouping in group_images(group_columns, ours, rules)
-            for group in evaluate_groups(
-                grouping, ours.masks, ours.labelled, (rules.mask_metric, *ours.labelled.classes), plan
-            )
-        ),
+        groups=tuple(chain.from_iterable(groups)),
         comparison=comparison,
         notes=(
             *truth.notes,

@@ -14,6 +14,7 @@ from lesioncli.evaluation.official import official_figures
 from lesioncli.evaluation.predictions import EvaluatedPredictions, evaluate_predictions
 from lesioncli.evaluation.protocols import PROTOCOLS
 from lesioncli.evaluation.reading.ground_truth import GroundTruth, read_ground_truth
+from lesioncli.evaluation.reading.masks import MASK_SUFFIXES
 from lesioncli.evaluation.result import Evaluation, MaskEvaluation
 from lesioncli.evaluation.statistics.bootstrap import bootstrap_means, column_means
 from lesioncli.evaluation.statistics.comparison import Comparison, compare_predictions
@@ -39,7 +40,8 @@ def evaluate(
     rules = PROTOCOLS[options.protocol]
     truth = read_ground_truth(ground_truth, options.labels)
     if ground_truth.is_dir() and not truth.masks:
-        raise InputError(f"{ground_truth}: no masks found: x.png or x_segmentation.png, also .bmp, .tif and .tiff")
+        suffixes = ", ".join(MASK_SUFFIXES)
+        raise InputError(f"{ground_truth}: no masks found; expected x.png or x_segmentation.png (suffixes: {suffixes})")
     group_columns = read_columns_by_image(options.by, options.metadata, truth, rules)
     clusters = read_clusters(options.cluster, options.metadata, truth, rules)
 

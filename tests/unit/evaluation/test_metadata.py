@@ -23,8 +23,9 @@ from lesioncli.evaluation.reading.metadata import (
     values_by_image,
 )
 from lesioncli.evaluation.reading.tables import NO_LABELS, read_labels
+from lesioncli.options import ProtocolName
 
-PLAIN = PROTOCOLS["plain"]
+PLAIN = PROTOCOLS[ProtocolName.PLAIN]
 
 
 def numbered(*values: object) -> dict[str, str]:
@@ -200,5 +201,5 @@ def test_a_table_of_other_images_is_refused() -> None:
 
 
 def test_rows_match_by_the_protocols_names() -> None:
-    values, note = values_by_image(["ISIC_0000001"], [], {"x_0000001": "f"}, PROTOCOLS["isic2017"], "sex")
+    values, note = values_by_image(["ISIC_0000001"], [], {"x_0000001": "f"}, PROTOCOLS[ProtocolName.ISIC2017], "sex")
     assert (values, note) == ({"ISIC_0000001": "f"}, "")

@@ -1,9 +1,9 @@
-"""What each part of a trained cascade is worth on validation pictures: masks, scores, the confidence that comes free.
+"""Measure what each part of a trained cascade contributes on validation images: masks, class scores, confidence.
 
-    python tests/measure_cascade.py CHECKPOINT FOLDER [FOLDER ...]
+    python benchmarks/cascade.py CHECKPOINT FOLDER [FOLDER ...]
 
-Folders are as for `lesioncli train`: their validation split, or all of a plain folder. Every mask is compared at its
-image's own size, single view. Intervals are 95 % percentile bootstraps over images; differences are paired.
+Folders are those of `lesioncli train`: the validation split of an ISIC folder, or all of a plain folder. Masks are
+compared at full image size, single view. Intervals are 95 % percentile bootstraps over images; differences are paired.
 """
 
 import sys
@@ -11,15 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from confidence import Values, auc, interval, mean, report_signs
+from confidence import Values, auc, interval, mean, report_indicators
 
 from lesioncli.evaluation.metrics import pixels as metrics
 from lesioncli.images.geometry import to_full_size, to_network
 from lesioncli.inference.postprocess import expected_jaccard
-from lesioncli.models.mbdcnn import MBDCNN, CascadeOutput
+from lesioncli.models.mbdcnn import MBDCNN, CascadeOutput, mask_agreement
 from lesioncli.training.checkpoint import load_checkpoint
-from lesioncli.training.datasets import Sample, has_split, read_mask_of, read_picture, read_samples
-from lesioncli.training.export import agreement
+from lesioncli.training.samples import Sample, has_split, read_sample_image, read_sample_mask, read_samples
 
 
 def main() -> None:
@@ -36,7 +35,7 @@ def main() -> None:
 
 
 def _measure(network: MBDCNN, sample: Sample, size_hw: tuple[int, int], reduction: str) -> dict[str, float]:
-    picture = read_picture(sample, size_hw)
+    picture = read_sample_image(sample, size_hw)
     reduced = to_network(picture.rgb, *size_hw, reduction)
     out: CascadeOutput = network(torch.from_numpy(reduced.copy()).permute(2, 0, 1)[None].float() / 255)
     without_map = network.enhance(
@@ -48,12 +47,12 @@ def _measure(network: MBDCNN, sample: Sample, size_hw: tuple[int, int], reductio
         "enhanced, map zeroed": without_map,
         "mean of both": (out.coarse_logits + out.enhanced_logits) / 2,
     }
-    truth = read_mask_of(sample, picture.stored_hw) > 0
+    truth = read_sample_mask(sample, picture.stored_hw) > 0
     maps = {name: np.rint(each[0, 0].sigmoid().numpy() * 255).astype(np.uint8) for name, each in logits.items()}
     row = {}
     for name, probability in maps.items():
         full = to_full_size(probability, picture.stored_hw, picture.orientation)
-        row[f"Jaccard {name}"] = metrics.jaccard(metrics.count(truth, full > 127))
+        row[f"Jaccard {name}"] = metrics.jaccard(metrics.count_pixels(truth, full > 127))
     melanoma, keratosis, _ = network.class_probabilities(out.class_logits)[0].tolist()
     p = maps["mean of both"] / 255
     entropy = -(p * np.log2(np.maximum(p, 1e-9)) + (1 - p) * np.log2(np.maximum(1 - p, 1e-9)))
@@ -61,7 +60,7 @@ def _measure(network: MBDCNN, sample: Sample, size_hw: tuple[int, int], reductio
         **row,
         "AUC melanoma": melanoma,
         "AUC seborrheic keratosis": keratosis,
-        "agreement": float(agreement(out.coarse_logits, out.enhanced_logits)),
+        "agreement": float(mask_agreement(out.coarse_logits, out.enhanced_logits)),
         "expected Jaccard": expected_jaccard(maps["mean of both"], maps["mean of both"] >= 128),
         "certainty (1 - mean entropy)": 1 - float(entropy.mean()),
     }
@@ -76,13 +75,13 @@ def _report(table: dict[str, Values], labels: Values) -> None:
         ("mean of both", "enhanced"),
         ("mean of both", "coarse"),
     ):
-        print(f"  {better} less {worse}: {interval(mean, table[f'Jaccard {better}'] - table[f'Jaccard {worse}'])}")
+        print(f"  {better} minus {worse}: {interval(mean, table[f'Jaccard {better}'] - table[f'Jaccard {worse}'])}")
     for column, name in enumerate(("AUC melanoma", "AUC seborrheic keratosis")):
         known = ~np.isnan(labels[:, column])
         if 0 < labels[known, column].sum() < known.sum():
             print(f"  {name}: {interval(auc, labels[known, column], table[name][known])}")
-    signs = {name: table[name] for name in ("agreement", "expected Jaccard", "certainty (1 - mean entropy)")}
-    report_signs(table["Jaccard mean of both"], signs)
+    indicators = {name: table[name] for name in ("agreement", "expected Jaccard", "certainty (1 - mean entropy)")}
+    report_indicators(table["Jaccard mean of both"], indicators)
 
 
 if __name__ == "__main__":

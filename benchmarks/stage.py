@@ -1,10 +1,10 @@
-"""How runs of one stage differ on validation pictures, as an ablation asks: all at their last epoch, none chosen.
+"""Compare training runs of one stage on validation images (ablation): last epoch of each run, no selection.
 
-    python tests/measure_stage.py STAGE FOLDER,FOLDER,... RUN RUN [RUN ...]
+    python benchmarks/stage.py STAGE FOLDER,FOLDER,... RUN RUN [RUN ...]
 
-Folders are as for `lesioncli train`: their validation split, or all of a plain folder. Masks are compared at the
-images' own size, single view, averaged weights. Intervals are 95 % percentile bootstraps over images; differences are
-to the first run, and paired.
+Folders are those of `lesioncli train`: the validation split of an ISIC folder, or all of a plain folder. Masks are
+compared at full image size, single view, averaged weights. Intervals are 95 % percentile bootstraps over images;
+differences are paired, against the first run.
 """
 
 import sys
@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from confidence import Values, auc, interval, mean
 
+from lesioncli.models.registry import find_stage
 from lesioncli.training.checkpoint import load_checkpoint
-from lesioncli.training.datasets import LABELS, has_split, read_samples
-from lesioncli.training.stages import StageNetwork, find_stage
-from lesioncli.training.trainer import BEST
-from lesioncli.training.validation import judge_each
+from lesioncli.training.run import BEST
+from lesioncli.training.samples import LABEL_COLUMNS, has_split, read_samples
+from lesioncli.training.stages import StageNetwork
+from lesioncli.training.validation import SampleMetrics, measure_samples
 
 
 def main() -> None:
@@ -27,29 +28,29 @@ def main() -> None:
         samples = read_samples(folder, "Validation" if has_split(folder, "Validation") else "Training")
         labels = np.array([sample.labels for sample in samples])
         print(f"{folder}: {len(samples)} images")
-        first: tuple[Values, Values] | None = None
+        first: SampleMetrics | None = None
         for run in runs:
             network, spec = load_checkpoint(run / stage / BEST)
             part = StageNetwork(network, find_stage(spec.network, stage))
             part.part.load_state_dict(_averaged(run / stage / "last.pt"))
-            found = judge_each(part, spec, samples, torch.device("cpu"))
+            found = measure_samples(part, spec, samples, torch.device("cpu"))
             first = first or found
             _report(run.name, found, first, labels)
 
 
 def _averaged(path: Path) -> dict[str, torch.Tensor]:
-    """The running average of the weights after a stage's last epoch."""
+    """Load the running average of the weights after the last epoch of a stage."""
     state = torch.load(path, weights_only=True)["average"]
     return {name.removeprefix("module."): value for name, value in state.items() if name.startswith("module.")}
 
 
-def _report(name: str, found: tuple[Values, Values], first: tuple[Values, Values], labels: Values) -> None:
-    (jaccards, scores), (other_jaccards, other_scores) = found, first
+def _report(name: str, found: SampleMetrics, first: SampleMetrics, labels: Values) -> None:
+    jaccards, scores, other_jaccards, other_scores = found.jaccards, found.scores, first.jaccards, first.scores
     if jaccards.size:
         print(f"  {name}: Jaccard {interval(mean, jaccards)}, difference {interval(mean, jaccards - other_jaccards)}")
     if not scores.size:
         return
-    for column, label in enumerate(LABELS):
+    for column, label in enumerate(LABEL_COLUMNS):
         truth = labels[:, column]
         difference = interval(_auc_difference, truth, scores[:, column], other_scores[:, column])
         print(f"  {name}: AUC {label} {interval(auc, truth, scores[:, column])}, difference {difference}")

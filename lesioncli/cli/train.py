@@ -13,8 +13,8 @@ from lesioncli.errors import MissingPackageError
 from lesioncli.options import TrainingDevice
 
 if TYPE_CHECKING:
-    from lesioncli.training.datasets import Sample
-    from lesioncli.training.trainer import Progress
+    from lesioncli.training.samples import Sample
+    from lesioncli.training.run import Progress
 
 
 def train(
@@ -49,9 +49,9 @@ def train(
     If the command is stopped, run it again: it continues, and ends with the same weights. Takes hours on a CPU.
     """
     try:
-        from lesioncli.training.datasets import collect
         from lesioncli.training.devices import choose_device, make_fabric
-        from lesioncli.training.trainer import Task
+        from lesioncli.training.run import TrainingRun
+        from lesioncli.training.samples import read_training_data
         from lesioncli.training.trainer import train as run_training
     except ModuleNotFoundError as error:
         raise MissingPackageError(str(error.name), "train") from error
@@ -59,20 +59,29 @@ def train(
     from lesioncli.training.recipe import find_recipe, load_recipe
 
     loaded = load_recipe(find_recipe(recipe))
-    training, held_out = collect(data, validation or data, loaded.train.exclude)
-    chosen, reason = choose_device(device)
-    if chosen == TrainingDevice.CPU:
+    samples = read_training_data(data, validation or data, loaded.train.exclude)
+    chosen = choose_device(device)
+    if chosen.value == TrainingDevice.CPU:
         keep_freed_memory()
-    fabric, precision = make_fabric(chosen)
+    made = make_fabric(chosen.value)
+    fabric = made.value
     prints = fabric.is_global_zero  # only one of several processes
     if prints:
-        samples = f"{_describe(training)} training and {_describe(held_out)} validation samples"
-        say(f"{samples}; device {chosen}: {reason}; {precision}")
+        counts = f"{_describe(samples.training)} training and {_describe(samples.validation)} validation samples"
+        say(f"{counts}; device {chosen.value}: {chosen.reason}; {made.reason}")
     with _training_progress(prints) as (on_step, on_epoch):
-        task = Task(
-            loaded, training, held_out, out, seed, start, on_step, on_epoch, say if prints else lambda text: None
+        run = TrainingRun(
+            recipe=loaded,
+            training=samples.training,
+            validation=samples.validation,
+            folder=out,
+            seed=seed,
+            start=start,
+            on_step=on_step,
+            on_epoch=on_epoch,
+            on_note=say if prints else lambda text: None,
         )
-        best = run_training(task, fabric, stage)
+        best = run_training(run, fabric, stage)
     if prints:
         print_line(f"best checkpoint: {best}; next: lesioncli build-engine {best}")
 

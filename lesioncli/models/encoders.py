@@ -1,19 +1,20 @@
-"""Encoders: an image in, feature maps at output strides 2, 4, 8, 16 and 32 out.
+"""Encoders: from an image to feature maps at output strides 2, 4, 8, 16 and 32.
 
-Both are written out here, on plain torch. The usual home of such networks, timm and torchvision, was
-rejected: their compiled parts load only beside the exact torch build they were made for, and a few
-convolutions are not worth that. The module names are those of the files people have, so that ImageNet
-weights load by name: timm's for EfficientNet-lite, torchvision's for GoogLeNet.
+They need torch alone. timm and torchvision are not used: their compiled parts need the exact torch build they were made
+for. Module names are those of published weights, so that these load by name: timm's for EfficientNet-lite,
+torchvision's for GoogLeNet. To add an encoder, write a class with `channels` and add a line to ENCODERS.
 """
 
 import math
-from typing import cast
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# EfficientNet-B0 (Tan & Le 2019, table 1): kernel, stride, expansion, channels, repeats of each stage.
+# EfficientNet-B0 (Tan & Le 2019, table 1): kernel, stride, expansion, channels, repeats per stage.
 _STAGES = (
     (3, 1, 1, 16, 1),
     (3, 2, 6, 24, 2),
@@ -23,27 +24,27 @@ _STAGES = (
     (5, 2, 6, 192, 4),
     (3, 1, 6, 320, 1),
 )
-# Lite variants: width and depth multipliers. Stem and head keep their width, and so do the repeats of
-# the first and the last stage (tensorflow/tpu, efficientnet/lite).
-_LITE = {"efficientnet_lite0": (1.0, 1.0), "efficientnet_lite1": (1.0, 1.1), "efficientnet_lite2": (1.1, 1.2)}
+# Width and depth multipliers. Stem and head keep their width; the first and last stage keep their repeats
+# (tensorflow/tpu, efficientnet/lite).
+LITE_VARIANTS = {"efficientnet_lite0": (1.0, 1.0), "efficientnet_lite1": (1.0, 1.1), "efficientnet_lite2": (1.1, 1.2)}
 _TF_BN_EPS = 1e-3
 
 
 def smoothed(images: Tensor) -> Tensor:
-    """(N, C, H, W), each pixel the mean of its 3x3 neighbourhood, within the picture."""
+    """Average (N, C, H, W) over 3x3 pixels; at the border over those inside the image."""
     return functional.avg_pool2d(images, 3, stride=1, padding=1, count_include_pad=False)
 
 
 def signed(images: Tensor) -> Tensor:
-    """[0, 1] -> [-1, 1]. Added, not subtracted: OpenVINO rewrites a subtraction and forgets that it must stay exact."""
+    """[0, 1] -> [-1, 1]. Adds -1: OpenVINO rewrites a subtraction, and the rewritten one loses its mark for fp32."""
     return images * 2 + -1
 
 
 class SameConv2d(nn.Conv2d):
-    """Convolution with TensorFlow's "same" padding: where one side must get more, it is the far one.
+    """Convolution with TensorFlow's "same" padding: an odd pixel of padding goes to the bottom and right.
 
-    For sides that the stride divides, the padding follows from kernel, stride and dilation alone, so that a graph
-    exported at one size is right at others.
+    If the stride divides height and width, the padding depends on kernel, stride and dilation alone, so a graph that
+    was exported at one size is right at others.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -60,10 +61,13 @@ class SameConv2d(nn.Conv2d):
         return functional.conv2d(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
 
     def _is_slow_in_half(self, x: Tensor) -> bool:
-        """On a CPU, torch's bf16 gradient of a depthwise convolution takes 2 to 15 times as long as the fp32 one, but
-        for 3x3 at stride 1. It was three quarters of the time of training."""
-        plain = self.groups == 1 or (self.kernel_size, self.stride) == ((3, 3), (1, 1))
-        return not plain and x.device.type == "cpu" and self.training and torch.is_autocast_enabled("cpu")
+        """Whether the gradient should be computed in fp32.
+
+        On a CPU, torch's bf16 gradient of a depthwise convolution takes 2 to 15 times as long as in fp32, except for
+        3x3 at stride 1. It took three quarters of the training time.
+        """
+        is_fast = self.groups == 1 or (self.kernel_size, self.stride) == ((3, 3), (1, 1))
+        return not is_fast and x.device.type == "cpu" and self.training and torch.is_autocast_enabled("cpu")
 
     def _padding(self, size: int, axis: int) -> tuple[int, int]:
         stride, reach = self.stride[axis], self.dilation[axis] * (self.kernel_size[axis] - 1) + 1
@@ -86,7 +90,7 @@ class SeparableBlock(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """Expand, depthwise, project; identity skip where shapes allow, dropped at random while training."""
+    """Expand, depthwise, project; an identity skip if shapes allow, its branch dropped at random in training."""
 
     def __init__(
         self, channels_in: int, channels_out: int, kernel: int, stride: int, expansion: int, drop_path: float
@@ -115,10 +119,10 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite(nn.Module):
-    """EfficientNet-lite 0, 1 or 2: ReLU6, no squeeze-and-excite. Expects RGB (or more channels) in [-1, 1].
+    """EfficientNet-lite 0, 1 or 2: ReLU6, no squeeze-and-excite. Input in [-1, 1].
 
-    `channels` are those of the maps that forward() returns, at strides 2, 4, 8, 16 and 32. Without its `head`, of 1280
-    channels, the deepest map is the last stage's, which has no activation.
+    `channels` are those of the feature maps at output strides 2, 4, 8, 16 and 32. Without the `head` of 1280 channels,
+    the deepest map is the output of the last stage, which has no activation.
     """
 
     def __init__(
@@ -131,7 +135,7 @@ class EfficientNetLite(nn.Module):
     ) -> None:
         super().__init__()
         self.name = name
-        width, depth = _LITE[name]
+        width, depth = LITE_VARIANTS[name]
         repeats = [
             n if index in (0, len(_STAGES) - 1) else math.ceil(n * depth) for index, (*_, n) in enumerate(_STAGES)
         ]
@@ -158,7 +162,7 @@ class EfficientNetLite(nn.Module):
         self.channels = (widths[0], widths[1], widths[2], widths[4], 1280 if head else channels_in)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """(N, 3, H, W) in [-1, 1] -> five maps, at output strides 2 to 32."""
+        """(N, 3, H, W) in [-1, 1] -> five feature maps at output strides 2 to 32."""
         x = functional.relu6(self.bn1(self.conv_stem(x)))
         features = []
         for index, stage in enumerate(self.blocks):
@@ -186,7 +190,7 @@ class ConvBnRelu(nn.Module):
 
 
 class Inception(nn.Module):
-    """Four branches side by side (Szegedy et al. 2015, figure 2b); as in torchvision, "5x5" is a 3x3."""
+    """Four parallel branches (Szegedy et al. 2015, figure 2b); as in torchvision, the "5x5" convolution is a 3x3."""
 
     def __init__(self, channels_in: int, c1: int, c3_in: int, c3: int, c5_in: int, c5: int, pool: int) -> None:
         super().__init__()
@@ -200,10 +204,9 @@ class Inception(nn.Module):
 
 
 class GoogLeNet(nn.Module):
-    """GoogLeNet trunk up to inception 5b, with torchvision's module names. Expects RGB in [-1, 1].
+    """GoogLeNet up to inception 5b, with torchvision's module names. Input in [-1, 1].
 
-    Skips are taken as paper B's reconstruction has them: 64 channels at stride 2, 192 at 4, 480 at 8
-    (3b), 832 at 16 (4e) and 1024 at 32 (5b).
+    Feature maps have 64 channels at output stride 2, 192 at 4, 480 at 8 (3b), 832 at 16 (4e) and 1024 at 32 (5b).
     """
 
     channels = (64, 192, 480, 832, 1024)
@@ -222,12 +225,12 @@ class GoogLeNet(nn.Module):
         self.inception4e = Inception(528, 256, 160, 320, 32, 128, 128)
         self.inception5a = Inception(832, 256, 160, 320, 32, 128, 128)
         self.inception5b = Inception(832, 384, 192, 384, 48, 128, 128)
-        # torchvision pads nothing and counts the incomplete last window; padding would shift what its weights expect.
+        # As in torchvision: no padding, and an incomplete last window; its weights expect that.
         self.pool = nn.MaxPool2d(3, 2, ceil_mode=True)
         self.last_pool = nn.MaxPool2d(2, 2, ceil_mode=True)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """(N, 3, H, W) in [-1, 1] -> five maps, at output strides 2 to 32."""
+        """(N, 3, H, W) in [-1, 1] -> five feature maps at output strides 2 to 32."""
         s2 = self.conv1(x)
         s4 = self.conv3(self.conv2(self.pool(s2)))
         s8 = self.inception3b(self.inception3a(self.pool(s4)))
@@ -237,12 +240,21 @@ class GoogLeNet(nn.Module):
         return [s2, s4, s8, s16, s32]
 
 
-def make_encoder(name: str, drop_path: float = 0.0) -> EfficientNetLite | GoogLeNet:
-    """The encoder of that name; ValueError names those that exist."""
-    if name in _LITE:
-        return EfficientNetLite(name, drop_path)
-    if name == "googlenet":
-        if drop_path:
-            raise ValueError("googlenet has no skips whose path could be dropped; leave drop_path out")
-        return GoogLeNet()
-    raise ValueError(f"unknown encoder {name!r}; choose one of {', '.join([*_LITE, 'googlenet'])}")
+def _make_googlenet(drop_path: float) -> GoogLeNet:
+    if drop_path:
+        raise ValueError("encoder 'googlenet' has no residual paths to drop; remove drop_path")
+    return GoogLeNet()
+
+
+# Name -> constructor, which takes the probability of dropped paths.
+ENCODERS: dict[str, Callable[[float], Any]] = {
+    **{name: partial(EfficientNetLite, name) for name in LITE_VARIANTS},
+    "googlenet": _make_googlenet,
+}
+
+
+def make_encoder(name: str, drop_path: float = 0.0) -> Any:
+    """The encoder of that name, a module with `channels`; ValueError lists those that exist."""
+    if name not in ENCODERS:
+        raise ValueError(f"encoder {name!r} is not one of {', '.join(ENCODERS)}")
+    return ENCODERS[name](drop_path)

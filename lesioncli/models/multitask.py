@@ -1,22 +1,30 @@
-"""The joint network of paper B (Yang et al. 2017, arXiv 1703.01025): one trunk, a mask and two independent answers.
+"""The joint network of Yang et al. (2017, arXiv 1703.01025): a shared encoder, a mask and two binary classifiers.
 
-The paper's text names GoogLeNet, U-Net and two binary heads; loss weights, sizes and the decoder's details are not
-public, so those are this project's choices and stand in the recipes.
+The paper names GoogLeNet, U-Net and two binary heads. Loss weights, sizes and details of the decoder are not public;
+they are this project's choices and stand in the recipes.
 """
 
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from lesioncli.models.encoders import make_encoder, signed, smoothed
+from lesioncli.models.network import Network, NetworkType, Stage, StageOutput
 
-CLASSES = ("melanoma", "seborrheic_keratosis")
+HEADS = ("melanoma", "seborrheic_keratosis")
+
+
+class MultitaskOutput(NamedTuple):
+    """Lesion logits (N, 1, H, W) and class logits (N, 2) in the order of HEADS."""
+
+    mask_logits: Tensor
+    class_logits: Tensor
 
 
 class ConvBlock(nn.Sequential):
-    """Two 3x3 convolutions with batch norm and ReLU; `separable` makes each depthwise then pointwise."""
+    """Two 3x3 convolutions with batch norm and ReLU; `separable`: each is depthwise, then pointwise."""
 
     def __init__(self, channels_in: int, channels_out: int, separable: bool) -> None:
         layers: list[nn.Module] = []
@@ -31,29 +39,29 @@ class ConvBlock(nn.Sequential):
 
 
 class UNetDecoder(nn.Module):
-    """From the deepest map upward, taking the encoder's map in at every level (U-Net, 2015).
+    """The expanding path of U-Net (Ronneberger et al. 2015), one level per width.
 
-    One level a width: four reach output stride 2; three stop at 4, which halves the cost of the whole network and
-    loses nothing that annotators agree on.
+    Four levels reach output stride 2. Three levels stop at 4, which halves the cost of the whole network and loses
+    nothing that annotators agree on.
     """
 
     def __init__(self, channels: tuple[int, ...], widths: tuple[int, ...], separable: bool) -> None:
         super().__init__()
         *skips, deepest = channels
         if not 1 <= len(widths) <= len(skips):
-            raise ValueError(f"decoder_widths {widths}: it takes 1 to {len(skips)} widths, one a level")
+            raise ValueError(f"decoder_widths {widths} must be 1 to {len(skips)} widths, one per level")
         self.bridge = nn.Sequential(
             nn.Conv2d(deepest, widths[0], 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True)
         )
-        above = (widths[0], *widths[:-1])
+        widths_in = (widths[0], *widths[:-1])
         self.levels = nn.ModuleList(
             ConvBlock(width_in + skip, width, separable)
-            for width_in, skip, width in zip(above, skips[::-1], widths, strict=False)
+            for width_in, skip, width in zip(widths_in, skips[::-1], widths, strict=False)
         )
         self.logits = nn.Conv2d(widths[-1], 1, 1)
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """Maps at strides 2 to 32 -> lesion logits (N, 1, H / s, W / s), s = 32 / 2 ** levels."""
+        """Feature maps at strides 2 to 32 -> lesion logits (N, 1, H / s, W / s), s = 32 / 2 ** levels."""
         *skips, x = features
         x = self.bridge(x)
         for level, skip in zip(self.levels, skips[::-1], strict=False):
@@ -62,10 +70,10 @@ class UNetDecoder(nn.Module):
         return cast(Tensor, self.logits(x))
 
 
-def enlarged(x: Tensor, factor: int) -> Tensor:
-    """Bilinear interpolation of one channel, (N, 1, h, w) -> (N, 1, factor * h, factor * w), without aligned corners.
+def upsample(x: Tensor, factor: int) -> Tensor:
+    """Bilinear upsampling of one channel, (N, 1, h, w) -> (N, 1, factor * h, factor * w), without aligned corners.
 
-    As one convolution that makes each phase a channel, and a shuffle: on a CPU, an engine takes a sixth of the time.
+    Written as one convolution that makes each phase a channel, and a pixel shuffle: six times as fast in a CPU engine.
     """
     offset = (torch.arange(factor, device=x.device, dtype=x.dtype) + 0.5) / factor - 0.5  # from the nearest pixel
     weights = torch.stack([(-offset).clamp(min=0), 1 - offset.abs(), offset.clamp(min=0)], 1)  # (phase, neighbour)
@@ -75,12 +83,12 @@ def enlarged(x: Tensor, factor: int) -> Tensor:
     )
 
 
-class Multitask(nn.Module):
-    """Shared encoder, U-Net decoder, two sigmoid heads (melanoma; seborrheic keratosis) that do not compete.
+class Multitask(Network):
+    """Shared encoder, U-Net decoder and two sigmoid heads, for melanoma and for seborrheic keratosis.
 
-    `lesion_pooling` gives the heads a second average of the deepest map, weighted by the predicted mask: what the
-    whole picture looks like, and what the lesion looks like. The mask is detached there, so that a head's error does
-    not bend the outline. With `smooth` the picture is smoothed first: that is where reduction kernels differ.
+    `lesion_pooling` adds a second average of the deepest feature map to the heads' input, weighted by the predicted
+    mask. The mask is detached there, so that the classification loss does not change the outline. `smooth` averages
+    the input over 3x3 pixels: resampling kernels differ most in the finest details.
     """
 
     def __init__(
@@ -101,20 +109,20 @@ class Multitask(nn.Module):
         self.smooth = smooth
         pooled = self.encoder.channels[-1] * (2 if lesion_pooling else 1)
         self.dropout = nn.Dropout(dropout)
-        self.heads = nn.ModuleDict({name: nn.Linear(pooled, 1) for name in CLASSES})
+        self.heads = nn.ModuleDict({name: nn.Linear(pooled, 1) for name in HEADS})
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """RGB in [0, 1], (N, 3, H, W) -> lesion logits (N, 1, H, W) and class logits (N, 2) in CLASSES' order."""
+    def forward(self, images: Tensor) -> MultitaskOutput:
+        """RGB in [0, 1], (N, 3, H, W)."""
         features = self.encoder(signed(smoothed(images) if self.smooth else images))
-        mask_logits = enlarged(self.decoder(features), self.output_stride)
+        mask_logits = upsample(self.decoder(features), self.output_stride)
         pooled = self.dropout(self._pool(features[-1], mask_logits))
-        return mask_logits, torch.cat([self.heads[name](pooled) for name in CLASSES], 1)
+        return MultitaskOutput(mask_logits, torch.cat([self.heads[name](pooled) for name in HEADS], 1))
 
     @staticmethod
     def class_probabilities(class_logits: Tensor) -> Tensor:
         """Class logits (N, 2) -> (N, 3): melanoma, seborrheic keratosis, nevus.
 
-        Two answers that do not compete say nothing of nevi; what both deny is reported as nevus.
+        The heads are independent and there is none for nevi; a nevus is what both heads deny.
         """
         two = class_logits.sigmoid()
         return torch.cat([two, 1 - two.amax(1, keepdim=True)], 1)
@@ -126,3 +134,6 @@ class Multitask(nn.Module):
         weights = functional.avg_pool2d(mask_logits.detach().sigmoid(), 32)
         lesion = (deepest * weights).sum((2, 3)) / (weights.sum((2, 3)) + 1e-3)
         return torch.cat([whole, lesion.to(whole.dtype)], 1)
+
+
+NETWORK = NetworkType(Multitask, (Stage("joint", "", lambda network, images: StageOutput(*network(images))),))

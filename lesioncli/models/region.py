@@ -1,7 +1,7 @@
-"""The lesion cut out of a picture inside the graph, and a map put back where the cut-out came from.
+"""Crop the lesion inside the graph, and paste a map back to where the crop came from.
 
-Both are products with two small matrices, one for rows and one for columns: made of nothing that an engine could lack,
-unlike a grid sampler.
+Both are products with two small matrices, one for rows and one for columns: every engine has these operations, but not
+every engine has a grid sampler.
 """
 
 from typing import NamedTuple
@@ -9,12 +9,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-DILATION = 1.5  # side of the cut-out over the lesion's extent
-SMALLEST = 0.25  # of the picture's side
+DILATION = 1.5  # side of the crop over the extent of the lesion
+SMALLEST = 0.25  # as a share of the image's side
 
 
 class Region(NamedTuple):
-    """A part of each picture, in shares of its sides: top, left and side, each (N,). It lies inside the picture."""
+    """A square of every image, as shares of its sides: top, left and side, each (N,). It lies inside the image."""
 
     top: Tensor
     left: Tensor
@@ -22,12 +22,12 @@ class Region(NamedTuple):
 
 
 def region_of(probability: Tensor) -> Region:
-    """Where the lesion is: (N, 1, H, W) in [0, 1] -> a region of DILATION times its extent; no gradient.
+    """Lesion probability (N, 1, H, W) in [0, 1] -> a region of DILATION times the lesion's extent, without gradient.
 
-    By moments, since a stray pixel would move a bounding box: the half axes of an ellipse are twice its standard
-    deviations. Where nothing is found, the region is the whole picture.
+    The extent comes from moments, since a single pixel could change a bounding box: the half axes of an ellipse are
+    twice its standard deviations. Without a lesion, the region is the whole image.
     """
-    weight = probability.detach().float()[:, 0] ** 2  # squared: a faint haze weighs little
+    weight = probability.detach().float()[:, 0] ** 2  # squared, so that low probabilities count little
     row, height = _centre_and_extent(weight.mean(2))
     column, width = _centre_and_extent(weight.mean(1))
     side = (DILATION * torch.maximum(height, width)).clamp(SMALLEST, 1.0)
@@ -36,14 +36,14 @@ def region_of(probability: Tensor) -> Region:
 
 
 def cut_out(images: Tensor, region: Region) -> Tensor:
-    """(N, C, H, W) -> the region, at the same size, antialiased where that reduces it."""
+    """Crop the region from images (N, C, H, W) and resample it to (H, W), antialiased where that downsamples."""
     rows = _resampling(region.top, region.side, images.shape[2])
     columns = _resampling(region.left, region.side, images.shape[3])
     return _apply(rows, images, columns)
 
 
 def put_back(maps: Tensor, region: Region) -> Tensor:
-    """cut_out()'s inverse: maps (N, C, h, w) of the region -> maps (N, C, h, w) of the picture, 0 outside."""
+    """Invert cut_out(): maps (N, C, h, w) of the region -> maps (N, C, h, w) of the image, 0 outside the region."""
     rows = _resampling(-region.top / region.side, 1 / region.side, maps.shape[2])
     columns = _resampling(-region.left / region.side, 1 / region.side, maps.shape[3])
     return _apply(rows, maps, columns)
@@ -55,16 +55,16 @@ def _apply(rows: Tensor, images: Tensor, columns: Tensor) -> Tensor:
 
 
 def _centre_and_extent(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights along one side (N, S) -> their mean place and four standard deviations, in shares of the side."""
-    place = _centres(weight.shape[1], weight)
+    """Weights along one side (N, S) -> their mean position and four standard deviations, as shares of the side."""
+    position = _centres(weight.shape[1], weight)
     weight = weight / weight.sum(1, keepdim=True).clamp(min=1e-9)
-    centre = (weight * place).sum(1)
-    variance = (weight * (place - centre[:, None]) ** 2).sum(1)
+    centre = (weight * position).sum(1)
+    variance = (weight * (position - centre[:, None]) ** 2).sum(1)
     return centre, 4 * variance.clamp(min=0).sqrt()
 
 
 def _inside(centre: Tensor, side: Tensor) -> Tensor:
-    """Where a side of that centre begins, moved into the picture."""
+    """Start of an interval with that centre and length, moved into the image."""
     return torch.minimum((centre - side / 2).clamp(min=0), 1 - side)
 
 
@@ -73,9 +73,10 @@ def _centres(size: int, like: Tensor) -> Tensor:
 
 
 def _resampling(start: Tensor, length: Tensor, size: int) -> Tensor:
-    """(N, size, size): row i weighs the pixels around the i-th sample of [start, start + length], by a triangle.
+    """Matrix (N, size, size) that resamples one side; row i has the weights of sample i in [start, start + length].
 
-    The triangle is a pixel wide, or a sample where samples lie further apart. Samples beyond the pixels get none.
+    Weights follow a triangle as wide as a pixel, or as the distance of samples if that is larger. Samples outside the
+    image have no weights.
     """
     centres = _centres(size, start)
     samples = start[:, None] + length[:, None] * centres

@@ -1,11 +1,11 @@
-"""The two Xceptions of paper A (Xie et al. 2020), written as its public code computes them.
+"""The two Xception encoders of MB-DCNN (Xie et al. 2020), as the authors' public code computes them.
 
-Module names are those of the files people have: the paper's and YudeWang's for the aligned Xception-65, Cadene's and
-timm's `legacy_xception` for Xception-41, whose exit flow is the paper's own and has names of its own.
+Module names are those of published weights: the authors' and YudeWang's for the aligned Xception-65, and Cadene's and
+timm's `legacy_xception` for Xception-41. Its exit flow is the authors' own, with this project's names.
 
-In both, a skip carries relu(x) in places where the Xception of Chollet (2017) carries x: the paper's code rectifies in
-place at the head of a block and takes the skip afterwards. It is no detail of style. The VOC weights that coarse-SN
-starts from were trained through it, and so were the networks whose figures the paper gives.
+In both, some skips carry relu(x) where the Xception of Chollet (2017) carries x: the authors' code applies an in-place
+ReLU at the start of a block and takes the skip after it. The VOC weights that coarse-SN starts from were trained that
+way, and so were the networks with the paper's metrics.
 """
 
 from typing import cast
@@ -17,7 +17,7 @@ from torch.nn import functional
 class NormedSeparableConv(nn.Module):
     """Depthwise 3x3, norm, pointwise 1x1, norm: the separable convolution of the aligned Xception.
 
-    `rectify_last` puts a ReLU after each norm, as the exit flow has it; elsewhere one ReLU comes before everything.
+    With `rectify_last`, a ReLU follows each norm, as in the exit flow; else one ReLU comes first.
     """
 
     def __init__(self, channels_in: int, channels_out: int, stride: int = 1, rectify_last: bool = False) -> None:
@@ -37,7 +37,7 @@ class NormedSeparableConv(nn.Module):
 
 
 class AlignedBlock(nn.Module):
-    """Three separable convolutions, the stride in the third, around a skip: a 1x1 of x, or relu(x) itself."""
+    """Three separable convolutions, the third with the stride, and a skip: a 1x1 convolution of x, or relu(x)."""
 
     def __init__(self, channels_in: int, inner: int, channels_out: int, stride: int) -> None:
         super().__init__()
@@ -50,16 +50,16 @@ class AlignedBlock(nn.Module):
         self.sepconv3 = NormedSeparableConv(channels_out, channels_out, stride)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x -> the block's output, and its second convolution's, which is normed and not yet rectified."""
+        """Return the block's output, and that of its second convolution after the norm and before the ReLU."""
         skip = self.skipbn(self.skip(x)) if self.has_conv_skip else functional.relu(x)
         second = self.sepconv2(self.sepconv1(x))
         return self.sepconv3(second) + skip, second
 
 
 class AlignedXception65(nn.Module):
-    """Modified aligned Xception-65 at output stride 16 (Chen et al. 2018, figure 4), nothing dilated.
+    """Modified aligned Xception-65 at output stride 16 (Chen et al. 2018, figure 4), without dilation.
 
-    Backbone of coarse-SN and enhanced-SN. Height and width are multiples of 16.
+    Encoder of coarse-SN and enhanced-SN. Height and width must be multiples of 16.
     """
 
     low_channels = 256
@@ -96,7 +96,7 @@ class AlignedXception65(nn.Module):
 
 
 class SeparableConv(nn.Sequential):
-    """Depthwise 3x3 and pointwise 1x1 with nothing between: the separable convolution of Xception."""
+    """Depthwise 3x3, then pointwise 1x1: the separable convolution of Xception."""
 
     def __init__(self, channels_in: int, channels_out: int, dilation: int = 1) -> None:
         super().__init__()
@@ -105,9 +105,10 @@ class SeparableConv(nn.Sequential):
 
 
 class Block(nn.Module):
-    """`repeats` of ReLU, separable convolution, norm; with a stride of 2 a pool ends it and the skip is a 1x1.
+    """`repeats` times ReLU, separable convolution, norm; a stride of 2 adds a max pool and makes the skip a 1x1.
 
-    The input is rectified before the skip is taken. That of the `first` block already is, and no weights count it.
+    The ReLU comes before the skip. The input of the `first` block is rectified already, and its layers are numbered
+    without that ReLU.
     """
 
     def __init__(self, channels_in: int, channels_out: int, repeats: int, stride: int, first: bool = False) -> None:
@@ -116,7 +117,7 @@ class Block(nn.Module):
         if stride != 1:
             self.skip = nn.Conv2d(channels_in, channels_out, 1, stride, bias=False)
             self.skipbn = nn.BatchNorm2d(channels_out)
-        # forward() does the first ReLU, for the skip as well; the others' numbers, which name the weights, count it.
+        # forward() applies the first ReLU, also for the skip; the Identity keeps the numbers in the weights' names.
         layers: list[nn.Module] = [] if first else [nn.Identity()]
         for unit in range(repeats):
             layers += [nn.ReLU()] if unit else []
@@ -130,13 +131,12 @@ class Block(nn.Module):
 
 
 class Xception41(nn.Module):
-    """Xception-41 (Chollet 2017) with paper A's exit flow: dilated instead of pooled, at output stride 16.
+    """Xception-41 (Chollet 2017) with the exit flow of MB-DCNN: dilated instead of pooled, at output stride 16.
 
-    Trunk of mask-CN, for RGB and a mask. Height and width are multiples of 16.
+    Encoder of mask-CN, for RGB and a mask. Height and width must be multiples of 16.
 
-    The skips of blocks 2 to 11 carry relu(x), as in the paper's code, and not x, as where its ImageNet weights were
-    trained. Both can be argued for: x is what these features expect, relu(x) is what the paper's figures were reached
-    with, and fine-tuning has to bridge a fresh exit flow anyhow. Fidelity to the paper decided.
+    The skips of blocks 2 to 11 carry relu(x), as in the authors' code. The ImageNet weights were trained with x. The
+    paper's metrics were reached with relu(x), and fine-tuning starts from a new exit flow in any case.
     """
 
     channels = 2048
@@ -159,7 +159,7 @@ class Xception41(nn.Module):
         self.sepconv4 = nn.Sequential(SeparableConv(1536, 2048, dilation=2), nn.BatchNorm2d(2048), nn.ReLU())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Channels in [0, 1], (N, channels_in, H, W) -> maps (N, 2048, H/16, W/16), which are not negative."""
+        """Channels in [0, 1], (N, channels_in, H, W) -> feature maps (N, 2048, H/16, W/16), never negative."""
         x = functional.relu(self.bn1(self.conv1(x)))
         x = functional.relu(self.bn2(self.conv2(x)))
         for number in range(1, 12):

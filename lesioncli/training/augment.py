@@ -1,6 +1,6 @@
-"""Training samples bent in ways that photographs differ: framing, reduction kernel, sharpness, colour, hairs.
+"""Random changes of training samples: crop, resampling kernel, sharpness, colour, hairs.
 
-One geometry is drawn per sample and applied to image and mask alike; everything else touches the image only.
+One geometry is chosen per sample and applied to image and mask; all other changes are for the image only.
 """
 
 import cv2
@@ -13,39 +13,39 @@ from lesioncli.training.recipe import AugmentSettings
 Rng = np.random.Generator
 Float32 = NDArray[np.float32]
 
-CENTRED_SHARES = (1.0, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)  # of both sides, and as squares of the shorter side
+CENTRED_SHARES = (1.0, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)  # of both sides, or of the shorter side for a square
 CENTRED_CHANCES = (1 / 15, *[2 / 15] * 7)
-OVERSAMPLING = 2  # the cut-out is taken at up to this many times the network's size, so that kernels have work to do
+OVERSAMPLING = 2  # the crop has up to this many times the network's size before a random kernel downsamples it
 
 
 def augment(
     rgb: UInt8, mask: UInt8, size_hw: tuple[int, int], settings: AugmentSettings, rng: Rng
 ) -> tuple[UInt8, UInt8]:
-    """(H, W, 3) image and (H, W) mask 0..255 -> both at size_hw; the mask stays soft where a pixel is shared."""
-    matrix, canvas_wh = draw_geometry(rgb.shape[:2], size_hw, settings, rng)
+    """Image (H, W, 3) and mask (H, W) in 0..255 -> both at size_hw; the mask has values between at the outline."""
+    matrix, canvas_wh = choose_geometry(rgb.shape[:2], size_hw, settings, rng)
     border = cv2.BORDER_REFLECT_101 if rng.random() < settings.reflect else cv2.BORDER_CONSTANT
     canvas = cv2.warpAffine(rgb, matrix, canvas_wh, flags=cv2.INTER_LINEAR, borderMode=border)
     mask_canvas = cv2.warpAffine(mask, matrix, canvas_wh, flags=cv2.INTER_LINEAR, borderMode=border)
-    image = _reduce(np.asarray(canvas, np.uint8), size_hw, rng)
+    image = _downsample(np.asarray(canvas, np.uint8), size_hw, rng)
     image = _degrade(_recolour(image, settings, rng), settings, rng)
     if rng.random() < settings.hair:
         image = _add_hairs(image, rng)
     return image, to_network(np.asarray(mask_canvas, np.uint8), *size_hw, kernel="box")
 
 
-def draw_geometry(
+def choose_geometry(
     source_hw: tuple[int, ...], size_hw: tuple[int, int], settings: AugmentSettings, rng: Rng
 ) -> tuple[Float32, tuple[int, int]]:
-    """Draw a cut-out: any rotation, a flip, zoom, aspect and shift. Returns source -> canvas (2, 3) and its (W, H)."""
+    """Choose rotation, flip, zoom, aspect and shift; returns the matrix source -> canvas (2, 3), and (W, H)."""
     height, width = source_hw[:2]
-    zoom, stretch, shift = _draw_centred(height, width, rng) if settings.centred else _draw_free(settings, rng)
+    zoom, stretch, shift = _choose_centred(height, width, rng) if settings.centred else _choose_free(settings, rng)
     cut_w, cut_h = width * zoom * stretch, height * zoom / stretch
     canvas_w = int(np.clip(cut_w, size_hw[1], OVERSAMPLING * size_hw[1]))
     canvas_h = int(np.clip(cut_h, size_hw[0], OVERSAMPLING * size_hw[0]))
     angle = rng.uniform(0, 2 * np.pi)
     flip = rng.choice((-1.0, 1.0))
     cosine, sine = np.cos(angle), np.sin(angle)
-    # Rotate in units of the picture's sides, so that a squeezed frame turns into frames squeezed alike.
+    # Rotate in units of the image's sides, so that the network's aspect ratio applies to all rotations alike.
     turn = np.array([[cosine, -sine], [flip * sine, flip * cosine]])
     scale_in = np.diag([1 / width, 1 / height])
     scale_out = np.diag([canvas_w / (zoom * stretch), canvas_h / (zoom / stretch)])
@@ -55,22 +55,22 @@ def draw_geometry(
     return np.column_stack([linear, offset]).astype(np.float32), (canvas_w, canvas_h)
 
 
-def _draw_free(settings: AugmentSettings, rng: Rng) -> tuple[float, float, float]:
-    """Zoom, stretch and greatest shift of a cut-out anywhere within the settings."""
+def _choose_free(settings: AugmentSettings, rng: Rng) -> tuple[float, float, float]:
+    """Zoom, stretch and greatest shift of a crop within the settings."""
     zoom = np.exp(rng.uniform(*np.log(settings.zoom)))
     return zoom, np.sqrt(settings.aspect) ** rng.uniform(-1, 1), settings.shift
 
 
-def _draw_centred(height: int, width: int, rng: Rng) -> tuple[float, float, float]:
-    """One of the 15 crops that paper A's classifier learns from: the picture, or a part of both sides, or a square."""
+def _choose_centred(height: int, width: int, rng: Rng) -> tuple[float, float, float]:
+    """One of the 15 crops that MB-DCNN trains mask-CN on: the image, a part of both sides, or a square."""
     share = rng.choice(CENTRED_SHARES, p=CENTRED_CHANCES)
     if share == 1 or rng.random() < 0.5:
         return share, 1.0, 0.0
     return share * min(height, width) / np.sqrt(height * width), np.sqrt(height / width), 0.0
 
 
-def _reduce(canvas: UInt8, size_hw: tuple[int, int], rng: Rng) -> UInt8:
-    """Shrink by a kernel drawn at random: what reduced a user's pictures is not known."""
+def _downsample(canvas: UInt8, size_hw: tuple[int, int], rng: Rng) -> UInt8:
+    """Downsample with a random kernel: the one that a user's images were downsampled with is not known."""
     height, width = size_hw
     kernel = rng.choice([*KERNELS, "bilinear", "opencv area", "opencv linear"])
     if kernel in KERNELS:

@@ -1,170 +1,34 @@
-"""Training data as people have it: the ISIC-2017 challenge's own layout, or a plain folder.
+"""Augmented samples in shuffled, reproducible batches."""
 
-DIR/ISIC-2017_Training_Data/ISIC_0000000.jpg                               DIR/images/x.jpg
-DIR/ISIC-2017_Training_Part1_GroundTruth/ISIC_0000000_segmentation.png     DIR/masks/x.png (or x_segmentation.png)
-DIR/ISIC-2017_Training_Part3_GroundTruth.csv                               DIR/labels.csv
-the same with Validation in place of Training; or, as `evaluate` takes them, masks and labels.csv both in DIR/labels/
-"""
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
-import hashlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from math import isnan
-from pathlib import Path
-
+import cv2
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from lesioncli.errors import ImageError, InputError
-from lesioncli.evaluation.reading import masks as true_masks
-from lesioncli.evaluation.reading.tables import read_columns
-from lesioncli.images.decode import DecodedImage, decode
-from lesioncli.images.formats import has_supported_suffix, supported_suffixes
-from lesioncli.images.geometry import UInt8, to_network, to_upright
+from lesioncli.errors import InputError
+from lesioncli.images.geometry import to_network, to_upright
 from lesioncli.training.augment import augment
 from lesioncli.training.recipe import AugmentSettings
+from lesioncli.training.samples import Sample, read_sample_image, read_sample_mask
 
-LABELS = ("melanoma", "seborrheic_keratosis")  # what a label file says; neither is a nevus
-
-Key = tuple[int, int, int]
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A picture, its mask, and its labels in the order of LABELS (nan where unknown)."""
-
-    name: str
-    image: Path
-    mask: Path
-    labels: tuple[float, ...]
-
-    @property
-    def is_labelled(self) -> bool:
-        return not all(map(isnan, self.labels))
+Batch = tuple[Tensor, Tensor, Tensor]  # images (N, 3, H, W) and masks (N, 1, H, W) in [0, 1], labels (N, 2)
 
 
-def read_samples(folder: Path, split: str, exclude: Iterable[str] = ()) -> list[Sample]:
-    """The samples of a folder in either layout, sorted by name; `split` is "Training" or "Validation".
+class SampleKey(NamedTuple):
+    """A sample of an epoch: the seed of its augmentation. `position` counts from the start of the epoch."""
 
-    A plain folder has no split of its own. An image without a mask, and a layout without images, are InputErrors;
-    images that only the label file lists are left out, since reduced copies of a set keep the whole label file.
-    """
-    images, masks, labels_csv = _locate(folder, split)
-    skipped = set(exclude)
-    paths = sorted(path for path in images.iterdir() if _is_picture(path) and path.stem not in skipped)
-    if not paths:
-        raise InputError(f"{images}: no images ({', '.join(supported_suffixes())})")
-    labels = _read_labels(labels_csv, {path.stem for path in paths}) if labels_csv.exists() else {}
-    unknown = (float("nan"),) * len(LABELS)
-    return [Sample(path.stem, path, _mask_of(path.stem, masks), labels.get(path.stem, unknown)) for path in paths]
+    epoch: int
+    position: int
+    sample: int
 
 
-def collect(
-    data: Sequence[Path], validation: Sequence[Path], exclude: Iterable[str] = ()
-) -> tuple[list[Sample], list[Sample]]:
-    """Training samples of the folders in `data`, and validation samples of those in `validation`.
-
-    A plain folder cannot be both: InputError, as for an image that is in both.
-    """
-    training = [each for folder in data for each in read_samples(folder, "Training", exclude)]
-    for folder in validation:
-        if folder in data and not has_split(folder, "Validation"):
-            raise InputError(f"{folder}: has no validation split of its own; give other pictures with --val")
-    held_out = [each for folder in validation for each in read_samples(folder, "Validation")]
-    if shared := {each.name for each in training} & {each.name for each in held_out}:
-        raise InputError(f"{len(shared)} images are in training and validation, such as {sorted(shared)[0]}")
-    return training, held_out
-
-
-def has_split(folder: Path, split: str) -> bool:
-    """Whether the folder is in the challenge's layout and holds that split."""
-    return (folder / f"ISIC-2017_{split}_Data").is_dir()
-
-
-def fingerprint(samples: Sequence[Sample]) -> str:
-    """sha256 over names, file sizes and labels: tells whether two runs saw the same data without reading it all."""
-    digest = hashlib.sha256()
-    for each in samples:
-        sizes = (each.image.stat().st_size, each.mask.stat().st_size)
-        digest.update(repr((each.name, sizes, each.labels)).encode())
-    return digest.hexdigest()
-
-
-def _locate(folder: Path, split: str) -> tuple[Path, Path, Path]:
-    official = folder / f"ISIC-2017_{split}"
-    if has_split(folder, split):
-        ending = ("_Data", "_Part1_GroundTruth", "_Part3_GroundTruth.csv")
-        images, masks, labels = (official.with_name(official.name + each) for each in ending)
-        return images, masks, labels
-    if (folder / "images").is_dir() and (folder / "labels").is_dir():
-        return folder / "images", folder / "labels", folder / "labels" / "labels.csv"
-    if (folder / "images").is_dir():
-        return folder / "images", folder / "masks", folder / "labels.csv"
-    raise InputError(
-        f"{folder}: neither {official.name}_Data/ nor images/ is there; see 'lesioncli train' in the README"
-    )
-
-
-def _is_picture(path: Path) -> bool:
-    hidden = path.name.startswith(".")  # macOS leaves ._x.jpg beside x.jpg
-    return has_supported_suffix(path) and not path.stem.endswith("_superpixels") and not hidden
-
-
-def _mask_of(name: str, masks: Path) -> Path:
-    for candidate in (masks / f"{name}_segmentation.png", masks / f"{name}.png"):
-        if candidate.exists():
-            return candidate
-    raise InputError(f"{masks}: no mask {name}_segmentation.png or {name}.png for image {name}")
-
-
-def _read_labels(path: Path, names: Collection[str]) -> dict[str, tuple[float, ...]]:
-    """Labels by image, read as `evaluate` reads them; InputError where they are of none of the images in `names`."""
-    columns = read_columns(path, LABELS)
-    if missing := [name for name in LABELS if name not in columns]:
-        raise InputError(f"{path}: no column {', '.join(missing)}; it needs image, {', '.join(LABELS)}")
-    found = {
-        name: tuple(_label(columns[column][name], f"{path}: {column} of {name}") for column in LABELS)
-        for name in columns[LABELS[0]]
-    }
-    if not found.keys() & names:
-        raise InputError(f"{path}: its images, such as {next(iter(found), 'none')}, are none of {min(names)} and so on")
-    return found
-
-
-def _label(text: str, what: str) -> float:
-    if text not in ("0", "1", "0.0", "1.0", ""):
-        raise InputError(f"{what} is {text!r}; it must be 0, 1 or empty")
-    return float(text or "nan")
-
-
-def read_mask(path: Path) -> UInt8:
-    """A mask (H, W) as 0 or 255, read as strictly as `evaluate` reads it; InputError where it is no 0/255 mask."""
-    try:
-        return true_masks.read_mask(path, true_masks.MaskRole.GROUND_TRUTH).lesion * np.uint8(255)
-    except ImageError as error:
-        raise InputError(f"{path}: {error.reason}") from error
-
-
-def read_mask_of(sample: Sample, stored_hw: tuple[int, int]) -> UInt8:
-    """A sample's mask; InputError where it has not the size (H, W) at which its image is stored."""
-    mask = read_mask(sample.mask)
-    if mask.shape != stored_hw:
-        raise InputError(f"{sample.mask}: {mask.shape} does not fit its image's {stored_hw}")
-    return mask
-
-
-def read_picture(sample: Sample, at_least_hw: tuple[int, int]) -> DecodedImage:
-    """Decode a sample's image; an unreadable one stops the training with its name."""
-    try:
-        return decode(sample.image, at_least_hw)
-    except ImageError as error:
-        raise InputError(f"{sample.image}: {error.reason}") from error
-
-
-class AugmentedSamples(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """Indexed by (epoch, place in it, sample): the same key gives the same pixels in any process, after any restart."""
+class AugmentedSamples(Dataset[Batch]):
+    """Samples by SampleKey. The same key gives the same pixels in any process, and after a resume."""
 
     def __init__(
         self, samples: Sequence[Sample], size_hw: tuple[int, int], settings: AugmentSettings, seed: int
@@ -174,13 +38,11 @@ class AugmentedSamples(Dataset[tuple[Tensor, Tensor, Tensor]]):
         self.settings = settings
         self.seed = seed
 
-    def __getitem__(self, key: Key) -> tuple[Tensor, Tensor, Tensor]:
-        """Image (3, H, W) in [0, 1], mask (1, H, W) in [0, 1], labels (2,)."""
-        index = key[2]
-        sample = self.samples[index]
-        height, width = self.size_hw
-        decoded = read_picture(sample, (height, width))
-        stored_mask = read_mask_of(sample, decoded.stored_hw)
+    def __getitem__(self, key: SampleKey) -> Batch:
+        """Image (3, H, W) and mask (1, H, W) in [0, 1], labels (2,)."""
+        sample = self.samples[key[2]]
+        decoded = read_sample_image(sample, self.size_hw)
+        stored_mask = read_sample_mask(sample, decoded.stored_hw)
         upright_hw = (decoded.rgb.shape[0], decoded.rgb.shape[1])
         mask = to_network(to_upright(stored_mask, decoded.orientation), *upright_hw, kernel="box")
         rng = np.random.default_rng((self.seed, *key))
@@ -189,45 +51,70 @@ class AugmentedSamples(Dataset[tuple[Tensor, Tensor, Tensor]]):
         return pixels, torch.from_numpy(mask[None].astype(np.float32) / 255), torch.tensor(sample.labels)
 
 
-class EpochSampler(Sampler[list[Key]]):
-    """Shuffled batches of (epoch, place, index) keys, by seed and epoch alone. A short tail is left out.
+class EpochSampler(Sampler[list[SampleKey]]):
+    """Shuffled batches that depend on seed and epoch alone. An incomplete last batch is left out.
 
-    `weights` (one a sample) say how often each is drawn; equal ones draw every sample once an epoch. `share` is (which,
-    of how many): each device takes its part of every batch, so that a batch is the same on any number of devices.
-    InputError where there are more devices than samples in a batch.
+    `weights`, one per sample, are relative frequencies; with equal weights every sample comes once per epoch. Process
+    `rank` of `processes` gets its part of every batch, so that batches are the same on any number of devices.
+
+    Raises InputError if there are more processes than samples in a batch.
     """
 
-    def __init__(self, weights: Sequence[float], batch: int, seed: int, share: tuple[int, int] = (0, 1)) -> None:
+    def __init__(self, weights: Sequence[float], batch: int, seed: int, rank: int = 0, processes: int = 1) -> None:
         self.weights = np.asarray(weights, np.float64)
         self.batch = min(batch, len(weights))
-        if share[1] > self.batch:
-            raise InputError(f"a batch of {self.batch} cannot be shared out between {share[1]} processes; start fewer")
+        if processes > self.batch:
+            raise InputError(f"a batch of {self.batch} cannot be divided among {processes} processes; start fewer")
         self.seed = seed
-        self.share = share
+        self.rank = rank
+        self.processes = processes
         self.epoch = 0
 
     def __len__(self) -> int:
         return len(self.weights) // self.batch
 
-    def __iter__(self) -> Iterator[list[Key]]:
-        order = self._draw(np.random.default_rng((self.seed, self.epoch)))
-        keys = [(self.epoch, place, index) for place, index in enumerate(order)]
-        first, step = self.share
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        order = self._shuffle(np.random.default_rng((self.seed, self.epoch)))
+        keys = [SampleKey(self.epoch, position, index) for position, index in enumerate(order)]
         for start in range(0, len(self) * self.batch, self.batch):
-            yield keys[start + first : start + self.batch : step]
+            yield keys[start + self.rank : start + self.batch : self.processes]
 
-    def _draw(self, rng: np.random.Generator) -> list[int]:
-        """Indices, as many as there are samples, in random order. Each comes as often as its weight says, or once
-        more: at equal steps along the summed weights, so that chance decides on the remainders only."""
+    def _shuffle(self, rng: np.random.Generator) -> list[int]:
+        """As many indices as there are samples, in random order.
+
+        A sample whose weight says 2.3 times comes 2 or 3 times: systematic sampling along the summed weights.
+        """
         count = len(self.weights)
         shuffled = rng.permutation(count)
         if np.ptp(self.weights) == 0:
             return [int(index) for index in shuffled]
-        reach = np.cumsum(self.weights[shuffled])
-        steps = (np.arange(count) + rng.random()) * reach[-1] / count
-        return [int(index) for index in rng.permutation(shuffled[np.searchsorted(reach, steps, side="right")])]
+        cumulative = np.cumsum(self.weights[shuffled])
+        points = (np.arange(count) + rng.random()) * cumulative[-1] / count
+        chosen = shuffled[np.searchsorted(cumulative, points, side="right")]
+        return [int(index) for index in rng.permutation(chosen)]
 
 
 def balance_weights(samples: Sequence[Sample], balance: Sequence[float]) -> list[float]:
-    """How often each sample is drawn, by its class: melanoma, seborrheic keratosis, or neither (also if unknown)."""
-    return [balance[each.labels.index(1.0)] if 1.0 in each.labels else balance[-1] for each in samples]
+    """Relative frequency per sample, by its class: melanoma, seborrheic keratosis, or neither (also if unknown)."""
+    return [balance[sample.labels.index(1.0)] if 1.0 in sample.labels else balance[-1] for sample in samples]
+
+
+def make_loader(samples: AugmentedSamples, sampler: EpochSampler, workers: int, fabric: Fabric) -> Any:
+    """Fabric's loader of batches on its device; `workers` processes load and augment."""
+    loader = DataLoader(
+        samples,
+        batch_sampler=sampler,
+        num_workers=workers,
+        # Workers take their seeds from it; taken from torch's own generator, they would shift dropout after a resume.
+        generator=torch.Generator(),
+        worker_init_fn=_set_up_worker,
+        # A forked worker inherits opencv's locks but not the threads that hold them, and hangs.
+        multiprocessing_context="spawn" if workers else None,
+        persistent_workers=workers > 0,
+        pin_memory=fabric.device.type != "cpu",
+    )
+    return fabric.setup_dataloaders(loader, use_distributed_sampler=False)  # the sampler divides batches itself
+
+
+def _set_up_worker(worker: int) -> None:
+    cv2.setNumThreads(1)  # the workers use all cores already

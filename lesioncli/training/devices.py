@@ -1,4 +1,4 @@
-"""What a training runs on: device, precision and processes, each with its reason."""
+"""Device, precision and processes of a training run, with the reasons."""
 
 import logging
 import os
@@ -8,35 +8,42 @@ import torch
 from lightning_fabric import Fabric
 
 from lesioncli.errors import EngineError
+from lesioncli.options import Decision, TrainingDevice
 
 
-def choose_device(asked: str) -> tuple[str, str]:
-    """(device, reason) for "auto", "cpu" or "cuda"; EngineError where there is no GPU to take."""
+def choose_device(asked: TrainingDevice) -> Decision[TrainingDevice]:
+    """Resolve `auto`; EngineError if a GPU was asked for and there is none."""
     has_gpu = torch.cuda.is_available()
-    if asked == "cuda" and not has_gpu:
-        raise EngineError("torch finds no CUDA device; train with --device cpu, or see: lesioncli doctor")
-    if asked != "auto":
-        return asked, "as asked"
-    return ("cuda", torch.cuda.get_device_name()) if has_gpu else ("cpu", "torch finds no CUDA device")
+    if asked == TrainingDevice.CUDA and not has_gpu:
+        raise EngineError("torch finds no CUDA device; train with --device cpu, or run: lesioncli doctor")
+    if asked != TrainingDevice.AUTO:
+        return Decision(TrainingDevice(asked), "as asked")
+    if has_gpu:
+        return Decision(TrainingDevice.CUDA, torch.cuda.get_device_name())
+    return Decision(TrainingDevice.CPU, "torch finds no CUDA device")
 
 
-def make_fabric(device: str) -> tuple[Fabric, str]:
-    """(Fabric, precision and why) for "cpu" or "cuda": one device, or one a process where torchrun started several."""
+def make_fabric(device: TrainingDevice) -> Decision[Fabric]:
+    """The Fabric of one device, or of one device per process if torchrun started this one; with its precision."""
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    precision, reason = _choose_precision(device)
+    precision = _choose_precision(device)
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if torch.distributed.is_torchelastic_launched() else 1
-    strategy = "ddp" if processes > 1 else "auto"
-    nodes = int(os.environ.get("GROUP_WORLD_SIZE", "1")) if processes > 1 else 1
-    fabric = Fabric(accelerator=device, devices=processes, strategy=strategy, num_nodes=nodes, precision=precision)
+    fabric = Fabric(
+        accelerator=str(device),
+        devices=processes,
+        strategy="ddp" if processes > 1 else "auto",
+        num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")) if processes > 1 else 1,
+        precision=precision.value,
+    )
     fabric.launch()
-    return fabric, reason
+    return Decision(fabric, precision.reason)
 
 
-def _choose_precision(device: str) -> tuple[Any, str]:
-    if device == "cuda":
+def _choose_precision(device: TrainingDevice) -> Decision[Any]:
+    if device == TrainingDevice.CUDA:
         if torch.cuda.is_bf16_supported(including_emulation=False):
-            return "bf16-mixed", "bf16 beside fp32: this GPU multiplies it natively"
-        return "16-mixed", "fp16 beside fp32, with loss scaling: this GPU has no native bf16"
+            return Decision("bf16-mixed", "mixed bf16: this GPU has native bf16")
+        return Decision("16-mixed", "mixed fp16 with loss scaling: this GPU has no native bf16")
     if torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return "bf16-mixed", "bf16 beside fp32: this processor can"
-    return "32-true", "fp32: this processor has no bf16"
+        return Decision("bf16-mixed", "mixed bf16: this processor has native bf16")
+    return Decision("32-true", "fp32: this processor has no native bf16")

@@ -1,116 +1,93 @@
-"""A trained network as ONE ONNX graph by the graph contract.
+"""Export a trained network as one ONNX graph that fulfils the graph contract.
 
-Input  image  uint8 (N, H, W, 3), RGB.
-Output mask   uint8 (N, H, W), lesion probability x 255; scores float32 (N, K), in the order of spec.classes; of a
-       cascade also agreement float32 (N,), the Jaccard of its two masks.
-Normalisation, sigmoid and rounding are inside. The first node is a Cast and so is the last before `mask`, since
-TensorRT takes nothing else on uint8. N is dynamic, and so are H and W, as multiples of 32. Scores are nan where the
-mask is not a number, which its bytes cannot say.
+Input: `image`, uint8 (N, H, W, 3), RGB.
+Outputs: `mask`, uint8 (N, H, W), lesion probability x 255; `scores`, float32 (N, K) in the order of spec.classes; and
+the network's further columns, float32 (N,), such as `agreement` of MB-DCNN.
+
+Normalisation, sigmoid and rounding are inside. The first node is a Cast, and so is the last before `mask`, since
+TensorRT takes no other operation on uint8. N is dynamic, and so are H and W as multiples of 32. Scores are nan if the
+probability map has a nan, which uint8 cannot express.
 """
 
 import logging
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.export import Dim
 
-from lesioncli.backends.base import Outputs
 from lesioncli.files import atomic_write
 from lesioncli.images.geometry import UInt8
-from lesioncli.models.mbdcnn import MBDCNN
-from lesioncli.models.multitask import Multitask
+from lesioncli.models.network import Network
+from lesioncli.models.registry import find_network
 from lesioncli.spec import METADATA_KEY, ModelSpec
 from lesioncli.training.checkpoint import load_checkpoint
 
 
-class MultitaskGraph(nn.Module):
-    """Multitask, wrapped in the graph contract: pixels in, pixels and scores out."""
+class Graph(nn.Module):
+    """A network wrapped in the graph contract; `outputs` are the names of what forward() returns."""
 
-    outputs = ("mask", "scores")
-
-    def __init__(self, network: Multitask) -> None:
+    def __init__(self, network: Network, spec: ModelSpec) -> None:
         super().__init__()
         self.network = network
+        self.columns = find_network(spec.network).columns
+        self.outputs = ("mask", "scores", *self.columns)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        mask_logits, class_logits = self.network(_rgb(image))
-        return _answers(mask_logits.sigmoid(), self.network.class_probabilities(class_logits))
+        """RGB, uint8 (N, H, W, 3) -> one tensor per name in `outputs`."""
+        rgb = image.float().permute(0, 3, 1, 2) * (1 / 255)  # not divided, for the reason given in signed()
+        output = self.network(rgb)
+        mask, scores = _mask_and_scores(
+            output.mask_logits.sigmoid(), self.network.class_probabilities(output.class_logits)
+        )
+        return mask, scores, *(column(output) for column in self.columns.values())
 
 
-class CascadeGraph(nn.Module):
-    """The whole cascade as one graph; how far coarse and enhanced mask agree comes out beside them."""
+def _mask_and_scores(lesion: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Lesion probability (N, 1, H, W) as uint8 (N, H, W), and scores (N, K): nan if the probability has a nan.
 
-    outputs = ("mask", "scores", "agreement")
-
-    def __init__(self, network: MBDCNN) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        cascade = self.network(_rgb(image))
-        scores = self.network.class_probabilities(cascade.class_logits)
-        answers = _answers(cascade.mask_logits.sigmoid(), scores)
-        return *answers, agreement(cascade.coarse_logits, cascade.enhanced_logits)
-
-
-def agreement(first: Tensor, second: Tensor) -> Tensor:
-    """Jaccard (N,) of the masks that two maps of logits (N, 1, H, W) stand for; two empty masks agree fully."""
-    a, b = (first > 0).float(), (second > 0).float()
-    both = (a * b).sum((1, 2, 3))
-    either = (a + b).sum((1, 2, 3)) - both
-    return (both + (either == 0)) / either.clamp(min=1)
-
-
-def _rgb(image: Tensor) -> Tensor:
-    return image.float().permute(0, 3, 1, 2) * (1 / 255)  # no division, for the same reason as in signed()
-
-
-def _answers(lesion: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Lesion probability (N, 1, H, W) as bytes (N, H, W), and scores (N, K): nan where the probability has a nan.
-
-    A byte cannot be nan: such a mask would pass for one of a picture without a lesion, and the surest of all.
+    A nan becomes 0 in uint8, and the mask would look like that of an image without a lesion.
     """
     pixels = torch.round(lesion.squeeze(1) * 255).to(torch.uint8)
-    has_nan = lesion.mean((1, 2, 3)).isnan()  # a comparison with nan would not do: OpenVINO's is true
+    has_nan = lesion.mean((1, 2, 3)).isnan()  # not a comparison: OpenVINO's is true for nan
     return pixels, torch.where(has_nan[:, None], torch.full_like(scores, torch.nan), scores)
 
 
-def graph_of(network: nn.Module) -> MultitaskGraph | CascadeGraph:
+def make_graph(network: Network, spec: ModelSpec) -> Graph:
     """A network in eval mode, wrapped in the graph contract."""
-    network.eval()
-    return CascadeGraph(network) if isinstance(network, MBDCNN) else MultitaskGraph(cast(Multitask, network))
+    return Graph(network.eval(), spec).eval()
 
 
-def export_checkpoint(path: Path, onnx: Path) -> Callable[[Sequence[UInt8]], Outputs]:
-    """Export a checkpoint; returns torch's own answers in fp32, which an engine built of the graph is gated against.
+def export_checkpoint(path: Path, onnx: Path) -> Callable[[Sequence[UInt8]], tuple[UInt8, NDArray[np.float32]]]:
+    """Export a checkpoint to `onnx`; returns a function that predicts with torch in fp32, for the parity check.
 
-    The answers are for network-sized pictures (H, W, 3): probability (N, H, W) in 1/255 and scores (N, K).
+    The function takes images of the network's size, (H, W, 3), and returns probability maps (N, H, W) in 1/255 and
+    scores (N, K).
     """
     network, spec = load_checkpoint(path)
     export_onnx(network, spec, onnx)
-    graph = graph_of(network)
+    graph = make_graph(network, spec)
 
     @torch.inference_mode()
-    def answers(pictures: Sequence[UInt8]) -> Outputs:
-        mask, scores, *_ = graph(torch.from_numpy(np.stack(pictures)))
-        return Outputs(mask.numpy(), scores.numpy())
+    def predict(images: Sequence[UInt8]) -> tuple[UInt8, NDArray[np.float32]]:
+        mask, scores, *_ = graph(torch.from_numpy(np.stack(images)))
+        return mask.numpy(), scores.numpy()
 
-    return answers
+    return predict
 
 
-def export_onnx(network: nn.Module, spec: ModelSpec, path: Path) -> None:
-    """Write the graph with its ModelSpec inside; written aside, checked, then renamed."""
-    graph = graph_of(network)
+def export_onnx(network: Network, spec: ModelSpec, path: Path) -> None:
+    """Write the checked graph with its ModelSpec inside."""
+    graph = make_graph(network, spec)
     example = torch.zeros(2, spec.height, spec.width, 3, dtype=torch.uint8)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter warns of its own internals
+        warnings.simplefilter("ignore")  # the exporter warns about its own internals
         program = torch.onnx.export(
             graph,
             (example,),
@@ -123,18 +100,18 @@ def export_onnx(network: nn.Module, spec: ModelSpec, path: Path) -> None:
         )
     assert program is not None  # noqa: S101 - None only without dynamo
     model = program.model_proto
-    for node in model.graph.node:  # the exporter notes source lines there, with the paths of this machine
+    for node in model.graph.node:  # the exporter writes paths of this machine there
         node.ClearField("metadata_props")
         node.ClearField("doc_string")
-    _leave_bytes_to_the_cast(model.graph)
+    _read_image_by_cast_only(model.graph)
     onnx.helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
     onnx.checker.check_model(model)
-    with atomic_write(path) as aside:
-        onnx.save(model, aside, format="protobuf")
+    with atomic_write(path) as temporary:
+        onnx.save(model, temporary, format="protobuf")
 
 
-def _leave_bytes_to_the_cast(graph: onnx.GraphProto) -> None:
-    """Make the first Cast the only node that reads the bytes: the exporter takes height and width from them as well."""
+def _read_image_by_cast_only(graph: onnx.GraphProto) -> None:
+    """Make the first Cast the only node that reads `image`: the exporter also takes height and width from it."""
     (cast_node,) = (node for node in graph.node if node.op_type == "Cast" and "image" in node.input)
     first = onnx.NodeProto()
     first.CopyFrom(cast_node)

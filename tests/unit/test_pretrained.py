@@ -18,7 +18,7 @@ from lesioncli.files import PRETRAINED
 from lesioncli.images.geometry import to_full_size, to_network
 from lesioncli.shipped import SHIPPED_MODEL, shipped_models
 from lesioncli.training.checkpoint import load_checkpoint
-from lesioncli.training.export import graph_of
+from lesioncli.training.export import make_graph
 from lesioncli.training.recipe import find_recipe, load_recipe
 
 MODELS = shipped_models()
@@ -77,7 +77,7 @@ def test_graph_answers_as_its_weights(tmp_path: Path, model: str) -> None:
     cases = [draw_case(seed, 256, 320).image for seed in range(100, 104)]
     pictures = [to_network(each, spec.height, spec.width) for each in cases]
     with torch.inference_mode():
-        mask, scores, *_ = graph_of(network)(torch.from_numpy(np.stack(pictures)))
+        mask, scores, *_ = make_graph(network, spec)(torch.from_numpy(np.stack(pictures)))
     manifest = build(shipped_onnx(model), tmp_path, pictures, precision="fp32").path
     engine_mask, engine_scores = run_all(open_engine(manifest), pictures)
     assert np.abs(mask.numpy().astype(int) - engine_mask).max() <= 1

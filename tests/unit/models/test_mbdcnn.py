@@ -158,7 +158,7 @@ class ColumnTrunk(nn.Module):
 
 
 def test_where_mask_cn_looked_in_the_cut_out_is_put_back_into_the_picture() -> None:
-    network = MaskCN(ColumnTrunk(), 1, 16, "crop", 0.0)
+    network = MaskCN(ColumnTrunk(), 16, "crop", 0.0)
     with torch.no_grad():
         network.classifier.weight.fill_(1.0)
         images = torch.zeros(1, 3, 256, 256)
@@ -172,7 +172,7 @@ def test_where_mask_cn_looked_in_the_cut_out_is_put_back_into_the_picture() -> N
 
 def test_pooling_over_the_lesion_is_the_mean_under_the_mask_beside_that_of_the_picture() -> None:
     """Red is 1 in the left half and 0 right of it; the lesion is the left half, or the right, or nowhere."""
-    network = MaskCN(ColumnTrunk(), 1, 16, "pool", 0.0)
+    network = MaskCN(ColumnTrunk(), 16, "pool", 0.0)
     images = torch.zeros(1, 3, 64, 64)
     images[:, 0, :, :32] = 1.0
     left = torch.full((1, 1, 64, 64), -20.0)

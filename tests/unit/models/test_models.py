@@ -21,7 +21,7 @@ from lesioncli.models.encoders import (
     SameConv2d,
     make_encoder,
 )
-from lesioncli.models.multitask import CLASSES, Multitask, UNetDecoder, enlarged
+from lesioncli.models.multitask import HEADS, Multitask, UNetDecoder, upsample
 from lesioncli.training.initial import load_initial
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -259,7 +259,7 @@ def test_a_mask_has_the_size_of_its_image_and_there_is_a_logit_per_head(
 ) -> None:
     mask_logits, class_logits = network(torch.zeros(1, 3, height, width))
     assert mask_logits.shape == (1, 1, height, width)
-    assert class_logits.shape == (1, len(CLASSES)) == (1, 2)
+    assert class_logits.shape == (1, len(HEADS)) == (1, 2)
 
 
 @pytest.mark.parametrize("levels", [1, 2, 3, 4])
@@ -283,7 +283,7 @@ def test_a_decoder_has_one_to_four_levels(widths: tuple[int, ...]) -> None:
 def test_enlarging_is_bilinear_interpolation(factor: int) -> None:
     logits = torch.randn(2, 1, 5, 7, generator=torch.Generator().manual_seed(0)) * 4
     expected = nn.functional.interpolate(logits, scale_factor=factor, mode="bilinear", align_corners=False)
-    torch.testing.assert_close(enlarged(logits, factor), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(upsample(logits, factor), expected, rtol=0, atol=1e-5)
 
 
 def test_every_skip_reaches_the_mask() -> None:
@@ -319,8 +319,8 @@ def test_the_heads_do_not_compete() -> None:
 
 def test_a_head_learns_from_its_own_answer_only() -> None:
     network = Multitask(**LITE).eval()
-    network(torch.rand(1, 3, 64, 64))[1][0, CLASSES.index("seborrheic_keratosis")].backward()
-    gradient = {name: network.get_parameter(f"heads.{name}.weight").grad for name in CLASSES}
+    network(torch.rand(1, 3, 64, 64))[1][0, HEADS.index("seborrheic_keratosis")].backward()
+    gradient = {name: network.get_parameter(f"heads.{name}.weight").grad for name in HEADS}
     assert gradient["melanoma"] is None or not gradient["melanoma"].any()
     assert gradient["seborrheic_keratosis"] is not None
     assert gradient["seborrheic_keratosis"].any()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lesioncli.demo.draw import draw_case
 from lesioncli.images.geometry import UInt8
-from lesioncli.training.augment import OVERSAMPLING, augment, draw_geometry
+from lesioncli.training.augment import OVERSAMPLING, augment, choose_geometry
 from lesioncli.training.recipe import AugmentSettings
 
 # Framing as in training, and pixels left as they are.
@@ -111,7 +111,7 @@ def test_colour_sharpness_and_hairs_leave_the_mask_alone(seed: int) -> None:
 @given(seed=seeds, source_hw=smaller_and_larger)
 def test_the_centre_of_the_picture_stays_inside_the_canvas(seed: int, source_hw: tuple[int, int]) -> None:
     height, width = source_hw
-    matrix, (canvas_w, canvas_h) = draw_geometry(source_hw, (64, 96), AugmentSettings(), rng(seed))
+    matrix, (canvas_w, canvas_h) = choose_geometry(source_hw, (64, 96), AugmentSettings(), rng(seed))
     x, y = matrix @ (width / 2, height / 2, 1)
     assert 0 < x < canvas_w
     assert 0 < y < canvas_h
@@ -125,7 +125,7 @@ def test_zoom_is_the_side_of_the_cut_out(seed: int, source_hw: tuple[int, int], 
     """A whole picture fills 1 / zoom^2 of its canvas, however it is turned, flipped, stretched and shifted."""
     height, width = source_hw
     fixed = replace(AugmentSettings(), zoom=(zoom, zoom))
-    matrix, (canvas_w, canvas_h) = draw_geometry(source_hw, (64, 96), fixed, rng(seed))
+    matrix, (canvas_w, canvas_h) = choose_geometry(source_hw, (64, 96), fixed, rng(seed))
     growth = abs(np.linalg.det(matrix[:, :2]))
     assert growth * height * width == pytest.approx(canvas_h * canvas_w / zoom**2, rel=1e-4)
 
@@ -133,7 +133,7 @@ def test_zoom_is_the_side_of_the_cut_out(seed: int, source_hw: tuple[int, int], 
 @drawn
 @given(seed=seeds, source_hw=smaller_and_larger)
 def test_without_zoom_and_shift_the_centre_stays_and_so_does_the_area(seed: int, source_hw: tuple[int, int]) -> None:
-    matrix, canvas_wh = draw_geometry(source_hw, (96, 128), STILL, rng(seed))
+    matrix, canvas_wh = choose_geometry(source_hw, (96, 128), STILL, rng(seed))
     centre = matrix @ (source_hw[1] / 2, source_hw[0] / 2, 1)
     assert centre == pytest.approx(np.array(canvas_wh) / 2, abs=1e-3)
     mask, unreflected = ellipse(*source_hw, 0.8), replace(STILL, reflect=0)
@@ -143,7 +143,7 @@ def test_without_zoom_and_shift_the_centre_stays_and_so_does_the_area(seed: int,
 
 def test_rotations_flips_and_shifts_take_all_their_values() -> None:
     """300 draws: angles in every twelfth of a turn, both hands, zoom and shift up to their ends and not beyond."""
-    draws = [draw_geometry((96, 96), (96, 96), replace(STILL, shift=0.1), rng(seed)) for seed in range(300)]
+    draws = [choose_geometry((96, 96), (96, 96), replace(STILL, shift=0.1), rng(seed)) for seed in range(300)]
     turns = np.array([np.arctan2(matrix[0, 1], matrix[0, 0]) for matrix, _ in draws])
     hands = np.array([np.linalg.det(matrix[:, :2]) > 0 for matrix, _ in draws])
     centres = np.array([np.linalg.solve(matrix[:, :2], (48, 48) - matrix[:, 2]) / 96 - 0.5 for matrix, _ in draws])
@@ -222,7 +222,7 @@ def test_centred_cut_outs_are_the_fifteen_of_paper_a_s_classifier() -> None:
     expected |= {(round(n / 5 * height / width, 3), n / 5) for n in fifths}
     counts: dict[tuple[float, float], int] = {}
     for seed in range(1500):
-        matrix, (canvas_w, canvas_h) = draw_geometry(
+        matrix, (canvas_w, canvas_h) = choose_geometry(
             (height, width), (64, 64), replace(AugmentSettings(), centred=True), rng(seed)
         )
         assert matrix @ (width / 2, height / 2, 1) == pytest.approx([canvas_w / 2, canvas_h / 2], abs=1e-3)

@@ -16,19 +16,16 @@ from lesioncli.demo.draw import draw_case
 from lesioncli.errors import InputError
 from lesioncli.images.geometry import UInt8, to_upright
 from lesioncli.training.augment import augment
-from lesioncli.training.datasets import (
-    AugmentedSamples,
-    EpochSampler,
-    Key,
+from lesioncli.training.datasets import AugmentedSamples, EpochSampler, SampleKey, balance_weights
+from lesioncli.training.recipe import AugmentSettings
+from lesioncli.training.samples import (
     Sample,
-    balance_weights,
-    collect,
     fingerprint,
     has_split,
-    read_mask,
+    read_sample_mask,
     read_samples,
+    read_training_data,
 )
-from lesioncli.training.recipe import AugmentSettings
 
 HEIGHT, WIDTH = 48, 64
 COLUMNS = ("melanoma", "seborrheic_keratosis")
@@ -89,7 +86,7 @@ def plain(folder: Path, count: int = 3) -> Path:
 
 def read_one(folder: Path) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The first sample as the network would see it, neither bent nor recoloured."""
-    return AugmentedSamples(read_samples(folder, "Training"), (HEIGHT, WIDTH), STILL, seed=0)[0, 0, 0]
+    return AugmentedSamples(read_samples(folder, "Training"), (HEIGHT, WIDTH), STILL, seed=0)[SampleKey(0, 0, 0)]
 
 
 @pytest.mark.parametrize("layout", [challenge, plain])
@@ -101,7 +98,7 @@ def test_both_layouts_are_read_in_order_of_names(tmp_path: Path, layout: Callabl
     for each in samples:
         assert each.image.stem == each.name
         assert each.mask.stem.removesuffix("_segmentation") == each.name
-        assert read_mask(each.mask).shape == (HEIGHT, WIDTH)
+        assert read_sample_mask(each, (HEIGHT, WIDTH)).shape == (HEIGHT, WIDTH)
 
 
 def test_superpixels_hidden_files_and_other_files_are_no_images(tmp_path: Path) -> None:
@@ -288,52 +285,56 @@ def with_mask_of_another_size(folder: Path) -> Path:
 )
 def test_faulty_files_are_refused_by_name_when_they_are_read(tmp_path: Path, spoil: Callable[[Path], Path]) -> None:
     samples = AugmentedSamples(read_samples(plain(tmp_path), "Training"), (32, 32), STILL, seed=0)
-    samples[0, 0, 0]
+    samples[SampleKey(0, 0, 0)]
     at_fault = spoil(tmp_path)
     with pytest.raises(InputError) as raised:
-        samples[0, 0, 0]
+        samples[SampleKey(0, 0, 0)]
     assert str(raised.value).startswith(f"{at_fault}: ")
 
 
-def test_collect_takes_the_challenges_own_validation_split(tmp_path: Path) -> None:
+def test_the_challenge_layout_has_its_own_validation_split(tmp_path: Path) -> None:
     challenge(tmp_path, "Training", first=0, count=3)
     challenge(tmp_path, "Validation", first=10, count=2)
-    training, validation = collect([tmp_path], [tmp_path], exclude=["ISIC_0000002", "ISIC_0000010"])
-    assert [each.name for each in training] == ["ISIC_0000000", "ISIC_0000001"]
-    # What is left out of training says nothing about validation.
-    assert [each.name for each in validation] == ["ISIC_0000010", "ISIC_0000011"]
+    data = read_training_data([tmp_path], [tmp_path], exclude=["ISIC_0000002", "ISIC_0000010"])
+    assert [sample.name for sample in data.training] == ["ISIC_0000000", "ISIC_0000001"]
+    # An image that is excluded from training may still be used for validation.
+    assert [sample.name for sample in data.validation] == ["ISIC_0000010", "ISIC_0000011"]
 
 
-def test_collect_joins_folders(tmp_path: Path) -> None:
+def test_folders_are_joined(tmp_path: Path) -> None:
     first, second = challenge(tmp_path / "whole"), challenge(tmp_path / "crops")
-    training, validation = collect([first, second], [plain(tmp_path / "mine")])
-    assert [each.image.parent.parent for each in training] == [first] * 3 + [second] * 3
-    assert len(validation) == 3
+    data = read_training_data([first, second], [plain(tmp_path / "mine")])
+    assert [sample.image.parent.parent for sample in data.training] == [first] * 3 + [second] * 3
+    assert len(data.validation) == 3
 
 
-def test_collect_refuses_images_in_both(tmp_path: Path) -> None:
+def test_images_in_both_are_refused(tmp_path: Path) -> None:
     challenge(tmp_path, "Training", first=0, count=3)
     challenge(tmp_path, "Validation", first=2, count=1)
     with pytest.raises(InputError, match=r"1 images .* ISIC_0000002"):
-        collect([tmp_path], [tmp_path])
+        read_training_data([tmp_path], [tmp_path])
 
 
 @pytest.mark.parametrize("layout", [plain, challenge])
-def test_collect_refuses_a_folder_without_validation_as_its_own(tmp_path: Path, layout: Callable[[Path], Path]) -> None:
+def test_a_folder_without_a_validation_split_is_not_both(tmp_path: Path, layout: Callable[[Path], Path]) -> None:
     folder = layout(tmp_path)
-    with pytest.raises(InputError, match=r"no validation split of its own.*--val"):
-        collect([folder], [folder])
+    with pytest.raises(InputError, match=r"no validation split.*--val"):
+        read_training_data([folder], [folder])
+
+
+def mask_at(path: Path, stored_hw: tuple[int, int]) -> UInt8:
+    return read_sample_mask(Sample("mask", path, path, ()), stored_hw)
 
 
 def test_a_mask_is_lesion_above_128_as_in_the_official_scorer(tmp_path: Path) -> None:
     save(tmp_path / "mask.png", np.array([[0, 1, 128, 129, 255]], np.uint8))
-    assert read_mask(tmp_path / "mask.png").tolist() == [[0, 0, 0, 255, 255]]
+    assert mask_at(tmp_path / "mask.png", (1, 5)).tolist() == [[0, 0, 0, 255, 255]]
 
 
 def test_a_mask_of_zeros_and_ones_is_refused_not_learnt_as_empty(tmp_path: Path) -> None:
     save(tmp_path / "mask.png", np.array([[0, 1, 1]], np.uint8))
-    with pytest.raises(InputError, match=r"mask\.png: truth is a 0/1 mask, not 0/255"):
-        read_mask(tmp_path / "mask.png")
+    with pytest.raises(InputError, match=r"mask\.png: .*0/1 mask"):
+        mask_at(tmp_path / "mask.png", (1, 3))
 
 
 def test_a_sample_is_what_its_files_say(tmp_path: Path) -> None:
@@ -350,11 +351,15 @@ def test_a_sample_is_what_its_files_say(tmp_path: Path) -> None:
 
 def test_a_sample_is_the_augmentation_of_its_key(tmp_path: Path) -> None:
     samples = read_samples(plain(tmp_path), "Training")
-    pixels, mask, _ = AugmentedSamples(samples, (32, 64), AugmentSettings(), seed=7)[5, 3, 1]
+    pixels, mask, _ = AugmentedSamples(samples, (32, 64), AugmentSettings(), seed=7)[SampleKey(5, 3, 1)]
     with Image.open(samples[1].image) as file:
         picture = np.asarray(file)
     expected = augment(
-        picture, read_mask(samples[1].mask), (32, 64), AugmentSettings(), np.random.default_rng((7, 5, 3, 1))
+        picture,
+        read_sample_mask(samples[1], (HEIGHT, WIDTH)),
+        (32, 64),
+        AugmentSettings(),
+        np.random.default_rng((7, 5, 3, 1)),
     )
     assert np.array_equal((pixels.numpy() * 255).round().astype(np.uint8), expected[0].transpose(2, 0, 1))
     assert np.array_equal((mask.numpy()[0] * 255).round().astype(np.uint8), expected[1])
@@ -365,7 +370,7 @@ def test_the_key_and_the_seed_decide_a_sample_and_nothing_else_does(tmp_path: Pa
 
     def draw(epoch: int, place: int, index: int, seed: int = 0) -> bytes:
         fresh = AugmentedSamples(samples, (32, 32), AugmentSettings(), seed)
-        return fresh[epoch, place, index][0].numpy().tobytes()
+        return fresh[SampleKey(epoch, place, index)][0].numpy().tobytes()
 
     first = draw(0, 0, 0)
     np.random.seed(1)  # noqa: NPY002 - the global generators must not matter
@@ -397,13 +402,13 @@ def test_a_large_jpeg_that_is_decoded_smaller_keeps_its_mask(tmp_path: Path) -> 
     mask = case.mask.astype(np.uint8) * 255
     save(tmp_path / "images/x0.jpg", np.repeat(mask[..., None], 3, 2))
     save(tmp_path / "masks/x0.png", mask)
-    pixels, bent, _ = AugmentedSamples(read_samples(tmp_path, "Training"), (96, 96), STILL, seed=0)[0, 0, 0]
+    pixels, bent, _ = AugmentedSamples(read_samples(tmp_path, "Training"), (96, 96), STILL, seed=0)[SampleKey(0, 0, 0)]
     lesion, outline = pixels[0] > 0.5, bent[0] > 0.5
     assert (lesion & outline).sum() / (lesion | outline).sum() > 0.97
 
 
-def batches(count: int, batch: int, seed: int, epoch: int, share: tuple[int, int] = (0, 1)) -> list[list[Key]]:
-    sampler = EpochSampler([1.0] * count, batch, seed, share)
+def batches(count: int, batch: int, seed: int, epoch: int, share: tuple[int, int] = (0, 1)) -> list[list[SampleKey]]:
+    sampler = EpochSampler([1.0] * count, batch, seed, *share)
     sampler.epoch = epoch
     return list(sampler)
 
@@ -446,7 +451,7 @@ def test_devices_share_every_batch_out_between_them() -> None:
 
 def test_more_devices_than_samples_in_a_batch_are_refused() -> None:
     with pytest.raises(InputError, match="a batch of 2 cannot be shared out between 3 processes"):
-        EpochSampler([1.0] * 8, 2, seed=0, share=(0, 3))
+        EpochSampler([1.0] * 8, 2, seed=0, rank=0, processes=3)
 
 
 def counted(weights: list[float], epoch: int) -> list[int]:

@@ -14,10 +14,10 @@ from torch import nn
 
 from lesioncli.demo.draw import draw_case
 from lesioncli.images.geometry import UInt8
-from lesioncli.models.mbdcnn import MBDCNN
+from lesioncli.models.mbdcnn import MBDCNN, mask_agreement
 from lesioncli.spec import ModelSpec
 from lesioncli.training.checkpoint import make_network, save_checkpoint
-from lesioncli.training.export import agreement, export_checkpoint
+from lesioncli.training.export import export_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -163,5 +163,5 @@ def test_agreement_by_hand() -> None:
     """One pixel of three shared; all alike; nothing in either; nothing in one."""
     first = torch.tensor([[1.0, 1.0, -1.0, -1.0], [2.0, 2.0, -1.0, -1.0], [-1.0] * 4, [-1.0] * 4])
     second = torch.tensor([[-1.0, 3.0, 2.0, -1.0], [1.0, 1.0, -3.0, -3.0], [-2.0] * 4, [-1.0, 1.0, -1.0, -1.0]])
-    found = agreement(first.view(4, 1, 2, 2), second.view(4, 1, 2, 2))
+    found = mask_agreement(first.view(4, 1, 2, 2), second.view(4, 1, 2, 2))
     assert found.tolist() == pytest.approx([1 / 3, 1, 1, 0])

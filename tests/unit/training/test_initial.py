@@ -21,7 +21,8 @@ from lesioncli.models.encoders import EfficientNetLite, GoogLeNet
 from lesioncli.models.multitask import Multitask
 from lesioncli.models.xception import AlignedXception65, Xception41
 from lesioncli.shipped import SHIPPED_MODEL, find_checkpoint
-from lesioncli.training.initial import KINDS, Report, imagenet_file, load_initial, with_fourth_channel
+from lesioncli.training.initial import LoadReport, add_fourth_channel, imagenet_file, load_initial
+from lesioncli.training.weight_files import WEIGHT_FILES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -201,7 +202,7 @@ def blank(network: Network) -> Network:
 
 def coarse_sn(takes_map: bool = False) -> DeepLab:
     with torch.device("meta"):
-        return DeepLab(AlignedXception65(), 256, 2048, takes_map=takes_map)
+        return DeepLab(AlignedXception65(), takes_map=takes_map)
 
 
 def xception41(channels_in: int = 4) -> Xception41:
@@ -237,11 +238,13 @@ def holds(tensor: Tensor, value: float | Tensor) -> bool:
     return bool((tensor == value).all())
 
 
-def assert_every_tensor_is_in_its_place(network: nn.Module, rows: list[Row], fresh: set[str], report: Report) -> None:
+def assert_every_tensor_is_in_its_place(
+    network: nn.Module, rows: list[Row], fresh: set[str], report: LoadReport
+) -> None:
     state, weights = network.state_dict(), contents(rows)
     assert state.keys() == {ours for ours, _, _ in rows} | fresh
     assert report.loaded == {ours: theirs for ours, theirs, _ in rows}
-    assert set(report.fresh) == fresh
+    assert set(report.new) == fresh
     for ours, theirs, _ in rows:
         assert holds(state[ours], weights[theirs].max()), ours
     for key in fresh:
@@ -262,8 +265,8 @@ def test_voc_weights_are_the_whole_of_coarse_sn_but_its_last_layer(tmp_path: Pat
     assert_every_tensor_is_in_its_place(network, rows, {"logits.weight", "logits.bias"}, report)
     assert report.unused == names_of(last)
     assert len(rows) == 792 + 63
-    assert "fresh: logits (2 tensors)" in report.lines()
-    assert "left in the file: module.cls_conv (2 tensors)" in report.lines()
+    assert "new: logits (2 tensors)" in report.lines()
+    assert "not loaded: module.cls_conv (2 tensors)" in report.lines()
 
 
 def test_vocs_last_layer_is_left_out_by_name_even_where_its_shape_fits(tmp_path: Path) -> None:
@@ -300,8 +303,8 @@ def test_a_report_says_it_in_lines(tmp_path: Path) -> None:
     assert load_initial(blank(xception41()), path).lines() == [
         f"initial weights: {LEGACY}, from {path}",
         "loaded: 240 of 274 tensors",
-        "fresh: residual, sepconv1, sepconv2, sepconv3, sepconv4 (34 tensors)",
-        "left in the file: block12, conv3, bn3, conv4, bn4, fc (36 tensors)",
+        "new: residual, sepconv1, sepconv2, sepconv3, sepconv4 (34 tensors)",
+        "not loaded: block12, conv3, bn3, conv4, bn4, fc (36 tensors)",
         "skips: relu(x) here (paper A), x where these weights were trained",
         "conv1.weight: its fourth channel is the mean of red, green and blue",
     ]
@@ -323,7 +326,7 @@ def test_files_from_before_norms_counted_batches_load(tmp_path: Path) -> None:
     report = load_initial(network, save(tmp_path / "xception.pth", weights))
     counters = [row for row in legacy_rows() if row[0].endswith("num_batches_tracked")]
     assert len(report.loaded) == 240 - len(counters) == 240 - 35
-    assert len(report.fresh) == 34
+    assert len(report.new) == 34
     assert holds(network.get_buffer("bn1.num_batches_tracked"), FRESH)
 
 
@@ -332,7 +335,7 @@ def test_timms_xception65_has_every_tensor_of_the_aligned_xception(tmp_path: Pat
     network, weights = blank(aligned()), contents(rows + head)
     report = load_initial(network, save(tmp_path / "xception65.pth", weights))
     assert report.unused == names_of(head)
-    assert report.fresh == ()
+    assert report.new == ()
     variances = {ours: theirs.replace("weight", "running_var") for ours, theirs, _ in rows if theirs.endswith("weight")}
     gains = {ours: weights[variance].max() for ours, variance in variances.items() if variance in weights}
     assert len(gains) == 2 + 4 + 2 * (60 + 3)
@@ -366,8 +369,8 @@ def test_a_file_goes_to_the_part_that_it_is_for(tmp_path: Path) -> None:
     assert report.loaded == {f"encoder.{ours}": theirs for ours, theirs, _ in timm_xception65_rows()}
     assert report.lines()[1:4] == [
         "loaded: 792 of 857 tensors",
-        "fresh: aspp, low, decoder, logits (65 tensors)",
-        "left in the file: nothing",
+        "new: aspp, low, decoder, logits (65 tensors)",
+        "not loaded: nothing",
     ]
     assert holds(network.state_dict()["low.0.weight"], FRESH)
 
@@ -382,7 +385,7 @@ def test_the_packages_lite0_loads_name_by_name() -> None:
         module, _, tensor = key.rpartition(".")
         assert torch.equal(value, weights[f"{names[module]}.{tensor}"]), key
     assert report.unused == ("_fc.weight", "_fc.bias")
-    assert report.fresh == ()
+    assert report.new == ()
     assert len(report.loaded) == len(state) == len(weights) - 2
 
 
@@ -397,9 +400,9 @@ def test_timms_lite0_loads_name_by_name(tmp_path: Path) -> None:
 
 def test_a_lite_encoder_that_reads_a_mask_gets_the_mean_for_it() -> None:
     rgb, with_mask = EfficientNetLite(), EfficientNetLite(channels_in=4)
-    assert not load_initial(rgb, LITE_PACKAGE).remarks
+    assert not load_initial(rgb, LITE_PACKAGE).notes
     report = load_initial(with_mask, LITE_PACKAGE)
-    assert report.remarks == ("conv_stem.weight: its fourth channel is the mean of red, green and blue",)
+    assert report.notes == ("conv_stem.weight: its fourth channel is the mean of red, green and blue",)
     kernel = with_mask.conv_stem.weight
     assert torch.equal(kernel[:, :3], rgb.conv_stem.weight)
     torch.testing.assert_close(kernel[:, 3], rgb.conv_stem.weight.sum(1) / 3)
@@ -411,7 +414,7 @@ def test_a_lite_encoder_without_its_head_leaves_the_files(tmp_path: Path) -> Non
     for path, head in ((LITE_PACKAGE, {"_conv_head", "_bn1", "_fc"}), (timms, {"conv_head", "bn2"})):
         report = load_initial(EfficientNetLite(head=False), path)
         assert {key.split(".")[0] for key in report.unused} == head
-        assert report.fresh == ()
+        assert report.new == ()
 
 
 def test_googlenet_loads_without_its_classifiers(tmp_path: Path) -> None:
@@ -439,7 +442,7 @@ def test_the_shipped_models_encoder_is_a_start() -> None:
 
 def test_a_lite_encoder_that_reads_a_mask_starts_from_the_shipped_models() -> None:
     encoder = EfficientNetLite(channels_in=4, head=False)
-    assert len(load_initial(encoder, SHIPPED).remarks) == 1
+    assert len(load_initial(encoder, SHIPPED).notes) == 1
     torch.testing.assert_close(encoder.conv_stem.weight[:, 3], encoder.conv_stem.weight[:, :3].mean(1))
 
 
@@ -447,12 +450,12 @@ def test_a_file_that_has_the_fourth_channel_keeps_it(tmp_path: Path) -> None:
     source, encoder = EfficientNetLite(channels_in=4), EfficientNetLite(channels_in=4)
     report = load_initial(encoder, save(tmp_path / "four.pth", source.state_dict()))
     assert torch.equal(encoder.conv_stem.weight, source.conv_stem.weight)
-    assert report.remarks == ()
+    assert report.notes == ()
 
 
 def test_a_fourth_channel_is_added_and_nothing_else() -> None:
     kernel = torch.tensor([[[[1.0]], [[2.0]], [[6.0]]]])
-    assert with_fourth_channel(kernel).flatten().tolist() == [1, 2, 6, 3]
+    assert add_fourth_channel(kernel).flatten().tolist() == [1, 2, 6, 3]
 
 
 # What is refused.
@@ -528,8 +531,8 @@ def test_what_is_no_file_of_weights_is_refused(tmp_path: Path) -> None:
 
 
 def test_every_kind_is_tested_here() -> None:
-    assert len(KINDS) == 7
-    assert len({kind.mark for kind in KINDS}) == 7
+    assert len(WEIGHT_FILES) == 7
+    assert len({kind.marker for kind in WEIGHT_FILES}) == 7
 
 
 # Which weights come along.

@@ -12,11 +12,12 @@ from helpers.training import NEARLY_STILL, differences, draw_folder, killed, run
 from safetensors.torch import load_file
 
 from lesioncli.errors import InputError
+from lesioncli.models.registry import NETWORKS, find_stage
 from lesioncli.spec import ModelSpec
 from lesioncli.training.checkpoint import load_checkpoint, make_network, save_checkpoint
 from lesioncli.training.datasets import Sample, read_samples
 from lesioncli.training.recipe import LossWeights, Recipe, StageSettings, TrainSettings, load_recipe
-from lesioncli.training.stages import STAGES, StageNetwork, find_stage, take_over
+from lesioncli.training.stages import StageNetwork, copy_earlier_part
 from lesioncli.training.trainer import BEST
 from lesioncli.training.validation import validate
 
@@ -135,7 +136,7 @@ def test_enhanced_sn_starts_from_coarse_sn_but_for_the_layer_that_takes_the_map(
     assert not torch.equal(
         network.get_parameter("coarse_sn.logits.weight"), network.get_parameter("enhanced_sn.logits.weight")
     )
-    fresh = take_over(network, stage)
+    fresh = copy_earlier_part(network, stage)
     assert {name.split(".")[0] for name in fresh} == {"map_merge"}
     coarse, enhanced = (
         network.get_submodule("coarse_sn").state_dict(),
@@ -236,11 +237,8 @@ def test_a_part_in_another_s_place_leaves_the_original_alone() -> None:
 
 
 def test_every_network_has_stages_and_every_stage_a_part() -> None:
-    from lesioncli.training.checkpoint import NETWORKS
-
-    assert set(STAGES) == set(NETWORKS)
-    assert [each.name for each in STAGES["mbdcnn"]] == list(PARTS)
-    assert [f"{each.part}." for each in STAGES["mbdcnn"]] == list(PARTS.values())
+    assert [each.name for each in NETWORKS["mbdcnn"].stages] == list(PARTS)
+    assert [f"{each.part}." for each in NETWORKS["mbdcnn"].stages] == list(PARTS.values())
 
 
 def test_a_damaged_checkpoint_of_an_earlier_stage_is_refused_by_name(

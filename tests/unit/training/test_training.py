@@ -33,6 +33,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lesioncli.errors import EngineError, InputError
+from lesioncli.options import Decision, TrainingDevice
 from lesioncli.spec import CLASSES
 from lesioncli.training.checkpoint import load_checkpoint, make_network, save_checkpoint
 from lesioncli.training.datasets import Sample, read_samples
@@ -400,16 +401,16 @@ def test_an_encoder_without_weights_of_its_own_says_what_to_do(tmp_path: Path, l
 
 
 def test_a_device_is_chosen_with_its_reason() -> None:
-    assert choose_device("cpu") == ("cpu", "as asked")
-    device, reason = choose_device("auto")
-    assert device == ("cuda" if torch.cuda.is_available() else "cpu")
-    assert reason
+    assert choose_device(TrainingDevice.CPU) == Decision(TrainingDevice.CPU, "as asked")
+    chosen = choose_device(TrainingDevice.AUTO)
+    assert chosen.value == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert chosen.reason
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU to choose")
 def test_cuda_without_a_gpu_is_an_engine_error() -> None:
     with pytest.raises(EngineError, match=r"no CUDA device.*--device cpu"):
-        choose_device("cuda")
+        choose_device(TrainingDevice.CUDA)
 
 
 def test_a_run_knows_whom_it_learns_from(tmp_path: Path, lesions: list[Sample]) -> None:

@@ -1,0 +1,59 @@
+"""What training, export and teachers need to know about a network; models/registry.py lists the networks."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from torch import Tensor, nn
+
+
+class NetworkOutput(Protocol):
+    """Lesion logits (N, 1, H, W) and class logits (N, K)."""
+
+    @property
+    def mask_logits(self) -> Tensor: ...
+    @property
+    def class_logits(self) -> Tensor: ...
+
+
+class Network(nn.Module):
+    """Base of the networks. forward() takes RGB images in [0, 1], (N, 3, H, W), and returns a NetworkOutput."""
+
+    @staticmethod
+    def class_probabilities(class_logits: Tensor) -> Tensor:
+        """Class logits (N, K) -> probabilities (N, 3) in the order of spec.CLASSES."""
+        raise NotImplementedError
+
+
+class StageOutput(NamedTuple):
+    """Outputs that a training stage has losses for: lesion logits (N, 1, H, W), class logits (N, K), or None."""
+
+    mask_logits: Tensor | None
+    class_logits: Tensor | None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of training. `part` is the submodule that is trained, "" for the whole network.
+
+    `run` computes the stage's outputs from the network and images (N, 3, H, W) in [0, 1]. A stage may start from the
+    weights of another part, `starts_from`; tensors whose names begin with one of `new_layers` are not in that part.
+    """
+
+    name: str
+    part: str
+    run: Callable[[Any, Tensor], StageOutput]
+    starts_from: str = ""
+    new_layers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class NetworkType:
+    """An entry of the registry. `make` takes ModelSpec.options; the stages are in the order in which they are trained.
+
+    `columns` are further outputs of the exported graph, each (N,) float32, computed from what forward() returns.
+    """
+
+    make: Callable[..., Network]
+    stages: tuple[Stage, ...]
+    columns: Mapping[str, Callable[[Any], Tensor]] = field(default_factory=dict)

@@ -1,0 +1,61 @@
+"""The network at the start of a stage: earlier stages' results, and initial weights for the stage's part."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from lesioncli.errors import InputError
+from lesioncli.models.network import Stage
+from lesioncli.models.registry import find_network
+from lesioncli.shipped import find_checkpoint, shipped_models
+from lesioncli.training.checkpoint import make_network
+from lesioncli.training.initial import imagenet_file, load_initial
+from lesioncli.training.run import BEST, TrainingRun
+from lesioncli.training.stages import StageNetwork, copy_earlier_part, load_parts
+
+
+def initialize_stage(run: TrainingRun, stage: Stage, device: torch.device) -> StageNetwork:
+    """The network on its device: parts of earlier stages loaded, the stage's part with its initial weights."""
+    spec, settings = run.recipe.model, run.recipe.for_stage(stage.name).train
+    checkpoint = _checkpoint_before(run, stage)
+    network = make_network(spec)
+    loaded_stages = load_parts(network, stage, spec.network, checkpoint) if checkpoint else set()
+    if settings.keep_start and (stage.starts_from or stage.name not in loaded_stages):
+        raise InputError(f"{stage.name}: [train] keep_start is set, but this stage takes no weights from --start")
+    part = StageNetwork(network, stage)
+    if stage.starts_from:
+        count = len(copy_earlier_part(network, stage))
+        notes = [f"initial weights: those of {stage.starts_from}; {count} tensors are new"]
+    else:
+        notes = _initialize(part.part, settings.initial)
+    for note in notes:
+        run.on_note(f"{stage.name}: {note}")
+    part.to(device)
+    part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
+    return part
+
+
+def _checkpoint_before(run: TrainingRun, stage: Stage) -> Path | None:
+    """The checkpoint that a stage builds on: of the nearest earlier stage in this run, else --start."""
+    stages = find_network(run.recipe.model.network).stages
+    earlier = stages[: stages.index(stage)]
+    for other in reversed(earlier):
+        if (run.folder / other.name / BEST).exists():
+            return run.folder / other.name / BEST
+    if earlier and run.start is None:
+        raise InputError(
+            f"{run.folder}: {stage.name} builds on {earlier[-1].name}, which is not trained here;"
+            " train it first, or name a checkpoint with --start"
+        )
+    return run.start
+
+
+def _initialize(part: nn.Module, initial: str) -> list[str]:
+    """Load the recipe's initial weights into a part; returns lines that describe what was loaded."""
+    if initial == "none":
+        return ["initial weights: none"]
+    if initial == "imagenet":
+        return load_initial(part, imagenet_file(part)).lines()
+    path = find_checkpoint(initial) if initial in shipped_models() else Path(initial)
+    return load_initial(part, path).lines()

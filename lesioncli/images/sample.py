@@ -18,13 +18,13 @@ def sample_images(images: Sequence[ImageFile], count: int, at_least_hw: tuple[in
 
     An image that cannot be decoded is replaced by another one; at most MAX_TRIES * `count` files are tried.
     """
-    pictures: list[UInt8] = []
+    sample: list[UInt8] = []
     for image in islice(_spread(images, count), MAX_TRIES * count):
-        if len(pictures) == count:
+        if len(sample) == count:
             break
         with suppress(ImageError):  # any readable image will do; `segment` reports this one
-            pictures.append(decode(image.path, at_least_hw).rgb)
-    return pictures
+            sample.append(decode(image.path, at_least_hw).rgb)
+    return sample
 
 
 def _spread(images: Sequence[ImageFile], count: int) -> Iterator[ImageFile]:

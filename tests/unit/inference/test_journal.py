@@ -4,6 +4,7 @@ import errno
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from lesioncli.inference.journal import Journal
 def test_lines_stay_until_they_are_cleared_and_a_second_owner_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.part"
     path.write_text("earlier\n")
-    with Journal(path) as first:
+    with closing(Journal(path)) as first:
         with pytest.raises(InputError, match="--out"):
             Journal(path)
         first.append("new\n")
@@ -25,7 +26,7 @@ def test_lines_stay_until_they_are_cleared_and_a_second_owner_is_refused(tmp_pat
 
 
 def test_a_journal_with_lines_is_kept_without_its_lock(tmp_path: Path) -> None:
-    with Journal(tmp_path / "a.part") as journal:
+    with closing(Journal(tmp_path / "a.part")) as journal:
         journal.append("new\n")
     assert [path.name for path in tmp_path.iterdir()] == ["a.part"]
     Journal(tmp_path / "a.part").close()
@@ -76,7 +77,7 @@ def test_a_file_system_without_locks_is_written_without_one(
         raise OSError(code, "Operation not supported")
 
     monkeypatch.setattr("fcntl.flock", refuse)
-    with Journal(tmp_path / "a.part") as journal:
+    with closing(Journal(tmp_path / "a.part")) as journal:
         journal.append("new\n")
     assert (tmp_path / "a.part").read_text() == "new\n"
     assert len(list(tmp_path.iterdir())) == 1

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lesioncli.errors import InputError
-from lesioncli.evaluation.reading.isic_layout import list_isic_splits
+from lesioncli.evaluation.reading.isic_layout import labels_beside, list_mask_folders
 from lesioncli.evaluation.reading.masks import MASK_FORMATS, find_masks, image_stem
 from lesioncli.evaluation.reading.ph2 import SPREADSHEET, TABLE, find_ph2, list_ph2_masks, read_ph2_labels
 from lesioncli.evaluation.reading.tables import NO_LABELS, LabelTable, find_labels, open_table, read_labels
@@ -67,14 +67,14 @@ def _read_ph2(folder: Path) -> GroundTruth | None:
 
 def _read_isic(folder: Path) -> GroundTruth | None:
     """Read the folder that holds one split of an ISIC challenge, with labels beside the masks."""
-    splits = list_isic_splits(folder) if folder.is_dir() else []
-    if len(splits) > 1:
-        folders = ", ".join(str(split.masks) for split in splits)
-        raise InputError(f"{folder}: several folders of ground truth masks; give one of them: {folders}")
-    if not splits:
+    mask_folders = list_mask_folders(folder) if folder.is_dir() else []
+    if not mask_folders:
         return None
-    labels = read_labels(splits[0].labels) if splits[0].labels.is_file() else NO_LABELS
-    return replace(_read_folder(splits[0].masks), labels=labels)
+    if len(mask_folders) > 1:
+        choices = ", ".join(map(str, mask_folders))
+        raise InputError(f"{folder}: several folders of ground truth masks; give one of them: {choices}")
+    labels = labels_beside(mask_folders[0])
+    return replace(_read_folder(mask_folders[0]), labels=read_labels(labels) if labels.is_file() else NO_LABELS)
 
 
 def _read_folder(folder: Path) -> GroundTruth:

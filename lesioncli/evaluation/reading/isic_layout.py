@@ -16,7 +16,7 @@ _MASK_FOLDER = re.compile(r"(Part1|Task1)\w*_GroundTruth$")
 
 @dataclass(frozen=True)
 class IsicSplit:
-    """Paths of one split of a challenge, such as ISIC-2017's Training. Any of them may not exist."""
+    """Paths of one split of ISIC-2017, such as Training. `masks` and `labels` may not exist."""
 
     images: Path
     masks: Path
@@ -26,15 +26,17 @@ class IsicSplit:
 def find_isic_split(folder: Path, split: str) -> IsicSplit | None:
     """Return split "Training", "Validation" or "Test_v2" of ISIC-2017; None if `folder` has no images of it."""
     images = folder / f"ISIC-2017_{split}_Data"
-    return _split_of(folder / f"ISIC-2017_{split}_Part1_GroundTruth", images) if images.is_dir() else None
+    if not images.is_dir():
+        return None
+    masks = folder / f"ISIC-2017_{split}_Part1_GroundTruth"
+    return IsicSplit(images, masks, labels_beside(masks))
 
 
-def list_isic_splits(folder: Path) -> list[IsicSplit]:
-    """Return the splits of any challenge whose folder of masks is in `folder`, sorted by name."""
-    folders = (path for path in folder.iterdir() if path.is_dir() and _MASK_FOLDER.search(path.name))
-    return [_split_of(masks) for masks in sorted(folders)]
+def list_mask_folders(folder: Path) -> list[Path]:
+    """Return the folders of masks of any challenge that are in `folder`, sorted."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and _MASK_FOLDER.search(path.name))
 
 
-def _split_of(masks: Path, images: Path | None = None) -> IsicSplit:
-    labels = masks.with_name(masks.name.replace("Part1", "Part3") + ".csv")
-    return IsicSplit(images or masks.with_name(_MASK_FOLDER.sub("Data", masks.name)), masks, labels)
+def labels_beside(masks: Path) -> Path:
+    """Return the CSV of labels that belongs to a folder of masks; it may not exist."""
+    return masks.with_name(masks.name.replace("Part1", "Part3") + ".csv")

@@ -15,21 +15,21 @@ _MASK_FOLDER = re.compile(r"(Part1|Task1)\w*_GroundTruth$")
 
 
 @dataclass(frozen=True)
-class IsicSplit:
-    """Paths of one split of ISIC-2017, such as Training. `masks` and `labels` may not exist."""
+class SplitPaths:
+    """Paths of the images, masks and labels of one split of a data set. `masks` and `labels` may not exist."""
 
     images: Path
     masks: Path
     labels: Path
 
 
-def find_isic_split(folder: Path, split: str) -> IsicSplit | None:
+def find_isic_split(folder: Path, split: str) -> SplitPaths | None:
     """Return split "Training", "Validation" or "Test_v2" of ISIC-2017; None if `folder` has no images of it."""
     images = folder / f"ISIC-2017_{split}_Data"
     if not images.is_dir():
         return None
     masks = folder / f"ISIC-2017_{split}_Part1_GroundTruth"
-    return IsicSplit(images, masks, labels_beside(masks))
+    return SplitPaths(images, masks, labels_beside(masks))
 
 
 def list_mask_folders(folder: Path) -> list[Path]:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from lesioncli.errors import InputError, MissingPackageError
 from lesioncli.evaluation.evaluate import evaluate
 from lesioncli.evaluation.reading.ground_truth import GROUND_TRUTH_READERS, GroundTruth, read_ground_truth
-from lesioncli.evaluation.reading.isic_layout import IsicSplit, find_isic_split
+from lesioncli.evaluation.reading.isic_layout import SplitPaths, find_isic_split
 from lesioncli.evaluation.reading.tables import read_scores
 from lesioncli.evaluation.result import Evaluation
 from lesioncli.options import EvaluationOptions, ProtocolName
@@ -61,7 +61,7 @@ def test_a_split_of_isic_2017_by_name(tmp_path: Path) -> None:
         "ISIC-2017_Training_Part1_GroundTruth",
         "ISIC-2017_Training_Part3_GroundTruth.csv",
     )
-    assert find_isic_split(tmp_path, "Training") == IsicSplit(*(tmp_path / name for name in names))
+    assert find_isic_split(tmp_path, "Training") == SplitPaths(*(tmp_path / name for name in names))
     assert find_isic_split(tmp_path, "Validation") is None
 
 

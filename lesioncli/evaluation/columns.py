@@ -56,20 +56,11 @@ def read_clusters(column: str, metadata: Path | None, ground_truth: GroundTruth,
     return read_columns_by_image([column] if column else [], metadata, ground_truth, rules)
 
 
-def plan_resampling(
-    column: str, clusters: Columns, predictions: EvaluatedPredictions, seed: int
-) -> tuple[ResamplingPlan, tuple[str, ...]]:
-    """Return the resampling plan, and a note on the number of clusters where `column` is not ""."""
-    if not column:
-        return ResamplingPlan(seed), ()
-    values = clusters.values[column] or {}
-    cluster_of = {image: value for image, value in values.items() if value.lower() not in MISSING}
-    tables = [{*predictions.masks.images}, {*predictions.labelled.ids}]
-    count = max(len({cluster_of[image] for image in images & cluster_of.keys()}) for images in tables)
-    unknown = max(len(images - cluster_of.keys()) for images in tables)
-    note = f"intervals: images of the same {column} are resampled together, {count} clusters"
-    note += f"; {unknown} images of unknown {column} are resampled alone" if unknown else ""
-    return ResamplingPlan(seed, column, cluster_of), (note,)
+def plan_resampling(column: str, clusters: Columns, seed: int) -> ResamplingPlan:
+    """Return the plan to resample images of one cluster together, or every image alone if `column` is ""."""
+    values = clusters.values.get(column) or {}
+    known = {image: value for image, value in values.items() if value.lower() not in MISSING}
+    return ResamplingPlan(seed, column, known)
 
 
 def group_images(columns: Columns, predictions: EvaluatedPredictions, rules: Protocol) -> list[Grouping]:

@@ -9,7 +9,7 @@ from lesioncli.errors import InputError
 from lesioncli.evaluation.cases import MaskMetrics, Progress
 from lesioncli.evaluation.class_scores import evaluate_scores, resample_metrics
 from lesioncli.evaluation.columns import group_images, plan_resampling, read_clusters, read_columns_by_image
-from lesioncli.evaluation.notes import notes_on_intervals, notes_on_scores
+from lesioncli.evaluation.notes import notes_on_clusters, notes_on_intervals, notes_on_scores
 from lesioncli.evaluation.official import official_figures
 from lesioncli.evaluation.predictions import EvaluatedPredictions, evaluate_predictions
 from lesioncli.evaluation.protocols import PROTOCOLS
@@ -46,7 +46,7 @@ def evaluate(
     clusters = read_clusters(options.cluster, options.metadata, truth, rules)
 
     ours = evaluate_predictions(truth, predictions, options.scores, options, on_progress)
-    plan, plan_notes = plan_resampling(options.cluster, clusters, ours, options.seed)
+    plan = plan_resampling(options.cluster, clusters, options.seed)
     comparison = _compare(ours, truth, options.compare, plan, options, on_progress) if options.compare else None
 
     mask_resampling, score_resampling = plan.for_images(ours.masks.images), plan.for_images(ours.labelled.ids)
@@ -66,9 +66,9 @@ def evaluate(
             *truth.notes,
             *group_columns.notes,
             *clusters.notes,
-            *plan_notes,
+            *notes_on_clusters(plan, ours),
             *notes_on_scores(truth.labels, ours.labelled, options.protocol),
-            *notes_on_intervals(ours.masks, ours.labelled, comparison, plan),
+            *notes_on_intervals(plan, ours, comparison),
         ),
         plan=plan,
     )

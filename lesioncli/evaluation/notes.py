@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from lesioncli.evaluation.cases import MaskMetrics
 from lesioncli.evaluation.labelled_scores import LabelledScores
+from lesioncli.evaluation.predictions import EvaluatedPredictions
 from lesioncli.evaluation.protocols import PROTOCOLS, missing_classes, unknown_classes
 from lesioncli.evaluation.reading.tables import LabelTable
 from lesioncli.evaluation.statistics.comparison import Comparison
@@ -24,15 +24,27 @@ def notes_on_scores(labels: LabelTable, labelled: LabelledScores, protocol: Prot
     )
 
 
+def notes_on_clusters(plan: ResamplingPlan, predictions: EvaluatedPredictions) -> tuple[str, ...]:
+    """Return a note on the number of clusters, if images are resampled by clusters."""
+    if not plan.column:
+        return ()
+    tables = [{*predictions.masks.images}, {*predictions.labelled.ids}]
+    clusters = max(len({plan.cluster_of[image] for image in images & plan.cluster_of.keys()}) for images in tables)
+    unknown = max(len(images - plan.cluster_of.keys()) for images in tables)
+    note = f"intervals: images of the same {plan.column} are resampled together, {clusters} clusters"
+    return (f"{note}; images of unknown {plan.column}, resampled alone: {unknown}" if unknown else note,)
+
+
 def notes_on_intervals(
-    masks: MaskMetrics, labelled: LabelledScores, comparison: Comparison | None, plan: ResamplingPlan
+    plan: ResamplingPlan, predictions: EvaluatedPredictions, comparison: Comparison | None
 ) -> tuple[str, ...]:
     """Return a note if an interval has fewer images, or clusters, than a percentile bootstrap needs."""
+    masks, labelled = predictions.masks, predictions.labelled
     mask_resampling, score_resampling = plan.for_images(masks.images), plan.for_images(labelled.ids)
     counts = {
         "masks": [mask_resampling.count_clusters(np.flatnonzero(known)) for known in ~np.isnan(masks.values).T],
         "scores": [score_resampling.count_clusters(np.arange(labelled.count))],
-        "differences": [each.clusters for each in comparison.differences.values()] if comparison else [],
+        "differences": [difference.clusters for difference in comparison.differences.values()] if comparison else [],
     }
     smallest = {part: min(filter(None, sizes), default=MIN_IMAGES) for part, sizes in counts.items()}
     few = ", ".join(f"{part} ({size})" for part, size in smallest.items() if size < MIN_IMAGES)

@@ -8,7 +8,7 @@ value that a challenge ranks by is in `ranking`.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,18 +27,25 @@ Floats = NDArray[np.float64]
 Document = Mapping[str, Any]
 
 
+class RankedFigure(NamedTuple):
+    """A figure that a protocol ranks by: its path in the document, and its value."""
+
+    path: str
+    value: float
+
+
 @dataclass(frozen=True)
 class OfficialFigures:
     """What the official scorer reports.
 
     `mask_document` and `score_document` are its JSON documents, empty where the protocol needs every image and not
-    every image could be evaluated. `ranking` maps "masks" and "scores" to the path and the value that the protocol
-    ranks by. `intervals` maps them to 95 % intervals by path in the document.
+    every image could be evaluated. `ranking` maps "masks" and "scores" to the figure that the protocol ranks by, and
+    `intervals` maps them to 95 % intervals by path in the document.
     """
 
     mask_document: Document = field(default_factory=dict)
     score_document: Document = field(default_factory=dict)
-    ranking: Mapping[str, tuple[str, float]] = field(default_factory=dict)
+    ranking: Mapping[str, RankedFigure] = field(default_factory=dict)
     intervals: Mapping[str, Mapping[str, Interval]] = field(default_factory=dict)
 
     def joined(self) -> dict[str, Any]:
@@ -175,17 +182,18 @@ def _resampled_document(
     }
 
 
-def ranking(protocol: Protocol, masks: Document, scores: Document) -> dict[str, tuple[str, float]]:
+def ranking(protocol: Protocol, masks: Document, scores: Document) -> dict[str, RankedFigure]:
     """Return the path and value that a protocol ranks masks and scores by.
 
     Scores are ranked only where their classes are exactly the protocol's: a mean over other classes would be another
     figure.
     """
-    ranked: dict[str, tuple[str, float]] = {}
+    ranked: dict[str, RankedFigure] = {}
     if masks:
-        ranked["masks"] = f"macro_average.{protocol.mask_metric}", masks["macro_average"][protocol.mask_metric]
+        value = masks["macro_average"][protocol.mask_metric]
+        ranked["masks"] = RankedFigure(f"macro_average.{protocol.mask_metric}", value)
     classes = scores["per_category"]["auc"] if scores else ()
     if scores and not (missing_classes(protocol, classes) or unknown_classes(protocol, classes)):
         part = _ranked_part(protocol)
-        ranked["scores"] = f"{part}.{protocol.score_metric}", scores[part][protocol.score_metric]
+        ranked["scores"] = RankedFigure(f"{part}.{protocol.score_metric}", scores[part][protocol.score_metric])
     return ranked

@@ -92,7 +92,7 @@ def _require_common_masks(
         return
     raise InputError(
         f"{predictions[min(predictions)]}: no predicted mask has the name of a ground truth mask, such as"
-        f" {truths[min(truths)]}; name both masks of image x x.png or x_segmentation.png, in the same sub-folders"
+        f" {truths[min(truths)]}; for image x, name both masks x.png or x_segmentation.png, in the same sub-folders"
     )
 
 

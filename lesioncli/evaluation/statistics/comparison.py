@@ -117,7 +117,7 @@ def _mask_differences(
     values[np.broadcast_to(np.isnan(values).any(axis=0), values.shape)] = math.nan  # a pair needs both values
     paired = values[0] - values[1]
     resampling = plan.for_images([ours.images[row] for row in rows[0]])
-    our_means, other_means, differences = (column_means(each).tolist() for each in (*values, paired))
+    our_means, other_means, differences = (column_means(table).tolist() for table in (*values, paired))
     resampled = bootstrap_means(paired, resampling)
     p_values = sign_flip_p_values(paired, resampling)
     result: dict[str, Difference] = {}

@@ -91,7 +91,11 @@ def evaluate_groups(
     sizes = Counter(grouping.group_of[image] for image in masks.images or labelled.ids)
     return [
         GroupResult(
-            grouping.column, name, sizes[name], {key: each.estimate() for key, each in group.items()}, difference
+            grouping.column,
+            name,
+            sizes[name],
+            {metric: resampled.estimate() for metric, resampled in group.items()},
+            difference,
         )
         for name, group, difference in zip(grouping.groups, groups, differences, strict=True)
     ]
@@ -153,8 +157,8 @@ def _subset_aucs(
         auc = float(roc_auc(labels, scores))
         result[name] = _Resampled(auc, samples[:, column], rows.size, rarer >= MIN_PER_LABEL)
     if len(result) > 1:
-        mean = sum(each.value for each in result.values()) / len(result)
-        is_enough = all(each.is_enough for each in result.values())
+        mean = sum(resampled.value for resampled in result.values()) / len(result)
+        is_enough = all(resampled.is_enough for resampled in result.values())
         result[AUC_MEAN] = _Resampled(mean, samples.mean(axis=1), rows.size, is_enough)
     return result
 

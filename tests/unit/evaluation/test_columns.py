@@ -146,7 +146,7 @@ def test_intervals_are_as_wide_as_the_number_of_patients_demands(patients: Path)
 
 def test_the_number_of_clusters_is_noted(patients: Path) -> None:
     (note,) = clustered(patients).notes
-    assert all(word in note for word in ("patient_id", "40 clusters", "1 images"))
+    assert all(word in note for word in ("patient_id", "40 clusters", "alone: 1"))
 
 
 @pytest.mark.parametrize("protocol", [ProtocolName.ISIC2017, ProtocolName.ISIC2018])

@@ -31,7 +31,7 @@ _PNG_BIT_DEPTH = 24  # offset: a PNG file starts with its signature and the IHDR
 
 def read_jpeg(data: bytes, at_least_hw: tuple[int, int]) -> DecodedImage:
     """Decode a JPEG, downsampled by 1, 2, 4 or 8 to MIN_FINAL_REDUCTION times `at_least_hw` or more."""
-    # A file that was cut short after its space was reserved ends in zeros instead of the end marker, and zeros decode
+    # A file truncated after its space was reserved ends in zeros instead of the end marker, and zeros decode
     # as pixels. Bytes after the end marker are fine: cameras append previews there.
     if data.endswith(bytes(16)) and data.rfind(_END_MARKER) < data.rfind(_SCAN_MARKER):
         raise ImageError(FailureStage.DECODE, "truncated: the JPEG data end in zeros")

@@ -70,6 +70,7 @@ class RunRecord(RunIdentity, frozen=True, kw_only=True):
     sources: tuple[str, ...] = ()
     images: int | None = None
     started: str | None = None
+    # Keys of run.json and of --json are kept from the first version.
     ignored: dict[str, int] = msgspec.field(default_factory=dict, name="passed_over")
     status: RunStatus | None = None
     ok: int | None = None
@@ -119,7 +120,7 @@ class ImageConfidence:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """Summary of a run: images by status, wall seconds, CPU seconds by stage, and what ran it.
+    """Summary of a run: images by status, wall seconds, CPU seconds by stage, and the engine.
 
     ignored: number of files that are not images, by kind. least_confident: the images in the output folder whose masks
     have the lowest confidence, the lowest first.

@@ -160,7 +160,7 @@ class ResultStore:
         if not path.exists():
             return
         with path.open(newline="", encoding="utf-8", errors="replace") as file:
-            # A crash may cut the last row short, even inside a character; its image is segmented again.
+            # A crash may truncate the last row, even inside a character; its image is segmented again.
             reader = csv.reader(line for line in file if line.endswith(("\r", "\n")))
             if next(reader, []) not in ([], self._names):
                 raise InputError(

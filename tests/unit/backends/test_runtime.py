@@ -1,7 +1,7 @@
-"""Plans run, from files to files: real pycuda and the real backend over stand-ins for driver and runtime (standin/).
+"""Running plans: real pycuda and the real runtime code over a CUDA driver and a TensorRT that need no GPU.
 
-What comes out must be what the CPU engine writes, byte for byte, however the streams are delayed; nothing may be left
-behind, however a run ends.
+Whatever the delays of the streams, the output files must be those of the CPU engine, byte for byte; however a run ends,
+nothing may be left allocated. tests/cuda_standin/README.md says what the stand-ins check and what they cannot show.
 """
 
 import csv
@@ -14,6 +14,7 @@ import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -24,20 +25,19 @@ import pytest
 from cuda_standin import SUPPORTED, Driver, installed
 from helpers.graphs import MakeEngine
 from helpers.pictures import SIDE, UInt8, draw, save, save_many
+from helpers.shipped import shipped_onnx
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
 if not SUPPORTED:
-    pytest.skip("the stand-in for the driver is for Linux on x86-64", allow_module_level=True)
+    pytest.skip("the CUDA stand-in is for Linux on x86-64", allow_module_level=True)
 from cuda_standin.vendor import Context, Vendor
-from helpers.shipped import shipped_onnx
 
-from lesioncli.backends import registry as choose
-from lesioncli.backends.base import Manifest
+from lesioncli.backends import parity
 from lesioncli.backends.build import build
-from lesioncli.backends.registry import open_engine
-from lesioncli.backends.tensorrt import compile as tensorrt
+from lesioncli.backends.manifest import Manifest
+from lesioncli.backends.registry import choose_backend, open_compiler, open_engine
 from lesioncli.backends.tensorrt import driver as driver_module
 from lesioncli.backends.tensorrt import vendors
 from lesioncli.cli.app import app
@@ -48,15 +48,16 @@ from lesioncli.inference import pipeline
 from lesioncli.inference.outcome import Outcome
 from lesioncli.inference.run import segment_images
 from lesioncli.inference.tta import PROCEDURES
-from lesioncli.options import SegmentOptions
+from lesioncli.options import TTA, Backend, BuildOptions, Precision, SegmentOptions
 
-Files = dict[str, bytes]  # by name
-OUT_OF_MEMORY, ILLEGAL_ADDRESS, LAUNCH_FAILED = 2, 700, 719
-PICTURES = [draw(seed, 50, 70) for seed in range(3)]
+Files = dict[str, bytes]  # content by name
+OUT_OF_MEMORY, ILLEGAL_ADDRESS, LAUNCH_FAILED = 2, 700, 719  # codes of the CUDA driver
+IMAGES = [draw(seed, 50, 70) for seed in range(3)]
+GPU = "Stand-in GPU 0 (sm86)"
 
 
 class Card:
-    """A GPU that is none: the driver, and either vendor's library on it."""
+    """A GPU that does not exist: the driver, and both vendor libraries on it."""
 
     def __init__(self, driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
         self.driver = driver
@@ -80,33 +81,37 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[Card]:
         made.assert_clean()
 
 
-def build_plan(onnx: Path, folder: Path, batch: int, **settings: Any) -> Path:
-    """An engine that this card compiled for itself."""
-    compiler = tensorrt.open_compiler(vendors.TENSORRT, tensorrt.Settings(**settings))
-    return build(onnx, folder, PICTURES, compiler=compiler, precision="fp32", batch=batch).path
+def build_plan(onnx: Path, folder: Path, batch: int, dynamic: bool = False) -> Path:
+    """Build an engine that TensorRT compiles on this card; return the path of its manifest."""
+    options = BuildOptions(backend=Backend.TENSORRT, precision=Precision.FP32, batch=batch, dynamic=dynamic)
+    return build(onnx, folder, IMAGES, options, compiler=open_compiler(options)).path  # without a timing cache
 
 
 def build_ahead(onnx: Path, folder: Path) -> Path:
-    """An engine that was compiled elsewhere and never ran on a GPU."""
-    compiler = tensorrt.open_compiler(vendors.RTX, tensorrt.Settings(("sm86",)))
-    return build(onnx, folder, PICTURES, compiler=compiler, precision="fp32", batch=2).path
+    """Build an engine ahead of time, which has never run on a GPU; return the path of its manifest."""
+    options = BuildOptions(backend=Backend.TENSORRT_RTX, precision=Precision.FP32, batch=2, targets=("sm86",))
+    return build(onnx, folder, IMAGES, options).path
 
 
-def left_by(out: Path) -> dict[str, bytes]:
-    """What a run left, by name, but for run.json, which holds times."""
-    return {path.name: path.read_bytes() for path in sorted(out.iterdir()) if path.name != "run.json"}
+def read_outputs(out: Path) -> Files:
+    """Return the files of an output folder, except run.json, which holds times, and hidden files."""
+    return {
+        path.name: path.read_bytes()
+        for path in sorted(out.iterdir())
+        if path.name != "run.json" and not path.name.startswith(".")
+    }
 
 
-def segmented(manifest: Path, images: list[ImageFile], out: Path, **options: Any) -> dict[str, bytes]:
+def segment_with(manifest: Path, images: list[ImageFile], out: Path, **options: Any) -> Files:
     asked = SegmentOptions(**options)
     with open_engine(manifest, 2 * (asked.workers or 2), PROCEDURES[asked.tta].layout) as engine:
         segment_images(ImageListing(images), engine, out, asked)
-    return left_by(out)
+    return read_outputs(out)
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> list[ImageFile]:
-    """Pictures of all sizes, upright and not."""
+    """Images of many sizes and all orientations."""
     folder = tmp_path_factory.mktemp("images")
     for number in range(23):
         height, width = 20 + 37 * number % 90, 20 + 53 * number % 120
@@ -116,65 +121,88 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[ImageFile]:
 
 @pytest.fixture(scope="module")
 def expected(tiny_manifest: MakeEngine, images: list[ImageFile], tmp_path_factory: pytest.TempPathFactory) -> Files:
-    """What the CPU engine leaves."""
-    found = segmented(tiny_manifest(1), images, tmp_path_factory.mktemp("cpu"))
-    assert len(found) == 24
-    return found
+    """The output files of the CPU engine."""
+    files = segment_with(tiny_manifest(1), images, tmp_path_factory.mktemp("cpu"))
+    assert len(files) == 24
+    return files
 
 
-def test_a_run_leaves_what_the_cpu_engine_leaves(
+def test_a_run_writes_what_the_cpu_engine_writes(
     card: Card, tiny_onnx: Path, images: list[ImageFile], expected: Files, tmp_path: Path
 ) -> None:
     plan = build_plan(tiny_onnx, tmp_path / "engines", 4)
     card.driver.set_delays(seed=1)
-    assert segmented(plan, images, tmp_path / "gpu") == expected
+    assert segment_with(plan, images, tmp_path / "gpu") == expected
     assert card.driver.pageable_copies() == 0, "a slot or an output is not in pinned memory"
 
 
-def test_a_shipped_model_leaves_what_the_cpu_engine_leaves(
+@pytest.mark.slow
+def test_a_shipped_model_writes_what_the_cpu_engine_writes(
     card: Card, parity_images: list[UInt8], engine_manifest: Path, images: list[ImageFile], tmp_path: Path
 ) -> None:
-    compiler = tensorrt.open_compiler(vendors.TENSORRT, tensorrt.Settings())
-    plan = build(shipped_onnx(), tmp_path, parity_images, compiler=compiler, precision="fp32", batch=3).path
-    found = segmented(plan, images[:7], tmp_path / "gpu")
-    assert found == segmented(engine_manifest, images[:7], tmp_path / "cpu")
+    options = BuildOptions(backend=Backend.TENSORRT, precision=Precision.FP32, batch=3)
+    plan = build(shipped_onnx(), tmp_path, parity_images, options, compiler=open_compiler(options)).path
+    assert segment_with(plan, images[:7], tmp_path / "gpu") == segment_with(
+        engine_manifest, images[:7], tmp_path / "cpu"
+    )
 
 
-@pytest.mark.parametrize("dynamic", [False, True])
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    batch=st.integers(1, 7),
-    count=st.integers(1, 23),
-    workers=st.integers(1, 5),
-    depth=st.integers(1, 5),
-    seed=st.integers(0, 2**32),
-)
-def test_whatever_the_sizes_and_delays(
-    card: Card,
-    tiny_onnx: Path,
-    images: list[ImageFile],
-    expected: Files,
-    tmp_path: Path,
-    dynamic: bool,
-    batch: int,
-    count: int,
-    workers: int,
-    depth: int,
-    seed: int,
+def assert_equal_for_any_size(
+    card: Card, onnx: Path, images: list[ImageFile], expected: Files, work: Path, sizes: "Sizes"
 ) -> None:
-    work = Path(tempfile.mkdtemp(dir=tmp_path))
-    plan = build_plan(tiny_onnx, work / "engines", batch, dynamic=dynamic)
-    card.driver.set_delays(seed)
-    from lesioncli.backends.tensorrt import runtime as plans  # needs pycuda
+    plan = build_plan(onnx, work / "engines", sizes.batch, sizes.dynamic)
+    card.driver.set_delays(sizes.seed)
+    from lesioncli.backends.tensorrt import runtime  # needs pycuda
 
-    with patch.object(plans, "DEPTH", depth):
-        found = segmented(plan, images[:count], work / "gpu", workers=workers)
-    masks = {image.path.with_suffix(".png").name for image in images[:count]}
-    assert {name: content for name, content in found.items() if name in masks} == {
+    with patch.object(runtime, "DEPTH", sizes.depth):
+        files = segment_with(plan, images[: sizes.count], work / "gpu", workers=sizes.workers)
+    masks = {image.path.with_suffix(".png").name for image in images[: sizes.count]}
+    assert {name: content for name, content in files.items() if name in masks} == {
         name: expected[name] for name in masks
     }
-    assert found["scores.csv"] == b"".join(expected["scores.csv"].splitlines(keepends=True)[: count + 1])
+    assert files["scores.csv"] == b"".join(expected["scores.csv"].splitlines(keepends=True)[: sizes.count + 1])
     card.assert_clean()
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The sizes of a run: batch, images, threads, slots at the same time; and the seed of the delays."""
+
+    dynamic: bool
+    batch: int
+    count: int
+    workers: int
+    depth: int
+    seed: int
+
+
+@pytest.mark.parametrize(
+    "sizes", [Sizes(False, 4, 23, 5, 3, 1), Sizes(True, 7, 17, 1, 1, 2), Sizes(True, 1, 5, 3, 5, 3)]
+)
+def test_sizes_and_delays_do_not_change_the_files(
+    card: Card, tiny_onnx: Path, images: list[ImageFile], expected: Files, tmp_path: Path, sizes: Sizes
+) -> None:
+    assert_equal_for_any_size(card, tiny_onnx, images, expected, tmp_path, sizes)
+
+
+@pytest.mark.slow
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    sizes=st.builds(
+        Sizes,
+        dynamic=st.booleans(),
+        batch=st.integers(1, 7),
+        count=st.integers(1, 23),
+        workers=st.integers(1, 5),
+        depth=st.integers(1, 5),
+        seed=st.integers(0, 2**32),
+    )
+)
+def test_many_sizes_and_delays_do_not_change_the_files(
+    card: Card, tiny_onnx: Path, images: list[ImageFile], expected: Files, tmp_path: Path, sizes: Sizes
+) -> None:
+    work = Path(tempfile.mkdtemp(dir=tmp_path))
+    assert_equal_for_any_size(card, tiny_onnx, images, expected, work, sizes)
 
 
 CALLS = (
@@ -195,55 +223,88 @@ CALLS = (
 
 @pytest.fixture
 def plan(card: Card, tiny_onnx: Path, tmp_path: Path) -> Path:
-    """An engine for batches of 3, compiled for this card."""
+    """An engine for batches of 3, compiled on this card."""
     return build_plan(tiny_onnx, tmp_path / "engines", 3)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(call=st.sampled_from(CALLS), nth=st.integers(1, 20), seed=st.integers(0, 2**32))
-def test_whatever_call_fails(
-    card: Card, plan: Path, images: list[ImageFile], expected: Files, tmp_path: Path, call: str, nth: int, seed: int
+def assert_failed_call_is_survived(
+    card: Card, plan: Path, images: list[ImageFile], expected: Files, out: Path, call: str, nth: int
 ) -> None:
-    """Rows and masks that are there are right, everything is freed, and a re-run completes what is missing."""
-    out = Path(tempfile.mkdtemp(dir=tmp_path))
-    card.driver.set_delays(seed, 0.0001)
+    """Rows and masks that exist are right, everything is freed, and a second run completes the folder."""
     card.driver.fail(call, nth, ILLEGAL_ADDRESS)
     with suppress(EngineError):
-        segmented(plan, images[:13], out)
-    left = left_by(out)
-    assert {name: expected[name] for name in left if name.endswith(".png")}.items() <= left.items()
-    rows, whole = (list(csv.reader(files.get("scores.csv", b"").decode().splitlines())) for files in (left, expected))
-    for row, right in zip(rows, whole, strict=False):
-        failed = row[5] == "failed" and row[6].startswith("network: tiny.tensorrt on Stand-in GPU 0 (sm86): ")
+        segment_with(plan, images[:13], out)
+    files = read_outputs(out) if out.is_dir() else {}
+    assert {name: expected[name] for name in files if name.endswith(".png")}.items() <= files.items()
+    rows, complete = (list(csv.reader(each.get("scores.csv", b"").decode().splitlines())) for each in (files, expected))
+    for row, right in zip(rows, complete, strict=False):
+        failed = row[5] == "failed" and row[6].startswith(f"network: tiny.tensorrt on {GPU}: ")
         assert row == right or (failed and row[0] == right[0])
     assert card.driver.live() == {}
     card.driver.reset()
-    assert segmented(plan, images, out) == expected
+    assert segment_with(plan, images, out) == expected
+
+
+@pytest.mark.parametrize(("call", "nth"), [("cuMemAlloc", 2), ("cuMemcpyHtoDAsync", 3), ("kernel", 3), ("copy out", 6)])
+def test_a_failed_call_is_survived(
+    card: Card, plan: Path, images: list[ImageFile], expected: Files, tmp_path: Path, call: str, nth: int
+) -> None:
+    card.driver.set_delays(1, 0.0001)
+    assert_failed_call_is_survived(card, plan, images, expected, tmp_path / "out", call, nth)
+
+
+@pytest.mark.slow
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(call=st.sampled_from(CALLS), nth=st.integers(1, 20), seed=st.integers(0, 2**32))
+def test_any_failed_call_is_survived(
+    card: Card, plan: Path, images: list[ImageFile], expected: Files, tmp_path: Path, call: str, nth: int, seed: int
+) -> None:
+    card.driver.set_delays(seed, 0.0001)
+    out = Path(tempfile.mkdtemp(dir=tmp_path))
+    assert_failed_call_is_survived(card, plan, images, expected, out, call, nth)
 
 
 def mutate(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, old: str, new: str) -> None:
-    """Plant a bug: a method with one piece of its source replaced by another."""
+    """Plant a bug: replace a part of the source of a method."""
     source = textwrap.dedent(inspect.getsource(getattr(owner, name)))
     assert source.count(old) == 1
-    made: dict[str, Any] = {}
-    exec(source.replace(old, new), vars(sys.modules[owner.__module__]), made)  # noqa: S102 - this project's own source
-    monkeypatch.setattr(owner, name, made[name])
+    namespace: dict[str, Any] = {}
+    exec(source.replace(old, new), vars(sys.modules[owner.__module__]), namespace)  # noqa: S102 - this project's own source
+    monkeypatch.setattr(owner, name, namespace[name])
 
 
-BUGS = {
-    "computes before the images are in": ("Lane", "start", "device.compute.wait_for_event(self._copied)", "pass"),
+RACES = {  # bug -> (class, method, source, its replacement); only some delays show them
+    "computes before the images are copied in": (
+        "Lane",
+        "start",
+        "device.compute.wait_for_event(self._copied)",
+        "pass",
+    ),
     "copies out before it has computed": ("Lane", "start", "device.copy_out.wait_for_event(self._computed)", "pass"),
-    "reads before it is out": ("Lane", "finish", "self._done.synchronize()", "pass"),
+    "reads before the outputs are copied out": ("Lane", "finish", "self._done.synchronize()", "pass"),
     "takes a lane that is in use": ("PlanEngine", "_start", "self._started % DEPTH", "0"),
-    "fills a slot that is in use": ("_Run", "_decode_ahead", "1 + self._engine.ahead", "2 + len(self._engine.slots)"),
+    "fills a cycle that is in use": (
+        "_Pipeline",
+        "_decode_ahead",
+        "== self._engine.prefetch",
+        "== 2 * len(self._engine.cycles)",
+    ),
+    "frees an input before its use": ("Lane", "start", "device.compute.wait_for_event(", "self.input.free(); ("),
+}
+LEAKS = {  # every run shows them
     "has slots in pageable memory": ("PlanEngine", "_open", ", self._device.pinned)", ")"),
-    "has outputs in pageable memory": ("Lane", "__init__", "device.pinned(shape, dtype)", "np.zeros(shape, dtype)"),
+    "has outputs in pageable memory": (
+        "Lane",
+        "__init__",
+        "device.pinned(output.shape, output.dtype)",
+        "np.zeros(output.shape, output.dtype)",
+    ),
     "keeps memory of the device": ("Device", "allocate", "self.on_close(memory.free)", "leaked.append(memory)"),
     "keeps pinned memory": ("Device", "pinned", "self.on_close(array.base.free)", "leaked.append(array)"),
     "keeps its events": ("Lane", "__init__", "device.on_close(self._drop_events)", "leaked.append(self)"),
     "keeps its contexts": ("_Plan", "release", "self._contexts.clear()", "leaked.append(self._contexts)"),
-    "frees an input before its use": ("Lane", "start", "device.compute.wait_for_event(", "self.input.free(); ("),
 }
+BUGS = {**RACES, **LEAKS}
 
 
 IMAGE_BYTES = SIDE * SIDE * 3
@@ -257,13 +318,15 @@ CONDITIONS: list[Callable[[Driver], None]] = [
 
 @pytest.fixture
 def plan_of_one(card: Card, tiny_onnx: Path, tmp_path: Path) -> Path:
-    """An engine for batches of 1: the pictures go round its ring of slots three times, so that a race has many chances
-    to show. In batches of 3 they go round it once, and a single batch of the second round could."""
+    """An engine for batches of 1: the images fill its cycles three times, so that a race has many chances to show."""
     return build_plan(tiny_onnx, tmp_path / "engines", 1)
 
 
-@pytest.mark.parametrize("condition", CONDITIONS)
-def test_no_condition_shows_a_bug_that_is_not_there(
+@pytest.mark.parametrize(
+    "condition",
+    [*CONDITIONS[:2], *(pytest.param(condition, marks=pytest.mark.slow) for condition in CONDITIONS[2:])],
+)
+def test_correct_code_shows_no_bug(
     card: Card,
     plan_of_one: Path,
     images: list[ImageFile],
@@ -272,11 +335,11 @@ def test_no_condition_shows_a_bug_that_is_not_there(
     condition: Callable[[Driver], None],
 ) -> None:
     condition(card.driver)
-    assert segmented(plan_of_one, images, tmp_path / "out") == expected
+    assert segment_with(plan_of_one, images, tmp_path / "out") == expected
     assert not card.driver.pageable_copies()
 
 
-@pytest.mark.parametrize("bug", BUGS)
+@pytest.mark.parametrize("bug", [*(pytest.param(bug, marks=pytest.mark.slow) for bug in RACES), *LEAKS])
 def test_a_planted_bug_shows(
     card: Card,
     plan_of_one: Path,
@@ -286,13 +349,12 @@ def test_a_planted_bug_shows(
     monkeypatch: pytest.MonkeyPatch,
     bug: str,
 ) -> None:
-    """Not under all conditions, since some are races, but under one of a few."""
-    from lesioncli.backends.tensorrt import cuda  # needs pycuda
-    from lesioncli.backends.tensorrt import runtime as plans
+    """A race need not show under every condition, but it must under one of them."""
+    from lesioncli.backends.tensorrt import cuda, runtime  # need pycuda
 
     owner, name, old, new = BUGS[bug]
     leaked: list[Any] = []
-    for module in (cuda, plans, pipeline):
+    for module in (cuda, runtime, pipeline):
         monkeypatch.setattr(module, "leaked", leaked, raising=False)
         if hasattr(module, owner):
             mutate(monkeypatch, getattr(module, owner), name, old, new)
@@ -302,7 +364,7 @@ def test_a_planted_bug_shows(
         card.driver.reset()
         condition(card.driver)
         with suppress(Exception):
-            shown.append(segmented(plan_of_one, images, tmp_path / f"out{number}") != expected)
+            shown.append(segment_with(plan_of_one, images, tmp_path / f"out{number}") != expected)
         shown += [bool(card.driver.violations()), bool(card.driver.live()), bool(card.driver.pageable_copies())]
         leaked.clear()
         if any(shown):
@@ -315,96 +377,100 @@ def test_a_planted_bug_shows(
 # Memory
 
 
-def test_memory_that_is_short_names_the_batch_that_fits(
+def test_the_message_on_short_memory_names_a_batch_that_fits(
     card: Card, tiny_onnx: Path, images: list[ImageFile], tmp_path: Path
 ) -> None:
     big = build_plan(tiny_onnx, tmp_path / "engines", 64)
-    card.tensorrt.scratch_bytes = 64 << 16  # of a context, for a batch
+    card.tensorrt.scratch_bytes = 64 << 16  # of a context for a full batch
     card.driver.limit_memory(8 << 20)
-    with pytest.raises(
-        EngineError, match=r"batches of 64 need \d+ MiB, 8 MiB are free; run: .*tensorrt --batch \d+"
-    ) as met:
-        segmented(big, images, tmp_path / "out")
+    with pytest.raises(EngineError, match=r"8 MiB .*; run lesioncli .*tensorrt --batch \d+") as caught:
+        segment_with(big, images, tmp_path / "out")
     assert card.driver.live() == {}
-    batch = int(str(met.value).rpartition(" ")[2])
+    batch = int(str(caught.value).rpartition(" ")[2])
     assert 20 < batch < 64
     card.tensorrt.scratch_bytes = batch << 16
     small = build_plan(tiny_onnx, tmp_path / "engines", batch)
-    assert len(segmented(small, images, tmp_path / "out")) == 24
+    assert len(segment_with(small, images, tmp_path / "out")) == 24
 
 
-def test_memory_that_is_short_for_one_image_says_so(
+def test_memory_that_is_short_for_one_image_is_told(
     card: Card, plan: Path, images: list[ImageFile], tmp_path: Path
 ) -> None:
     card.driver.limit_memory(1 << 12)
-    with pytest.raises(EngineError, match="not even one image fits: free the GPU, or run with --backend openvino"):
-        segmented(plan, images, tmp_path / "out")
+    with pytest.raises(EngineError, match="--backend openvino"):
+        segment_with(plan, images, tmp_path / "out")
 
 
-def test_pinned_memory_that_is_short_is_the_host_s(
+def test_short_pinned_memory_is_told_from_short_gpu_memory(
     card: Card, plan: Path, images: list[ImageFile], tmp_path: Path
 ) -> None:
     card.driver.fail("cuMemHostAlloc", 3, OUT_OF_MEMORY)
-    with pytest.raises(EngineError, match="so it is the host's memory that is short: lower --workers"):
-        segmented(plan, images, tmp_path / "out")
+    with pytest.raises(EngineError, match="--workers"):
+        segment_with(plan, images, tmp_path / "out")
 
 
 # Views
 
 
-def test_views_go_through_a_plan(
-    card: Card, tiny_onnx: Path, tiny_manifest: MakeEngine, images: list[ImageFile], tmp_path: Path
+@pytest.mark.parametrize(("batch", "dynamic"), [(3, False), (8, True)])
+def test_views_run_in_a_plan(
+    card: Card,
+    tiny_onnx: Path,
+    tiny_manifest: MakeEngine,
+    images: list[ImageFile],
+    tmp_path: Path,
+    batch: int,
+    dynamic: bool,
 ) -> None:
     """Four views are fewer rows than a batch of eight, and more than one of three."""
-    expected = segmented(tiny_manifest(1), images, tmp_path / "cpu", tta="flips")
-    for batch in (3, 8):
-        for dynamic in (False, True):
-            plan = build_plan(tiny_onnx, tmp_path / f"{batch}{dynamic}", batch, dynamic=dynamic)
-            assert segmented(plan, images, tmp_path / f"gpu{batch}{dynamic}", tta="flips") == expected
+    expected = segment_with(tiny_manifest(1), images[:9], tmp_path / "cpu", tta=TTA.FLIPS)
+    plan = build_plan(tiny_onnx, tmp_path / "engines", batch, dynamic)
+    assert segment_with(plan, images[:9], tmp_path / "gpu", tta=TTA.FLIPS) == expected
 
 
 def test_sizes_that_a_plan_was_not_compiled_for_are_refused(
     card: Card, tiny_onnx: Path, images: list[ImageFile], tmp_path: Path
 ) -> None:
     plan = build_plan(tiny_onnx, tmp_path / "engines", 32)
-    with pytest.raises(EngineError, match=r"takes up to 32 pictures of 32x32, not .*; --tta full runs with --backend"):
-        segmented(plan, images, tmp_path / "out", tta="full")
+    with pytest.raises(EngineError, match=r"32 images of 32x32.*--tta"):
+        segment_with(plan, images, tmp_path / "out", tta=TTA.FULL)
 
 
-# What the plan itself says
+# Plans that contradict their manifest
 
 
-def test_a_plan_that_is_not_what_its_manifest_says(
+def test_a_tensor_that_contradicts_the_manifest_is_named(
     card: Card, plan: Path, images: list[ImageFile], tmp_path: Path
 ) -> None:
     values = json.loads(plan.read_text())
-    for change, message in (
-        ({"spec": {**values["spec"], "height": 64}}, r"finds 'image' to be UINT8 .*, not UINT8 \(3, 64, 32, 3\)"),
-        ({"spec": {**values["spec"], "classes": ["a", "b"]}}, r"finds 'scores' to be FLOAT .*, not FLOAT \(3, 2\)"),
-        ({"batch": 2}, r"takes no batch of 2"),
+    for change, named in (
+        ({"spec": {**values["spec"], "height": 64}}, r"'image' is UINT8 .*, not UINT8 \(3, 64, 32, 3\)"),
+        ({"spec": {**values["spec"], "classes": ["a", "b"]}}, r"'scores' is FLOAT .*, not FLOAT \(3, 2\)"),
+        ({"batch": 2}, "batch of 2"),
     ):
         plan.write_text(json.dumps({**values, **change}))
-        with pytest.raises(EngineError, match=message):
-            segmented(plan, images, tmp_path / "out")
+        with pytest.raises(EngineError, match=named):
+            segment_with(plan, images, tmp_path / "out")
 
 
-def test_a_plan_of_another_model_of_gpu(card: Card, plan: Path, images: list[ImageFile], tmp_path: Path) -> None:
+def test_a_plan_for_another_model_of_gpu_is_refused(
+    card: Card, plan: Path, images: list[ImageFile], tmp_path: Path
+) -> None:
     values = json.loads(plan.read_text())
     plan.write_text(json.dumps({**values, "device": "NVIDIA A10 (sm86)"}))
-    said = r"it is for NVIDIA A10 \(sm86\), here is Stand-in GPU 0 \(sm86\); run: .* MODEL --backend tensorrt$"
-    with pytest.raises(EngineError, match=said):
-        segmented(plan, images, tmp_path / "out")
+    with pytest.raises(EngineError, match=r"NVIDIA A10 \(sm86\).*Stand-in GPU 0 .*MODEL --backend tensorrt$"):
+        segment_with(plan, images, tmp_path / "out")
 
 
-def test_a_plan_that_the_runtime_does_not_take(card: Card, plan: Path, images: list[ImageFile], tmp_path: Path) -> None:
+def test_a_plan_that_the_library_cannot_load_is_named(
+    card: Card, plan: Path, images: list[ImageFile], tmp_path: Path
+) -> None:
     file = plan.with_suffix(".plan")
     file.write_bytes(file.read_bytes()[:40])
     values = json.loads(plan.read_text())
     plan.write_text(json.dumps({**values, "files": {file.name: sha256_of(file)}}))
-    with pytest.raises(
-        EngineError, match=r"does not load it \(the plan cannot be deserialised\); run: lesioncli build"
-    ):
-        segmented(plan, images, tmp_path / "out")
+    with pytest.raises(EngineError, match=r"tiny\.tensorrt\.plan: .*run lesioncli build-engine"):
+        segment_with(plan, images, tmp_path / "out")
 
 
 # The command line
@@ -422,53 +488,56 @@ def here(tmp_path: Path, images: list[ImageFile], monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.filterwarnings("ignore:Use Deprecated in TensorRT-RTX:DeprecationWarning")
-def test_with_a_gpu_auto_takes_it_from_build_to_masks(card: Card, here: Path, tiny_onnx: Path, expected: Files) -> None:
-    built = call("build-engine", tiny_onnx, "--batch", "4", "--precision", "fp32")
+def test_auto_uses_a_gpu_from_build_to_masks(card: Card, here: Path, tiny_onnx: Path, expected: Files) -> None:
+    built = call("build-engine", tiny_onnx, "--batch", "4", "--precision", "fp32", "--images", "images")
     assert built.exit_code == 0, built.stderr
-    assert "backend tensorrt: Stand-in GPU 0 (sm86), and TensorRT is installed" in built.stderr
-    assert "tiny.tensorrt.json: agrees with the graph on 32 pictures: mask Jaccard 1.0000" in built.stdout
+    assert "tensorrt" in built.stderr
+    assert GPU in built.stderr
+    assert "tiny.tensorrt.json" in built.stdout
+    assert "1.0000" in built.stdout
     done = call("segment", "images", "--out", "masks")
     assert done.exit_code == 0, done.stderr
-    assert left_by(here / "masks") == expected
+    assert read_outputs(here / "masks") == expected
     about = json.loads((here / "masks" / "run.json").read_text())
-    assert (about["backend"], about["device"]) == ("tensorrt 10.16.1.11", "Stand-in GPU 0 (sm86)")
+    assert (about["backend"], about["device"]) == ("tensorrt 10.16.1.11", GPU)
     assert json.loads(call("engines", "--json").stdout)[0]["runs_here"]
 
 
-def test_a_gpu_without_its_libraries_is_named_and_left_alone(card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choose, "find_spec", lambda name: None)
-    backend, why = choose.choose_backend("auto")
-    assert backend == "openvino"
-    assert why.endswith(f"to use Stand-in GPU 0 (sm86), run {install_command('tensorrt')}")
+def test_a_gpu_without_its_libraries_is_named_and_not_used(card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vendors, "find_spec", lambda name: None)
+    chosen = choose_backend(Backend.AUTO)
+    assert chosen.value is Backend.OPENVINO
+    assert GPU in chosen.reason
+    assert chosen.reason.endswith(install_command("tensorrt"))
 
 
-def test_a_lost_device_keeps_what_is_done_and_a_rerun_goes_on(
+def test_a_lost_device_keeps_finished_rows_and_a_second_run_continues(
     card: Card, plan: Path, here: Path, expected: Files
 ) -> None:
     card.driver.fail("kernel", 5, LAUNCH_FAILED)
     words = ("segment", "images", "--out", "masks", "--engine", plan)
     lost = call(*words)
     assert lost.exit_code == 4
-    assert "rows that are finished are kept, and the same command goes on from there" in lost.stderr
+    assert GPU in lost.stderr
     rows = (here / "masks" / "scores.csv").read_text().splitlines()[1:]
     done = [row for row in rows if ",ok," in row]
     marked = [row for row in rows if ",failed," in row]
-    assert len(done) in (6, 9, 12), "of four batches of 3 that were computed, the last may not be out yet"
-    assert len(marked) in (3, 6, 9), "the batches that were on their way"
+    assert len(done) in (6, 9, 12), "of four computed batches of 3, the last may not be copied out yet"
+    assert len(marked) in (3, 6, 9), "the batches that were in the engine"
     assert rows == done + marked
-    assert all("network: tiny.tensorrt on Stand-in GPU 0 (sm86): " in row for row in marked)
+    assert all(f"network: tiny.tensorrt on {GPU}: " in row for row in marked)
     assert json.loads((here / "masks" / "run.json").read_text())["status"] == "interrupted"
     assert card.driver.live() == {}
     card.driver.reset()
     again = call(*words)
     assert again.exit_code == 0, again.stderr
-    assert left_by(here / "masks") == expected
+    assert read_outputs(here / "masks") == expected
 
 
-def test_a_batch_that_does_not_start_on_a_lost_device_names_what_lost_it(
+def test_a_batch_that_cannot_start_on_a_lost_device_has_the_first_error(
     card: Card, plan: Path, images: list[ImageFile], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import pycuda.driver  # which needs the stand-in to be there
+    import pycuda.driver  # needs the stand-in
 
     execute = Context.execute_async_v3
 
@@ -479,8 +548,8 @@ def test_a_batch_that_does_not_start_on_a_lost_device_names_what_lost_it(
 
     monkeypatch.setattr(Context, "execute_async_v3", after_the_loss)
     card.driver.fail("copy in", 1, ILLEGAL_ADDRESS)
-    with pytest.raises(EngineError, match=r"illegal memory access.*rows that are finished are kept"):
-        segmented(plan, images, tmp_path / "masks")
+    with pytest.raises(EngineError, match="illegal memory access"):
+        segment_with(plan, images, tmp_path / "masks")
 
 
 def test_an_interrupt_frees_everything(
@@ -492,35 +561,34 @@ def test_an_interrupt_frees_everything(
 
     with (
         pytest.raises(KeyboardInterrupt),
-        open_engine(plan, 4, PROCEDURES["none"].layout) as engine,
+        open_engine(plan, 4, PROCEDURES[TTA.NONE].layout) as engine,
     ):
         segment_images(ImageListing(images), engine, tmp_path / "out", SegmentOptions(), on_outcome=interrupt)
     card.assert_clean()
-    assert segmented(plan, images, tmp_path / "out") == expected
+    assert segment_with(plan, images, tmp_path / "out") == expected
 
 
-# First run on a GPU of what was compiled elsewhere
+# The first run on a GPU of an engine that was compiled ahead of time
 
 
-def test_the_first_run_gates_an_engine_and_the_next_trusts_it(
+def test_the_first_run_verifies_an_engine_and_the_next_does_not(
     card: Card, here: Path, tiny_onnx: Path, expected: Files
 ) -> None:
     engine = build_ahead(tiny_onnx, here / "engines")
     words = ("segment", "images", "--out", "masks", "--engine", engine, "--backend", "tensorrt-rtx")
     first = call(*words)
     assert first.exit_code == 0, first.stderr
-    assert "first run on Stand-in GPU 0 (sm86): the engine agrees with its graph on 8 of these pictures" in first.stderr
-    assert left_by(here / "masks") == expected
+    assert f"first run on {GPU}" in first.stderr
+    assert read_outputs(here / "masks") == expected
     about = json.loads((here / "masks" / "run.json").read_text())
-    assert (about["backend"], about["device"]) == ("tensorrt-rtx 1.7.0.5", "Stand-in GPU 0 (sm86)")
-    verified = json.loads(engine.read_text())["verified"]
-    assert verified["Stand-in GPU 0 (sm86)"]["images"] == 8
+    assert (about["backend"], about["device"]) == ("tensorrt-rtx 1.7.0.5", GPU)
+    assert json.loads(engine.read_text())["verified"][GPU]["images"] == 8
     second = call(*words, "--overwrite")
     assert second.exit_code == 0
     assert "first run" not in second.stderr
 
 
-def test_an_engine_that_disagrees_on_this_gpu_is_not_trusted(card: Card, here: Path, tiny_onnx: Path) -> None:
+def test_an_engine_that_disagrees_on_this_gpu_is_refused(card: Card, here: Path, tiny_onnx: Path) -> None:
     engine = build_ahead(tiny_onnx, here / "engines")
 
     def distort(outputs: dict[str, Any]) -> None:
@@ -530,44 +598,47 @@ def test_an_engine_that_disagrees_on_this_gpu_is_not_trusted(card: Card, here: P
     words = ("segment", "images", "--out", "masks", "--engine", engine, "--backend", "tensorrt-rtx")
     refused = call(*words)
     assert refused.exit_code == 4
-    assert "not to be trusted on Stand-in GPU 0 (sm86): masks agree with the graph at 0." in refused.stderr
-    assert "see --no-verify" in refused.stderr
+    assert GPU in refused.stderr
+    assert "--no-verify" in refused.stderr
     assert not (here / "masks").exists()
     assert json.loads(engine.read_text())["verified"] == {}
     assert call(*words, "--no-verify").exit_code == 0
 
 
-def test_a_folder_of_engines_that_cannot_be_written_is_no_reason_to_stop(
+def test_a_manifest_that_cannot_be_updated_does_not_stop_the_run(
     card: Card, here: Path, tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = build_ahead(tiny_onnx, here / "engines")
 
-    def refuse(self: Manifest, path: Path) -> NoReturn:
+    def refuse(path: Path, manifest: Manifest) -> NoReturn:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(Manifest, "write", refuse)
+    monkeypatch.setattr(parity, "write_manifest", refuse)
     done = call("segment", "images", "--out", "masks", "--engine", engine, "--backend", "tensorrt-rtx")
     assert done.exit_code == 0, done.stderr
-    assert "the manifest cannot be written (Read-only file system), so the next run asks again" in done.stderr
+    assert "Read-only file system" in done.stderr
 
 
 # Overlap
 
 
+@pytest.mark.slow
 def test_the_device_is_busy_for_a_thousand_images(card: Card, tiny_onnx: Path, tmp_path: Path) -> None:
-    """With costs that are fixed, and pictures small enough for decoding and writing to keep up."""
+    """With fixed costs, and images so small that decoding and writing keep up."""
     images = save_many(tmp_path / "images", 1000)
     plan = build_plan(tiny_onnx, tmp_path / "engines", 8)
     card.driver.reset()
-    card.driver.set_costs(8 * IMAGE_BYTES / 0.03, 8 * IMAGE_BYTES / 3 / 0.03, 0.08)  # alone 1.75 times as long
-    segmented(plan, images, tmp_path / "out")
-    kernels = [ran for ran in card.driver.trace() if ran.kind == "kernel"]
+    card.driver.set_costs(
+        8 * IMAGE_BYTES / 0.03, 8 * IMAGE_BYTES / 3 / 0.03, 0.08
+    )  # without overlap 1.75 times as long
+    segment_with(plan, images, tmp_path / "out")
+    kernels = [operation for operation in card.driver.trace() if operation.kind == "kernel"]
     assert len(kernels) == 125
-    busy = sum(ran.end_ns - ran.start_ns for ran in kernels) / (kernels[-1].end_ns - kernels[0].start_ns)
+    busy = sum(kernel.end_ns - kernel.start_ns for kernel in kernels) / (kernels[-1].end_ns - kernels[0].start_ns)
     assert busy >= 0.95
 
 
-def test_a_trace_shows_copies_beside_computing(card: Card, plan: Path, here: Path) -> None:
+def test_a_trace_shows_copies_during_computation(card: Card, plan: Path, here: Path) -> None:
     card.driver.set_costs(in_rate=3 * IMAGE_BYTES / 0.004, out_rate=IMAGE_BYTES / 0.004, kernel_seconds=0.008)
     done = call("segment", "images", "--out", "masks", "--engine", plan, "--trace", "trace.json")
     assert done.exit_code == 0, done.stderr
@@ -580,7 +651,7 @@ def test_a_trace_shows_copies_beside_computing(card: Card, plan: Path, here: Pat
         tracks.setdefault(names[bar["tid"]], []).append((bar["ts"], bar["ts"] + bar["dur"]))
     assert [len(tracks[track]) for track in ("copy in", "compute", "copy out")] == [8, 8, 8]
     for spans in tracks.values():
-        assert all(a[1] <= b[0] + 1 for a, b in pairwise(sorted(spans))), "one thing at a time on a track"
+        assert all(a[1] <= b[0] + 1 for a, b in pairwise(sorted(spans))), "spans of one track do not overlap"
     compute = sorted(tracks["compute"])
     overlapped = [copy for copy in tracks["copy in"] if any(a < copy[1] and copy[0] < b for a, b in compute)]
     assert len(overlapped) >= 5

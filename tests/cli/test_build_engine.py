@@ -1,99 +1,136 @@
-"""Engines for GPUs as people meet them at the command line, on a machine that has none."""
+"""`lesioncli build-engine` and `engines`; engines for GPUs are built as on a machine without one."""
 
 import json
 from pathlib import Path
 
+import onnx
 import pytest
+from helpers.command import call, save_lesion
 from helpers.graphs import needs_rtx
-from helpers.pictures import draw, save
-from typer.testing import CliRunner, Result
+from helpers.shipped import shipped_onnx
 
 from lesioncli.backends.tensorrt import driver
-from lesioncli.cli.app import app
+from lesioncli.errors import ExitCode
 
-ENVIRONMENT = {"COLUMNS": "300", "TERM": "dumb", "NO_COLOR": "1"}
 NO_DRIVER = "no NVIDIA driver found"
-pytestmark = needs_rtx
-
-
-def call(*words: str | Path) -> Result:
-    return CliRunner(env=ENVIRONMENT).invoke(app, [str(word) for word in words])
+RTX_ENGINE = "tiny.tensorrt-rtx.json"
 
 
 @pytest.fixture
-def here(tmp_path: Path, tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with pictures and an engine of the tiny graph for two GPUs."""
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with an image, on a machine without a GPU."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(driver, "DRIVERS", {})  # as where there is none, whatever this machine has
-    save(tmp_path / "images" / "a.png", draw(1, 40, 60))
-    words = ("--precision", "fp32", "--images", "images", "--target", "SM86, sm89", "--batch", "2")
-    done = call("build-engine", tiny_onnx, "--backend", "tensorrt-rtx", *words)
-    assert done.exit_code == 0, done.stderr
-    assert "tiny.tensorrt-rtx.json: cannot be run here, but what it is compiled of agrees" in done.stdout
+    monkeypatch.setattr(driver, "DRIVERS", {})
+    save_lesion(tmp_path / "images" / "a.png")
     return tmp_path
 
 
-def test_engines_lists_it_and_why_it_does_not_run(here: Path) -> None:
-    done = call("engines")
+@pytest.fixture
+def rtx_engine(folder: Path, tiny_onnx: Path) -> Path:
+    """The manifest of an engine of the tiny graph for two kinds of GPU."""
+    words = ("--precision", "fp32", "--images", "images", "--target", "SM86, sm89", "--batch", "2")
+    done = call("build-engine", tiny_onnx, "--backend", "tensorrt-rtx", *words)
+    assert done.exit_code == 0, done.stderr
+    assert f"{RTX_ENGINE}: cannot run on this machine" in done.stdout
+    return folder / "engines" / RTX_ENGINE
+
+
+def test_an_engine_gets_the_name_asked_for(folder: Path, tiny_onnx: Path) -> None:
+    words = ("build-engine", tiny_onnx, "--precision", "fp32", "--images", "images", "--batch", "3")
+    done = call(*words, "--name", "mine", "--json")
     assert done.exit_code == 0
-    assert "tiny.tensorrt-rtx.json: tensorrt-rtx" in done.stdout
-    assert "for sm86, sm89, fp32, batch 2" in done.stdout
-    assert f"does not run here: it is for sm86, sm89, and no GPU is here: {NO_DRIVER}" in done.stdout
-    (listed,) = json.loads(call("engines", "--json").stdout)
-    assert (listed["engine"], listed["runs_here"]) == ("engines/tiny.tensorrt-rtx.json", False)
-    assert NO_DRIVER in listed["problem"]
-    assert listed["manifest"]["targets"] == ["sm86", "sm89"]
+    built = json.loads(done.stdout)
+    assert (built["engine"], built["precision"], built["batch"]) == ("engines/mine.openvino.json", "fp32", 3)
+    assert (built["parity"]["images"], built["parity"]["mask_jaccard"]) == (1, 1)
+    used = call("segment", "images", "--out", "masks", "--engine", "mine")
+    assert used.exit_code == 0
+    assert "engines/mine.openvino.json" in used.stderr
+    refused = call(*words, "--name", "../evil")
+    assert refused.exit_code == ExitCode.INPUT
+    assert "../evil" in refused.stderr
 
 
-def test_engines_of_an_empty_folder_says_what_to_type(tmp_path: Path) -> None:
+def test_another_graph_with_the_shipped_models_name_is_not_taken_for_it(folder: Path) -> None:
+    graph = onnx.load(shipped_onnx())
+    graph.doc_string = "another"
+    onnx.save(graph, folder / "other.onnx")
+    for model, expected in ((shipped_onnx(), True), ("other.onnx", False)):
+        assert call("build-engine", model, "--precision", "fp32", "--images", "images").exit_code == 0
+        done = call("segment", "images", "--out", "masks", "--overwrite")
+        assert done.exit_code == 0
+        assert ("(the shipped model)" in done.stderr) == expected
+
+
+def test_images_that_cannot_be_read_are_no_parity_check(folder: Path, tiny_onnx: Path) -> None:
+    (folder / "images" / "a.png").write_text("not an image")
+    done = call("build-engine", tiny_onnx, "--images", "images")
+    assert done.exit_code == ExitCode.INPUT
+    assert "images" in done.stderr
+    assert not list(folder.glob("engines/*.json"))
+
+
+def test_an_empty_folder_has_no_engines(tmp_path: Path) -> None:
     done = call("engines", tmp_path)
     assert (done.exit_code, json.loads(call("engines", tmp_path, "--json").stdout)) == (0, [])
-    assert "run: lesioncli build-engine" in done.stdout
+    assert "lesioncli build-engine" in done.stdout
 
 
-def test_doctor_says_the_same(here: Path) -> None:
-    findings = {each["subject"]: each["state"] for each in json.loads(call("doctor", "--json").stdout)}
-    assert findings["NVIDIA GPU"] == f"none ({NO_DRIVER})"
-    assert NO_DRIVER in findings["tiny.tensorrt-rtx.json"]
+@needs_rtx
+def test_engines_and_doctor_show_why_an_engine_does_not_run(rtx_engine: Path) -> None:
+    done = call("engines")
+    assert done.exit_code == 0
+    assert f"{RTX_ENGINE}: tensorrt-rtx" in done.stdout
+    assert "sm86, sm89, fp32, batch 2" in done.stdout
+    assert NO_DRIVER in done.stdout
+    (listed,) = json.loads(call("engines", "--json").stdout)
+    assert (listed["engine"], listed["runs_here"]) == (f"engines/{RTX_ENGINE}", False)
+    assert NO_DRIVER in listed["problem"]
+    assert listed["manifest"]["targets"] == ["sm86", "sm89"]
+    findings = {finding["subject"]: finding["state"] for finding in json.loads(call("doctor", "--json").stdout)}
+    assert NO_DRIVER in findings["NVIDIA GPU"]
+    assert NO_DRIVER in findings[RTX_ENGINE]
     assert findings["tensorrt-rtx"].startswith("1.")
 
 
+@needs_rtx
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "command"),
     [
-        (("--engine", "engines/tiny.tensorrt-rtx.json"), "--backend openvino"),
+        (("--engine", f"engines/{RTX_ENGINE}"), "--backend openvino"),
         (("--engine", "tiny"), "--backend openvino"),
         (("--backend", "tensorrt-rtx"), "--backend openvino"),
-        (("--backend", "tensorrt"), "run: lesioncli build-engine"),
+        (("--backend", "tensorrt"), "lesioncli build-engine"),
     ],
 )
-def test_segment_with_it_stops_and_names_the_way_out(here: Path, words: tuple[str, ...], said: str) -> None:
-    done = call("segment", "images", "--out", "masks", *words)
-    assert done.exit_code == 4
-    assert NO_DRIVER in done.stderr
-    assert said in done.stderr
-    assert not (here / "masks").exists()
-
-
-@pytest.mark.parametrize(
-    ("words", "code", "said"),
-    [
-        (("--backend", "tensorrt"), 4, NO_DRIVER),
-        (("--backend", "tensorrt-rtx", "--target", "sm90"), 4, "not for sm90"),
-        (("--backend", "tensorrt-rtx", "--precision", "bf16"), 2, "--precision"),
-        (("--precision", "fp16"), 2, "--precision"),
-        (("--target", "sm86"), 2, "--target: goes with --backend tensorrt or tensorrt-rtx"),
-        (("--dynamic",), 2, "--dynamic"),
-        (("--workspace", "64"), 2, "--workspace"),
-        (("--optimization-level", "1"), 2, "--optimization-level"),
-        (("--backend", "tensorrt-rtx", "--optimization-level", "6"), 2, "--optimization-level"),
-    ],
-)
-def test_flags_that_do_not_go_together(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], code: int, said: str
+def test_segment_with_an_engine_for_gpus_names_the_command_that_helps(
+    rtx_engine: Path, words: tuple[str, ...], command: str
 ) -> None:
-    monkeypatch.chdir(tmp_path)
+    done = call("segment", "images", "--out", "masks", *words)
+    assert done.exit_code == ExitCode.ENGINE
+    assert NO_DRIVER in done.stderr
+    assert command in done.stderr
+    assert not Path("masks").exists()
+
+
+@needs_rtx
+@pytest.mark.parametrize(
+    ("words", "code", "named"),
+    [
+        (("--backend", "tensorrt"), ExitCode.ENGINE, NO_DRIVER),
+        (("--backend", "tensorrt-rtx", "--target", "sm90"), ExitCode.ENGINE, "sm90"),
+        (("--backend", "tensorrt-rtx", "--precision", "bf16"), ExitCode.USAGE, "--precision"),
+        (("--precision", "fp16"), ExitCode.USAGE, "--precision"),
+        (("--target", "sm86"), ExitCode.USAGE, "--target"),
+        (("--dynamic",), ExitCode.USAGE, "--backend tensorrt or tensorrt-rtx"),
+        (("--workspace", "64"), ExitCode.USAGE, "--workspace"),
+        (("--optimization-level", "1"), ExitCode.USAGE, "--optimization-level"),
+        (("--backend", "tensorrt-rtx", "--optimization-level", "6"), ExitCode.USAGE, "--optimization-level"),
+    ],
+)
+def test_options_that_a_backend_does_not_have_are_refused(
+    folder: Path, words: tuple[str, ...], code: ExitCode, named: str
+) -> None:
     done = call("build-engine", *words)
     assert done.exit_code == code
-    assert said in done.stderr
-    assert not (tmp_path / "engines").exists()
+    assert named in done.stderr
+    assert not (folder / "engines").exists()

@@ -1,0 +1,241 @@
+"""`lesioncli segment`: files, messages and exit codes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import tifffile
+from helpers.command import call, read_rows, save_lesion
+from helpers.graphs import MakeEngine
+from helpers.pictures import read, save
+from helpers.shipped import shipped_onnx
+
+from lesioncli.backends import registry
+from lesioncli.backends.openvino import read_spec
+from lesioncli.cli import console
+from lesioncli.demo.draw import draw_case
+from lesioncli.errors import ExitCode
+from lesioncli.inference import results
+from lesioncli.options import Backend, Decision
+from lesioncli.shipped import SHIPPED_MODEL
+
+ENGINE = f"engines/{SHIPPED_MODEL}.openvino.json"
+
+
+def statuses(folder: Path) -> dict[str, str]:
+    return {name: row["status"] for name, row in read_rows(folder).items()}
+
+
+def test_a_missing_engine_is_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("lesioncli.api.PARITY_IMAGES", 2)
+    save_lesion(tmp_path / "images" / "a.png")
+    first = call("segment", "images", "--out", "masks", "--batch", "2")
+    assert first.exit_code == 0, first.stderr
+    manifest = json.loads((tmp_path / ENGINE).read_text())
+    assert manifest["batch"] == 2
+    assert ENGINE in first.stderr
+    again = call("segment", "images", "--out", "masks", "--json")
+    assert json.loads(again.stdout)["skipped"] == 1
+    assert json.loads((tmp_path / ENGINE).read_text())["created"] == manifest["created"]
+
+
+def test_without_a_place_for_an_engine_the_message_has_a_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_lesion(tmp_path / "images" / "a.png")
+    (tmp_path / "engines").touch()  # a file in the way, because root may write to a read-only folder
+    done = call("segment", "images", "--out", "masks")
+    assert done.exit_code == ExitCode.INPUT
+    assert "engines/" in done.stderr
+    assert f"--engine DIR/{SHIPPED_MODEL}.openvino.json" in done.stderr
+
+
+def test_every_kind_of_bad_image_is_a_row(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console.stderr, "width", 40)
+    images = here / "images"
+    save_lesion(images / "good.jpg", 1)
+    whole = save_lesion(images / "sub" / "cut.jpg", 2)
+    whole.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    (images / "text.jpg").write_text("not an image")
+    (images / "empty.png").touch()
+    eight_bit = draw_case(3, 96, 128).image
+    save(images / "8.png", eight_bit)
+    tifffile.imwrite(images / "16.tif", eight_bit.astype(np.uint16) * 257, photometric="rgb")
+    done = call("segment", images, "--out", "masks")
+    assert done.exit_code == ExitCode.SOME_FAILED
+    assert statuses(here / "masks") == {
+        "16.tif": "ok",
+        "8.png": "ok",
+        "empty.png": "failed",
+        "good.jpg": "ok",
+        "sub/cut.jpg": "failed",
+        "text.jpg": "failed",
+    }
+    rows = read_rows(here / "masks")
+    assert "16" in rows["16.tif"]["note"]
+    assert "truncated" in rows["sub/cut.jpg"]["reason"]
+    for name in ("empty.png", "sub/cut.jpg", "text.jpg"):
+        assert f"{images / name}: decode: " in done.stderr, "a path must not be wrapped"
+    assert {path.name for path in (here / "masks").rglob("*.png")} == {"good.png", "16.png", "8.png"}
+    masks = [read(here / "masks" / name) for name in ("16.png", "8.png")]
+    np.testing.assert_array_equal(masks[0], masks[1])
+    assert set(np.unique(masks[0])) == {0, 255}
+
+
+def test_ignored_files_are_counted(here: Path) -> None:
+    save_lesion(here / "images" / "a.png")
+    for name in ("1.gif", "2.gif", "3", "4.jp2"):
+        (here / "images" / name).touch()
+    done = call("segment", "images", "--out", "masks", "--json")
+    assert "2 .gif" in done.stderr
+    expected = {".gif": 2, "without suffix": 1, ".jp2": 1}
+    assert json.loads(done.stdout)["passed_over"] == expected
+    assert json.loads((here / "masks" / "run.json").read_text())["passed_over"] == expected
+
+
+def test_two_images_with_one_mask_are_refused(here: Path) -> None:
+    save_lesion(here / "images" / "x.jpg")
+    save_lesion(here / "images" / "x.png")
+    done = call("segment", "images", "--out", "masks")
+    assert done.exit_code == ExitCode.INPUT
+    assert "x.jpg" in done.stderr
+    assert "x.png" in done.stderr
+    assert not (here / "masks").exists()
+
+
+def test_a_trace_that_cannot_be_written_is_bad_input(here: Path) -> None:
+    save_lesion(here / "images" / "a.png")
+    done = call("segment", "images", "--out", "masks", "--trace", "images/a.png/trace.json")
+    assert done.exit_code == ExitCode.INPUT
+    assert "images/a.png/trace.json" in done.stderr
+    assert "--trace" in done.stderr
+    assert not (here / "masks" / "scores.csv").exists()
+
+
+def test_a_missing_or_damaged_engine_is_an_engine_error(here: Path) -> None:
+    save_lesion(here / "images" / "a.png")
+    assert call("segment", "images", "--out", "masks", "--engine", "mine").exit_code == ExitCode.ENGINE
+    weights = here / "engines" / f"{SHIPPED_MODEL}.openvino.bin"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x00\x01")
+    done = call("segment", "images", "--out", "masks")
+    assert done.exit_code == ExitCode.ENGINE
+    assert weights.name in done.stderr
+    assert "lesioncli build-engine" in done.stderr
+
+
+def test_an_interrupted_run_continues(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(6):
+        save_lesion(here / "images" / f"{number}.png", number)
+    add = results.ResultStore.add
+    added: list[results.Outcome] = []
+
+    def interrupt(self: results.ResultStore, outcome: results.Outcome) -> None:
+        if len(added) == 3:
+            raise KeyboardInterrupt
+        added.append(outcome)
+        add(self, outcome)
+
+    monkeypatch.setattr(results.ResultStore, "add", interrupt)
+    assert call("segment", "images", "--out", "masks").exit_code == ExitCode.INTERRUPTED
+    assert len(read_rows(here / "masks")) == 3
+    monkeypatch.setattr(results.ResultStore, "add", add)
+    done = json.loads(call("segment", "images", "--out", "masks", "--json").stdout)
+    assert (done["ok"], done["failed"], done["skipped"]) == (3, 0, 3)
+
+
+def test_overlay_threshold_and_batch(here: Path) -> None:
+    save_lesion(here / "images" / "a.png")
+    assert call("segment", "images", "--out", "half").exit_code == 0
+    drawn = json.loads(call("segment", "images", "--out", "half", "--overlay", "--json").stdout)
+    assert drawn["ok"] == 1, "an overlay that is missing is drawn"
+    assert read(here / "half" / "overlays" / "a.jpg").shape == (96, 128, 3)
+    assert json.loads(call("segment", "images", "--out", "half", "--overlay", "--json").stdout)["skipped"] == 1
+    assert call("segment", "images", "--out", "strict", "--threshold", "0.95").exit_code == 0
+    half, strict = (float(read_rows(here / name)["a.png"]["lesion_area_fraction"]) for name in ("half", "strict"))
+    assert strict < half
+    refused = call("segment", "images", "--out", "half", "--batch", "3")
+    assert refused.exit_code == ExitCode.INPUT
+    assert "build-engine --batch 3" in refused.stderr
+
+
+def test_tta_and_regions_are_recorded_and_a_folder_has_one_of_them(here: Path) -> None:
+    save_lesion(here / "images" / "a.png")
+    for tta in ("none", "flips", "full"):
+        done = call("segment", "images", "--out", tta, "--tta", tta, "--json")
+        assert json.loads(done.stdout)["tta"] == tta
+        record = json.loads((here / tta / "run.json").read_text())
+        assert (record["tta"], record["regions"]) == (tta, "largest")
+    assert len({read_rows(here / tta)["a.png"]["melanoma"] for tta in ("none", "flips", "full")}) == 3
+    for words, named in ((("--tta", "flips"), "flips"), (("--threshold", "0.7"), "0.7"), (("--regions", "all"), "all")):
+        refused = call("segment", "images", "--out", "none", *words)
+        assert refused.exit_code == ExitCode.INPUT
+        assert named in refused.stderr
+        assert "--overwrite" in refused.stderr
+    assert call("segment", "images", "--out", "none", "--regions", "all", "--overwrite").exit_code == 0
+    assert json.loads((here / "none" / "run.json").read_text())["regions"] == "all"
+
+
+def test_an_engine_of_one_input_size_refuses_full_tta(here: Path) -> None:
+    save_lesion(here / "images" / "a.png")
+    graph = onnx.load(shipped_onnx())
+    spec = read_spec(shipped_onnx())
+    for axis, side in ((1, spec.height), (2, spec.width)):
+        graph.graph.input[0].type.tensor_type.shape.dim[axis].dim_value = side
+    onnx.save(graph, here / "one-size.onnx")
+    build = call("build-engine", "one-size.onnx", "--name", "one-size", "--precision", "fp32", "--images", "images")
+    assert build.exit_code == 0
+    assert call("segment", "images", "--out", "flips", "--engine", "one-size", "--tta", "flips").exit_code == 0
+    done = call("segment", "images", "--out", "full", "--engine", "one-size", "--tta", "full")
+    assert done.exit_code == ExitCode.ENGINE
+    assert not (here / "full").exists()
+
+
+def test_the_images_of_lowest_confidence_are_named_if_there_are_more(here: Path) -> None:
+    assert call("demo", "data", "--count", "7", "--size", "96", "64").exit_code == 0
+    done = call("segment", "data/images", "--out", "masks")
+    rows = read_rows(here / "masks")
+    lowest = sorted(rows, key=lambda name: float(rows[name]["confidence"]))[:5]
+    shown = ", ".join(f"{name} ({float(rows[name]['confidence']):.2f})" for name in lowest)
+    assert shown in done.stdout
+    assert shown in call("segment", "data/images", "--out", "masks").stdout
+    assert "demo_0001" not in call("segment", "data/images/demo_0001.jpg", "--out", "one").stdout
+
+
+def test_no_bar_is_drawn_outside_a_terminal(here: Path) -> None:
+    save_lesion(here / "images" / "a.png")
+    done = call("segment", "images", "--out", "masks")
+    assert "images/s" not in done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_an_image_saved_again_with_another_suffix_has_one_row(here: Path) -> None:
+    first = save_lesion(here / "images" / "a.png")
+    call("segment", "images", "--out", "masks")
+    first.unlink()
+    save_lesion(here / "images" / "a.jpg", 1)
+    assert json.loads(call("segment", "images", "--out", "masks", "--json").stdout)["ok"] == 1
+    assert list(read_rows(here / "masks")) == ["a.jpg"]
+
+
+def test_an_engine_named_by_its_manifest_brings_its_backend(
+    here: Path, tiny_manifest: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_lesion(here / "images" / "a.png")
+    engine = tiny_manifest(2)
+    refused = call("segment", "images", "--out", "masks", "--engine", engine, "--backend", "tensorrt")
+    assert refused.exit_code == ExitCode.ENGINE
+    assert str(engine) in refused.stderr
+    assert "--backend tensorrt" in refused.stderr
+    assert not (here / "masks").exists()
+
+    def choose_tensorrt(asked: Backend) -> Decision[Backend]:
+        return Decision(Backend.TENSORRT, "a GPU")
+
+    monkeypatch.setattr(registry, "choose_backend", choose_tensorrt)
+    done = call("segment", "images", "--out", "masks", "--engine", engine)
+    assert done.exit_code == 0
+    assert f"engine {engine} (as asked); backend openvino" in done.stderr

@@ -1,8 +1,8 @@
-"""Builds pycuda over the stand-in for the CUDA driver: python -m standin.install in tests/, as `make test` does.
+"""Build a pycuda on the CUDA stand-in: `python -m cuda_standin.install` in tests/, as `make test` does.
 
-PyPI has pycuda's source alone. It is compiled against the headers of one CUDA release, also where there is a toolkit:
-which functions an extension is linked to depends on them. All of it lies in one folder of the environment, and pip is
-not to keep the wheel, so that no later `pip install pycuda` is given this one.
+PyPI has only the source of pycuda. It is compiled against the headers of one CUDA release, even if a toolkit is
+installed, because they decide which functions an extension is linked to. Everything is in one folder of the virtual
+environment, and pip does not cache the wheel: a later `pip install pycuda` must not get this one.
 """
 
 import shutil
@@ -30,7 +30,7 @@ def pip(*words: str | Path) -> None:
 
 
 def install(folder: Path) -> None:
-    """Build in `folder`, and put the result in its place."""
+    """Build in `folder`, and install the result in HOME."""
     pip("install", "--no-deps", "--target", folder / "headers", *HEADERS)
     pip("download", "--no-deps", "--no-binary", "pycuda", "--dest", folder, PYCUDA)
     with tarfile.open(next(folder.glob("pycuda-*.tar.gz"))) as archive:
@@ -45,8 +45,8 @@ def install(folder: Path) -> None:
 
 if __name__ == "__main__":
     if not SUPPORTED:
-        sys.exit("the stand-in for the CUDA driver is for Linux on x86-64")
+        sys.exit("the CUDA stand-in is for Linux on x86-64")
     if missing := [name for name in ("cc", "c++") if not shutil.which(name)]:
-        sys.exit(f"no {' and no '.join(missing)}: the tests of CUDA code need compilers of C and C++ (build-essential)")
+        sys.exit(f"{' and '.join(missing)} not found: the CUDA stand-in needs compilers of C and C++ (build-essential)")
     with TemporaryDirectory() as folder:
         install(Path(folder))

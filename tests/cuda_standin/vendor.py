@@ -1,7 +1,7 @@
-"""A stand-in for TensorRT, of either kind, on the stand-in driver: OpenVINO does in stream order what its runtime does.
+"""Replaces TensorRT or TensorRT for RTX: OpenVINO computes a plan in stream order on the CUDA stand-in.
 
-Parsing, profiles and settings are those of the real TensorRT for RTX. Only a plan's bytes are made here, a true header
-and the graph, and what runs them: contexts that read and write device memory when their turn on the stream has come.
+Parser, profiles and settings are those of the real TensorRT for RTX. Two things are made here: the bytes of a plan (a
+true header and the graph), and contexts that read and write device memory when their turn on the stream comes.
 """
 
 import ctypes
@@ -29,19 +29,19 @@ Arrays = dict[str, NDArray[Any]]
 
 
 class Vendor(ModuleType):
-    """What is imported in place of `tensorrt` or `tensorrt_rtx`; what it lacks is the real module's.
+    """Replaces the module `tensorrt` or `tensorrt_rtx`; missing names are those of the real module.
 
-    Each context takes `scratch_bytes` of the device. `distort` may change what a context is about to write.
+    A context needs `scratch_bytes` of the device. `distort` may change the outputs of a context.
     """
 
     def __init__(self, driver: Driver, magic: bytes, version: str) -> None:
         super().__init__("vendor")
-        self.__spec__ = ModuleSpec("vendor", None)  # what finds modules asks for it
+        self.__spec__ = ModuleSpec("vendor", None)  # importlib.util.find_spec() reads it
         self.driver, self.magic, self.__version__ = driver, magic, version
         self.numbers = [int(each) for each in version.split(".")]
         self.scratch_bytes = 1 << 20
         self.distort: Callable[[Arrays], None] = lambda outputs: None
-        self.failures: list[str] = []  # of what ran on a stream, where nobody can raise
+        self.failures: list[str] = []  # errors on a stream, where nothing can be raised
 
     def __getattr__(self, name: str) -> Any:
         return getattr(tensorrt_rtx, name)
@@ -57,7 +57,7 @@ class Vendor(ModuleType):
 
 
 class _Real:
-    """The real object, where nothing else is said."""
+    """Passes every other attribute on to the real object."""
 
     def __init__(self, real: Any) -> None:
         self._real = real
@@ -67,7 +67,7 @@ class _Real:
 
 
 class Network(_Real):
-    """A network that knows the file it was parsed from."""
+    """A network with the path of its ONNX file."""
 
     path: str
 
@@ -113,13 +113,13 @@ class Runtime:
         try:
             about, graph = plan[HEADER_SIZE:].split(b"\n", 1)
             return Engine(self._vendor, self._log, onnx.load_from_string(graph), **json.loads(about))
-        except ValueError:  # a plan that was cut short; as the real one, it says so in the log and gives nothing back
+        except ValueError:  # a truncated plan: like the real one, log the error and return None
             self._log.log(tensorrt_rtx.ILogger.ERROR, "the plan cannot be deserialised")
             return None
 
 
 class Engine:
-    """A plan's graph for batches between `least` and `most`, (N, H, W, 3) each."""
+    """The graph of a plan for input shapes (N, H, W, 3) between `least` and `most`."""
 
     def __init__(self, vendor: Vendor, log: Any, graph: onnx.ModelProto, least: list[int], most: list[int]) -> None:
         self.vendor, self.log, self.least, self.most = vendor, log, tuple(least), tuple(most)
@@ -140,11 +140,11 @@ class Engine:
         return TYPES[self._tensors[name].elem_type][0]
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        """What the graph leaves free is -1, whatever the profile."""
+        """Return the shape of a tensor; a dynamic dimension of the graph is -1, whatever the profile."""
         return self.shape_of(name, self.free)
 
     def shape_of(self, name: str, images: tuple[int, ...]) -> tuple[int, ...]:
-        """A tensor's shape when the input is `images`, (N, H, W, 3)."""
+        """Return the shape of a tensor if the input has shape `images`, (N, H, W, 3)."""
         taken = self._tensors[self.inputs[0]].shape.dim
         named = {each.dim_param: side for each, side in zip(taken, images, strict=True)}
         dims = self._tensors[name].shape.dim
@@ -153,13 +153,13 @@ class Engine:
         return tuple(named[each.dim_param] if each.dim_param else each.dim_value for each in dims)
 
     def array_of(self, name: str, images: tuple[int, ...], address: int) -> NDArray[Any]:
-        """A tensor in device memory, for who may read and write there."""
+        """Return a tensor in device memory; only a kernel may use it."""
         shape, kind = self.shape_of(name, images), np.dtype(TYPES[self._tensors[name].elem_type][1])
         size = int(np.prod(shape)) * kind.itemsize
-        there = self.vendor.driver.device_memory(address, size)
-        if there is None:
+        host_address = self.vendor.driver.device_memory(address, size)
+        if host_address is None:
             raise RuntimeError(f"{name!r} has no memory of the device")
-        return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(there)).view(kind).reshape(shape)
+        return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(host_address)).view(kind).reshape(shape)
 
     def compile(self, images: tuple[int, ...]) -> Any:
         self._graph.reshape(openvino.PartialShape(images))
@@ -170,17 +170,17 @@ class Engine:
         return list(self._tensors)
 
     def run(self, requests: dict[tuple[int, ...], Any], addresses: dict[str, int], images: tuple[int, ...]) -> None:
-        """The graph on what is at the addresses now; called on a stream's thread, where nobody can raise."""
+        """Compute the graph on the memory at the addresses; runs in the thread of a stream, which cannot raise."""
         try:
             arrays = {name: self.array_of(name, images, address) for name, address in addresses.items()}
             if images not in requests:
                 requests[images] = self.compile(images)
-            found = requests[images].infer({name: arrays[name] for name in self.inputs})
-            outputs = {each.any_name: np.array(value) for each, value in found.items()}
+            results = requests[images].infer({name: arrays[name] for name in self.inputs})
+            outputs = {output.any_name: np.array(value) for output, value in results.items()}
             self.vendor.distort(outputs)
             for name, value in outputs.items():
                 arrays[name][:] = value
-        except Exception as error:  # whatever it is: each test asks at its end whether there was any
+        except Exception as error:  # every test checks at its end that there was none
             self.vendor.failures.append(repr(error))
 
     def create_execution_context(self) -> "Context | None":
@@ -192,14 +192,14 @@ class Engine:
 
 
 class Context:
-    """Runs a plan's graph; an address or shape is what it was when a batch was enqueued, memory what it is later."""
+    """Runs the graph of a plan with the addresses and shape at the time of enqueueing; memory is read later."""
 
     def __init__(self, engine: Engine, scratch: ctypes.c_uint64) -> None:
         self._engine, self._scratch = engine, scratch
         self._addresses: dict[str, int] = {}
         self._images: tuple[int, ...] = ()
         self._requests: dict[tuple[int, ...], Any] = {}
-        self._launched: list[Any] = []  # the driver calls them later
+        self._launched: list[Any] = []  # kept alive, because the driver calls them later
 
     def __del__(self) -> None:
         self._engine.vendor.driver.library.cuMemFree_v2(self._scratch)
@@ -221,6 +221,9 @@ class Context:
         if not self._images or set(self._addresses) != set(self._engine.names()):
             return False
         addresses, images = dict(self._addresses), self._images
-        run, requests = self._engine.run, self._requests  # without the context, which must go when nobody has it
+        run, requests = (
+            self._engine.run,
+            self._requests,
+        )  # not the context, which must be freed when its last reference goes
         self._launched.append(Function(lambda _: run(requests, addresses, images)))
         return self._engine.vendor.driver.launch(int(stream), self._launched[-1]) == 0

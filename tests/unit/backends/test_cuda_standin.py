@@ -1,7 +1,7 @@
-"""The stand-in for the CUDA driver does what it claims, seen through pycuda: what goes wrong on a GPU goes wrong here.
+"""The CUDA stand-in, seen through pycuda: a mistake that shows on a GPU shows here.
 
-Each mistake is made beside its cure. A race is tried with many seeds: some show the mistake, and cured none
-may.
+Every mistake is tested together with the correct code. A race runs with many seeds: some must show the mistake, and
+none may show it in the correct code.
 """
 
 import ctypes
@@ -24,17 +24,17 @@ from numpy.typing import NDArray
 
 from lesioncli.backends.tensorrt import driver as real_driver
 
-pytestmark = pytest.mark.skipif(not cuda_standin.SUPPORTED, reason="the stand-in driver is for Linux on x86-64")
+pytestmark = pytest.mark.skipif(not cuda_standin.SUPPORTED, reason="the CUDA stand-in is for Linux on x86-64")
 SIZE = 1000
-PATIENCE_S = 10  # of what waits for the test, should that fail
+PATIENCE_S = 10  # for kernels that wait for the test, if the test fails
 SEEDS = range(12)
-DELAY_S = 0.01  # at most; far above what a busy machine puts between two calls, or a missing wait would not show
+DELAY_S = 0.01  # far above the time between two calls on a busy machine, or a missing wait would not show
 UInt8 = NDArray[np.uint8]
 
 
 @dataclass
 class Gpu:
-    """A pycuda with a context, and the driver under it."""
+    """pycuda with a context, and the driver below it."""
 
     driver: cuda_standin.Driver
     cuda: Any
@@ -46,13 +46,13 @@ class Gpu:
         return array
 
     def launch(self, stream: Any, *addresses: Any, does: Callable[..., object]) -> None:
-        """A kernel that is called with the bytes at these addresses, SIZE each; an illegal one ends it."""
-        wanted = [int(address) for address in addresses]
+        """Launch a kernel that receives SIZE bytes at each address; an illegal address ends it."""
+        device_addresses = [int(address) for address in addresses]
 
         def kernel(_: object) -> None:
-            found = [self.driver.device_memory(address, SIZE) for address in wanted]
-            if all(found):
-                does(*(np.ctypeslib.as_array((ctypes.c_uint8 * SIZE).from_address(at or 0)) for at in found))
+            host_addresses = [self.driver.device_memory(address, SIZE) for address in device_addresses]
+            if all(host_addresses):
+                does(*(np.ctypeslib.as_array((ctypes.c_uint8 * SIZE).from_address(at or 0)) for at in host_addresses))
 
         self.kernels.append(cuda_standin.Function(kernel))
         assert self.driver.launch(stream.handle, self.kernels[-1]) == 0
@@ -105,7 +105,7 @@ def test_a_batch_comes_through_three_streams(gpu: Gpu) -> None:
 
 
 def stale(gpu: Gpu, seed: int, waits: bool) -> bool:
-    """Whether the kernel saw something else than what was copied in."""
+    """Return whether the kernel read something else than the copy."""
     gpu.driver.set_delays(seed, DELAY_S)
     copies, computes, copied = gpu.cuda.Stream(), gpu.cuda.Stream(), gpu.cuda.Event(2)
     into, out, given, got = gpu.cuda.mem_alloc(SIZE), gpu.cuda.mem_alloc(SIZE), gpu.pinned(7), gpu.pinned()
@@ -125,7 +125,7 @@ def test_a_missing_wait_between_streams_gives_stale_data(gpu: Gpu) -> None:
 
 
 def overwritten(gpu: Gpu, seed: int, waits: bool) -> bool:
-    """Whether what was written into a slot after its copy was asked for is what arrived."""
+    """Return whether a slot that was written after its copy was enqueued arrived changed."""
     gpu.driver.set_delays(seed, DELAY_S)
     stream, copied, into = gpu.cuda.Stream(), gpu.cuda.Event(), gpu.cuda.mem_alloc(SIZE)
     slot, got = gpu.pinned(7), gpu.pinned()
@@ -145,16 +145,16 @@ def test_a_slot_that_is_filled_too_early_is_sent(gpu: Gpu) -> None:
 
 
 def unwaited(gpu: Gpu, seed: int, waits: bool) -> bool:
-    """Whether the host read its output before it was there."""
+    """Return whether the host read an output before it was complete."""
     gpu.driver.set_delays(seed, DELAY_S)
     stream, into, got = gpu.cuda.Stream(), gpu.cuda.mem_alloc(SIZE), gpu.pinned()
     gpu.cuda.memset_d8_async(into, 3, SIZE, stream)
     gpu.cuda.memcpy_dtoh_async(got, into, stream)
     if waits:
         stream.synchronize()
-    found = got.copy()
+    early = got.copy()
     stream.synchronize()
-    return bool((found != 3).any())
+    return bool((early != 3).any())
 
 
 def test_an_output_that_is_read_too_early_is_not_there(gpu: Gpu) -> None:
@@ -179,14 +179,14 @@ def test_an_event_stands_for_its_latest_record(gpu: Gpu) -> None:
 
 
 def test_the_default_stream_waits_for_blocking_streams_and_they_for_it(gpu: Gpu) -> None:
-    blocking, free, memory, gate = gpu.cuda.Stream(), gpu.cuda.Stream(1), gpu.cuda.mem_alloc(SIZE), threading.Event()
+    blocking, free, memory, proceed = gpu.cuda.Stream(), gpu.cuda.Stream(1), gpu.cuda.mem_alloc(SIZE), threading.Event()
     given = gpu.pinned()
-    gpu.launch(blocking, memory, does=lambda _: gate.wait(PATIENCE_S))
+    gpu.launch(blocking, memory, does=lambda _: proceed.wait(PATIENCE_S))
     gpu.cuda.memset_d8(memory, 5, SIZE)  # on the default stream
     gpu.cuda.memset_d8_async(memory, 6, SIZE, blocking)
     gpu.cuda.memcpy_htod_async(memory, given, free)
     free.synchronize()
-    gate.set()
+    proceed.set()
     gpu.cuda.Context.synchronize()
     ran = [(row.kind, row.stream == blocking.handle) for row in gpu.driver.trace()]
     assert ran == [("copy in", False), ("kernel", True), ("fill", False), ("fill", True)]
@@ -263,11 +263,11 @@ def test_freed_pinned_memory_is_neither_copied_nor_written_to(gpu: Gpu, capfd: p
 def test_memory_that_is_freed_in_use_is_noted_and_lives_until_then(gpu: Gpu) -> None:
     stream, got, value = gpu.cuda.Stream(), gpu.pinned(), gpu.pinned(4)
     memory, other = gpu.cuda.mem_alloc(SIZE), gpu.cuda.mem_alloc(SIZE)
-    began, gate = threading.Event(), threading.Event()
+    began, proceed = threading.Event(), threading.Event()
 
     def wait(_: UInt8) -> None:
         began.set()
-        gate.wait(PATIENCE_S)
+        proceed.wait(PATIENCE_S)
 
     gpu.launch(stream, other, does=wait)
     began.wait(PATIENCE_S)
@@ -276,7 +276,7 @@ def test_memory_that_is_freed_in_use_is_noted_and_lives_until_then(gpu: Gpu) -> 
     gpu.cuda.memcpy_dtoh_async(got, memory, stream)
     for call in (memory.free, lambda: free(value), other.free):
         call()
-    gate.set()
+    proceed.set()
     stream.synchronize()
     assert (got == 0xA5 + 1).all()  # new memory is not zeros
     in_use = "memory freed while an operation on its way uses it"
@@ -369,11 +369,11 @@ def test_an_operation_that_fails_is_noticed_when_it_is_waited_for(gpu: Gpu, capf
 
 
 def test_a_lost_device_stays_lost(gpu: Gpu, capfd: pytest.CaptureFixture[str]) -> None:
-    stream, memory, gate = gpu.cuda.Stream(), gpu.cuda.mem_alloc(SIZE), threading.Event()
+    stream, memory, proceed = gpu.cuda.Stream(), gpu.cuda.mem_alloc(SIZE), threading.Event()
     address = int(memory)
-    gpu.launch(stream, memory, does=lambda _: gate.wait(PATIENCE_S))
+    gpu.launch(stream, memory, does=lambda _: proceed.wait(PATIENCE_S))
     gpu.driver.lose_device()
-    gate.set()
+    proceed.set()
     for call in (
         stream.synchronize,
         gpu.cuda.Context.synchronize,
@@ -455,21 +455,21 @@ def test_a_context_is_current_to_the_thread_that_pushed_it_until_it_is_destroyed
 
 
 def test_a_context_that_is_destroyed_takes_what_is_queued_with_it(gpu: Gpu) -> None:
-    other, gate, began = gpu.cuda.Device(0).make_context(), threading.Event(), threading.Event()
+    other, proceed, began = gpu.cuda.Device(0).make_context(), threading.Event(), threading.Event()
     stream, memory, got = gpu.cuda.Stream(), gpu.cuda.mem_alloc(SIZE), gpu.pinned()
 
     def wait(_: UInt8) -> None:
         began.set()
-        gate.wait(PATIENCE_S)
+        proceed.wait(PATIENCE_S)
 
     gpu.launch(stream, memory, does=wait)
     gpu.cuda.memcpy_dtoh_async(got, memory, stream)
     began.wait(PATIENCE_S)
     other.pop()
     other.detach()
-    gate.set()
+    proceed.set()
     assert gpu.driver.violations()[0] == "context destroyed while operations were on their way"
-    assert len(gpu.driver.violations()) == 4  # and what it had
+    assert len(gpu.driver.violations()) == 4  # and everything in it
     until = time.monotonic() + PATIENCE_S
     while (got != 0xDD).any() and time.monotonic() < until:  # what freed memory holds
         time.sleep(0.001)
@@ -569,7 +569,7 @@ def test_the_installed_driver_and_pycuda_are_not_replaced(monkeypatch: pytest.Mo
 
 def test_the_program_finds_the_gpu_of_a_driver_it_is_told(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(real_driver.DRIVERS, "Linux", str(gpu.driver.path))
-    assert real_driver.find_gpus() == ([real_driver.Gpu("Stand-in GPU 0", "sm86")], "")
+    assert real_driver.find_gpus() == real_driver.GpuListing((real_driver.Gpu("Stand-in GPU 0", "sm86"),))
 
 
 def test_without_a_compiler_or_pycuda_the_tests_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -577,5 +577,5 @@ def test_without_a_compiler_or_pycuda_the_tests_fail(tmp_path: Path, monkeypatch
     with pytest.raises(RuntimeError, match="no C compiler"):
         cuda_standin.compile_driver(tmp_path)
     monkeypatch.setattr(cuda_standin, "HOME", tmp_path)
-    with pytest.raises(RuntimeError, match="make test sets it up"), cuda_standin.installed():
+    with pytest.raises(RuntimeError, match="make test"), cuda_standin.installed():
         pass

@@ -1,4 +1,4 @@
-"""ModelSpec: what a model expects and returns. It travels in the checkpoint, the ONNX graph and the manifest."""
+"""ModelSpec: the inputs and outputs of a model. Checkpoints, ONNX graphs and manifests hold one."""
 
 import dataclasses
 import json
@@ -10,16 +10,17 @@ from typing import Any, Self
 from lesioncli.errors import InputError
 
 METADATA_KEY = "lesioncli.spec"
-REDUCTIONS = ("bilinear", "box", "hamming", "bicubic", "lanczos")
+KERNELS = ("bilinear", "box", "hamming", "bicubic", "lanczos")
 CLASSES = ("melanoma", "seborrheic_keratosis", "nevus")
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A trained model, described so that nothing about it has to be guessed.
+    """Everything that must be known to run a trained model.
 
-    `options` are the network's own arguments, enough to build it again. `reduction` names the kernel that shrank the
-    training pictures: inference must use the same one (see inference/geometry.py). ValueError says what cannot be.
+    `network` and `options` name the network and its arguments. `height` and `width` are the input size in pixels.
+    `reduction` is the kernel that downsampled the training images; inference must use the same one. Raises ValueError
+    if a value is not valid.
     """
 
     name: str
@@ -31,26 +32,25 @@ class ModelSpec:
     reduction: str = "bilinear"
 
     def to_json(self) -> str:
+        """Return the spec as one line of JSON."""
         return json.dumps(dataclasses.asdict(self), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str, source: object) -> Self:
-        """Parse to_json()'s output; `source` is named in the InputError raised for anything else."""
+        """Read a spec from JSON; InputError, which names `source`, if it is not a valid one."""
         try:
             values = json.loads(text)
-            known = {each.name for each in dataclasses.fields(cls)}
-            if strange := set(values) - known:
-                raise ValueError(f"unknown fields {sorted(strange)}")
-            spec = cls(**{**values, "classes": tuple(values["classes"])})
+            if unknown := set(values) - {field.name for field in dataclasses.fields(cls)}:
+                raise ValueError(f"unknown fields {', '.join(sorted(unknown))}")
+            return cls(**{**values, "classes": tuple(values["classes"])})
         except (ValueError, TypeError, KeyError) as error:
-            raise InputError(f"{source}: its ModelSpec cannot be read ({error}); export the model again") from error
-        return spec
+            raise InputError(f"{source}: not a valid ModelSpec ({error}); export the model again") from error
 
     def __post_init__(self) -> None:
         if not (isinstance(self.name, str) and re.fullmatch(r"\w[\w.+-]*", self.name)):
-            raise ValueError(f"name {self.name!r} must be letters, digits and -_+. since files are named after it")
-        if self.reduction not in REDUCTIONS:
-            raise ValueError(f"reduction {self.reduction!r} is none of {', '.join(REDUCTIONS)}")
+            raise ValueError(f"name {self.name!r} is not made of letters, digits and -_+. as a file name must be")
+        if self.reduction not in KERNELS:
+            raise ValueError(f"reduction {self.reduction!r} is not one of {', '.join(KERNELS)}")
         for side in (self.height, self.width):
             if not isinstance(side, int) or side <= 0 or side % 32:
                 raise ValueError(f"size {self.height}x{self.width} is not a positive multiple of 32")

@@ -133,7 +133,7 @@ def name_masks_by_isic(images: Sequence[ImageFile]) -> list[ImageFile]:
             )
         if image_id in by_id:
             raise InputError(f"{by_id[image_id].path} and {image.path}: both are {image_id}; keep one of them")
-        by_id[image_id] = replace(image, mask=isic.named_by_id(image.name) + isic.MASK_ENDING)
+        by_id[image_id] = replace(image, mask=isic.name_by_id(image.name) + isic.MASK_ENDING)
     return list(by_id.values())
 
 

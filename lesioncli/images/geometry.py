@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lesioncli.spec import REDUCTIONS
+from lesioncli import spec
 
 UInt8 = NDArray[np.uint8]
 
 # Pillow antialiases: the support of each kernel widens with the downsampling factor.
-KERNELS = {name: Image.Resampling[name.upper()] for name in REDUCTIONS}
+KERNELS = {name: Image.Resampling[name.upper()] for name in spec.KERNELS}
 
 
 def to_network(rgb: UInt8, height: int, width: int, kernel: str = "bilinear") -> UInt8:

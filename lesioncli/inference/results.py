@@ -183,7 +183,7 @@ class ResultStore:
     def _key(self, name: str) -> str:
         """Return the key of an image's row. All images that would have the same mask share a row: the newest."""
         stem = without_suffix(name)
-        return isic.named_by_id(stem) if self._identity.names == MaskNames.ISIC else stem
+        return isic.name_by_id(stem) if self._identity.names == MaskNames.ISIC else stem
 
     def _check_identity(self) -> None:
         for name, earlier in self.earlier.identity.items():

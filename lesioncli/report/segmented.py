@@ -12,7 +12,7 @@ from lesioncli.evaluation.reading.tables import column_key, read_header, read_ro
 from lesioncli.images.find import find_images
 from lesioncli.inference.outcome import DESCRIPTIVE_COLUMNS, image_name, without_suffix
 from lesioncli.inference.record import MaskNames, RunRecord, read_record
-from lesioncli.isic import named_by_id
+from lesioncli.isic import name_by_id
 from lesioncli.options import Decision
 from lesioncli.spec import CLASSES
 
@@ -70,7 +70,7 @@ def read_segmented_folder(folder: Path) -> SegmentedFolder:
 def _mask_name(row: Mapping[str, str], record: RunRecord) -> str:
     """Return the name of a row's mask without suffix; of a failed image, the name that its mask would have."""
     image = without_suffix(row["image"])
-    planned = named_by_id(image) if record.names == MaskNames.ISIC else image
+    planned = name_by_id(image) if record.names == MaskNames.ISIC else image
     mask = PurePosixPath(row.get("mask") or f"{planned}.png")
     return mask.with_name(image_stem(mask)).as_posix()
 

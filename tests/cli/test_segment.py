@@ -18,6 +18,7 @@ from lesioncli.cli import console
 from lesioncli.demo.draw import draw_case
 from lesioncli.errors import ExitCode
 from lesioncli.inference import results
+from lesioncli.inference.outcome import Outcome
 from lesioncli.options import Backend, Decision
 from lesioncli.shipped import SHIPPED_MODEL
 
@@ -131,9 +132,9 @@ def test_an_interrupted_run_continues(here: Path, monkeypatch: pytest.MonkeyPatc
     for number in range(6):
         save_lesion(here / "images" / f"{number}.png", number)
     add = results.ResultStore.add
-    added: list[results.Outcome] = []
+    added: list[Outcome] = []
 
-    def interrupt(self: results.ResultStore, outcome: results.Outcome) -> None:
+    def interrupt(self: results.ResultStore, outcome: Outcome) -> None:
         if len(added) == 3:
             raise KeyboardInterrupt
         added.append(outcome)

@@ -1,6 +1,7 @@
-"""ModelSpec: round trip, and everything in it that could mislead."""
+"""ModelSpec: the same values after reading, and no values that are not valid."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -11,34 +12,32 @@ from lesioncli.spec import ModelSpec
 SPEC = ModelSpec("a-model_1.0", "multitask", 256, 320, {"encoder": "googlenet", "widths": [1, 2]})
 
 
-def test_round_trip() -> None:
-    assert ModelSpec.from_json(SPEC.to_json(), "here") == SPEC
+def test_a_written_spec_is_read_back() -> None:
+    assert ModelSpec.from_json(SPEC.to_json(), "model.onnx") == SPEC
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "named"),
     [
         ({"name": "../evil"}, "evil"),
         ({"name": "a/b"}, "a/b"),
         ({"name": ".hidden"}, "hidden"),
         ({"name": 3}, "3"),
-        ({"height": 250}, "multiple of 32"),
-        ({"width": -32}, "multiple of 32"),
+        ({"height": 250}, "250"),
+        ({"width": -32}, "-32"),
         ({"reduction": "magic"}, "magic"),
         ({"extra": 1}, "extra"),
-        ({"classes": None}, "classes"),
+        ({"classes": None}, "model.onnx"),
     ],
 )
-def test_what_cannot_be_is_refused_with_its_source(change: dict[str, Any], said: str) -> None:
+def test_a_value_that_is_not_valid_is_named_with_its_source(change: dict[str, Any], named: str) -> None:
     text = json.dumps({**json.loads(SPEC.to_json()), **change})
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError, match=re.escape("model.onnx")) as raised:
         ModelSpec.from_json(text, "model.onnx")
-    assert "model.onnx" in str(caught.value)
-    if said != "classes":
-        assert said in str(caught.value)
+    assert named in str(raised.value)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null"])
-def test_no_spec_at_all(text: str) -> None:
-    with pytest.raises(InputError, match=r"model\.onnx"):
+def test_text_that_is_not_a_spec_is_refused_with_its_source(text: str) -> None:
+    with pytest.raises(InputError, match=re.escape("model.onnx")):
         ModelSpec.from_json(text, "model.onnx")

@@ -8,7 +8,7 @@ from pathlib import Path
 from lesioncli.errors import InputError
 from lesioncli.evaluation.protocols import Protocol, image_id
 from lesioncli.evaluation.reading.masks import MASK_FORMATS, MaskListing
-from lesioncli.isic import named_by_id
+from lesioncli.isic import name_by_id
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def _match_predictions(
     unmatched = set(failures) - {candidate for candidates in by_name.values() for candidate in candidates}
     renamed: dict[str, list[str]] = {}
     for name in sorted(unmatched):
-        renamed.setdefault(named_by_id(name), []).append(name)
+        renamed.setdefault(name_by_id(name), []).append(name)
     by_id = match(truths, renamed, rules)
     return {name: by_name[name] or tuple(chain(*(renamed[image] for image in by_id[name]))) for name in truths}
 

@@ -15,13 +15,13 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from lesioncli.backends.build import run_all
+from lesioncli.backends.base import predict_all
 from lesioncli.backends.registry import open_engine
 from lesioncli.evaluation.metrics import pixels as metrics
 from lesioncli.images.decode import decode
 from lesioncli.images.find import find_images
 from lesioncli.images.geometry import UInt8, to_network
-from lesioncli.inference.postprocess import largest_region
+from lesioncli.inference.postprocess import keep_largest_region
 
 
 def main() -> None:
@@ -39,7 +39,12 @@ def main() -> None:
         reduced["opencv area"].append(np.asarray(area, np.uint8))
         reduced["full decoding"].append(to_network(full, height, width))
     masks = {
-        name: np.stack([largest_region(each > 127)[0] for each in run_all(open_engine(manifest), pictures)[0]])
+        name: np.stack(
+            [
+                keep_largest_region(probability > 127)[0]
+                for probability in predict_all(open_engine(manifest), pictures).probability
+            ]
+        )
         for name, pictures in reduced.items()
     }
     print(f"{len(paths)} images, {manifest}")

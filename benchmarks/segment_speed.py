@@ -18,7 +18,8 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
-from lesioncli.backends.build import build, run_all
+from lesioncli.backends.base import predict_all
+from lesioncli.backends.build import build
 from lesioncli.backends.registry import open_engine
 from lesioncli.demo.draw import draw_case
 from lesioncli.demo.folder import write_demo
@@ -27,7 +28,7 @@ from lesioncli.images.find import ImageFile, ImageListing, find_images
 from lesioncli.images.geometry import to_full_size, to_network
 from lesioncli.inference.results import write_mask
 from lesioncli.inference.run import segment_images
-from lesioncli.options import SegmentOptions
+from lesioncli.options import Backend, BuildOptions, SegmentOptions
 from lesioncli.process import count_cores
 from lesioncli.shipped import SHIPPED_MODEL, assemble_graph
 
@@ -47,7 +48,9 @@ def main() -> None:
             for each in found
         ]
         pictures = [draw_case(seed, 256, 320).image for seed in range(32)]  # as build-engine does
-        manifest = build(assemble_graph(SHIPPED_MODEL, Path(work)), Path(work), pictures).path
+        manifest = build(
+            assemble_graph(SHIPPED_MODEL, Path(work)), Path(work), pictures, BuildOptions(backend=Backend.OPENVINO)
+        ).path
         _report(images, manifest, Path(work))
 
 
@@ -58,11 +61,11 @@ def _report(images: list[ImageFile], manifest: Path, work: Path) -> None:
         precision = engine.manifest.precision
     decode_s, decoded = _cpu_seconds(lambda: [decode(each.path, size_hw) for each in images[:MIN_IMAGES]])
     reduce_s, inputs = _cpu_seconds(lambda: [to_network(each.rgb, *size_hw) for each in decoded])
-    network_s, (masks, _) = _cpu_seconds(lambda: run_all(open_engine(manifest, ahead_images=4), inputs))
-    load_s, _ = _cpu_seconds(lambda: open_engine(manifest, ahead_images=4).close())
+    network_s, outputs = _cpu_seconds(lambda: predict_all(open_engine(manifest, images_ahead=4), inputs))
+    load_s, _ = _cpu_seconds(lambda: open_engine(manifest, images_ahead=4).close())
 
     def write() -> None:
-        for mask, each in zip(masks, decoded, strict=True):
+        for mask, each in zip(outputs.probability, decoded, strict=True):
             full = to_full_size(mask, each.stored_hw, each.orientation)
             write_mask(work / "one.png", np.asarray(cv2.threshold(full, 127, 255, cv2.THRESH_BINARY)[1], np.uint8))
 
@@ -80,7 +83,7 @@ def _report(images: list[ImageFile], manifest: Path, work: Path) -> None:
 
 
 def _rate(images: list[ImageFile], manifest: Path, out: Path) -> float:
-    with open_engine(manifest, ahead_images=4) as engine:
+    with open_engine(manifest, images_ahead=4) as engine:
         return segment_images(ImageListing(images), engine, out, SegmentOptions()).images_per_second
 
 

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.engines import CPU_FP32
 from helpers.shipped import shipped_onnx
 
 from lesioncli.backends import openvino
-from lesioncli.backends.build import build, run_all
+from lesioncli.backends.base import predict_all
+from lesioncli.backends.build import build
 from lesioncli.backends.registry import open_engine
 from lesioncli.demo.draw import draw_case
 from lesioncli.evaluation.metrics import pixels as metrics
@@ -78,17 +80,17 @@ def test_graph_answers_as_its_weights(tmp_path: Path, model: str) -> None:
     pictures = [to_network(each, spec.height, spec.width) for each in cases]
     with torch.inference_mode():
         mask, scores, *_ = make_graph(network, spec)(torch.from_numpy(np.stack(pictures)))
-    manifest = build(shipped_onnx(model), tmp_path, pictures, precision="fp32").path
-    engine_mask, engine_scores = run_all(open_engine(manifest), pictures)
-    assert np.abs(mask.numpy().astype(int) - engine_mask).max() <= 1
-    np.testing.assert_allclose(scores.numpy(), engine_scores, atol=1e-4)
+    manifest = build(shipped_onnx(model), tmp_path, pictures, CPU_FP32).path
+    outputs = predict_all(open_engine(manifest), pictures)
+    assert np.abs(mask.numpy().astype(int) - outputs.probability).max() <= 1
+    np.testing.assert_allclose(scores.numpy(), outputs.scores, atol=1e-4)
 
 
 def test_it_finds_drawn_lesions(engine_manifest: Path) -> None:
     cases = [draw_case(seed, 240, 320) for seed in range(40, 52)]
     engine = open_engine(engine_manifest)
     inputs = [to_network(case.image, engine.spec.height, engine.spec.width) for case in cases]
-    probability, _ = run_all(engine, inputs)
+    probability = predict_all(engine, inputs).probability
     found = [to_full_size(each, (240, 320)) > 127 for each in probability]
     agreement = [
         metrics.jaccard(metrics.count_pixels(case.mask, mask)) for case, mask in zip(cases, found, strict=True)

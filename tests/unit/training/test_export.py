@@ -17,7 +17,7 @@ from lesioncli.demo.draw import draw_case
 from lesioncli.images.geometry import UInt8
 from lesioncli.spec import METADATA_KEY, ModelSpec
 from lesioncli.training.checkpoint import load_checkpoint, make_network, save_checkpoint
-from lesioncli.training.export import _answers, export_checkpoint
+from lesioncli.training.export import _mask_and_scores, export_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -144,11 +144,12 @@ def test_the_file_is_whole_and_carries_its_spec(exported: Exported) -> None:
 
 
 def test_torch_answers_by_the_contract(exported: Exported, pictures: UInt8) -> None:
-    assert_agree(exported.answers(list(pictures)), by_hand(exported.network, pictures))
+    outputs = exported.answers(list(pictures))
+    assert_agree((outputs.probability, outputs.scores), by_hand(exported.network, pictures))
 
 
 def test_nevus_is_what_both_heads_deny(exported: Exported, pictures: UInt8) -> None:
-    _, scores = exported.answers(list(pictures))
+    scores = exported.answers(list(pictures)).scores
     np.testing.assert_allclose(scores[:, 2], 1 - scores[:, :2].max(1), atol=1e-6)
 
 
@@ -184,7 +185,7 @@ def test_a_mask_of_nans_has_scores_of_nans_in_an_engine(exported: Exported, tmp_
 def test_a_nan_in_one_mask_leaves_the_scores_of_others() -> None:
     lesion, scores = torch.full((3, 1, 4, 5), 0.25), torch.full((3, 2), 0.5)
     lesion[1, 0, 2, 3] = torch.nan
-    pixels, answered = _answers(lesion, scores)
+    pixels, answered = _mask_and_scores(lesion, scores)
     assert (pixels[[0, 2]] == 64).all()
     assert answered.isnan().all(1).tolist() == [False, True, False]
     assert (answered[[0, 2]] == 0.5).all()

@@ -153,10 +153,10 @@ def test_onnx_reference_answers_as_torch(exported: Exported) -> None:
 
 def test_the_gate_is_given_torch_s_own_answers(exported: Exported) -> None:
     """But for the last bit of a pixel, which the graph multiplies by 1/255 and this test divides by 255."""
-    masks, scores = exported.answers(list(draw(2)))
+    outputs = exported.answers(list(draw(2)))
     expected = by_hand(exported.network, draw(2))
-    assert np.abs(masks.astype(int) - expected.mask).max() <= 1
-    np.testing.assert_allclose(scores, expected.scores, atol=1e-4)
+    assert np.abs(outputs.probability.astype(int) - expected.mask).max() <= 1
+    np.testing.assert_allclose(outputs.scores, expected.scores, atol=1e-4)
 
 
 def test_agreement_by_hand() -> None:

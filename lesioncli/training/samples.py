@@ -8,6 +8,7 @@ The same with Validation instead of Training; or, as `evaluate` reads them, mask
 """
 
 import hashlib
+import itertools
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from math import isnan, nan
@@ -16,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from lesioncli.errors import ImageError, InputError
-from lesioncli.evaluation.reading.masks import MaskRole, read_mask
+from lesioncli.evaluation.reading.isic_layout import SplitPaths, find_isic_split
+from lesioncli.evaluation.reading.masks import MASK_SUFFIXES, MaskRole, read_mask
 from lesioncli.evaluation.reading.tables import read_columns
 from lesioncli.images.decode import decode
 from lesioncli.images.formats import has_supported_suffix, supported_suffixes
@@ -49,15 +51,6 @@ class TrainingData:
     validation: list[Sample]
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """Where a folder has its images, masks and labels."""
-
-    images: Path
-    masks: Path
-    labels_csv: Path
-
-
 def read_training_data(
     training: Sequence[Path], validation: Sequence[Path], exclude: Iterable[str] = ()
 ) -> TrainingData:
@@ -82,19 +75,21 @@ def read_samples(folder: Path, split: str, exclude: Iterable[str] = ()) -> list[
     Images that only the label file lists are ignored, since reduced copies of a data set keep the whole file. Raises
     InputError for an image without a mask, and for a folder without images.
     """
-    layout, excluded = _find_layout(folder, split), set(exclude)
-    paths = sorted(path for path in layout.images.iterdir() if _is_image(path) and path.stem not in excluded)
+    split_paths, excluded = _find_paths(folder, split), set(exclude)
+    paths = sorted(path for path in split_paths.images.iterdir() if _is_image(path) and path.stem not in excluded)
     if not paths:
-        raise InputError(f"{layout.images}: no images ({', '.join(supported_suffixes())})")
-    labels = _read_labels(layout.labels_csv, {path.stem for path in paths}) if layout.labels_csv.exists() else {}
+        raise InputError(f"{split_paths.images}: no images ({', '.join(supported_suffixes())})")
+    has_labels = split_paths.labels.exists()
+    labels = _read_labels(split_paths.labels, {path.stem for path in paths}) if has_labels else {}
     return [
-        Sample(path.stem, path, _find_mask(path.stem, layout.masks), labels.get(path.stem, UNKNOWN)) for path in paths
+        Sample(path.stem, path, _find_mask(path.stem, split_paths.masks), labels.get(path.stem, UNKNOWN))
+        for path in paths
     ]
 
 
 def has_split(folder: Path, split: str) -> bool:
     """Whether the folder is in the challenge's layout and has that split."""
-    return (folder / f"ISIC-2017_{split}_Data").is_dir()
+    return find_isic_split(folder, split) is not None
 
 
 def fingerprint(samples: Sequence[Sample]) -> str:
@@ -128,16 +123,15 @@ def read_sample_mask(sample: Sample, stored_hw: tuple[int, int]) -> UInt8:
     return mask * np.uint8(255)
 
 
-def _find_layout(folder: Path, split: str) -> _Layout:
-    prefix = f"ISIC-2017_{split}"
-    if has_split(folder, split):
-        masks, labels = folder / f"{prefix}_Part1_GroundTruth", folder / f"{prefix}_Part3_GroundTruth.csv"
-        return _Layout(folder / f"{prefix}_Data", masks, labels)
-    if not (folder / "images").is_dir():
-        raise InputError(f"{folder}: has neither {prefix}_Data/ nor images/; docs/training.md describes the layouts")
+def _find_paths(folder: Path, split: str) -> SplitPaths:
+    if paths := find_isic_split(folder, split):
+        return paths
+    images = folder / "images"
+    if not images.is_dir():
+        raise InputError(f"{folder}: has no images/, and no {split} split of ISIC-2017; see docs/training.md")
     if (folder / "labels").is_dir():
-        return _Layout(folder / "images", folder / "labels", folder / "labels" / "labels.csv")
-    return _Layout(folder / "images", folder / "masks", folder / "labels.csv")
+        return SplitPaths(images, folder / "labels", folder / "labels" / "labels.csv")
+    return SplitPaths(images, folder / "masks", folder / "labels.csv")
 
 
 def _is_image(path: Path) -> bool:
@@ -146,8 +140,8 @@ def _is_image(path: Path) -> bool:
 
 
 def _find_mask(name: str, masks: Path) -> Path:
-    for path in (masks / f"{name}_segmentation.png", masks / f"{name}.png"):
-        if path.exists():
+    for stem, suffix in itertools.product((f"{name}_segmentation", name), MASK_SUFFIXES):
+        if (path := masks / f"{stem}{suffix}").exists():
             return path
     raise InputError(f"{masks}: no mask {name}_segmentation.png or {name}.png for image {name}")
 

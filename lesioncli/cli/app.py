@@ -5,7 +5,7 @@ Commands import the library when they run, so that --help is immediate.
 
 import re
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -77,27 +77,27 @@ def _plain_choice(error: typer.BadParameter) -> typer.BadParameter:
     return WrongChoice(f"{flag} {match[1]} is not one of {match[2].replace(chr(39), '')}", error.ctx, error.param)
 
 
-app = typer.Typer(
-    cls=CommandGroup,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # boxes leave 25 columns for the help texts in a terminal of 80
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-
-def main() -> None:
-    """Run the program."""
-    app(prog_name="lesioncli")
-
-
 def _print_version(is_asked: bool) -> None:
     if is_asked:
         print_line(f"lesioncli {__version__}")
         raise typer.Exit
 
 
-@app.callback()
+def make_app(commands: Mapping[str, Callable[..., None]]) -> typer.Typer:
+    """Return a program with these commands."""
+    program = typer.Typer(
+        cls=CommandGroup,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,  # boxes leave 25 columns for the help texts in a terminal of 80
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    program.callback()(about)
+    for name, command in commands.items():
+        program.command(name)(command)
+    return program
+
+
 def about(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
@@ -109,5 +109,9 @@ def about(
     """
 
 
-for name, command in COMMANDS.items():
-    app.command(name)(command)
+app = make_app(COMMANDS)
+
+
+def main() -> None:
+    """Run the program."""
+    app(prog_name="lesioncli")

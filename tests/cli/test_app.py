@@ -1,16 +1,18 @@
 """The program as a whole: the README's three lines, help, exit codes, and how errors are shown."""
 
 import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from helpers.command import call, read_rows, save_lesion
+from typer.testing import CliRunner
 
 from lesioncli import __version__
-from lesioncli.cli.app import COMMANDS
-from lesioncli.errors import ExitCode
+from lesioncli.cli.app import COMMANDS, make_app
+from lesioncli.errors import ExitCode, InputError
 
 
 def test_three_lines_work_in_a_real_shell(tmp_path: Path) -> None:
@@ -34,6 +36,34 @@ def test_version_and_help() -> None:
     assert "not a medical device" in page
     assert "--install-completion" in page
     assert all(f"  {name} " in page for name in COMMANDS)
+
+
+def test_a_command_is_one_function_and_one_line_of_the_table() -> None:
+    def greet(name: str) -> None:
+        """Greet somebody."""
+        raise InputError(f"{name}: unknown")
+
+    program = make_app({**COMMANDS, "greet": greet})
+    assert "Greet somebody." in CliRunner().invoke(program, ["--help"]).stdout
+    done = CliRunner().invoke(program, ["greet", "Ada"])
+    assert done.exit_code == ExitCode.INPUT
+    assert "Ada" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "completions"),
+    [("seg", ["segment"]), ("segment x --tta f", ["flips", "full"]), ("evaluate --pr", ["--protocol"])],
+)
+def test_commands_options_and_choices_are_completed(words: str, completions: list[str]) -> None:
+    environment = {
+        **os.environ,
+        "_LESIONCLI_COMPLETE": "complete_bash",
+        "COMP_WORDS": f"lesioncli {words}",
+        "COMP_CWORD": str(len(words.split())),
+    }
+    program = [sys.executable, "-c", "from lesioncli.cli.app import main; main()"]
+    done = subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == completions
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Evaluation protocols: the rules of the ISIC challenges and of PH2, and how they name images."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from lesioncli.evaluation.reading.tables import column_key
@@ -31,7 +31,8 @@ class Protocol:
     classes: tuple[str, ...] = ()
 
 
-PROTOCOLS: Mapping[ProtocolName, Protocol] = {
+# To add a protocol, add its name to ProtocolName and its rules here.
+PROTOCOLS: dict[ProtocolName, Protocol] = {
     ProtocolName.PLAIN: Protocol(
         mask_metric="jaccard", score_metric="auc", isic_names=False, complete=False, weighted=False
     ),

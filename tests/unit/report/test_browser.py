@@ -1,4 +1,7 @@
-"""The report in a real browser: what a reader sees and does, with mouse and keyboard, in light, dark and on paper."""
+"""The report in a real browser: with mouse and keyboard, in light and dark, printed, and on a phone.
+
+The first test is fast and covers the everyday case: load, open an image, no errors. The others are slow.
+"""
 
 import os
 import shutil
@@ -16,46 +19,48 @@ from PIL import Image
 from lesioncli.evaluation.evaluate import evaluate
 from lesioncli.evaluation.result import Evaluation
 from lesioncli.inference.results import write_mask
+from lesioncli.report.options import ReportOptions
 from lesioncli.report.page import write_report
+from lesioncli.report.segmented import read_segmented_folder
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "msedge")
-# A fresh browser asks its maker for updates, and root, as in a container, has no sandbox.
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "msedge")
+# No update checks, and no sandbox for root, who has none in a container.
 QUIET = ("--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update")
 ARGUMENTS = [*QUIET, "--disable-sync", *(["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else [])]
-WORST = [f"case_{2 * moved + each:02d}.jpg" for moved in range(29, -1, -1) for each in (0, 1)]
-STRANGE = "<img src=x onerror=alert(1)>"
+WORST_FIRST = [f"case_{2 * shift + offset:02d}.jpg" for shift in range(29, -1, -1) for offset in (0, 1)]
+HOSTILE = "<img src=x onerror=alert(1)>"
 
 pytestmark = pytest.mark.browser
+slow = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def browser() -> "Iterator[Browser]":
-    asked = os.environ.get("CHROMIUM")
-    found = shutil.which(asked) if asked else next(filter(None, map(shutil.which, NAMES)), None)
-    assert found or not asked, f"CHROMIUM is {asked}, and there is no such program"
-    if not found:
-        pytest.skip(f"no browser: none of {', '.join(NAMES)} is on the path; name one with CHROMIUM=...")
+    wanted = os.environ.get("CHROMIUM")
+    program = shutil.which(wanted) if wanted else next(filter(None, map(shutil.which, PROGRAMS)), None)
+    assert program or not wanted, f"CHROMIUM is {wanted}, and there is no such program"
+    if not program:
+        pytest.skip(f"none of {', '.join(PROGRAMS)} found; name a browser with CHROMIUM=...")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=found, args=ARGUMENTS)
+        opened = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
         yield opened
         opened.close()
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> DrawnRun:
-    """Sixty with truth, as bad as WORST says; one failed, one without truth, one that nothing predicts."""
+    """Sixty images with ground truth, in the order WORST_FIRST; one failed, one without ground truth, one missing."""
     drawn = DrawnRun(tmp_path_factory.mktemp("run"))
     for number in range(60):
-        case = drawn.add(f"case_{number:02d}", 3, moved_px=number // 2, melanoma=round(number * 7 % 60 / 60, 3))
-        Image.fromarray(case.image // 2 + np.uint8(number)).save(
-            drawn.images / f"case_{number:02d}.jpg"
-        )  # no two alike
-    drawn.add(STRANGE, 3, truth=False)
+        case = drawn.add(f"case_{number:02d}", 3, shift_px=number // 2, melanoma=round(number * 7 % 60 / 60, 3))
+        distinct = case.image // 2 + np.uint8(number)
+        Image.fromarray(distinct).save(drawn.images / f"case_{number:02d}.jpg")
+    drawn.add(HOSTILE, 3, truth=False)
     drawn.add_failed("broken.jpg")
     drawn.labelled = [
         (name, int(number % 3 == 0), int(number % 3 == 1)) for number, (name, *_) in enumerate(drawn.labelled)
@@ -71,44 +76,48 @@ def evaluation(run: DrawnRun) -> Evaluation:
 
 @pytest.fixture(scope="module")
 def written(run: DrawnRun, evaluation: Evaluation) -> Path:
-    path = run.masks.parent / "report.html"
-    write_report(run.masks, path, sources=[run.images], evaluation=evaluation)
+    return write(run, run.masks.parent / "report.html", evaluation)
+
+
+def write(run: DrawnRun, path: Path, evaluation: Evaluation | None = None) -> Path:
+    write_report(read_segmented_folder(run.masks), path, ReportOptions((run.images,)), evaluation)
     return path
 
 
 class Watched:
-    """A page, and all that a quiet page does not do: speak to the console, fail, ask for another address."""
+    """A page, and the `noises` that it must not make: console messages, errors, dialogs, requests to a network."""
 
     def __init__(self, page: "Page", path: Path) -> None:
         self.page = page
-        self.heard: list[str] = []
-        page.on("console", lambda message: self.heard.append(message.text))
-        page.on("pageerror", lambda error: self.heard.append(str(error)))
-        page.on("dialog", lambda dialog: self.heard.append(dialog.message))
-        page.on("request", lambda request: self._ask(request.url))
+        self.noises: list[str] = []
+        page.on("console", lambda message: self.noises.append(message.text))
+        page.on("pageerror", lambda error: self.noises.append(str(error)))
+        page.on("dialog", lambda dialog: self.noises.append(dialog.message))
+        page.on("request", lambda request: self._check(request.url))
         page.goto(path.as_uri())
 
-    def _ask(self, url: str) -> None:
+    def _check(self, url: str) -> None:
         if not url.startswith(("file:", "data:")):
-            self.heard.append(url)
+            self.noises.append(url)
 
 
 @pytest.fixture
 def page(browser: "Browser", written: Path) -> "Iterator[Page]":
-    """The report, fresh; whatever a test does, nothing is heard of it."""
+    """The report in a new window; afterwards it must have made no noise."""
     context = browser.new_context(viewport={"width": 1200, "height": 800}, reduced_motion="reduce")
     watched = Watched(context.new_page(), written)
     yield watched.page
     context.close()
-    assert watched.heard == []
+    assert watched.noises == []
 
 
 def names(page: "Page") -> list[str]:
+    """Return the names in the gallery."""
     return page.locator("#gallery .name").all_text_contents()
 
 
 def ordered(page: "Page", first: str) -> list[str]:
-    """The names in the gallery, once this one is the first."""
+    """Return the names in the gallery, once this one is first."""
     from playwright.sync_api import expect
 
     expect(page.locator("#gallery .name").first).to_have_text(first)
@@ -116,10 +125,10 @@ def ordered(page: "Page", first: str) -> list[str]:
 
 
 def settled(page: "Page", count: str) -> list[str]:
-    """The names in the gallery, once it says that it has so many."""
+    """Return the names in the gallery, once it shows this count."""
     from playwright.sync_api import expect
 
-    expect(page.locator("#found")).to_have_text(count)
+    expect(page.locator("#count")).to_have_text(count)
     return names(page)
 
 
@@ -133,7 +142,21 @@ def box(locator: "Locator") -> tuple[float, float, float, float]:
     return found["x"], found["y"], found["width"], found["height"]
 
 
-def test_it_loads_with_all_that_it_says(page: "Page", evaluation: Evaluation) -> None:
+def test_page_loads_opens_an_image_and_makes_no_errors(page: "Page") -> None:
+    assert page.title() == f"{page.locator('h1').inner_text()}: lesioncli report"
+    assert page.locator(".counts").inner_text().split("\n")[0] == "63 images"
+    page.locator(".card", has_text="case_40.jpg").click()
+    assert page.locator("#viewer-title").inner_text() == "case_40.jpg"
+    assert page.locator("#stage img").evaluate("image => image.decode().then(() => image.naturalWidth)") == WIDTH
+    assert page.locator("#stage path.predicted").count() == page.locator("#stage path.truth").count() == 2
+    page.keyboard.press("Escape")
+    assert not page.locator("#viewer").is_visible()
+    page.locator("#text").fill("no such name")
+    page.locator("#no-match").wait_for()
+
+
+@slow
+def test_page_shows_the_headline_metrics_and_plots(page: "Page", evaluation: Evaluation) -> None:
     assert page.title() == f"{page.locator('h1').inner_text()}: lesioncli report"
     tiles = page.locator(".tiles").inner_text()
     assert f"{evaluation.masks.means['jaccard']:.3f}" in tiles
@@ -148,9 +171,10 @@ def test_it_loads_with_all_that_it_says(page: "Page", evaluation: Evaluation) ->
     assert page.locator(".counts").inner_text().split("\n")[0] == "63 images"
 
 
-def test_gallery_is_worst_first_with_pictures_where_they_are_seen(page: "Page") -> None:
-    shown = settled(page, "63 cases")
-    assert shown == ["broken.jpg", "lonely", *WORST, f"{STRANGE}.jpg"]
+@slow
+def test_gallery_is_worst_first_and_loads_pictures_in_view(page: "Page") -> None:
+    shown = settled(page, "63 images")
+    assert shown == ["broken.jpg", "lonely", *WORST_FIRST, f"{HOSTILE}.jpg"]
     assert page.locator(".card img").count() == 0, "they are far below"
     page.locator("#cases").scroll_into_view_if_needed()
     card = page.locator(".card", has_text="case_59.jpg")
@@ -162,16 +186,17 @@ def test_gallery_is_worst_first_with_pictures_where_they_are_seen(page: "Page") 
         )
         == WIDTH
     )
-    assert card.locator("path.predicted").count() == card.locator("path.true").count() == 2  # a line and its casing
-    assert "truncated" in page.locator(".card", has_text="broken.jpg").locator(".why").inner_text()
+    assert card.locator("path.predicted").count() == card.locator("path.truth").count() == 2  # a line and its casing
+    assert "truncated" in page.locator(".card", has_text="broken.jpg").locator(".problem").inner_text()
     page.locator(".card").last.scroll_into_view_if_needed()
     page.locator(".card").last.locator("img").wait_for()
     page.keyboard.press("Home")
     card.locator("img").wait_for(state="detached")
 
 
-def test_outlines_lie_where_the_photograph_is(page: "Page") -> None:
-    """In a frame of another shape than the picture's, both are fitted into it the same way."""
+@slow
+def test_outlines_cover_the_image(page: "Page") -> None:
+    """Both have the same box, whatever the shape of the frame."""
     page.locator("#cases").scroll_into_view_if_needed()
     page.locator(".card", has_text="case_00.jpg").click()
     image, svg = page.locator("#stage img"), page.locator("#stage svg")
@@ -181,9 +206,10 @@ def test_outlines_lie_where_the_photograph_is(page: "Page") -> None:
     assert ratio == pytest.approx(WIDTH / HEIGHT, rel=0.01)
 
 
+@slow
 def test_sorting(page: "Page") -> None:
     page.locator("#sort").select_option("name")
-    assert ordered(page, f"{STRANGE}.jpg")[:3] == [f"{STRANGE}.jpg", "broken.jpg", "case_00.jpg"]
+    assert ordered(page, f"{HOSTILE}.jpg")[:3] == [f"{HOSTILE}.jpg", "broken.jpg", "case_00.jpg"]
     page.locator("#descending").check()
     assert ordered(page, "lonely")[:2] == ["lonely", "case_59.jpg"]
     page.locator("#sort").select_option("melanoma")
@@ -194,29 +220,31 @@ def test_sorting(page: "Page") -> None:
     assert set(ordered(page, "case_00.jpg")[-2:]) == {"broken.jpg", "lonely"}
 
 
+@slow
 def test_filtering(page: "Page", evaluation: Evaluation) -> None:
     page.locator("#text").fill("SE_1")
-    assert settled(page, "10 of 63 cases") == [name for name in WORST if "se_1" in name]
+    assert settled(page, "10 of 63 images") == [name for name in WORST_FIRST if "se_1" in name]
     page.locator("#text").fill("")
-    for state, count in {"failed": 1, "not judged": 1, "judged": 60, "without truth": 1}.items():
+    for state, count in {"failed": 1, "not evaluated": 1, "evaluated": 60, "without ground truth": 1}.items():
         page.locator("#state").select_option(state)
-        settled(page, f"{count} of 63 cases")
+        settled(page, f"{count} of 63 images")
     page.get_by_role("button", name="Reset").click()
-    settled(page, "63 cases")
+    settled(page, "63 images")
     below = sum(case.metrics["jaccard"] < 0.3 for case in evaluation.masks.cases if not case.problem)
     assert 0 < below < 60
     page.locator("#below").fill("0.3")
-    settled(page, f"{below} of 63 cases")
+    settled(page, f"{below} of 63 images")
     page.locator("#below").fill("")
     page.locator("#class").select_option("label:melanoma")
-    settled(page, "20 of 63 cases")
+    settled(page, "20 of 63 images")
     page.locator("#class").select_option("score:melanoma")
-    settled(page, "29 of 63 cases")
+    settled(page, "29 of 63 images")
     page.locator("#text").fill("nowhere")
-    assert settled(page, "0 of 63 cases") == []
+    assert settled(page, "0 of 63 images") == []
 
 
-def test_a_case_opens_with_all_its_figures(page: "Page", evaluation: Evaluation) -> None:
+@slow
+def test_open_image_shows_all_its_values(page: "Page", evaluation: Evaluation) -> None:
     page.locator(".card", has_text="case_40.jpg").click()
     viewer = page.locator("#viewer")
     viewer.wait_for()
@@ -226,22 +254,24 @@ def test_a_case_opens_with_all_its_figures(page: "Page", evaluation: Evaluation)
     for value in case.metrics.values():
         assert f"{value:.4f}".rstrip("0").rstrip(".") in text
     assert f"{WIDTH} x {HEIGHT} px" in text
-    assert "seborrheic keratosis" in viewer.locator("#said").inner_text()
+    assert "seborrheic keratosis" in viewer.locator("#facts").inner_text()
     assert page.evaluate("location.hash") == "#case=case_40"
     assert "case_40.jpg" in (page.locator("#stage img").get_attribute("alt") or "")
 
 
-def test_outlines_can_be_put_out(page: "Page") -> None:
+@slow
+def test_outlines_can_be_hidden(page: "Page") -> None:
     page.locator(".card", has_text="case_40.jpg").click()
-    for kind, label, key in (("predicted", "predicted outline", "p"), ("true", "true outline", "t")):
+    for kind, label, key in (("predicted", "prediction", "p"), ("truth", "ground truth", "t")):
         line = page.locator(f"#stage path.{kind}").first
         assert line.is_visible()
-        page.get_by_label(label).uncheck()
+        page.locator("#viewer").get_by_label(label).uncheck()
         assert not line.is_visible()
         page.keyboard.press(key)
         assert line.is_visible()
 
 
+@slow
 def test_zoom_with_buttons_wheel_and_keys(page: "Page") -> None:
     page.locator(".card", has_text="case_40.jpg").click()
     stage = page.locator("#stage")
@@ -268,22 +298,23 @@ def test_zoom_with_buttons_wheel_and_keys(page: "Page") -> None:
     assert box(stage)[0] == pytest.approx(zoomed[0] + 110, abs=1)
 
 
-def test_the_whole_way_by_keyboard(page: "Page") -> None:
+@slow
+def test_everything_works_by_keyboard(page: "Page") -> None:
     page.keyboard.press("j")
     assert focused(page) == "broken.jpg"
-    for key, name in (("j", "lonely"), ("ArrowRight", WORST[0]), ("k", "lonely"), ("ArrowRight", WORST[0])):
+    for key, name in (("j", "lonely"), ("ArrowRight", WORST_FIRST[0]), ("k", "lonely"), ("ArrowRight", WORST_FIRST[0])):
         page.keyboard.press(key)
         assert focused(page) == name
-    per_row = page.evaluate("perRow()")
+    per_row = page.evaluate("cardsPerRow()")
     assert per_row > 2
     page.keyboard.press("ArrowDown")
-    assert focused(page) == WORST[per_row]
+    assert focused(page) == WORST_FIRST[per_row]
     page.keyboard.press("ArrowUp")
     page.keyboard.press("Enter")
     title = page.locator("#viewer-title")
-    assert title.inner_text() == WORST[0]
+    assert title.inner_text() == WORST_FIRST[0]
     page.keyboard.press("ArrowRight")
-    assert title.inner_text() == WORST[1]
+    assert title.inner_text() == WORST_FIRST[1]
     page.keyboard.press("k")
     page.keyboard.press("k")
     assert title.inner_text() == "lonely"
@@ -295,17 +326,18 @@ def test_the_whole_way_by_keyboard(page: "Page") -> None:
     assert not page.locator("#viewer").is_visible()
     assert focused(page) == "lonely"
     page.keyboard.press("End")
-    assert focused(page) == f"{STRANGE}.jpg"
+    assert focused(page) == f"{HOSTILE}.jpg"
     page.keyboard.press("/")
     assert focused(page) == "text"
     page.keyboard.type("jk?")
     assert page.locator("#text").input_value() == "jk?"
 
 
-def test_help_and_how_to_be_rid_of_keys(page: "Page") -> None:
+@slow
+def test_help_opens_and_keys_can_be_switched_off(page: "Page") -> None:
     page.keyboard.press("?")
     assert page.locator("#help").is_visible()
-    page.get_by_label("use keys of single letters").uncheck()
+    page.get_by_label("use keys of single characters").uncheck()
     page.keyboard.press("Escape")
     page.keyboard.press("?")
     assert not page.locator("#help").is_visible()
@@ -313,7 +345,8 @@ def test_help_and_how_to_be_rid_of_keys(page: "Page") -> None:
     assert page.locator("#help").is_visible()
 
 
-def test_the_gallery_is_one_stop_of_the_tab_key(page: "Page") -> None:
+@slow
+def test_gallery_is_one_stop_of_the_tab_key(page: "Page") -> None:
     stops = page.locator("#gallery [tabindex='0']")
     assert stops.count() == 1
     page.keyboard.press("j")
@@ -323,14 +356,16 @@ def test_the_gallery_is_one_stop_of_the_tab_key(page: "Page") -> None:
     assert not page.evaluate("gallery.contains(document.activeElement)")
 
 
-def test_an_address_opens_its_case(browser: "Browser", written: Path) -> None:
+@slow
+def test_address_of_a_case_opens_it(browser: "Browser", written: Path) -> None:
     page = browser.new_page()
     page.goto(f"{written.as_uri()}#case=case_07")
     assert page.locator("#viewer-title").inner_text() == "case_07.jpg"
     page.close()
 
 
-def test_dark_light_and_paper(browser: "Browser", written: Path) -> None:
+@slow
+def test_text_has_contrast_in_light_dark_and_print(browser: "Browser", written: Path) -> None:
     """Text keeps its contrast to the ground: 4.5 to 1, as WCAG 2 asks for (1.4.3)."""
     page = browser.new_page()
     page.goto(written.as_uri())
@@ -359,20 +394,22 @@ CONTRAST = """selector => {
 }"""
 
 
-def test_paper_has_the_worst_cases_with_their_pictures(browser: "Browser", written: Path) -> None:
+@slow
+def test_print_has_the_worst_images_with_their_pictures(browser: "Browser", written: Path) -> None:
     page = browser.new_page()
     page.goto(written.as_uri())
     pdf = page.pdf(format="A4", print_background=True)
     assert pdf.count(b"/Subtype /Image") == 22, "of the 24 worst, one cannot be read and one has no photograph"
     assert page.locator("#gallery li.printed").count() == 24
-    assert page.locator("#printed").text_content() == "The first 24 of 63 cases are printed."
+    assert page.locator("#printed").text_content() == "The first 24 of 63 images are printed."
     page.emulate_media(media="print")
     assert not page.locator("#tools").is_visible()
     assert page.locator("#gallery li:visible").count() == 24
     page.close()
 
 
-def test_a_phone_shows_it_without_scrolling_sideways(browser: "Browser", written: Path) -> None:
+@slow
+def test_phone_needs_no_sideways_scrolling(browser: "Browser", written: Path) -> None:
     page = browser.new_page(viewport={"width": 360, "height": 700})
     page.goto(written.as_uri())
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
@@ -382,7 +419,8 @@ def test_a_phone_shows_it_without_scrolling_sideways(browser: "Browser", written
     page.close()
 
 
-def test_structure_for_those_who_do_not_see_it(page: "Page") -> None:
+@slow
+def test_structure_serves_screen_readers(page: "Page") -> None:
     """Landmarks, one h1, no level left out, a name for every control, tables with headers and a caption."""
     for role in ("banner", "main", "navigation"):
         assert page.get_by_role(role).count() == 1
@@ -400,14 +438,17 @@ def test_structure_for_those_who_do_not_see_it(page: "Page") -> None:
         assert table.locator("tbody tr").count() == table.locator("tbody th[scope=row]").count()
 
 
-def test_without_truth_the_least_sure_case_comes_first(browser: "Browser", run: DrawnRun, tmp_path: Path) -> None:
-    write_report(run.masks, tmp_path / "report.html", sources=[run.images])
+@slow
+def test_without_ground_truth_the_lowest_confidence_comes_first(
+    browser: "Browser", run: DrawnRun, tmp_path: Path
+) -> None:
+    write(run, tmp_path / "report.html")
     page = browser.new_page()
     watched = Watched(page, tmp_path / "report.html")
-    assert settled(page, "62 cases")[:2] == ["broken.jpg", "case_58.jpg"]
+    assert settled(page, "62 images")[:2] == ["broken.jpg", "case_58.jpg"]
     assert page.locator("#below").count() == page.locator(".truth").count() == 0
     page.locator(".card", has_text="case_58.jpg").click()
     page.keyboard.press("t")
     assert page.locator("#viewer-title").inner_text() == "case_58.jpg"
     page.close()
-    assert watched.heard == []
+    assert watched.noises == []

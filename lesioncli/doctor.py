@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lesioncli import __version__
+from lesioncli.backends.manifest import StoredEngine
 from lesioncli.backends.registry import choose_backend, find_engine, list_engines
 from lesioncli.backends.tensorrt.driver import find_gpus
 from lesioncli.errors import LesionError, install_command
-from lesioncli.options import Backend, Precision
+from lesioncli.options import Backend, Decision, Precision
 from lesioncli.shipped import SHIPPED_MODEL, find_checkpoint
 
 # The purpose of each extra; a package of several extras counts for the first. "" is the base installation.
@@ -47,11 +48,7 @@ def examine(engines: Path) -> list[Finding]:
         _examine_processor(),
         _examine_gpus(),
         _examine_shipped_model(),
-        _examine_default_engine(engines),
-        *(
-            Finding(engine.path.name, engine.problem or f"runs here: {engine.description}")
-            for engine in list_engines(engines)
-        ),
+        *_examine_engines(engines),
     ]
 
 
@@ -100,13 +97,22 @@ def _examine_shipped_model() -> Finding:
     return Finding("shipped model", f"{path.stem}, {path.stat().st_size / 1e6:.0f} MB")
 
 
-def _examine_default_engine(folder: Path) -> Finding:
-    """Return the engine that `segment` chooses by default, and why."""
+def _examine_engines(folder: Path) -> list[Finding]:
+    """Return the engine that `segment` chooses by default, and why; then every engine in the folder."""
     backend = choose_backend(Backend.AUTO)
+    checked = None
     try:
         engine = find_engine(None, backend.value, folder)
     except LesionError as error:
-        return Finding("engine", str(error), "lesioncli build-engine", needed=True)
+        default = Finding("engine", str(error), "lesioncli build-engine", needed=True)
+    else:
+        checked = engine.value
+        default = _describe_default(backend, engine)
+    listed = list_engines(folder, checked)
+    return [default, *(Finding(item.path.name, item.problem or f"runs here: {item.description}") for item in listed)]
+
+
+def _describe_default(backend: Decision[Backend], engine: Decision[StoredEngine | None]) -> Finding:
     if engine.value is None:
         state = f"backend auto: {backend.value}, {backend.reason}; {engine.reason}"
         return Finding("engine", state, "lesioncli build-engine")

@@ -185,15 +185,20 @@ class ListedEngine:
         return f"{version}{targets}, {manifest.precision}, batch {batch}, {size_mb:.1f} MB"
 
 
-def list_engines(folder: Path) -> Sequence[ListedEngine]:
-    """Return every manifest in a folder, sorted by name, with the problem of each engine that does not run here."""
-    return [_inspect(path) for path in sorted(folder.glob("*.json"))]
+def list_engines(folder: Path, checked: StoredEngine | None = None) -> Sequence[ListedEngine]:
+    """Return every manifest in a folder, sorted by name, with the problem of each engine that does not run here.
+
+    The engine that was `checked` before is not read again.
+    """
+    return [
+        _inspect(path, checked if checked and checked.path == path else None) for path in sorted(folder.glob("*.json"))
+    ]
 
 
-def _inspect(path: Path) -> ListedEngine:
+def _inspect(path: Path, checked: StoredEngine | None = None) -> ListedEngine:
     manifest = None
     try:
-        engine = read_engine(path)
+        engine = checked or read_engine(path)
         manifest = engine.manifest
         check_runs_here(engine)
     except LesionError as error:

@@ -10,8 +10,10 @@ from typing import Any, NoReturn
 import pytest
 from helpers.engines import make_manifest
 from helpers.graphs import MakeEngine
+from helpers.pictures import draw, save
 
 from lesioncli import files
+from lesioncli.api import segment_folder
 from lesioncli.backends import manifest as manifest_module
 from lesioncli.backends.manifest import (
     ParityCheck,
@@ -22,6 +24,7 @@ from lesioncli.backends.manifest import (
     write_manifest,
 )
 from lesioncli.backends.registry import find_engine, open_engine
+from lesioncli.doctor import examine
 from lesioncli.errors import EngineError
 from lesioncli.options import Backend, Precision
 
@@ -199,6 +202,19 @@ def test_every_file_is_hashed_once_from_choice_to_open_engine(
     assert isinstance(found, StoredEngine)
     with open_engine(found):
         pass
+    assert sorted(hashed) == ["tiny.openvino.bin", "tiny.openvino.xml"]
+
+
+def test_segment_hashes_every_engine_file_once(copied: Path, hashed: list[str], tmp_path: Path) -> None:
+    save(tmp_path / "images" / "a.png", draw(1, 40, 60))
+    summary = segment_folder(tmp_path / "images", tmp_path / "out", engine=copied / MANIFEST)
+    assert summary.ok == 1
+    assert sorted(hashed) == ["tiny.openvino.bin", "tiny.openvino.xml"]
+
+
+def test_doctor_hashes_every_engine_file_once(copied: Path, hashed: list[str]) -> None:
+    findings = examine(copied)
+    assert [finding.subject for finding in findings][-2:] == ["engine", MANIFEST]
     assert sorted(hashed) == ["tiny.openvino.bin", "tiny.openvino.xml"]
 
 

@@ -140,7 +140,7 @@ def test_ids_of_labels_may_have_the_suffix_of_the_picture(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("rows", "said"),
-    [([["x0", 1, 0], ["x0", 0, 1]], "'x0' is there twice"), ([["y", 1, 0]], "such as y, are none of x0")],
+    [([["x0", 1, 0], ["x0", 0, 1]], "duplicate image id x0"), ([["y", 1, 0]], "such as y, are none of x0")],
 )
 def test_labels_of_one_image_twice_or_of_no_image_are_refused(
     tmp_path: Path, rows: list[list[object]], said: str

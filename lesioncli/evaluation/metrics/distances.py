@@ -106,7 +106,8 @@ def _border(mask: Mask) -> Mask:
 def _nearest_px(border: Mask, other_border: Mask) -> NDArray[np.float64]:
     """Return the distance from each pixel of one border to the nearest pixel of the other."""
     nearest = cv2.distanceTransform((~other_border).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return nearest[border].astype(np.float64)
+    # OpenCV's last float32 digits differ from run to run; a squared distance between pixel centres is an integer.
+    return np.sqrt(np.rint(np.square(nearest[border].astype(np.float64))))
 
 
 def _percentile(distances: NDArray[np.float64]) -> float:

@@ -1,6 +1,6 @@
-"""Draws a timeline that `segment --trace` wrote: SECONDS of it, .5 unless told, from the middle of the run.
+"""Draw part of a timeline written by `segment --trace`: SECONDS (default 0.5) from the middle of the run.
 
-python tests/draw_trace.py TRACE.json PICTURE [SECONDS]
+python python benchmarks/draw_trace.py TRACE.json PICTURE [SECONDS]
 """
 
 import json

@@ -1,10 +1,10 @@
-"""How fast `evaluate` is beside the official scorer, on the same masks in the same run: `make bench-evaluate`.
+"""Compare the speed of `evaluate` with the official ISIC scorer on the same masks: `make bench-evaluate`.
 
-    python tests/bench_evaluate.py OFFICIAL_PYTHON [PAIRS]
+    python benchmarks/evaluate_speed.py OFFICIAL_PYTHON [PAIRS]
 
-Pairs of masks of 12 megapixels are drawn, as 8-bit PNG and as 1-bit. Both tools are whole commands, start-up included,
-run in turn, and their figures must be the same. What counts is the median by the clock, on an otherwise idle machine;
-the CPU seconds say more on one that is not, but not that one of the two uses a single core.
+Pairs of 12-megapixel masks are drawn, as 8-bit and as 1-bit PNG. Both tools run alternately as whole commands, start-up
+included, and must print the same figures. Wall time is the median on an idle machine. CPU seconds are more stable on a
+busy machine, but hide that the official scorer uses one core.
 """
 
 import json
@@ -50,7 +50,7 @@ def _draw(folders: list[Path], pairs: int, one_bit: bool) -> None:
 
 
 def _lesion(rng: np.random.Generator) -> NDArray[np.bool_]:
-    """An ellipse whose outline is rough, as those drawn by hand are."""
+    """Draw an ellipse with a rough outline, like a hand-drawn one."""
     rows, columns = np.ogrid[:HEIGHT, :WIDTH]
     y, x = HEIGHT * rng.uniform(0.4, 0.6), WIDTH * rng.uniform(0.4, 0.6)
     radius = HEIGHT * rng.uniform(0.2, 0.4) * (1 + np.repeat(rng.normal(0, 0.02, HEIGHT // 5), 5))[:, None]
@@ -58,10 +58,10 @@ def _lesion(rng: np.random.Generator) -> NDArray[np.bool_]:
 
 
 class Timed(NamedTuple):
-    """Seconds by the clock and of all cores together, and what was printed."""
+    """Wall seconds, CPU seconds of all cores, and the printed JSON document."""
 
-    clock: float
-    cpu: float
+    wall_s: float
+    cpu_s: float
     document: dict[str, Any]
 
 
@@ -85,11 +85,11 @@ def _compare(official: Path, folders: list[Path], title: str) -> None:
         runs["lesioncli"].append(_run(ours))
     figures = [timed[0].document["macro_average"] for timed in runs.values()]
     apart = max(abs(figures[0][name] - figures[1][name]) for name in figures[0])
-    print(f"{title}, {count_cores()} cores, load {os.getloadavg()[0]:.1f}; figures at most {apart:.0e} apart")
-    clocks = [statistics.median(each.clock for each in timed) for timed in runs.values()]
-    cpus = [statistics.median(each.cpu for each in timed) for timed in runs.values()]
-    for kind, (slow, fast) in (("by the clock", clocks), ("CPU", cpus)):
-        print(f"  {kind}: official {slow:.1f} s, lesioncli {fast:.1f} s, {slow / fast:.1f} times as fast")
+    print(f"{title}, {count_cores()} cores, load {os.getloadavg()[0]:.1f}; largest difference of a figure {apart:.0e}")
+    walls = [statistics.median(run.wall_s for run in timed) for timed in runs.values()]
+    cpus = [statistics.median(run.cpu_s for run in timed) for timed in runs.values()]
+    for kind, (slow, fast) in (("wall time", walls), ("CPU", cpus)):
+        print(f"  {kind}: official {slow:.1f} s, lesioncli {fast:.1f} s, {slow / fast:.1f} times faster")
 
 
 def _run(command: list[str]) -> Timed:

@@ -1,7 +1,7 @@
-"""Run by a Python that has isic-challenge-scoring, not by ours: prints what the official scorer says of each case.
+"""Print the results of the official ISIC scorer; runs in the environment that has isic-challenge-scoring installed.
 
-Each sub-folder of the folder given is a case: `truth` and `prediction` are folders of masks, or truth.csv and
-prediction.csv are scored by the metric that metric.txt names. An error is its type and message.
+Each sub-folder of the given folder is a case: either folders of masks `truth` and `prediction`, or truth.csv and
+prediction.csv with the metric named in metric.txt. An exception is reported by type and message.
 """
 
 import json
@@ -22,7 +22,7 @@ def score(case: Path) -> dict[str, object]:
         metric = ClassificationMetric((case / "metric.txt").read_text().strip())
         scored = ClassificationScore.from_file(case / "truth.csv", case / "prediction.csv", metric)
         return dict(scored.to_dict(rocs=False))
-    except Exception as error:  # whatever it raises is its answer
+    except Exception as error:  # the exception is the result to compare
         return {"error": f"{type(error).__name__}: {error}".replace(f"{case}/", "")}
 
 

@@ -10,16 +10,15 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 import msgspec
 import numpy as np
-import onnx
 import pytest
 from helpers.graphs import HAS_RTX_WHEELS, NO_RTX_WHEELS, TINY_CONSTANTS, TINY_NODES, write_graph, write_precise_graph
 from helpers.pictures import SIDE, UInt8, draw
+from helpers.plans import assert_only_products_are_half, assert_plan_is_true, for_targets, list_names
 from helpers.shipped import shipped_onnx
 from onnx import helper
 
@@ -27,7 +26,7 @@ from lesioncli.backends import openvino
 from lesioncli.backends.base import Outputs
 from lesioncli.backends.build import BuiltEngine, build
 from lesioncli.backends.interface import OnProgress, ignore_progress
-from lesioncli.backends.manifest import ParityCheck, read_manifest
+from lesioncli.backends.manifest import read_manifest
 from lesioncli.backends.registry import choose_backend, find_engine, list_engines, open_engine
 from lesioncli.backends.tensorrt import compile as tensorrt
 from lesioncli.backends.tensorrt import half, vendors
@@ -37,31 +36,17 @@ from lesioncli.backends.tensorrt.vendors import RTX, TENSORRT
 from lesioncli.errors import EngineError, MissingPackageError, install_command
 from lesioncli.files import sha256_of
 from lesioncli.options import Backend, BuildOptions, Precision
-from lesioncli.spec import ModelSpec
 
 if not HAS_RTX_WHEELS:
     pytest.skip(NO_RTX_WHEELS, allow_module_level=True)
 trt = importlib.import_module("tensorrt_rtx")
 
-MODELS = ("mbdcnn-lite", "multitask-lite")
 IMAGES = [draw(seed, 50, 70) for seed in range(3)]
-VERSION = tuple(int(part) for part in str(trt.__version__).split("."))
 L4 = Gpu("NVIDIA L4", "sm89")
-PRECISIONS = [Precision.FP16, Precision.FP32]
-
-
-def for_targets(*targets: str, **fields: Any) -> BuildOptions:
-    """Return options of `build-engine --backend tensorrt-rtx`, in fp32 by default."""
-    options = BuildOptions(backend=Backend.TENSORRT_RTX, precision=Precision.FP32, targets=targets)
-    return replace(options, **fields)
 
 
 def rtx_compiler(options: BuildOptions, on_progress: OnProgress = ignore_progress) -> PlanCompiler:
     return open_compiler(RTX, options, None, on_progress)
-
-
-def list_names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
 
 
 @pytest.fixture(scope="module")
@@ -70,141 +55,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, tiny_onnx: Path) -> BuiltEngi
     return build(tiny_onnx, folder, IMAGES, for_targets("sm86", "sm89", batch=2))
 
 
-@pytest.fixture(scope="module")
-def shipped_fp16(tmp_path_factory: pytest.TempPathFactory, parity_images: list[UInt8]) -> BuiltEngine:
-    return build(shipped_onnx(), tmp_path_factory.mktemp("fp16"), parity_images, for_targets("sm86", precision=None))
-
-
-@pytest.fixture(scope="module")
-def shipped_exact(tmp_path_factory: pytest.TempPathFactory, parity_images: list[UInt8]) -> BuiltEngine:
-    folder = tmp_path_factory.mktemp("exact")
-    return build(shipped_onnx(), folder, parity_images, for_targets("sm86", "sm89"))
-
-
-def assert_true(built: BuiltEngine, asked: str, precision: str, targets: Sequence[str]) -> None:
-    """Compare the manifest with the files."""
-    manifest, folder = built.manifest, built.path.parent
-    graph, plan = sorted(manifest.files)
-    assert read_manifest(built.path) == manifest
-    assert list_names(folder) == [built.path.name, graph, plan]
-    assert manifest.files[plan] == sha256_of(folder / plan)
-    assert manifest.files[graph] == sha256_of(folder / graph) == manifest.source_sha256
-    assert (manifest.backend, manifest.backend_version) == ("tensorrt-rtx", trt.__version__)
-    assert (manifest.precision_asked, manifest.precision) == (asked, precision)
-    assert (manifest.targets, manifest.parity_check, manifest.dynamic) == (tuple(targets), ParityCheck.GRAPH, False)
-    header = (folder / plan).read_bytes()[:28]
-    assert (header[:4], tuple(header[24:])) == (b"vtrt", VERSION)
-
-
 def test_the_tiny_graph(tiny: BuiltEngine) -> None:
-    assert_true(tiny, "fp32", "fp32", ("sm86", "sm89"))
+    assert_plan_is_true(tiny, "fp32", "fp32", ("sm86", "sm89"))
     assert tiny.path.name == "tiny.tensorrt-rtx.json"
     assert tiny.manifest.batch == 2
-
-
-@pytest.mark.slow
-def test_the_shipped_model_in_fp16_is_checked_with_rounding(shipped_fp16: BuiltEngine) -> None:
-    assert_true(shipped_fp16, "auto", "fp16", ("sm86",))
-    parity = shipped_fp16.manifest.parity
-    assert parity is not None
-    assert parity.images == 4
-    assert 0.99 <= parity.mask_jaccard < 1  # not exact, because it was rounded
-    assert 0 < parity.score_difference <= 0.02
-    assert shipped_fp16.manifest.source_sha256 == sha256_of(shipped_onnx())
-
-
-@pytest.mark.slow
-def test_the_shipped_model_in_fp32_is_exact(shipped_exact: BuiltEngine) -> None:
-    assert_true(shipped_exact, "fp32", "fp32", ("sm86", "sm89"))
-    parity = shipped_exact.manifest.parity
-    assert parity is not None
-    assert (parity.mask_jaccard, parity.score_difference) == (1, 0)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_every_shipped_model_compiles_for_several_gpus(
-    model: str, tmp_path: Path, parity_images: list[UInt8], precision: Precision
-) -> None:
-    targets = ("sm80", "sm89", "sm120")
-    built = build(shipped_onnx(model), tmp_path, parity_images, for_targets(*targets, precision=precision, batch=4))
-    assert_true(built, precision, precision, targets)
-    assert built.manifest.parity is not None
-    assert (built.manifest.parity.score_difference > 0) == (precision is Precision.FP16)
-
-
-@pytest.mark.slow
-def test_an_fp16_plan_has_about_half_the_size(shipped_fp16: BuiltEngine, shipped_exact: BuiltEngine) -> None:
-    sizes = [built.path.with_suffix(".plan").stat().st_size for built in (shipped_fp16, shipped_exact)]
-    assert sizes[0] < 0.6 * sizes[1]
-    assert sizes[1] > shipped_onnx().stat().st_size
-
-
-@pytest.mark.slow
-def test_turing_compiles_only_in_fp16(tmp_path: Path, parity_images: list[UInt8]) -> None:
-    with pytest.raises(EngineError, match=r"--precision fp16.*FP32 GEMM"):
-        build(shipped_onnx(), tmp_path, parity_images, for_targets("sm75"))
-    assert list_names(tmp_path) == []
-    built = build(shipped_onnx(), tmp_path, parity_images, for_targets("sm75", precision=None))
-    assert_true(built, "auto", "fp16", ("sm75",))
-
-
-@pytest.fixture(scope="module")
-def cascade(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
-    """(graph, reference of torch) of a small cascade with random weights, whose feature maps do not vanish."""
-    import torch  # slow, and not needed by the fast tests
-    from helpers.networks import awake
-
-    from lesioncli.training.checkpoint import make_network, save_checkpoint
-    from lesioncli.training.export import export_checkpoint
-
-    folder = tmp_path_factory.mktemp("cascade")
-    options = {"encoder": "efficientnet_lite0", "reads": "crop", "width": 16, "rates": (1, 2, 3)}
-    torch.manual_seed(0)
-    spec = ModelSpec("cascade", "mbdcnn", 64, 64, options)
-    save_checkpoint(folder / "net.safetensors", awake(make_network(spec)), spec)
-    return folder / "cascade.onnx", export_checkpoint(folder / "net.safetensors", folder / "cascade.onnx")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("precision", "targets"), [(Precision.FP16, ("sm75", "sm120")), (Precision.FP32, ("sm80",))])
-def test_a_cascade_compiles_and_agrees_with_torch(
-    cascade: tuple[Path, Any], tmp_path: Path, precision: Precision, targets: tuple[str, ...]
-) -> None:
-    """The parser reads every operation of region.py and the activation map, in both precisions."""
-    graph, reference = cascade
-    options = for_targets(*targets, precision=precision, batch=3)
-    built = build(graph, tmp_path, IMAGES, options, reference=reference)
-    assert_true(built, precision, precision, targets)
-    assert {"ArgMax", "Range", "Where", "MatMul"} <= {node.op_type for node in onnx.load(graph).graph.node}
-
-
-@pytest.fixture(scope="module")
-def full_size_mbdcnn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The graph of the recipe `mbdcnn`: 130 million parameters, with random weights."""
-    import torch  # slow, and not needed by the fast tests
-    from helpers.networks import awake
-
-    from lesioncli.training.checkpoint import make_network
-    from lesioncli.training.export import export_onnx
-    from lesioncli.training.recipe import find_recipe, load_recipe
-
-    folder = tmp_path_factory.mktemp("mbdcnn")
-    spec = load_recipe(find_recipe("mbdcnn")).model
-    torch.manual_seed(0)
-    export_onnx(awake(make_network(spec)), spec, folder / "mbdcnn.onnx")
-    return folder / "mbdcnn.onnx"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_mbdcnn_compiles_at_full_size(full_size_mbdcnn: Path, tmp_path: Path, precision: Precision) -> None:
-    targets = ("sm86", "sm89")
-    built = build(full_size_mbdcnn, tmp_path, IMAGES[:1], for_targets(*targets, precision=precision))
-    assert_true(built, precision, precision, targets)
-    megabytes = built.path.with_suffix(".plan").stat().st_size / 1e6
-    assert 130 * (2 if precision is Precision.FP16 else 4) < megabytes < 140 * (2 if precision is Precision.FP16 else 4)
 
 
 @pytest.fixture(scope="module")
@@ -220,15 +74,8 @@ def test_the_operations_of_a_cascade_are_parsed_in_both_precisions(half_cascade:
         tensorrt.check_types(network, precision)
 
 
-def test_moments_sums_and_probabilities_of_a_cascade_stay_fp32(half_cascade: Path) -> None:
-    model = onnx.shape_inference.infer_shapes(onnx.load(half_cascade), strict_mode=True)
-    tensors = [*model.graph.value_info, *model.graph.output]
-    types = {tensor.name: tensor.type.tensor_type.elem_type for tensor in tensors}
-    operations = {(node.op_type, types[node.output[0]]) for node in model.graph.node}
-    exact = {"Sigmoid", "Softmax", "Pow", "Sqrt", "ReduceMean", "ReduceSum", "ReduceMax"}
-    assert {name for name, _ in operations} >= exact
-    assert {kind for name, kind in operations if name in exact} == {onnx.TensorProto.FLOAT}
-    assert {kind for name, kind in operations if name in {"Conv", "Gemm", "MatMul"}} == {onnx.TensorProto.FLOAT16}
+def test_sums_and_probabilities_of_a_cascade_stay_fp32(half_cascade: Path) -> None:
+    assert_only_products_are_half(half_cascade, {"Sigmoid", "Softmax", "ReduceMean", "ReduceSum", "ReduceMax"})
 
 
 GREY = [np.full((SIDE, SIDE, 3), value, np.uint8) for value in (128, 200, 255)]
@@ -240,7 +87,7 @@ def test_a_graph_that_fp16_cannot_compute_is_refused_or_compiled_in_fp32(tmp_pat
         build(graph, tmp_path / "fp16", GREY, for_targets("sm86", precision=Precision.FP16))
     assert list_names(tmp_path / "fp16") == []
     built = build(graph, tmp_path / "auto", GREY, for_targets("sm86", precision=None))
-    assert_true(built, "auto", "fp32", ("sm86",))
+    assert_plan_is_true(built, "auto", "fp32", ("sm86",))
     assert built.reason.startswith("fp16")
 
 

@@ -29,7 +29,7 @@ ALLOWED: dict[str, set[str]] = {
 FREE = {"errors", "options", "spec", "files", "process", "progress", "isic", "shipped"}
 VENDORS = {
     "jinja2": {"report/page.py"},
-    "matplotlib": {"report/plots.py", "training/history.py"},
+    "matplotlib": {"report/plots.py", "report/svg.py", "training/history.py"},
     "openvino": {"backends/openvino.py"},
     "onnx": {"backends/tensorrt/half.py", "training/export.py", "training/ship.py"},
     "pycuda": {"backends/tensorrt/cuda.py"},

@@ -115,6 +115,8 @@ class Engine(ABC):
         self.extra = tuple(name for name in outputs if name not in ("mask", "scores"))
         self._slots = [slot for cycle in cycles for slot in cycle.slots]
         self._next_cycle = 0
+        if self.prefetch < 1:
+            raise ValueError(f"{len(self._slots)} slots are too few to fill a cycle while {depth} slots run")
 
     @property
     def spec(self) -> ModelSpec:

@@ -123,7 +123,5 @@ def _choose_precision(
         problem = describe_disagreement(figures)
         if not problem:
             return Decision(msgspec.structs.replace(manifest, parity=figures), reason)
-    raise EngineError(
-        f"{draft.spec.name}: no engine written: in {manifest.precision}, {problem}; train the model again or build"
-        " with --precision fp32"
-    )
+    advice = "export the model again" if manifest.precision is Precision.FP32 else "build with --precision fp32"
+    raise EngineError(f"{draft.spec.name}: no engine written: in {manifest.precision}, {problem}; {advice}")

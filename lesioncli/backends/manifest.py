@@ -5,7 +5,7 @@ An engine can be native code, so its files are compared with their hashes before
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -106,7 +106,7 @@ class Incompatibility:
     """Why an engine does not run on this machine, and the flags of `build-engine` for one that does."""
 
     problem: str
-    flags: tuple[str, ...] = field(default=())
+    flags: tuple[str, ...] = ()
 
 
 def manifest_path(folder: Path, model: str, backend: Backend) -> Path:

@@ -1,13 +1,13 @@
-/* A CUDA driver without a GPU: the functions of libcuda that pycuda is linked to, over threads and host memory.
+/* A CUDA driver without a GPU: the functions of libcuda that pycuda is linked to, on threads and host memory.
  *
- * It is late on purpose. A stream is a queue that a thread of its own works off, each operation after a random delay,
- * and a copy reads and writes its bytes when it runs: what real hardware allows to happen, happens here often. What a
- * program must not do is written down as a violation, besides the error that CUDA would return.
+ * It is slow on purpose. A stream is a queue with its own thread. Every operation starts after a random delay, and a
+ * copy reads and writes its bytes when it runs, so a race that real hardware allows happens here often. A mistake of
+ * the program is recorded as a violation, in addition to the error that CUDA would return.
  *
- * One lock guards everything but the bytes that are copied and the functions that are called; `changed` is signalled
- * whenever a waiting thread may have to look again. Functions that pycuda calls while it holds Python's lock must not
- * wait for a stream, since the stream may be running Python: so memory that is freed lives on until no operation can
- * touch it, where the real driver waits.
+ * One lock guards everything except the bytes of copies and the functions of kernels; `changed` is signalled whenever
+ * the condition of a waiting thread may have changed. Functions that pycuda calls while it holds the interpreter lock
+ * must not wait for a stream, because the stream may run Python. So freed memory lives until no operation can use it;
+ * the real driver waits instead.
  */
 
 #define _GNU_SOURCE
@@ -50,7 +50,7 @@ enum { NON_BLOCKING = 1, DISABLE_TIMING = 2 }; /* CU_STREAM_NON_BLOCKING, CU_EVE
 
 typedef struct context {
     CUcontext handle;
-    bool primary, dead, past; /* past: of before a reset */
+    bool primary, dead, past; /* past: from before a reset */
     int references;
     CUresult error; /* sticky: once set, every call returns it and no operation has an effect */
     struct stream *standard;
@@ -64,18 +64,18 @@ static const char *const kind_names[KINDS] = {"copy in", "copy out", "copy on de
 
 typedef struct operation {
     Kind kind;
-    int64_t ticket; /* counts all operations in the order in which they were asked for */
+    int64_t ticket; /* number of the operation, in the order of enqueueing */
     int64_t asked_ns, delay_ns;
     size_t bytes;
     unsigned char *to, *from, *staged;
     uint32_t value;
-    int width; /* of the value, in bytes */
+    int width; /* bytes of the value */
     Function function;
     void *argument;
     struct event *event;
-    struct stream *after; /* runs when that stream has come to that ticket */
+    struct stream *after; /* waits until that stream has reached that ticket */
     int64_t after_ticket;
-    CUresult fault; /* what running it does to its context */
+    CUresult fault; /* error that it causes in its context */
     bool pageable;
     struct range **uses;
     size_t used;
@@ -87,7 +87,7 @@ typedef struct stream {
     Context *context;
     bool blocking, dead;
     pthread_t thread;
-    Operation *head, *tail; /* the head is the one that runs */
+    Operation *head, *tail; /* the head is running */
     int64_t last, done;     /* tickets */
     struct stream *next;
 } Stream;
@@ -112,7 +112,7 @@ typedef struct range {
     uint64_t start;
     size_t size;
     unsigned char *bytes;
-    int users;        /* operations on their way that are known to touch it */
+    int users;        /* queued operations that are known to use it */
     int64_t freed_at; /* ticket */
     Context *context;
     struct range *next;
@@ -130,17 +130,17 @@ typedef struct call {
     struct call *next;
 } Call;
 
-typedef struct failure { /* the nth call or operation of that name from now on */
+typedef struct failure { /* lets the nth call or operation of that name fail */
     char name[64];
     int left;
     CUresult code;
     struct failure *next;
 } Failure;
 
-#define DEVICE_ADDRESSES (1ull << 60) /* not canonical on x86-64: to follow one is a fault */
+#define DEVICE_ADDRESSES (1ull << 60) /* not canonical on x86-64: dereferencing one is a fault */
 #define ALIGNMENT 512
-#define FRESH 0xA5 /* what new memory holds */
-#define GONE 0xDD  /* what freed memory holds */
+#define FRESH 0xA5 /* content of new memory */
+#define GONE 0xDD  /* content of freed memory */
 #define STACK 32
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -161,26 +161,26 @@ static int64_t tickets, pageable_copies, resets;
 static uint64_t handles = 0x1000, next_address = DEVICE_ADDRESSES;
 static size_t memory_used;
 static bool started;
-static CUresult lost; /* the device is, with this code */
+static CUresult lost; /* code of the lost device, else 0 */
 
 static struct {
     int devices, major, minor;
     size_t memory;
     uint64_t seed;
-    int64_t delay_ns; /* random up to this */
+    int64_t delay_ns; /* largest random delay */
     double in_bytes_per_second, out_bytes_per_second, kernel_seconds;
-    bool costs; /* in place of delays */
+    bool costs; /* instead of delays */
 } settings;
 
 static __thread struct {
     int64_t resets;
-    int depth, left; /* left: before a reset */
+    int depth, left; /* left: contexts from before a reset */
     Context *items[STACK];
 } stack;
-static __thread Operation *running; /* by this thread */
+static __thread Operation *running; /* the operation that this thread runs */
 static __thread Stream *running_on;
 
-/* ---- Small things ---- */
+/* ---- Helpers ---- */
 
 static int64_t now_ns(void) {
     struct timespec time;
@@ -240,7 +240,7 @@ static int64_t *count_of(const char *name) {
     return NULL;
 }
 
-static void count(const char *name) { /* a string that lasts */
+static void count(const char *name) { /* `name` must be a constant */
     int64_t *counted = count_of(name);
     if (counted) {
         ++*counted;
@@ -251,7 +251,7 @@ static void count(const char *name) { /* a string that lasts */
     calls = call;
 }
 
-/* ---- How a call begins and ends ---- */
+/* ---- Begin and end of a call ---- */
 
 static Context *current(void) {
     if (stack.resets != resets) {
@@ -280,7 +280,7 @@ static CUresult refusal(const char *name, Needs needs) {
     return current()->error;
 }
 
-/* Takes the lock, and keeps it if the call may go on; `end` gives it back. */
+/* Takes the lock, and keeps it if the call may continue; `end` releases it. */
 static CUresult begin(const char *name, Needs needs) {
     pthread_mutex_lock(&lock);
     CUresult code = refusal(name, needs);
@@ -333,7 +333,7 @@ static void use(Operation *operation, Range *range) {
 
 static void let_die(Range *range) {
     range->state = FREED;
-    if (range->place == PINNED) memset(range->bytes, GONE, range->size); /* stays, to see whether it is written to */
+    if (range->place == PINNED) memset(range->bytes, GONE, range->size); /* kept, to detect writes */
     if (range->place == DEVICE) {
         free(range->bytes);
         range->bytes = NULL;
@@ -348,7 +348,7 @@ static int64_t oldest_ticket(const Context *context) {
     return oldest;
 }
 
-/* Memory that was freed while something was on its way goes when that is done. */
+/* Releases memory that was freed while operations were queued, once they are done. */
 static void bury(void) {
     int64_t oldest = oldest_ticket(NULL);
     for (Range *range = ranges; range; range = range->next)
@@ -363,7 +363,7 @@ static void free_range(Range *range) {
     bury();
 }
 
-/* The bytes behind `size` bytes at a device address, for an operation to use. */
+/* Returns the host address of `size` bytes of device memory, for an operation. */
 static CUresult on_device(Operation *operation, CUdeviceptr address, size_t size, unsigned char **bytes) {
     Range *range = find_range(address, true);
     if (!range || size > range->size - (address - range->start)) return INVALID_VALUE;
@@ -425,7 +425,7 @@ static bool may_start(const Stream *stream) {
     return true;
 }
 
-static void carry_out(const Operation *operation) { /* without the lock */
+static void carry_out(const Operation *operation) { /* the lock is not held */
     if (operation->function) operation->function(operation->argument);
     else if (operation->kind == FILL)
         for (size_t i = 0; i < operation->bytes; i += operation->width)
@@ -587,7 +587,7 @@ CUresult cuGetErrorString(CUresult code, const char **text) {
             *text = errors[i].text;
             return SUCCESS;
         }
-    *text = "unrecognized error code"; /* the real one gives NULL, which pycuda would follow */
+    *text = "unrecognized error code"; /* the real driver returns NULL, which pycuda would dereference */
     return INVALID_VALUE;
 }
 
@@ -753,7 +753,7 @@ static CUresult destroy(const char *name, CUcontext handle) {
 }
 
 CUresult cuCtxDestroy_v2(CUcontext handle) { return destroy("cuCtxDestroy", handle); }
-CUresult cuCtxDetach(CUcontext handle) { return destroy("cuCtxDetach", handle); } /* what pycuda calls instead */
+CUresult cuCtxDetach(CUcontext handle) { return destroy("cuCtxDetach", handle); } /* pycuda calls this one */
 
 CUresult cuCtxPushCurrent_v2(CUcontext handle) {
     BEGIN("cuCtxPushCurrent", DRIVER);
@@ -796,7 +796,7 @@ CUresult cuCtxSynchronize(void) {
     return end(context->error);
 }
 
-/* ---- Memory, as it is called ---- */
+/* ---- Memory: calls of the driver ---- */
 
 CUresult cuMemGetInfo_v2(size_t *free_bytes, size_t *total) {
     BEGIN("cuMemGetInfo", CONTEXT);
@@ -814,7 +814,7 @@ CUresult cuMemAlloc_v2(CUdeviceptr *address, size_t size) {
     memset(bytes, FRESH, size);
     memory_used += size;
     *address = add_range(DEVICE, next_address, size, bytes)->start;
-    next_address += (size / ALIGNMENT + 2) * ALIGNMENT; /* with a gap, so that one past the end is nobody's */
+    next_address += (size / ALIGNMENT + 2) * ALIGNMENT; /* with a gap, so that an address past the end is in no range */
     return end(SUCCESS);
 }
 
@@ -880,7 +880,7 @@ CUresult cuMemHostUnregister(void *host) {
 
 /* ---- Copies and fills ---- */
 
-/* Pageable memory: the driver reads it before the call returns, and returns only when it was written. */
+/* Pageable memory is read before the call returns; if it is written, the call returns afterwards. */
 static CUresult stage(Stream *stream, Operation *operation, bool waits) {
     if (operation->pageable && !waits) pageable_copies++;
     if (operation->pageable && operation->kind == COPY_IN) {
@@ -964,7 +964,7 @@ CUresult cuMemsetD32Async(CUdeviceptr to, unsigned value, size_t many, CUstream 
     return fill("cuMemsetD32Async", to, value, 4, many, stream);
 }
 
-/* ---- Streams and events, as they are called ---- */
+/* ---- Streams and events: calls of the driver ---- */
 
 CUresult cuStreamCreate(CUstream *handle, unsigned flags) {
     BEGIN("cuStreamCreate", CONTEXT);
@@ -976,7 +976,7 @@ CUresult cuStreamDestroy_v2(CUstream handle) {
     BEGIN("cuStreamDestroy", CONTEXT);
     Stream *stream = handle > 1 ? find_stream(handle, "cuStreamDestroy") : NULL;
     if (!stream) return end(INVALID_HANDLE);
-    stream->dead = true; /* its thread works off what is there */
+    stream->dead = true; /* its thread finishes the queue */
     pthread_cond_broadcast(&changed);
     return end(SUCCESS);
 }
@@ -1065,7 +1065,7 @@ CUresult cuEventSynchronize(CUevent handle) {
     return end(event->recorded_on ? wait_for(event->recorded_on, event->recorded_ticket) : SUCCESS);
 }
 
-/* Waits for the record that is the latest now; an event that was never recorded is not waited for. */
+/* Waits for the latest record of now; does not wait for an event that was never recorded. */
 CUresult cuStreamWaitEvent(CUstream stream_handle, CUevent handle, unsigned flags) {
     (void)flags;
     BEGIN("cuStreamWaitEvent", CONTEXT);
@@ -1089,7 +1089,7 @@ CUresult cuEventElapsedTime_v2(float *milliseconds, CUevent first, CUevent secon
     return end(SUCCESS);
 }
 
-/* ---- What else pycuda is linked to ---- */
+/* ---- Other functions that pycuda is linked to ---- */
 
 #define NONE(name) CUresult name(void) { return NOT_SUPPORTED; }
 NONE(cuArray3DCreate_v2) NONE(cuArray3DGetDescriptor_v2) NONE(cuArrayCreate_v2) NONE(cuArrayDestroy)
@@ -1117,7 +1117,7 @@ NONE(cuTexRefSetArray) NONE(cuTexRefSetFilterMode) NONE(cuTexRefSetFlags) NONE(c
 
 /* ---- For the tests ---- */
 
-/* A function in a stream's order, as a kernel is. It may use standin_device_memory, and must not call the driver. */
+/* Runs a function as a kernel of a stream. It may use standin_device_memory, and must not call the driver. */
 CUresult standin_enqueue(CUstream stream, Function function, void *argument) {
     return launch("standin_enqueue", KERNEL, stream, function, argument);
 }
@@ -1132,7 +1132,7 @@ static bool usable(Range *range, CUdeviceptr address, size_t size) {
     return true;
 }
 
-/* The bytes behind a device address, NULL where it is not one. For a kernel that is an illegal address. */
+/* Returns the host address of device memory; NULL, an illegal address for a kernel, if it is not device memory. */
 void *standin_device_memory(CUdeviceptr address, size_t size) {
     pthread_mutex_lock(&lock);
     Range *range = find_range(address, true);
@@ -1145,7 +1145,7 @@ void *standin_device_memory(CUdeviceptr address, size_t size) {
     return bytes;
 }
 
-/* Let the nth call of that name from now on return `code`, or the nth operation of that kind end with it. */
+/* Lets the nth call of that name return `code`, or the nth operation of that kind end with it. */
 void standin_fail(const char *name, int nth, CUresult code) {
     pthread_mutex_lock(&lock);
     Failure *failure = calloc(1, sizeof *failure);
@@ -1155,7 +1155,7 @@ void standin_fail(const char *name, int nth, CUresult code) {
     pthread_mutex_unlock(&lock);
 }
 
-/* The device is lost: nothing runs any more, and every call that needs it returns `code`. */
+/* Loses the device: nothing runs any more, and every call that needs it returns `code`. */
 void standin_lose(CUresult code) {
     pthread_mutex_lock(&lock);
     lost = code;
@@ -1178,16 +1178,16 @@ void standin_memory(size_t bytes) {
     pthread_mutex_unlock(&lock);
 }
 
-/* Random delays of up to so much before each operation. */
+/* Sets random delays of up to `seconds` before every operation. */
 void standin_delays(uint64_t seed, double seconds) {
     pthread_mutex_lock(&lock);
     settings.costs = false;
-    settings.seed = (seed + 1) * 0x9E3779B97F4A7C15ull; /* neighbouring seeds draw differently; never 0 */
+    settings.seed = (seed + 1) * 0x9E3779B97F4A7C15ull; /* similar seeds give different numbers; never 0 */
     settings.delay_ns = (int64_t)(seconds * 1e9);
     pthread_mutex_unlock(&lock);
 }
 
-/* Fixed durations in place of delays; 0 costs nothing. */
+/* Sets fixed durations instead of delays; 0 costs nothing. */
 void standin_costs(double in_bytes_per_second, double out_bytes_per_second, double kernel_seconds) {
     pthread_mutex_lock(&lock);
     settings.costs = true;
@@ -1197,7 +1197,7 @@ void standin_costs(double in_bytes_per_second, double out_bytes_per_second, doub
     pthread_mutex_unlock(&lock);
 }
 
-/* How many there are that were not freed, destroyed or released; -1 for a kind that is none. */
+/* Returns the number of live objects of a kind; -1 for an unknown kind. */
 int64_t standin_live(const char *kind) {
     int64_t found[3] = {0}, others = 0;
     pthread_mutex_lock(&lock);
@@ -1232,7 +1232,7 @@ int64_t standin_pageable_copies(void) {
     return found;
 }
 
-/* Copies out as many bytes as there is room for; returns how many there are. Lines, each ended. */
+/* Copies as many bytes of the lines as fit; returns the total number of bytes. */
 size_t standin_violations(char *text, size_t room) {
     pthread_mutex_lock(&lock);
     for (Range *range = ranges; range; range = range->next) {
@@ -1250,7 +1250,7 @@ size_t standin_violations(char *text, size_t room) {
     return size;
 }
 
-/* Copies out as many rows as there is room for; returns how many there are. */
+/* Copies as many rows as fit; returns the total number of rows. */
 size_t standin_trace(Row *copies, size_t room) {
     pthread_mutex_lock(&lock);
     size_t many = row_count;
@@ -1266,7 +1266,7 @@ size_t standin_trace(Row *copies, size_t room) {
         free(item);                                                                                                    \
     }
 
-/* As if nothing had happened. Waits for what is running; what is not yet, does not run. */
+/* Returns to the initial state. Waits for running operations; queued ones do not run. */
 void standin_reset(void) {
     pthread_mutex_lock(&lock);
     for (Context *context = contexts; context; context = context->next) context->dead = context->past = true;
@@ -1277,7 +1277,7 @@ void standin_reset(void) {
         pthread_mutex_lock(&lock);
     }
     for (Range *range = ranges; range; range = range->next) {
-        if (range->place == PINNED) madvise(range->bytes, range->size, MADV_DONTNEED); /* an array may still show it */
+        if (range->place == PINNED) madvise(range->bytes, range->size, MADV_DONTNEED); /* an array may still point to it */
         if (range->place == DEVICE) free(range->bytes);
     }
     FREE_LIST(Range, ranges)

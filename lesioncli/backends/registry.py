@@ -64,7 +64,7 @@ BACKENDS: dict[Backend, BackendEntry] = {  # in the order of preference of `auto
 
 def choose_backend(asked: Backend) -> Decision[Backend]:
     """Return the backend asked for or, for `auto`, the first one of the table that is available on this machine."""
-    if asked is not Backend.AUTO:
+    if asked != Backend.AUTO:
         return Decision(asked, "as asked")
     refusals: list[str] = []
     for backend, entry in BACKENDS.items():

@@ -1277,7 +1277,7 @@ void standin_reset(void) {
         pthread_mutex_lock(&lock);
     }
     for (Range *range = ranges; range; range = range->next) {
-        if (range->place == PINNED) madvise(range->bytes, range->size, MADV_DONTNEED); /* an array may still point to it */
+        if (range->place == PINNED) madvise(range->bytes, range->size, MADV_DONTNEED); /* an array may still use it */
         if (range->place == DEVICE) free(range->bytes);
     }
     FREE_LIST(Range, ranges)

@@ -108,7 +108,7 @@ def test_sustained_throughput(
     many = [ImageFile(image.path, f"{image.path.stem}-{copy}") for copy in range(COPIES) for image in images]
     gpu = find_gpus().gpus[0]
     version = vendors.load(vendor).__version__
-    print(f"\n{gpu}; {vendor.title} {version}; fp16; {len(many)} pictures of 600x450, files to files")
+    print(f"\n{gpu}; {vendor.title} {version}; fp16; {len(many)} images of 600x450, from files to files")
     for batch in BATCHES:
         engine = build_here(vendor, tmp_path / f"engines{batch}", Precision.FP16, batch, parity_images).path
         with Trace.writing(tmp_path / f"{batch}.json") as trace, open_engine(engine, 64, traced=True) as opened:

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.export import Dim
 
+from lesioncli.backends.base import Outputs
 from lesioncli.files import atomic_write
 from lesioncli.images.geometry import UInt8
 from lesioncli.models.network import Network
@@ -63,20 +63,19 @@ def make_graph(network: Network, spec: ModelSpec) -> Graph:
     return Graph(network.eval(), spec).eval()
 
 
-def export_checkpoint(path: Path, onnx: Path) -> Callable[[Sequence[UInt8]], tuple[UInt8, NDArray[np.float32]]]:
+def export_checkpoint(path: Path, onnx: Path) -> Callable[[Sequence[UInt8]], Outputs]:
     """Export a checkpoint to `onnx`; returns a function that predicts with torch in fp32, for the parity check.
 
-    The function takes images of the network's size, (H, W, 3), and returns probability maps (N, H, W) in 1/255 and
-    scores (N, K).
+    The function takes images of the network's size, (H, W, 3); its outputs are probability maps and scores.
     """
     network, spec = load_checkpoint(path)
     export_onnx(network, spec, onnx)
     graph = make_graph(network, spec)
 
     @torch.inference_mode()
-    def predict(images: Sequence[UInt8]) -> tuple[UInt8, NDArray[np.float32]]:
+    def predict(images: Sequence[UInt8]) -> Outputs:
         mask, scores, *_ = graph(torch.from_numpy(np.stack(images)))
-        return mask.numpy(), scores.numpy()
+        return Outputs(mask.numpy(), scores.numpy())
 
     return predict
 

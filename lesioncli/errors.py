@@ -77,7 +77,7 @@ class MissingPackageError(EngineError):
     """A package of an optional extra is not installed."""
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"{package} is not installed; run: {install_command(extra)}")
+        super().__init__(f"{package} is not installed; run {install_command(extra)}")
 
 
 class ImageError(LesionError):

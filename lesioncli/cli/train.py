@@ -13,8 +13,8 @@ from lesioncli.errors import MissingPackageError
 from lesioncli.options import TrainingDevice
 
 if TYPE_CHECKING:
-    from lesioncli.training.samples import Sample
     from lesioncli.training.run import Progress
+    from lesioncli.training.samples import Sample
 
 
 def train(

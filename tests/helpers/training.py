@@ -32,7 +32,7 @@ SPEC = ModelSpec(
     height=SIDE,
     width=SIDE,
     options={
-        "encoder": "efficientnet_lite0",
+        "encoder": "tiny",
         "decoder_widths": [32, 16, 8],
         "separable": True,
         "lesion_pooling": True,
@@ -95,6 +95,10 @@ def die_in_the_middle_of_epoch_2(progress):
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, sys.argv[5])
+    from helpers.networks import register_tiny_encoders
+
+    register_tiny_encoders()
     torch.set_num_threads(1)
     recipe, data, run = map(Path, sys.argv[1:4])
     stage = sys.argv[4]
@@ -121,7 +125,7 @@ def killed(tmp_path: Path, recipe: Path, data: Path, stage: str) -> Path:
     """The folder of a run that was killed at the first step of that stage's second epoch."""
     script, folder = tmp_path / "killed.py", tmp_path / "killed"
     script.write_text(KILLED)
-    command = [sys.executable, *map(str, (script, recipe, data, folder)), stage]
+    command = [sys.executable, *map(str, (script, recipe, data, folder)), stage, str(Path(__file__).parents[1])]
     process = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert process.returncode == -signal.SIGKILL, process.stderr
     return folder

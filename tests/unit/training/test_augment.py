@@ -214,7 +214,7 @@ def test_a_colour_setting_of_a_tenth_moves_colours_by_about_a_tenth(name: str) -
     assert min(changes) < 0.5 * max(changes)
 
 
-def test_centred_cut_outs_are_the_fifteen_of_paper_a_s_classifier() -> None:
+def test_centred_crops_are_the_fifteen_of_mb_dcnn() -> None:
     """Shares of width and height, read off the matrix: whole, or 4/5 to 1/5 of both sides, or that of the shorter."""
     height, width = 96, 160
     fifths = (4, 3.5, 3, 2.5, 2, 1.5, 1)

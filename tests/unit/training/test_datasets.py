@@ -140,7 +140,7 @@ def test_ids_of_labels_may_have_the_suffix_of_the_picture(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("rows", "said"),
-    [([["x0", 1, 0], ["x0", 0, 1]], "duplicate image id x0"), ([["y", 1, 0]], "such as y, are none of x0")],
+    [([["x0", 1, 0], ["x0", 0, 1]], "duplicate image id x0"), ([["y", 1, 0]], r"labels\.csv: .*\by\b.*\bx0\b")],
 )
 def test_labels_of_one_image_twice_or_of_no_image_are_refused(
     tmp_path: Path, rows: list[list[object]], said: str
@@ -450,7 +450,7 @@ def test_devices_share_every_batch_out_between_them() -> None:
 
 
 def test_more_devices_than_samples_in_a_batch_are_refused() -> None:
-    with pytest.raises(InputError, match="a batch of 2 cannot be shared out between 3 processes"):
+    with pytest.raises(InputError, match=r"batch of 2 .* 3 processes"):
         EpochSampler([1.0] * 8, 2, seed=0, rank=0, processes=3)
 
 

@@ -46,7 +46,8 @@ def train(
 ) -> None:
     """Train a network from a recipe, stage by stage.
 
-    If the command is stopped, run it again: it continues, and ends with the same weights. A full training takes hours on a CPU.
+    If the command is stopped, run it again: it continues, and ends with the same weights.
+    A full training takes hours on a CPU.
     """
     try:
         from lesioncli.training.devices import choose_device, make_fabric

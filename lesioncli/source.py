@@ -1,4 +1,4 @@
-"""What build-engine is given, made into an ONNX graph and, where torch is at hand, the reference to gate against."""
+"""Resolve the MODEL of build-engine to an ONNX graph, and the reference of its parity check."""
 
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -14,7 +14,7 @@ CHECKPOINT_SUFFIXES = (".safetensors", ".pt")
 
 @dataclass(frozen=True)
 class Source:
-    """An ONNX graph, what to compare its engine with (None: the graph itself, in fp32), and a recipe's settings."""
+    """An ONNX graph, the reference of the parity check (None: the graph itself in fp32), and the recipe's settings."""
 
     onnx: Path
     reference: Reference | None
@@ -22,26 +22,29 @@ class Source:
 
 
 def resolve(model: str | None, work: Path) -> Source:
-    """A recipe's name or .toml, a checkpoint or an .onnx; None is the shipped model. `work` holds an exported graph.
+    """Resolve a recipe's name or .toml file, a checkpoint or an .onnx file; None is the shipped model.
 
-    Raises InputError where `model` is none of these, MissingPackageError where a checkpoint needs torch to be exported.
+    Graphs are written to the folder `work`. Raises InputError if there is no such model, and MissingPackageError if torch
+    is needed to export a checkpoint and is not installed.
     """
     if model is None:
         return Source(assemble_graph(SHIPPED_MODEL, work), None, EngineSettings())
     path = Path(model)
     if path.suffix in (".onnx", *CHECKPOINT_SUFFIXES):
-        return _from_weights(path, work, EngineSettings())
+        return _resolve_file(path, work, EngineSettings())
     recipe_path = find_recipe(model)
     recipe = load_recipe(recipe_path)
     settings = recipe.engine
     if settings.checkpoint == "shipped":
         return Source(assemble_graph(recipe.model.name, work), None, settings)
     if not settings.checkpoint:
-        raise InputError(f"{recipe_path}: [engine] names no checkpoint; train it, then build from best.safetensors")
-    return _from_weights(recipe_path.parent / settings.checkpoint, work, settings)
+        raise InputError(
+            f"{recipe_path}: [engine] names no checkpoint; train it first, then run: lesioncli build-engine best.safetensors"
+        )
+    return _resolve_file(recipe_path.parent / settings.checkpoint, work, settings)
 
 
-def _from_weights(path: Path, work: Path, settings: EngineSettings) -> Source:
+def _resolve_file(path: Path, work: Path, settings: EngineSettings) -> Source:
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     if path.suffix == ".onnx":

@@ -2,11 +2,19 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import openvino
 import pytest
+import torch
+from helpers.networks import lively
 from helpers.training import NEARLY_STILL, SPEC, differences, draw_folder, killed, run, saved_state
 
+from lesioncli.demo.draw import draw_case
 from lesioncli.spec import ModelSpec
+from lesioncli.training.checkpoint import make_network, save_checkpoint
+from lesioncli.training.export import export_checkpoint
 from lesioncli.training.recipe import LossWeights, Recipe, TrainSettings, load_recipe
 from lesioncli.training.run import BEST
 from lesioncli.training.samples import Sample, read_samples
@@ -141,3 +149,31 @@ def test_a_cascade_that_was_killed_in_any_stage_ends_with_the_same_weights(
     for name in STAGES:
         assert not differences(saved_state(resumed / name), saved_state(tmp_path / "whole" / name))
     assert (resumed / BEST).read_bytes() == (tmp_path / "whole" / BEST).read_bytes()
+
+
+GRAPHS: dict[str, tuple[str, dict[str, Any]]] = {
+    "joint, lite0": (
+        "multitask",
+        {"encoder": "efficientnet_lite0", "decoder_widths": [16, 8, 8], "separable": True, "lesion_pooling": True},
+    ),
+    "joint, googlenet": ("multitask", {"encoder": "googlenet", "decoder_widths": [16, 8, 8, 8]}),
+    "cascade, mask": ("mbdcnn", {"encoder": "efficientnet_lite0", "width": 16, "rates": [1, 2, 3], "reads": "mask"}),
+    "cascade, crop": ("mbdcnn", {"encoder": "efficientnet_lite0", "width": 16, "rates": [1, 2, 3], "reads": "crop"}),
+}
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_the_exported_graph_of_a_real_network_predicts_as_torch(tmp_path: Path, name: str) -> None:
+    network, options = GRAPHS[name]
+    spec = ModelSpec("real", network, 64, 96, options)
+    torch.manual_seed(1)
+    save_checkpoint(tmp_path / "net.safetensors", lively(make_network(spec)), spec)
+    predict = export_checkpoint(tmp_path / "net.safetensors", tmp_path / "net.onnx")
+    images = [draw_case(seed, 64, 96).image for seed in range(3)]
+    core = openvino.Core()
+    graph = core.compile_model(core.read_model(tmp_path / "net.onnx"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    outputs = graph(np.stack(images))
+    expected = predict(images)
+    differences_of_masks = np.abs(expected.probability.astype(int) - outputs["mask"])
+    assert differences_of_masks.max() <= 2
+    np.testing.assert_allclose(outputs["scores"], expected.scores, atol=1e-3)

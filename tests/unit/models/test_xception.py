@@ -1,7 +1,6 @@
-"""The Xceptions of paper A, against its published sizes and against forward passes written again from raw weights."""
+"""The Xceptions of MB-DCNN, against the published sizes and against forward passes written again from raw weights."""
 
 from collections.abc import Mapping
-from typing import cast
 
 import pytest
 import torch
@@ -29,14 +28,14 @@ def mbdcnn() -> MBDCNN:
 def aligned() -> AlignedXception65:
     with torch.device("meta"):
         network = AlignedXception65()
-    return cast(AlignedXception65, lively(network.to_empty(device="cpu"), variance=(1, 3), gain=(0.3, 1.0)))
+    return lively(network.to_empty(device="cpu"), variance=(1, 3), gain=(0.3, 1.0))
 
 
 @pytest.fixture(scope="module")
 def xception41() -> Xception41:
     with torch.device("meta"):
         network = Xception41()
-    return cast(Xception41, lively(network.to_empty(device="cpu"), variance=(1, 3), gain=(0.3, 1.0)))
+    return lively(network.to_empty(device="cpu"), variance=(1, 3), gain=(0.3, 1.0))
 
 
 @pytest.fixture(scope="module")

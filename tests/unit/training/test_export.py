@@ -24,12 +24,12 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 HEIGHT, WIDTH = 64, 96
 OPTIONS: dict[str, dict[str, Any]] = {
     "multitask-lite": {
-        "encoder": "efficientnet_lite0",
+        "encoder": "tiny",
         "decoder_widths": [16, 8, 8],
         "separable": True,
         "lesion_pooling": True,
     },
-    "multitask": {"encoder": "googlenet", "decoder_widths": [16, 8, 8, 8]},
+    "multitask": {"encoder": "tiny", "decoder_widths": [16, 8, 8, 8]},
 }
 FLOAT, UINT8 = onnx.TensorProto.FLOAT, onnx.TensorProto.UINT8
 

@@ -24,8 +24,8 @@ class Source:
 def resolve(model: str | None, work: Path) -> Source:
     """Resolve a recipe's name or .toml file, a checkpoint or an .onnx file; None is the shipped model.
 
-    Graphs are written to the folder `work`. Raises InputError if there is no such model, and MissingPackageError if torch
-    is needed to export a checkpoint and is not installed.
+    Graphs are written to the folder `work`. Raises InputError if there is no such model, and MissingPackageError if a
+    checkpoint has to be exported and torch is not installed.
     """
     if model is None:
         return Source(assemble_graph(SHIPPED_MODEL, work), None, EngineSettings())

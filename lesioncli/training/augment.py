@@ -107,7 +107,7 @@ def _degrade(image: UInt8, settings: AugmentSettings, rng: Rng) -> UInt8:
 
 
 def _add_hairs(image: UInt8, rng: Rng) -> UInt8:
-    """A few dark, curved, antialiased strokes across the picture."""
+    """A few dark, curved, antialiased strokes across the image."""
     height, width = image.shape[:2]
     hairy = image.copy()
     for _ in range(int(rng.integers(2, 16))):

@@ -39,7 +39,8 @@ def resolve(model: str | None, work: Path) -> Source:
         return Source(assemble_graph(recipe.model.name, work), None, settings)
     if not settings.checkpoint:
         raise InputError(
-            f"{recipe_path}: [engine] names no checkpoint; train it first, then run: lesioncli build-engine best.safetensors"
+            f"{recipe_path}: [engine] names no checkpoint; train it first, then run: lesioncli build-engine"
+            " best.safetensors"
         )
     return _resolve_file(recipe_path.parent / settings.checkpoint, work, settings)
 

@@ -1,4 +1,4 @@
-"""What ships: weights and graph are one model, the card is there, and nothing of the machine that made it is inside."""
+"""Shipped models: weights, graph, recipe and card belong together and hold no paths of the machine that made them."""
 
 import json
 from pathlib import Path
@@ -47,7 +47,7 @@ def test_no_paths_inside(model: str) -> None:
 
 
 def header_of(path: Path) -> bytes:
-    """What safetensors says before the weights: eight bytes with its length, and JSON."""
+    """The header of a safetensors file: eight bytes with its length, and JSON."""
     with path.open("rb") as file:
         return file.read(int.from_bytes(file.read(8), "little"))
 
@@ -65,7 +65,7 @@ def test_graph_weights_recipe_and_run_say_the_same(model: str) -> None:
 
 
 def assert_says(run: Any, now: Any, where: str) -> None:
-    """All that a run went by stands in the recipe; settings that came later do there what was done before them."""
+    """Assert that every setting of the run is in the recipe; later settings have defaults that change nothing."""
     if isinstance(run, dict):
         for key, value in run.items():
             assert_says(value, now[key], f"{where}.{key}")

@@ -53,7 +53,7 @@ def parameters(network: nn.Module) -> int:
     return sum(each.numel() for each in network.parameters())
 
 
-# Paper A's public code, counted: millions of parameters, and 10^9 multiply-adds at 224 pixels.
+# Counted in the public code of MB-DCNN: millions of parameters, and 10^9 multiply-adds at 224 pixels.
 
 
 def test_the_three_networks_have_the_papers_parameters(mbdcnn: MBDCNN) -> None:
@@ -265,7 +265,7 @@ def test_xception41_computes_what_the_papers_code_does(xception41: Xception41) -
 
 @pytest.mark.parametrize(("kind", "channels"), [(AlignedXception65, 3), (Xception41, 4)])
 def test_nothing_is_changed_in_place(kind: type[nn.Module], channels: int) -> None:
-    """The paper's skips come from in-place ReLUs; here nobody's tensor changes under him."""
+    """The authors' skips come from in-place ReLUs; here the input stays unchanged."""
     with torch.device("meta"):
         network = kind()
     assert not [name for name, each in network.named_modules() if getattr(each, "inplace", False)]

@@ -27,7 +27,7 @@ smaller_and_larger = st.sampled_from([(48, 80), (96, 96), (90, 160), (300, 200)]
 
 
 def still_but(name: str, value: float) -> AugmentSettings:
-    """One setting on and nothing else, on pictures that end in their reflection."""
+    """One setting alone, on images that continue as their reflection."""
     return AugmentSettings(**{**asdict(STILL), "reflect": 1.0, name: value})
 
 
@@ -42,7 +42,7 @@ def lesion(height: int, width: int, seed: int = 0) -> UInt8:
 
 
 def ellipse(height: int, width: int, share: float) -> UInt8:
-    """A centred ellipse with `share` of the picture's sides as its axes: turned by any angle it stays inside."""
+    """A centred ellipse whose axes are `share` of the image's sides: at any rotation it stays inside."""
     mask = np.zeros((height, width), np.uint8)
     axes = (round(width * share / 2), round(height * share / 2))
     return np.asarray(cv2.ellipse(mask, (width // 2, height // 2), axes, 0, 0, 360, 255, cv2.FILLED))
@@ -59,7 +59,7 @@ def overlap(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
 @drawn
 @given(seed=seeds, source_hw=smaller_and_larger, lesion_seed=st.integers(0, 2))
 def test_image_and_mask_never_part(seed: int, source_hw: tuple[int, int], lesion_seed: int) -> None:
-    """A picture OF the mask, bent along with the mask. Different kernels reduce the two: only edges may differ."""
+    """Augment an image of the mask with the mask. Their kernels differ, so only edges may differ."""
     mask = lesion(*source_hw, lesion_seed)
     image, bent = augment(in_colour(mask), mask, (96, 128), FRAMED, rng(seed))
     grey = image[..., 0].astype(int)
@@ -122,7 +122,7 @@ def test_the_centre_of_the_picture_stays_inside_the_canvas(seed: int, source_hw:
 @drawn
 @given(seed=seeds, source_hw=smaller_and_larger, zoom=st.floats(0.5, 2))
 def test_zoom_is_the_side_of_the_cut_out(seed: int, source_hw: tuple[int, int], zoom: float) -> None:
-    """A whole picture fills 1 / zoom^2 of its canvas, however it is turned, flipped, stretched and shifted."""
+    """An image fills 1 / zoom^2 of its canvas at any rotation, flip, stretch and shift."""
     height, width = source_hw
     fixed = replace(AugmentSettings(), zoom=(zoom, zoom))
     matrix, (canvas_w, canvas_h) = choose_geometry(source_hw, (64, 96), fixed, rng(seed))

@@ -1,4 +1,4 @@
-"""Training data in both layouts, drawn into a fresh folder; every fault names the file it lies in."""
+"""Training data in all layouts; every message names the faulty file."""
 
 import csv
 import shutil
@@ -57,7 +57,7 @@ def write_labels(path: Path, rows: Sequence[Sequence[object]], header: Sequence[
 
 
 def drawn(image: Path, mask: Path, seed: int) -> list[object]:
-    """Draw a picture and its mask into these files; returns its row of the label table."""
+    """Draw an image and its mask into these files; returns the row of the label table."""
     case = draw_case(seed, HEIGHT, WIDTH)
     save(image, case.image)
     save(mask, case.mask.astype(np.uint8) * 255)
@@ -85,7 +85,7 @@ def plain(folder: Path, count: int = 3) -> Path:
 
 
 def read_one(folder: Path) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The first sample as the network would see it, neither bent nor recoloured."""
+    """The first sample without augmentation."""
     return AugmentedSamples(read_samples(folder, "Training"), (HEIGHT, WIDTH), STILL, seed=0)[SampleKey(0, 0, 0)]
 
 
@@ -381,7 +381,7 @@ def test_the_key_and_the_seed_decide_a_sample_and_nothing_else_does(tmp_path: Pa
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_mask_turns_with_its_picture(tmp_path: Path, orientation: int) -> None:
-    """A photo OF its mask, stored turned as EXIF says: picture and mask must come out alike, and upright."""
+    """An image of its mask, stored with an EXIF rotation: both must be upright and equal."""
     case = draw_case(1, HEIGHT, WIDTH)
     mask = case.mask.astype(np.uint8) * 255
     exif = Image.Exif()

@@ -1,4 +1,4 @@
-"""The exported graph: its contract read from the file, its answers by torch, OpenVINO and ONNX's own reference."""
+"""The exported graph: its contract, and its outputs compared between torch, OpenVINO and the ONNX reference."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,7 +53,7 @@ def decided(network: nn.Module, pictures: UInt8) -> nn.Module:
     images = torch.from_numpy(pictures).permute(0, 3, 1, 2) / 255
     for each in network.modules():
         if isinstance(each, nn.BatchNorm2d):
-            each.momentum = 1.0  # one look at the pictures is enough
+            each.momentum = 1.0  # statistics of one batch
     with torch.no_grad():
         network.train()(images)
         stretch(network, "decoder.logits", network.eval()(images)[0])
@@ -171,7 +171,7 @@ def test_onnx_reference_answers_as_torch(exported: Exported, pictures: UInt8) ->
 
 @pytest.mark.parametrize("precision", ["f32", "bf16"])
 def test_a_mask_of_nans_has_scores_of_nans_in_an_engine(exported: Exported, tmp_path: Path, precision: str) -> None:
-    """Its bytes are 0, as those of a picture without a lesion."""
+    """Its uint8 values are 0, like those of an image without a lesion."""
     model = onnx.load(exported.path)
     (bias,) = [each for each in model.graph.initializer if each.name.endswith("decoder.logits.bias")]
     bias.CopyFrom(onnx.numpy_helper.from_array(np.full(1, np.nan, np.float32), bias.name))

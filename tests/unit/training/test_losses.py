@@ -133,7 +133,7 @@ def test_an_image_without_a_lesion_has_a_finite_loss_that_falls_with_the_probabi
 
 
 def test_smoothing_puts_the_least_loss_at_the_smoothed_label() -> None:
-    """With labels of .1 and .9, cross-entropy is least where the network says .9 and not where it says 1."""
+    """With labels of 0.1 and 0.9, cross-entropy is least at a probability of 0.9, not 1."""
     least = math.log(0.9 / 0.1)
     mask, labels = torch.ones(1, 1, 1, 1), torch.zeros(1, 2)
     at, more, less = (
@@ -197,7 +197,7 @@ def test_dice_against_a_loop_over_images_and_channels() -> None:
 
 
 def rank_by_loop(probability: Tensor, mask: Tensor) -> float:
-    """Paper A's rank loss, pair by pair; an image with fewer than 30 pixels of a kind is filled up with zeros."""
+    """Rank loss of MB-DCNN, pair by pair; fewer than 30 pixels of a kind are padded with zeros."""
     means: list[float] = []
     for p_image, m_image in zip(probability.flatten(1).tolist(), mask.flatten(1).tolist(), strict=True):
         background = sorted((p * (1 - y) for p, y in zip(p_image, m_image, strict=True)), reverse=True)[:30]
@@ -249,7 +249,7 @@ def test_each_weight_of_the_mask_s_loss_multiplies_its_own_term() -> None:
 
 
 def test_three_logits_are_one_answer_out_of_three() -> None:
-    """Columns: melanoma, seborrheic keratosis, nevus. A picture with an unknown label counts for nothing."""
+    """Columns: melanoma, seborrheic keratosis, nevus. An image with an unknown label is ignored."""
     class_logits = torch.tensor([[2.0, 0.0, 1.0], [0.0, 3.0, 0.0], [1.0, 1.0, 2.0], [9.0, 0.0, 0.0]])
     labels = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0], [NAN, 0.0]])
     by_hand = []

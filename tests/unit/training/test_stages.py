@@ -83,7 +83,7 @@ def test_each_stage_learns_four_lesions_by_heart(
 
 
 def changed(before: Path, after: Path) -> set[str]:
-    """Names of the tensors that differ between two checkpoints, weights and the norms' statistics alike."""
+    """Names of the tensors that differ between two checkpoints, both weights and statistics of norms."""
     a, b = load_file(before), load_file(after)
     return {key for key in a if not torch.equal(a[key], b[key])}
 

@@ -1,4 +1,4 @@
-"""Distillation: what teachers answer, how it is mixed into the truth, and that a run knows whom it learnt from."""
+"""Distillation: the teachers' mean prediction, and how it is mixed into the targets."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -63,7 +63,7 @@ def test_the_answer_is_the_mean_over_networks_at_their_own_sizes(teachers: Teach
     logits = [mask, functional.interpolate(seen.mask_logits, size=(64, 64), mode="bilinear")]
     classes = [heads.sigmoid(), seen.class_logits.softmax(1)[:, :2]]
     probability, answers = teachers(images)
-    assert logits[0].std() > 0.05  # the pictures are told apart
+    assert logits[0].std() > 0.05  # predictions differ between images
     torch.testing.assert_close(probability, torch.stack(logits).mean(0).sigmoid())
     torch.testing.assert_close(answers, torch.stack(classes).mean(0))
 
@@ -76,7 +76,7 @@ def test_a_share_of_the_truth_is_the_teachers(teachers: Teachers, images: torch.
     torch.testing.assert_close(mixed, 1 - share + share * probability)
     torch.testing.assert_close(mixed_labels[0, 0], 1 - share + share * answers[0, 0])
     torch.testing.assert_close(mixed_labels[:, 1], share * answers[:, 1])
-    assert mixed_labels[1, 0].isnan(), "nobody knows, so nobody teaches"
+    assert mixed_labels[1, 0].isnan(), "an unknown label stays unknown"
 
 
 def test_teachers_do_not_learn(teachers: Teachers, images: torch.Tensor) -> None:

@@ -66,7 +66,7 @@ def lesions(folder: Path) -> list[Sample]:
 
 
 def check(network: Network, samples: list[Sample], stage: str = "joint") -> dict[str, float]:
-    """What validation says of a network of SPEC's size."""
+    """Validation metrics of a network of SPEC's size."""
     return validate(StageNetwork(network, find_stage("multitask", stage)), SPEC, samples, torch.device("cpu"))
 
 
@@ -102,7 +102,7 @@ def test_it_learns_four_lesions_by_heart(finished: Finished, lesions: list[Sampl
     assert finished.rows[-1]["loss"] < 0.8 * finished.rows[0]["loss"]
 
 
-def test_progress_is_told_step_by_step_and_epoch_by_epoch(finished: Finished) -> None:
+def test_progress_is_reported_per_step_and_per_epoch(finished: Finished) -> None:
     assert [(each.epoch, each.step) for each in finished.steps] == list(product(range(EPOCHS), range(REPEATS)))
     assert {(each.stage, each.steps, each.epochs) for each in finished.steps} == {("joint", REPEATS, EPOCHS)}
     assert all(row.pop("joint") for row in finished.rows)
@@ -112,7 +112,7 @@ def test_progress_is_told_step_by_step_and_epoch_by_epoch(finished: Finished) ->
         assert row["loss"] == pytest.approx(np.mean(losses))
 
 
-def test_a_run_leaves_what_is_needed_to_understand_it(finished: Finished) -> None:
+def test_a_run_writes_its_record_and_history(finished: Finished) -> None:
     assert {each.name for each in finished.run.iterdir()} == {"best.safetensors", "recipe.json", "joint"}
     names = {"best.safetensors", "last.pt", "history.csv", "curves.png"}
     assert {each.name for each in (finished.run / "joint").iterdir()} == names
@@ -129,7 +129,7 @@ def test_a_run_leaves_what_is_needed_to_understand_it(finished: Finished) -> Non
         assert len(curves.convert("RGB").getcolors(2**24) or ()) > 20  # axes, lines and letters, not a blank sheet
 
 
-def test_the_best_checkpoint_is_the_one_that_validation_liked_most(finished: Finished, lesions: list[Sample]) -> None:
+def test_the_best_checkpoint_has_the_best_validation_metrics(finished: Finished, lesions: list[Sample]) -> None:
     assert finished.best == finished.run / "best.safetensors"
     assert finished.best.read_bytes() == (finished.run / "joint" / BEST).read_bytes()
     network, spec = load_checkpoint(finished.best)
@@ -151,7 +151,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
 
 
 def jaccard_by_hand(network: nn.Module, sample: Sample, stored_hw: tuple[int, int]) -> tuple[float, list[float]]:
-    """One picture, without lesioncli: Pillow reduces it, opencv enlarges the probability, numpy counts."""
+    """One image without lesioncli: Pillow downsamples it, opencv upsamples the probability, numpy counts."""
     with Image.open(sample.image) as file:
         small = np.array(file.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
     with torch.inference_mode():
@@ -204,8 +204,8 @@ def test_a_validation_mask_of_another_size_is_refused_by_name(tmp_path: Path, le
     assert str(raised.value).startswith(f"{path}: ")
 
 
-def test_every_epoch_bends_the_samples_anew(tmp_path: Path, lesions: list[Sample]) -> None:
-    """Weights that stand still see all four lesions at each step: only other bends can make another loss of them."""
+def test_every_epoch_has_its_own_augmentation(tmp_path: Path, lesions: list[Sample]) -> None:
+    """With constant weights and all four lesions per step, only another augmentation can change the loss."""
     still = TrainSettings(epochs=2, batch=4, encoder_lr=0.0, head_lr=0.0, initial="none", workers=0)
     recipe = Recipe(replace(SPEC, options={**SPEC.options, "dropout": 0.0}), still)
     steps: list[Progress] = []
@@ -286,7 +286,7 @@ def test_a_file_of_weights_is_where_the_encoder_begins(tmp_path: Path, lesions: 
     )
 
 
-def test_what_is_kept_of_the_start_is_in_what_is_saved_but_not_in_what_learns(
+def test_keep_start_changes_the_saved_weights_and_not_the_trained_ones(
     tmp_path: Path, finished: Finished, lesions: list[Sample]
 ) -> None:
     start, settings = load_file(finished.best), {"initial": "none", "encoder_lr": 1e-3, "head_lr": 1e-3}
@@ -381,7 +381,7 @@ def test_cuda_without_a_gpu_is_an_engine_error() -> None:
         choose_device(TrainingDevice.CUDA)
 
 
-def test_a_run_knows_whom_it_learns_from(tmp_path: Path, lesions: list[Sample]) -> None:
+def test_a_run_depends_on_its_teachers(tmp_path: Path, lesions: list[Sample]) -> None:
     teacher = tmp_path / "teacher.safetensors"
     save_checkpoint(teacher, make_network(SPEC), SPEC)
     learns = replace(LEARNS, train=replace(LEARNS.train, epochs=1, initial="none"))

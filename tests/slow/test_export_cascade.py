@@ -1,4 +1,4 @@
-"""The cascade as one graph: three networks, map, softmax and agreement inside; answers of torch, numpy and OpenVINO."""
+"""The cascade as one graph: outputs compared between torch, numpy and OpenVINO."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from lesioncli.spec import ModelSpec
 from lesioncli.training.checkpoint import make_network, save_checkpoint
 from lesioncli.training.export import export_checkpoint
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 SIDE = 64
 
@@ -41,8 +41,7 @@ def draw(count: int, height: int = SIDE, width: int = SIDE) -> UInt8:
 
 
 def draw_clear(network: MBDCNN, count: int, height: int = SIDE, width: int = SIDE) -> UInt8:
-    """Drawn pictures in whose coarse mask no pixel is in doubt: sums in another order may turn such a pixel, and what a
-    network with random weights makes of one pixel more in its fourth channel has nothing to do with the graph."""
+    """Drawn images whose coarse logits are not close to 0, where another order of sums could change the mask."""
     clear: list[UInt8] = []
     for seed in range(400):
         picture = draw_case(seed, height, width).image
@@ -56,7 +55,7 @@ def draw_clear(network: MBDCNN, count: int, height: int = SIDE, width: int = SID
 
 
 def decided(network: MBDCNN) -> MBDCNN:
-    """Norms that know the pictures, and last layers stretched: masks, scores and regions that differ by picture."""
+    """Set norms by these images and stretch the last layers, so that masks, scores and regions differ per image."""
     images = torch.from_numpy(draw(6)).permute(0, 3, 1, 2) / 255
     for each in network.modules():
         if isinstance(each, nn.BatchNorm2d):
@@ -78,10 +77,10 @@ def decided(network: MBDCNN) -> MBDCNN:
     return network
 
 
-@pytest.fixture(scope="module", params=["fused"])  # an export takes long; tests/slow has "mask" and "crop"
+@pytest.fixture(scope="module", params=["mask", "crop", "fused"])  # "rgb" is a part of all
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     reads, fuse = ("pool", True) if request.param == "fused" else (request.param, False)
-    options = {"encoder": "tiny", "width": 16, "rates": [1, 2, 3], "reads": reads, "fuse": fuse}
+    options = {"encoder": "efficientnet_lite0", "width": 16, "rates": [1, 2, 3], "reads": reads, "fuse": fuse}
     spec = ModelSpec("cascade", "mbdcnn", SIDE, SIDE, options)
     torch.manual_seed(2)
     network = make_network(spec)
@@ -160,7 +159,7 @@ def test_the_gate_is_given_torch_s_own_answers(exported: Exported) -> None:
 
 
 def test_agreement_by_hand() -> None:
-    """One pixel of three shared; all alike; nothing in either; nothing in one."""
+    """One of three pixels shared; equal masks; two empty masks; one empty mask."""
     first = torch.tensor([[1.0, 1.0, -1.0, -1.0], [2.0, 2.0, -1.0, -1.0], [-1.0] * 4, [-1.0] * 4])
     second = torch.tensor([[-1.0, 3.0, 2.0, -1.0], [1.0, 1.0, -3.0, -3.0], [-2.0] * 4, [-1.0, 1.0, -1.0, -1.0]])
     found = mask_agreement(first.view(4, 1, 2, 2), second.view(4, 1, 2, 2))

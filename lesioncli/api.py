@@ -42,7 +42,7 @@ def build_engine(
 ) -> "BuiltEngine":
     """Build an engine in the folder `out` and check its parity with its graph.
 
-    `model` is the name of a recipe, a checkpoint (.safetensors, .pt) or an .onnx graph; None is the shipped model.
+    `model` is the name of a recipe, a checkpoint (.safetensors, .pt) or an .onnx graph; None is the default model.
 
     Raises InputError if the model cannot be read, and EngineError if this machine cannot build the engine or the engine
     fails the parity check.
@@ -92,10 +92,10 @@ def ensure_engine(
     folder: StrPath = ENGINES,
     progress: ReportTo = False,
 ) -> "StoredEngine":
-    """Return the engine to use, checked; build that of the shipped model if `folder` has no engine.
+    """Return the engine to use, checked; build that of the default model if `folder` has no engine.
 
     `engine` is the name of a model in `folder`, or the path of a manifest (.json). Without it, the engine is that of
-    the shipped model, or the only one in `folder`.
+    the default model, or the only one in `folder`.
 
     Raises EngineError if the named engine does not exist, is damaged or was built for another backend than `backend`.
     """
@@ -119,14 +119,14 @@ def ensure_engine(
 def _build_missing(
     backend: Decision[Backend], batch: int | None, folder: Path, reason: str, reporter: Reporter
 ) -> "StoredEngine":
-    """Build the shipped model's engine for a backend that this machine can run."""
+    """Build the default model's engine for a backend that this machine can run."""
     from lesioncli.backends.registry import BACKENDS
 
     available = BACKENDS[backend.value].check_availability()
     if not available.value:
         raise EngineError(f"{backend.value}: {available.reason}; to choose another backend, run lesioncli build-engine")
     _check_writable(folder, backend.value)
-    reporter.note(f"{reason}: building the shipped model's for {backend.value} ({backend.reason})")
+    reporter.note(f"{reason}: building the default model's for {backend.value} ({backend.reason})")
     built = build_engine(None, folder, BuildOptions(backend.value, batch=batch), progress=_OnlyBars(reporter))
     reporter.note(f"engine {built.path} built; precision {built.manifest.precision}: {built.reason}")
     return built

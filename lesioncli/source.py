@@ -22,7 +22,7 @@ class Source:
 
 
 def resolve(model: str | None, work: Path) -> Source:
-    """Resolve a recipe's name or .toml file, a checkpoint or an .onnx file; None is the shipped model.
+    """Resolve a recipe's name or .toml file, a checkpoint or an .onnx file; None is the default model.
 
     Graphs are written to the folder `work`. Raises InputError if there is no such model, and MissingPackageError if a
     checkpoint has to be exported and torch is not installed.

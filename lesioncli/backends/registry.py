@@ -121,7 +121,7 @@ def find_engine(asked: str | None, backend: Backend, folder: Path) -> Decision[S
     """Return the engine to use, read and checked; None if `folder` has none yet.
 
     `asked` is the name of a model in `folder` or the path of a manifest; such an engine may be for another backend.
-    Without it, the engine is that of the shipped model or the only one for the backend in `folder`.
+    Without it, the engine is that of the default model or the only one for the backend in `folder`.
 
     Raises EngineError if there is no engine of that name, or if the choice is not clear.
     """
@@ -143,7 +143,7 @@ def _find_default(backend: Backend, folder: Path) -> Decision[StoredEngine | Non
         engine = read_engine(shipped)
         is_shipped = engine.manifest.source_sha256 == source_sha256(SHIPPED_MODEL)
         return Decision(
-            engine, "the shipped model" if is_shipped else "named as the shipped model, but of another graph"
+            engine, "the default model" if is_shipped else "named as the default model, but of another graph"
         )
     paths = sorted(folder.glob(f"*.{backend}.json"))
     if len(paths) > 1:

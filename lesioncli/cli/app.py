@@ -105,7 +105,12 @@ def about(
 ) -> None:
     """Lesion masks and class scores for folders of dermoscopic images. A research tool, not a medical device.
 
-    The usual order: build-engine, segment, evaluate. Start with `lesioncli demo FOLDER` if you have no images.
+    \b
+    lesioncli build-engine
+    lesioncli segment ./images --out masks/
+    lesioncli evaluate --gt ./labels
+
+    No images? `lesioncli demo .` draws some, with masks and labels.
     """
 
 

@@ -22,9 +22,15 @@ GroundTruthOption = Annotated[
     ),
 ]
 LabelsOption = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="CSV of labels.", show_default="the one in --gt")
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="CSV of labels: image, and 0 or 1 for each class.", show_default="the one in --gt"
+    ),
 ]
-ProtocolOption = Annotated[ProtocolName, typer.Option(help="Rules of evaluation.")]
+ProtocolOption = Annotated[
+    ProtocolName,
+    typer.Option(help="Rules: plain, or those of a challenge or data set, with its official figures."),
+]
 ByOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -43,7 +49,10 @@ ClusterOption = Annotated[
 MetadataOption = Annotated[
     Path | None, typer.Option(metavar="FILE", help="CSV with more columns per image, for --by and --cluster.")
 ]
-WorkersOption = Annotated[int, typer.Option(min=0, metavar="N", help="Threads that read and draw; 0: one per core.")]
+ReadWorkersOption = Annotated[int, typer.Option(min=0, metavar="N", help="Threads that read masks; 0: one per core.")]
+DrawWorkersOption = Annotated[
+    int, typer.Option(min=0, metavar="N", help="Threads that read and draw images; 0: one per core.")
+]
 SeedOption = Annotated[int, typer.Option(min=0, metavar="N", help="Random seed of the bootstrap intervals.")]
 BackendOption = Annotated[
     Backend,

@@ -28,7 +28,7 @@ def build_engine(
         typer.Argument(
             metavar="MODEL",
             help="Name of a recipe, a checkpoint (.safetensors, .pt) or an .onnx graph.",
-            show_default="the shipped model",
+            show_default="multitask-lite",
         ),
     ] = None,
     out: Annotated[

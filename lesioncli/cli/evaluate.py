@@ -15,8 +15,8 @@ from lesioncli.cli.arguments import (
     MasksArgument,
     MetadataOption,
     ProtocolOption,
+    ReadWorkersOption,
     SeedOption,
-    WorkersOption,
 )
 from lesioncli.cli.console import print_json, print_line, stderr
 from lesioncli.errors import ExitCode
@@ -37,7 +37,10 @@ def evaluate(
     ] = False,
     compare: Annotated[
         Path | None,
-        typer.Option(help="Other predictions of the same images, to test the differences.", metavar="OTHER"),
+        typer.Option(
+            help="Second folder of masks, or CSV of scores, of the same images: differences with p-values.",
+            metavar="OTHER",
+        ),
     ] = None,
     by: ByOption = None,
     cluster: ClusterOption = "",
@@ -54,7 +57,7 @@ def evaluate(
             "--csv", metavar="FILE", help="CSV file for the metrics per image.", show_default="evaluation.csv in MASKS"
         ),
     ] = None,
-    workers: WorkersOption = 0,
+    workers: ReadWorkersOption = 0,
     seed: SeedOption = 0,
     json_output: JsonOption = False,
 ) -> None:
@@ -69,6 +72,8 @@ def evaluate(
     from lesioncli.process import keep_freed_memory
     from lesioncli.progress import ProgressBars
 
+    if predictions and masks not in (MASKS, predictions):
+        raise typer.BadParameter(f"also given as MASKS, {masks}; name one folder", param_hint="--pred")
     masks = predictions or masks
     path = csv or masks / "evaluation.csv"
     refuse_foreign_files(path, comparing=compare is not None)
@@ -85,6 +90,6 @@ def evaluate(
     print_evaluation_notes(evaluation)
     for written in write_csv_files(evaluation, path):  # last: a full disk does not cost the figures
         if not json_output:
-            print_line(f"per image: {written}")
+            print_line(f"metrics per image: {written}")
     if evaluation.failed:
         raise typer.Exit(ExitCode.SOME_FAILED)

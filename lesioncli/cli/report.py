@@ -11,12 +11,12 @@ from lesioncli.cli.arguments import (
     MASKS,
     ByOption,
     ClusterOption,
+    DrawWorkersOption,
     LabelsOption,
     MasksArgument,
     MetadataOption,
     ProtocolOption,
     SeedOption,
-    WorkersOption,
 )
 from lesioncli.cli.console import list_first, print_line, say, stderr
 from lesioncli.errors import ExitCode
@@ -45,7 +45,7 @@ def report(
     metadata: MetadataOption = None,
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="HTML file to write.")] = Path("report.html"),
     gallery: Annotated[int, typer.Option(min=0, metavar="N", help="Maximum number of images in the gallery.")] = 3000,
-    workers: WorkersOption = 0,
+    workers: DrawWorkersOption = 0,
     seed: SeedOption = 0,
 ) -> None:
     """Write an HTML report with metrics, plots and a gallery.

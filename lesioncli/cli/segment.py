@@ -24,7 +24,7 @@ def segment(
         typer.Option(
             metavar="NAME",
             help="Name of an engine in engines/, or path of a manifest (.json).",
-            show_default="the shipped model's, else the only one in engines/",
+            show_default="that of the default model, or the only one in engines/",
         ),
     ] = None,
     backend: BackendOption = Backend.AUTO,
@@ -69,8 +69,8 @@ def segment(
 ) -> None:
     """Write one mask and one row of class scores per image.
 
-    Without an engine, the shipped model's is built first. If the command is stopped, run it again: images that are
-    finished are skipped. Exit code 5: some images failed; scores.csv names them with the reason.
+    If engines/ has no engine, that of the default model is built first. If the command is stopped, run it again:
+    finished images are skipped. Exit code 5: some images failed; scores.csv names them with the reason.
     """
     from lesioncli import api
     from lesioncli.progress import ProgressBars

@@ -52,14 +52,14 @@ def test_an_engine_gets_the_name_asked_for(folder: Path, tiny_onnx: Path) -> Non
 
 def test_another_graph_with_the_shipped_models_name_is_not_taken_for_it(here: Path) -> None:
     save_lesion(here / "images" / "a.png")
-    assert "(the shipped model)" in call("segment", "images", "--out", "masks").stderr
+    assert "(the default model)" in call("segment", "images", "--out", "masks").stderr
     graph = onnx.load(shipped_onnx())
     graph.doc_string = "another"
     onnx.save(graph, here / "other.onnx")
     assert call("build-engine", "other.onnx", "--precision", "fp32", "--images", "images").exit_code == 0
     done = call("segment", "images", "--out", "others")
     assert done.exit_code == 0
-    assert "(the shipped model)" not in done.stderr
+    assert "(the default model)" not in done.stderr
 
 
 def test_images_that_cannot_be_read_are_no_parity_check(folder: Path, tiny_onnx: Path) -> None:

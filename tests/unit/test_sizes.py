@@ -18,6 +18,9 @@ COMMANDS = {
     "cli/segment.py:segment",
     "cli/train.py:train",
 }
+# A network's parameters are the options of its ModelSpec, which checkpoints and recipes hold by name.
+NETWORKS = {"models/mbdcnn.py:__init__"}
+EXCEPTIONS = COMMANDS | NETWORKS
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -43,6 +46,7 @@ def test_functions_fit_on_a_screen_and_modules_have_one_subject(path: Path) -> N
     for name, node in _functions(path):
         if name not in COMMANDS:
             assert (node.end_lineno or 0) - node.lineno < MAX_FUNCTION_LINES, name
+        if name not in EXCEPTIONS:
             assert _parameters(node) <= MAX_PARAMETERS, f"{name} has {_parameters(node)} parameters"
         assert _body_lines(node) <= MAX_FUNCTION_LINES, name
     assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_MODULE_LINES
@@ -50,4 +54,4 @@ def test_functions_fit_on_a_screen_and_modules_have_one_subject(path: Path) -> N
 
 def test_every_exception_is_needed() -> None:
     large = {name for path in FILES for name, node in _functions(path) if _parameters(node) > MAX_PARAMETERS}
-    assert large >= COMMANDS, f"no longer needed: {sorted(COMMANDS - large)}"
+    assert large >= EXCEPTIONS, f"no longer needed: {sorted(EXCEPTIONS - large)}"

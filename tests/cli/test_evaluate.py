@@ -122,6 +122,13 @@ def test_masks_are_an_argument_and_the_old_option_still_works(folder: Path, word
     assert "--pred" not in call("evaluate", "--help").stdout
 
 
+def test_two_different_folders_of_masks_are_refused(folder: Path) -> None:
+    done = call("evaluate", "other", "--gt", "labels", "--pred", "masks")
+    assert done.exit_code == ExitCode.USAGE
+    assert "--pred" in done.stderr
+    assert "other" in done.stderr
+
+
 def test_results_per_image_are_written(folder: Path) -> None:
     (folder / PREDICTION).unlink()
     put("masks/stranger.png", MASK)(folder)

@@ -216,8 +216,9 @@ class ResultStore:
                     " choose another --out or use --overwrite"
                 )
         if changed:
+            count = "1 image has" if len(changed) == 1 else f"{len(changed)} images have"
             raise InputError(
-                f"{self.folder}: {len(changed)} images have changed since they were segmented, the first is"
+                f"{self.folder}: {count} changed since the mask was written, first"
                 f" {changed[0]}; choose another --out or use --overwrite, or remove the masks of these images to"
                 " segment them again"
             )

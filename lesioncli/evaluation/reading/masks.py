@@ -113,7 +113,7 @@ def read_mask(path: Path, role: MaskRole) -> Mask:
         notes.append(f"{role} is soft: {soft} pixels are neither 0 nor {brightest}")
     if 0 < brightest < white:
         empty = f": no pixel is above {threshold}" if brightest <= threshold else ""
-        notes.append(f"the maximum of {role} is {brightest}, not {white}{empty}")
+        notes.append(f"the maximum of the {role} is {brightest}, not {white}{empty}")
     return Mask(np.asarray(levels > threshold), "; ".join(notes))
 
 

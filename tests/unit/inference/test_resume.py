@@ -119,7 +119,7 @@ def test_a_changed_file_of_the_same_name_is_refused(engine: Engine, images: Path
     save(others / "004.jpg", draw(77, 50, 70))
     assert_refused(out, engine, others, "2 images", str(others / "001.jpg"), sizes[0], "0 bytes")
     (out / "001.png").unlink()
-    assert_refused(out, engine, others, "1 images", str(others / "004.jpg"), sizes[1])
+    assert_refused(out, engine, others, "1 image ", str(others / "004.jpg"), sizes[1])
     (out / "004.png").unlink()
     assert statuses(others, engine, out) == "sfssos"
     assert rows_of(out)["004.jpg"]["bytes"] == str((others / "004.jpg").stat().st_size)

@@ -9,7 +9,7 @@ import os
 import platform
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 
 def count_cores() -> int:
@@ -33,9 +33,16 @@ def keep_freed_memory() -> None:
 
 
 def quiet_decoders() -> None:
-    """Silence the warnings of Pillow and tifffile: what is wrong with a file is in its row of scores.csv."""
+    """Silence Pillow, tifffile and libtiff: what is wrong with a file is in its row of scores.csv."""
+    from PIL import _imaging  # a heavy import, which `--help` does without
+
     warnings.filterwarnings("ignore", module="PIL")
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+    # Pillow has no option for the lines that its libtiff prints to stderr. On Windows the symbols are not exported.
+    with suppress(AttributeError, OSError):
+        libtiff = ctypes.CDLL(_imaging.__file__)
+        for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+            getattr(libtiff, name)(None)
 
 
 @contextmanager

@@ -6,11 +6,13 @@ from pathlib import Path
 from PIL import Image
 
 from lesioncli.errors import ImageError
-from lesioncli.images.formats import format_names, format_of
+from lesioncli.images.formats import format_names, format_of, unsupported_name
 from lesioncli.images.pixels import TOO_LARGE, DecodedImage
 from lesioncli.options import FailureStage
 
-__all__ = ["DecodedImage", "decode"]
+__all__ = ["OUT_OF_MEMORY", "DecodedImage", "decode"]
+
+OUT_OF_MEMORY = "not enough memory for this image; use fewer --workers, or downsample it"
 
 
 def decode(path: Path, at_least_hw: tuple[int, int]) -> DecodedImage:
@@ -26,11 +28,13 @@ def decode(path: Path, at_least_hw: tuple[int, int]) -> DecodedImage:
     data = _read_bytes(path)
     image_format = format_of(data)
     if image_format is None:
-        raise ImageError(FailureStage.DECODE, f"not a {format_names()} image (or damaged header)")
+        raise ImageError(FailureStage.DECODE, _not_supported(data))
     try:
         return image_format.read(data, at_least_hw)
-    except (ImageError, MemoryError):
+    except ImageError:
         raise
+    except MemoryError as error:
+        raise ImageError(FailureStage.DECODE, OUT_OF_MEMORY) from error
     except Exception as error:
         # Pillow and tifffile document no set of exceptions for damaged files. Fuzzing produced OSError, SyntaxError,
         # ValueError, TypeError, IndexError, ZeroDivisionError, OverflowError and struct.error, and one such file must
@@ -50,10 +54,18 @@ def _read_bytes(path: Path) -> bytes:
     return data
 
 
+def _not_supported(data: bytes) -> str:
+    if name := unsupported_name(data):
+        return f"a {name} file, which is not supported; convert it to PNG or JPEG"
+    return f"not a {format_names()} image (or damaged header)"
+
+
 def _reason(name: str, error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).split())
     if isinstance(error, Image.DecompressionBombError):  # Pillow's WebP reader raises this before check_size() can
         return TOO_LARGE
     if "truncated" in text.lower():
         return f"truncated: the {name} data end too early"
-    return f"damaged or unusual {name} file ({text}); if other programs open it, save it from there as 8-bit PNG"
+    # The texts of a decoder are sentences, those of Python ("string index out of range") tell a user nothing.
+    detail = f" ({text})" if isinstance(error, (OSError, SyntaxError, ValueError)) and " " in text else ""
+    return f"damaged or unusual {name} file{detail}; if other programs open it, save it from there as 8-bit PNG"

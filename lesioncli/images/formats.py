@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePath
 
+from lesioncli.images.jpeg import read_jpeg
 from lesioncli.images.pixels import DecodedImage
-from lesioncli.images.raster import read_bmp, read_jpeg, read_png, read_webp
+from lesioncli.images.raster import read_bmp, read_png, read_webp
 from lesioncli.images.tiff import read_tiff
 
 
@@ -35,6 +36,36 @@ FORMATS: tuple[ImageFormat, ...] = (
 )
 
 
+@dataclass(frozen=True)
+class UnsupportedFormat:
+    """A format that files with a supported suffix are found to have. signatures: possible bytes at `offset`."""
+
+    name: str
+    signatures: tuple[bytes, ...]
+    offset: int = 0
+
+
+UNSUPPORTED_FORMATS: tuple[UnsupportedFormat, ...] = (
+    UnsupportedFormat("HEIC", tuple(b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"heis", b"mif1")), 4),
+    UnsupportedFormat("HEIC", tuple(b"ftyp" + brand for brand in (b"hevc", b"hevx", b"msf1")), 4),
+    UnsupportedFormat("AVIF", (b"ftypavif", b"ftypavis"), 4),
+    UnsupportedFormat("JPEG 2000", (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")),
+    UnsupportedFormat("JPEG XL", (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")),
+    UnsupportedFormat("JPEG XR", (b"II\xbc\x01",)),
+    UnsupportedFormat("JPEG-LS", (b"\xff\xd8\xff\xf7",)),
+    UnsupportedFormat("DICOM", (b"DICM",), 128),
+    UnsupportedFormat("GIF", (b"GIF87a", b"GIF89a")),
+    UnsupportedFormat("Photoshop", (b"8BPS",)),
+    UnsupportedFormat("camera RAW", (b"ftypcrx ",), 4),
+    UnsupportedFormat("camera RAW", (b"CR\x02",), 8),
+    UnsupportedFormat("camera RAW", (b"FUJIFILMCCD-RAW", b"IIU\0", b"IIRO", b"IIRS", b"MMOR", b"FOVb", b"\0MRM")),
+    UnsupportedFormat("OpenEXR", (b"\x76\x2f\x31\x01",)),
+    UnsupportedFormat("video", (b"ftypisom", b"ftypmp4", b"ftypqt", b"ftypM4V"), 4),
+    UnsupportedFormat("PDF", (b"%PDF-",)),
+    UnsupportedFormat("ZIP", (b"PK\x03\x04",)),
+)
+
+
 def supported_suffixes() -> list[str]:
     """Return the suffixes of all formats, sorted."""
     return sorted(suffix for image_format in FORMATS for suffix in image_format.suffixes)
@@ -48,6 +79,8 @@ def has_supported_suffix(path: PurePath) -> bool:
 
 def format_of(data: bytes) -> ImageFormat | None:
     """Return the format of a file's content, whatever its suffix; None if it is not supported."""
+    if unsupported_name(data):  # some camera RAW files start as a TIFF does
+        return None
     return next((known for known in FORMATS if data.startswith(known.signatures)), None)
 
 
@@ -55,3 +88,8 @@ def format_names() -> str:
     """Return the names of all formats, as in "A, B or C"."""
     *names, last = (image_format.name for image_format in FORMATS)
     return f"{', '.join(names)} or {last}"
+
+
+def unsupported_name(data: bytes) -> str:
+    """Return the name of the unsupported format that a file's content has, "" if it has none of them."""
+    return next((known.name for known in UNSUPPORTED_FORMATS if data.startswith(known.signatures, known.offset)), "")

@@ -1,65 +1,79 @@
-"""Readers for JPEG, PNG, BMP and WebP, all by Pillow.
-
-JPEG is downsampled while it is decoded: 2.4 times faster on the 2.6 to 12 megapixel originals of ISIC. OpenCV's reduced
-modes are 2 % faster still, but give a truncated file a grey tail and no error.
+"""Readers for PNG, BMP and WebP, all by Pillow.
 
 Pillow's classes are used directly, not Image.open(): that warns above 89 megapixels, and its limit and the warning
 filters are process-wide settings, which belong to the program that imports this module.
 """
 
+import struct
 from io import BytesIO
 
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.ExifTags import Base as Tag
 from PIL.ImageFile import ImageFile as PillowFile
-from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from lesioncli.errors import ImageError
-from lesioncli.images.geometry import to_upright
-from lesioncli.images.pixels import DecodedImage, check_size, describe_conversion, to_rgb, valid_orientation
-from lesioncli.options import FailureStage
+from lesioncli.images import png
+from lesioncli.images.color import to_srgb
+from lesioncli.images.geometry import UInt8, to_upright
+from lesioncli.images.pixels import (
+    DecodedImage,
+    check_size,
+    describe_conversion,
+    describe_zeros,
+    join_notes,
+    to_rgb,
+    valid_orientation,
+)
+from lesioncli.images.webp import check_webp
 
-# A decoded JPEG stays this many times larger than needed: the scaled decoder has a cruder kernel than to_network(),
-# and a final downsampling by less than 2 would let the network see the difference.
-MIN_FINAL_REDUCTION = 2
-
-_SCAN_MARKER, _END_MARKER = b"\xff\xda", b"\xff\xd9"
-_PNG_BIT_DEPTH = 24  # offset: a PNG file starts with its signature and the IHDR chunk
-
-
-def read_jpeg(data: bytes, at_least_hw: tuple[int, int]) -> DecodedImage:
-    """Decode a JPEG, downsampled by 1, 2, 4 or 8 to MIN_FINAL_REDUCTION times `at_least_hw` or more."""
-    # A file truncated after its space was reserved ends in zeros instead of the end marker, and zeros decode
-    # as pixels. Bytes after the end marker are fine: cameras append previews there.
-    if data.endswith(bytes(16)) and data.rfind(_END_MARKER) < data.rfind(_SCAN_MARKER):
-        raise ImageError(FailureStage.DECODE, "truncated: the JPEG data end in zeros")
-    return _read(JpegImageFile(BytesIO(data)), at_least_hw)
+_BMP_UNCOMPRESSED = 0
+_BMP_BIT_COUNT = 28  # offset of biBitCount in a file with a BITMAPINFOHEADER or a later one
 
 
 def read_png(data: bytes, at_least_hw: tuple[int, int]) -> DecodedImage:
     """Decode a PNG at full size."""
-    return _read(PngImageFile(BytesIO(data)), at_least_hw, bits=data[_PNG_BIT_DEPTH])
+    header = png.read_header(data)
+    check_size((header.height, header.width), header.samples, header.bits)
+    for _ in png.chunks(data):  # checks them; Pillow does not compare the checksums of pixels
+        pass
+    image = PngImageFile(BytesIO(data))
+    rgb = to_rgb(image, header.bits)
+    if header.interlace or _is_uniform(rgb[-1]):
+        png.check_rows(data)  # decompresses the pixels a second time
+    return _finish(image, rgb, header.bits)
 
 
 def read_bmp(data: bytes, at_least_hw: tuple[int, int]) -> DecodedImage:
     """Decode a BMP at full size."""
-    return _read(BmpImageFile(BytesIO(data)), at_least_hw)
+    image = BmpImageFile(BytesIO(data))
+    check_size((image.height, image.width), len(image.getbands()))
+    is_raw = image.info.get("compression") == _BMP_UNCOMPRESSED
+    zeros = describe_zeros(data, _bmp_row_bytes(data, image.width)) if is_raw else ""
+    return _finish(image, to_rgb(image, 8), 8, zeros)
+
+
+def _bmp_row_bytes(data: bytes, width: int) -> int:
+    (bits,) = struct.unpack_from("<H", data, _BMP_BIT_COUNT)
+    return int((width * bits + 31) // 32 * 4)
 
 
 def read_webp(data: bytes, at_least_hw: tuple[int, int]) -> DecodedImage:
     """Decode a WebP, or its first frame, at full size."""
-    return _read(WebPImageFile(BytesIO(data)), at_least_hw)
+    check_webp(data)
+    image = WebPImageFile(BytesIO(data))
+    check_size((image.height, image.width), 4)
+    return _finish(image, to_rgb(image, 8), 8)
 
 
-def _read(image: PillowFile, at_least_hw: tuple[int, int], bits: int = 8) -> DecodedImage:
-    stored_hw = (image.height, image.width)
-    check_size(stored_hw)
+def _is_uniform(row: UInt8) -> bool:
+    return bool((row == row[0]).all())
+
+
+def _finish(image: PillowFile, rgb: UInt8, bits: int, note: str = "") -> DecodedImage:
+    """Convert the decoded pixels of an image to upright sRGB."""
     orientation = valid_orientation(image.getexif().get(Tag.Orientation))
-    height, width = (MIN_FINAL_REDUCTION * side for side in at_least_hw)
-    # draft() changes JPEG only: it selects the largest reduction that leaves this size, in stored orientation.
-    image.draft(None, (height, width) if orientation >= 5 else (width, height))
-    rgb = to_upright(to_rgb(image, bits), orientation)
-    note = describe_conversion(getattr(image, "n_frames", 1), "frames", bits)
-    return DecodedImage(rgb, stored_hw, orientation, note)
+    converted, color_note = to_srgb(rgb, image.info.get("icc_profile"), image.mode)
+    conversion = describe_conversion(getattr(image, "n_frames", 1), "frames", bits)
+    notes = join_notes(conversion, color_note, note)
+    return DecodedImage(to_upright(converted, orientation), rgb.shape[:2], orientation, notes)

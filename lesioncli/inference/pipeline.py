@@ -17,7 +17,7 @@ import numpy as np
 
 from lesioncli.backends.base import Batch, Cycle, Engine, Prediction
 from lesioncli.errors import EngineError, ImageError
-from lesioncli.images.decode import DecodedImage, decode
+from lesioncli.images.decode import OUT_OF_MEMORY, DecodedImage, decode
 from lesioncli.images.find import ImageFile, file_bytes
 from lesioncli.images.geometry import to_full_size
 from lesioncli.inference.outcome import Outcome
@@ -152,6 +152,8 @@ class _Pipeline:
                     decoded = replace(decoded, rgb=NO_PIXELS)  # frees a large image while its batch is in the engine
             except ImageError as error:
                 decoded = error
+            except MemoryError:
+                decoded = ImageError(FailureStage.DECODE, OUT_OF_MEMORY)
             return LoadedImage(image, decoded, size_bytes, time.thread_time() - started)
 
     def _write(self, loaded: LoadedImage, prediction: Prediction, index: int) -> Outcome:

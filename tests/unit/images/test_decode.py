@@ -243,7 +243,7 @@ def test_the_content_selects_the_reader_not_the_suffix(tmp_path: Path) -> None:
     [
         (b"", "file is empty"),
         (b"<html>not found</html>", "not a JPEG, PNG, BMP, WebP or TIFF image"),
-        (by_pillow(PICTURE, "GIF"), "not a JPEG, PNG, BMP, WebP or TIFF image"),
+        (by_pillow(PICTURE, "GIF"), "a GIF file"),
         (CASES["jpeg rgb"][0][:-100], "^truncated: the [A-Z]+ data end too early"),
         (CASES["png rgb"][0][:-100], "^truncated: the [A-Z]+ data end too early"),
         (CASES["tiff rgb raw"][0][:-100], "^truncated: the [A-Z]+ data end too early"),
@@ -263,12 +263,12 @@ def test_an_unreadable_path_is_an_image_error(tmp_path: Path) -> None:
         decode(tmp_path, FULL_HW)
 
 
-def test_running_out_of_memory_is_not_an_image_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_running_out_of_memory_is_an_image_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def run_out(*_: Any) -> None:
         raise MemoryError
 
     monkeypatch.setattr("lesioncli.images.raster.to_rgb", run_out)
-    with pytest.raises(MemoryError):
+    with pytest.raises(ImageError, match="memory"):
         decode(save(tmp_path / "x.png", CASES["png rgb"][0]), FULL_HW)
 
 

@@ -67,5 +67,5 @@ def _reason(name: str, error: Exception) -> str:
     if "truncated" in text.lower():
         return f"truncated: the {name} data end too early"
     # The texts of a decoder are sentences, those of Python ("string index out of range") tell a user nothing.
-    detail = f" ({text})" if isinstance(error, (OSError, SyntaxError, ValueError)) and " " in text else ""
+    detail = f" ({text})" if isinstance(error, (OSError, SyntaxError)) and " " in text else ""
     return f"damaged or unusual {name} file{detail}; if other programs open it, save it from there as 8-bit PNG"

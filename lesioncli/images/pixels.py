@@ -95,7 +95,7 @@ def to_8_bit_rgb(color: NDArray[np.uint8 | np.uint16], bits: int, white_is_zero:
     rgb = np.empty((*color.shape[:2], 3), np.uint8)
     for start in range(0, len(color), BLOCK_ROWS):  # the products take 4 bytes per sample
         rgb[start : start + BLOCK_ROWS] = to_8_bit(color[start : start + BLOCK_ROWS], bits)
-    return 255 - rgb if white_is_zero else rgb
+    return np.asarray(255 - rgb) if white_is_zero else rgb
 
 
 def to_8_bit(samples: NDArray[np.uint8 | np.uint16], bits: int) -> UInt8:
@@ -103,4 +103,4 @@ def to_8_bit(samples: NDArray[np.uint8 | np.uint16], bits: int) -> UInt8:
     if bits == 8:
         return np.asarray(samples, np.uint8)
     top = 2**bits - 1
-    return ((samples.astype(np.uint32) * 255 + top // 2) // top).astype(np.uint8)
+    return np.asarray((samples.astype(np.uint32) * 255 + top // 2) // top, np.uint8)

@@ -7,6 +7,7 @@ filters are process-wide settings, which belong to the program that imports this
 import struct
 from io import BytesIO
 
+from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.ExifTags import Base as Tag
 from PIL.ImageFile import ImageFile as PillowFile
@@ -25,8 +26,9 @@ from lesioncli.images.pixels import (
     to_rgb,
     valid_orientation,
 )
-from lesioncli.images.webp import check_webp
+from lesioncli.images.webp import describe_flat_areas, find_zeros
 
+_NO_PIXEL = 119  # dark red or grey: a last row of this color may be missing, a black one is the edge of an image
 _BMP_UNCOMPRESSED = 0
 _BMP_BIT_COUNT = 28  # offset of biBitCount in a file with a BITMAPINFOHEADER or a later one
 
@@ -38,8 +40,10 @@ def read_png(data: bytes, at_least_hw: tuple[int, int]) -> DecodedImage:
     for _ in png.chunks(data):  # checks them; Pillow does not compare the checksums of pixels
         pass
     image = PngImageFile(BytesIO(data))
+    no_pixel = _NO_PIXEL * 257 if image.mode.startswith("I") else _NO_PIXEL
+    image.im = Image.new(image.mode, image.size, no_pixel).im  # load() decodes into it
     rgb = to_rgb(image, header.bits)
-    if header.interlace or _is_uniform(rgb[-1]):
+    if header.interlace or image.mode == "P" or _is_uniform_and_not_black(rgb[-1]):
         png.check_rows(data)  # decompresses the pixels a second time
     return _finish(image, rgb, header.bits)
 
@@ -60,14 +64,15 @@ def _bmp_row_bytes(data: bytes, width: int) -> int:
 
 def read_webp(data: bytes, at_least_hw: tuple[int, int]) -> DecodedImage:
     """Decode a WebP, or its first frame, at full size."""
-    check_webp(data)
+    zeros = find_zeros(data)
     image = WebPImageFile(BytesIO(data))
     check_size((image.height, image.width), 4)
-    return _finish(image, to_rgb(image, 8), 8)
+    rgb = to_rgb(image, 8)
+    return _finish(image, rgb, 8, describe_flat_areas(rgb, zeros))
 
 
-def _is_uniform(row: UInt8) -> bool:
-    return bool((row == row[0]).all())
+def _is_uniform_and_not_black(row: UInt8) -> bool:
+    return bool(row[0].any() and (row == row[0]).all())
 
 
 def _finish(image: PillowFile, rgb: UInt8, bits: int, note: str = "") -> DecodedImage:

@@ -1,34 +1,73 @@
-"""Checks of a WebP file that libwebp leaves out: it decodes zeros, in place of lost data, to some pixels or other."""
+"""Checks of a WebP file that libwebp leaves out: it decodes zeros, in place of lost data, to flat areas."""
 
+import re
 import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
 
 from lesioncli.errors import ImageError
+from lesioncli.images.geometry import UInt8
 from lesioncli.options import FailureStage
 
-PIXEL_CHUNKS = (b"VP8 ", b"VP8L", b"ALPH")
+# Zeros that store a flat macroblock of 16 x 16 pixels, at most: lossy ones take half a byte, lossless ones up to 5 bits
+# per pixel if the encoder does not look for repetitions.
+ZEROS_PER_MACROBLOCK = {b"VP8 ": 4, b"VP8L": 160}
 FRAME = b"ANMF"
 FRAME_HEADER_BYTES = 16
-# Pixels are stored by an arithmetic or a prefix code, whose output is as good as random: only an image of one color,
-# of a hundred megapixels, could have so long a run of zeros.
-ZEROS = bytes(256)
+ZEROS = re.compile(rb"\0{256,}")
+MACROBLOCK_PX = 16
+MAX_FLAT_LEVELS = 4  # difference within a flat macroblock
 
 
-def check_webp(data: bytes) -> None:
-    """Raise ImageError if a chunk does not end before the file does, or if its pixels are overwritten with zeros."""
+@dataclass(frozen=True)
+class Zeros:
+    """Bytes in long runs of zeros, and the number of flat macroblocks, at least, that they can be."""
+
+    size_bytes: int
+    macroblocks: int
+
+
+def find_zeros(data: bytes) -> Zeros:
+    """Find long runs of zeros in the pixel data.
+
+    Raises ImageError if a chunk of pixels does not end before the file does.
+    """
     if 8 + struct.unpack_from("<I", data, 4)[0] > len(data) + 1:  # some encoders count a byte of padding
         raise ImageError(FailureStage.DECODE, "truncated: the WebP data end too early")
-    _check_chunks(data, 12, len(data))
+    size_bytes = macroblocks = 0
+    for kind, start, end in _pixel_chunks(data, 12, len(data)):
+        in_chunk = sum(len(run.group()) for run in ZEROS.finditer(data, start, end))
+        size_bytes += in_chunk
+        macroblocks += -(-in_chunk // ZEROS_PER_MACROBLOCK[kind])
+    return Zeros(size_bytes, macroblocks)
 
 
-def _check_chunks(data: bytes, at: int, end: int) -> None:
+def describe_flat_areas(rgb: UInt8, zeros: Zeros) -> str:
+    """Return a note if pixel data hold zeros; raise ImageError if the image (h, w, 3) has too few flat areas for it."""
+    if not zeros.size_bytes:
+        return ""
+    height, width = (side // MACROBLOCK_PX * MACROBLOCK_PX for side in rgb.shape[:2])
+    blocks = rgb[:height, :width].reshape(height // MACROBLOCK_PX, MACROBLOCK_PX, -1, MACROBLOCK_PX, 3)
+    flat = np.count_nonzero(np.ptp(blocks, axis=(1, 3)).max(axis=-1) <= MAX_FLAT_LEVELS)
+    if flat < zeros.macroblocks:
+        raise ImageError(
+            FailureStage.DECODE, f"damaged: {zeros.size_bytes} bytes of the WebP data are zeros; get the file again"
+        )
+    return f"{zeros.size_bytes} bytes of the WebP data are zeros: flat areas, or missing"
+
+
+def _pixel_chunks(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield kind, start and end of the pixel data of an image, or of all frames."""
     while at + 8 <= end:
         kind, size = struct.unpack_from("<4sI", data, at)
         start, at = at + 8, at + 8 + size + size % 2
         if start + size > end:
-            if kind in PIXEL_CHUNKS:
+            if kind in ZEROS_PER_MACROBLOCK:
                 raise ImageError(FailureStage.DECODE, "truncated: the WebP data end too early")
             return
         if kind == FRAME:
-            _check_chunks(data, start + FRAME_HEADER_BYTES, start + size)
-        elif kind in PIXEL_CHUNKS and data.find(ZEROS, start, start + size) >= 0:
-            raise ImageError(FailureStage.DECODE, "damaged: WebP data are overwritten with zeros; get the file again")
+            yield from _pixel_chunks(data, start + FRAME_HEADER_BYTES, start + size)
+        elif kind in ZEROS_PER_MACROBLOCK:
+            yield kind, start, start + size

@@ -54,6 +54,9 @@ bench: .venv/base ## Compare the speed of segment with its bound; IMAGES=folder 
 bench-evaluate: .venv/base $(OFFICIAL) ## Compare the speed of evaluate with the official ISIC scorer
 	$(BIN)/python benchmarks/evaluate_speed.py .venv/official/bin/python
 
+fuzz-images: .venv/base ## Damage drawn images of every format and print which of them pass as whole
+	$(BIN)/python benchmarks/fuzz_images.py
+
 clean: ## Remove everything that make created, .venv included
 	rm -rf .venv demo site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 

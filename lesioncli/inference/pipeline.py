@@ -38,6 +38,7 @@ OVERLAY_SIDE_PX = 1024
 OVERLAY_RGB = (255, 230, 0)
 OVERLAY_JPEG_QUALITY = 88
 NO_PIXELS = np.empty((0, 0, 3), np.uint8)
+OPENCV_OUT_OF_MEMORY = -4  # cv::Error::StsNoMem, which Python's cv2 does not name
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,17 @@ class _Pipeline:
             return LoadedImage(image, decoded, size_bytes, time.thread_time() - started)
 
     def _write(self, loaded: LoadedImage, prediction: Prediction, index: int) -> Outcome:
+        """Return the outcome of an image; its mask is written, unless it failed."""
+        try:
+            return self._write_mask(loaded, prediction, index)
+        except MemoryError:
+            return _failed(loaded, ImageError(FailureStage.WRITE, OUT_OF_MEMORY))
+        except cv2.error as error:
+            if getattr(error, "code", None) != OPENCV_OUT_OF_MEMORY:
+                raise
+            return _failed(loaded, ImageError(FailureStage.WRITE, OUT_OF_MEMORY))
+
+    def _write_mask(self, loaded: LoadedImage, prediction: Prediction, index: int) -> Outcome:
         """Merge the views of an image, postprocess its probability map and write its mask."""
         with self._traced("write", loaded.image):
             started = time.thread_time()

@@ -17,6 +17,7 @@ from lesioncli.errors import ImageError, InputError
 from lesioncli.evaluation.metrics.pixels import MASK_THRESHOLD
 from lesioncli.evaluation.reading.png import read_grey_png
 from lesioncli.files import walk
+from lesioncli.images.png import check_rows
 from lesioncli.options import FailureStage
 
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
@@ -128,8 +129,10 @@ def _name_failures(role: MaskRole) -> Iterator[None]:
     """Turn any exception of a decoder into an ImageError that begins with `role`."""
     try:
         yield
-    except ImageError:
-        raise
+    except ImageError as error:
+        if error.reason.startswith(role):
+            raise
+        raise ImageError(FailureStage.DECODE, f"{role} unreadable: {error.reason}") from error
     except UnidentifiedImageError as error:
         reason = f"{role} unreadable: not one of {', '.join(MASK_FORMATS)}, or truncated"
         raise ImageError(FailureStage.DECODE, reason) from error
@@ -141,6 +144,8 @@ def _decode(data: bytes, role: MaskRole) -> _Pixels:
     if ordinary := read_grey_png(data):
         return _Pixels(ordinary.levels, ordinary.white, "L")
     image = _open_with_pillow(data)
+    if image.format == "PNG":
+        check_rows(data)
     if (pages := getattr(image, "n_frames", 1)) > 1:
         raise ImageError(FailureStage.DECODE, f"{role} has {pages} pages, not one")
     if image.mode.startswith("I;16"):

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.encoded_images import chunk
+from helpers.encoded_images import png as encoded_png
 from helpers.evaluation_data import UInt8, block, jaccards, only_case, problems, save_mask
 from PIL import Image
 
@@ -213,6 +215,18 @@ def test_wrong_pixel_data_in_a_valid_chunk_is_a_problem(damage: str, truth: Path
     save_mask(truth / "x.png", block(4, 5, (32, 40)))
     (masks / "x.png").write_bytes(png(8, pixels, compressed[damage]))
     assert only_case(evaluate(truth, masks)).problem.startswith(MaskRole.PREDICTION)
+
+
+@pytest.mark.parametrize(("bits", "samples", "color_type"), [(8, 3, 2), (8, 4, 6), (16, 1, 0), (4, 1, 0), (8, 1, 3)])
+def test_a_png_of_any_kind_with_half_of_its_rows_is_a_problem(
+    bits: int, samples: int, color_type: int, truth: Path, masks: Path
+) -> None:
+    line = b"\0" + bytes([255] * (40 * samples * bits // 8))
+    palette = [chunk(b"PLTE", bytes(range(256)) * 3)] if color_type == 3 else []
+    save_mask(truth / "x.png", block(4, 5, (32, 40)))
+    path = masks / "x.png"
+    path.write_bytes(encoded_png((40, 32, bits, color_type, 0, 0, 0), line * 16, *palette))
+    assert only_case(evaluate(truth, masks)).problem.startswith(f"{MaskRole.PREDICTION} unreadable")
 
 
 @pytest.mark.parametrize("suffix", ["bmp", "tif"])

@@ -255,6 +255,7 @@ def test_raw_pixels_that_end_in_zeros_are_noted(tmp_path: Path, data: bytes) -> 
         (png((13_000, 13_000, 16, 6, 0, 0, 0), b""), "1.3 GiB"),
         (tiff(np.zeros((2, 2, 400), np.uint8), photometric="minisblack", planarconfig="contig"), ""),
     ],
+    ids=["side", "bytes", "channels"],
 )
 def test_large_images_are_refused_before_decoding(
     tmp_path: Path, data: bytes, words: str, monkeypatch: pytest.MonkeyPatch
@@ -378,6 +379,12 @@ def test_unusual_tiffs_are_right(tmp_path: Path, name: str, compression: str | N
     samples, options, want = UNUSUAL_TIFFS[name]
     decoded = read(tmp_path, tiff(np.ascontiguousarray(samples), compression=compression, **options))
     assert np.abs(decoded.rgb - want.astype(float)).max() <= 2
+
+
+def test_changed_pixels_of_a_deflated_tiff_are_an_error(tmp_path: Path) -> None:
+    data = by_pillow(NOISE, "TIFF", compression="tiff_adobe_deflate")  # noise is stored as it is
+    half = len(data) // 2
+    assert "damaged" in reason(tmp_path, data[:half] + bytes(512) + data[half + 512 :])
 
 
 def test_premultiplied_transparency_is_refused(tmp_path: Path) -> None:

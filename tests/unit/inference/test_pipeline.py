@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from functools import cache
+from importlib import import_module
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -434,9 +436,47 @@ def test_a_mask_too_large_for_png_fails_only_its_image(tiny_engine: OpenEngine, 
     long = save(tmp_path / "long.bmp", np.full((1, 1_100_000, 3), 200, np.uint8))
     images = [ImageFile(long, "long"), *save_many(tmp_path / "images", 1)]
     failed, fine = outcomes_of(images, tiny_engine(1), tmp_path / "out", SegmentOptions())
-    assert_failed(failed, tmp_path / "out", FailureStage.WRITE)
+    assert_failed(failed, tmp_path / "out", FailureStage.DECODE)
     assert "1100000" in failed.reason
     assert_ok(fine, tmp_path / "out")
+
+
+OPENCV_ERROR = cv2.error("OpenCV: (-4:Insufficient memory) Failed to allocate 9 bytes")
+OPENCV_ERROR.code = -4
+
+
+@pytest.mark.parametrize(
+    ("function", "error", "stage"),
+    [
+        ("inference.tta.to_network", MemoryError(), FailureStage.DECODE),
+        ("inference.pipeline.make_mask", MemoryError(), FailureStage.WRITE),
+        ("inference.pipeline.make_mask", OPENCV_ERROR, FailureStage.WRITE),
+    ],
+)
+def test_an_image_without_memory_fails_only_itself(
+    function: str,
+    error: Exception,
+    stage: FailureStage,
+    tiny_engine: OpenEngine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images = save_many(tmp_path / "images", 4)
+    engine, calls = tiny_engine(1), count()
+    module, name = function.rsplit(".", 1)
+    real = getattr(import_module(f"lesioncli.{module}"), name)
+
+    def fail_once(*arguments: Any) -> Any:
+        if next(calls) == 1:
+            raise error
+        return real(*arguments)
+
+    monkeypatch.setattr(f"lesioncli.{function}", fail_once)
+    outcomes = outcomes_of(images, engine, tmp_path / "out", SegmentOptions(workers=1))
+    failed = [outcome for outcome in outcomes if outcome.status == Status.FAILED]
+    assert [outcome.stage for outcome in failed] == [stage]
+    assert "memory" in failed[0].reason
+    assert_failed(failed[0], tmp_path / "out", stage)
 
 
 def test_an_overlay_that_is_not_encoded_fails_its_image(

@@ -4,6 +4,7 @@ from functools import lru_cache
 from io import BytesIO
 from itertools import product
 
+import cv2
 import numpy as np
 from PIL import Image, ImageCms
 
@@ -12,6 +13,7 @@ from lesioncli.images.geometry import UInt8
 
 # A profile that changes no test color by more levels is a variant of sRGB, of which there are dozens.
 SRGB_TOLERANCE = 3
+SRGB_GAMMA, GAMMA_TOLERANCE = 1 / 2.2, 0.02  # encoders write 1 / 2.2 for sRGB
 _LEVELS = (0, 32, 64, 96, 128, 160, 192, 224, 255)
 _TEST_COLORS = np.array(list(product(_LEVELS, repeat=3)), np.uint8)[None]
 _PILLOW_MODES = {"RGB": "RGB", "GRAY": "L"}  # by colour space of a profile, as ICC writes it
@@ -41,6 +43,16 @@ def _conversion(profile: bytes) -> tuple[ImageCms.ImageCmsTransform | None, str]
         return transform, f"converted from {name} to sRGB"
     except (ImageCms.PyCMSError, OSError, ValueError):
         return None, "broken colour profile ignored"
+
+
+def from_gamma(rgb: UInt8, gamma: float | None) -> tuple[UInt8, str]:
+    """Convert RGB (h, w, 3) from the gamma of a PNG (its gAMA chunk) to sRGB; return a note as well."""
+    if not gamma or abs(gamma - SRGB_GAMMA) < GAMMA_TOLERANCE:
+        return rgb, ""
+    linear = (np.arange(256) / 255) ** (1 / gamma)
+    encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)  # IEC 61966-2-1
+    levels = (255 * encoded).round().astype(np.uint8)
+    return np.asarray(cv2.LUT(rgb, levels), np.uint8), f"converted from gamma {gamma:.3g} to sRGB"
 
 
 def to_srgb(rgb: UInt8, profile: bytes | None, mode: str) -> tuple[UInt8, str]:

@@ -6,12 +6,13 @@ from pathlib import Path
 from PIL import Image
 
 from lesioncli.errors import ImageError
-from lesioncli.images.formats import format_names, format_of, unsupported_name
-from lesioncli.images.pixels import TOO_LARGE, DecodedImage
+from lesioncli.images.formats import ImageFormat, format_names, format_of, unsupported_name
+from lesioncli.images.pixels import MAX_BYTES, TOO_LARGE, DecodedImage
 from lesioncli.options import FailureStage
 
 __all__ = ["OUT_OF_MEMORY", "DecodedImage", "decode"]
 
+MAX_FILE_BYTES = 2 * MAX_BYTES  # half of it may be metadata, or further pages
 OUT_OF_MEMORY = "not enough memory for this image; use fewer --workers, or downsample it"
 
 
@@ -25,16 +26,21 @@ def decode(path: Path, at_least_hw: tuple[int, int]) -> DecodedImage:
 
     Raises ImageError, whose reason does not repeat the path, if any part of the image cannot be decoded.
     """
-    data = _read_bytes(path)
-    image_format = format_of(data)
-    if image_format is None:
-        raise ImageError(FailureStage.DECODE, _not_supported(data))
     try:
-        return image_format.read(data, at_least_hw)
-    except ImageError:
-        raise
+        data = _read_bytes(path)
+        image_format = format_of(data)
+        if image_format is None:
+            raise ImageError(FailureStage.DECODE, _not_supported(data))
+        return _read(image_format, data, at_least_hw)
     except MemoryError as error:
         raise ImageError(FailureStage.DECODE, OUT_OF_MEMORY) from error
+
+
+def _read(image_format: ImageFormat, data: bytes, at_least_hw: tuple[int, int]) -> DecodedImage:
+    try:
+        return image_format.read(data, at_least_hw)
+    except (ImageError, MemoryError):
+        raise
     except Exception as error:
         # Pillow and tifffile document no set of exceptions for damaged files. Fuzzing produced OSError, SyntaxError,
         # ValueError, TypeError, IndexError, ZeroDivisionError, OverflowError and struct.error, and one such file must
@@ -44,8 +50,11 @@ def decode(path: Path, at_least_hw: tuple[int, int]) -> DecodedImage:
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe may block, and a device may never end
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe may block, and a device may never end
             raise ImageError(FailureStage.DECODE, "cannot be read: not a regular file but a folder, pipe or device")
+        if status.st_size > MAX_FILE_BYTES:
+            raise ImageError(FailureStage.DECODE, f"file of {status.st_size / 2**30:.1f} GiB, too large for an image")
         data = path.read_bytes()
     except OSError as error:
         raise ImageError(FailureStage.DECODE, f"cannot be read: {error.strerror}") from error

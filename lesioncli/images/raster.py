@@ -15,7 +15,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from lesioncli.images import png
-from lesioncli.images.color import to_srgb
+from lesioncli.images.color import from_gamma, to_srgb
 from lesioncli.images.geometry import UInt8, to_upright
 from lesioncli.images.pixels import (
     DecodedImage,
@@ -45,7 +45,9 @@ def read_png(data: bytes, at_least_hw: tuple[int, int]) -> DecodedImage:
     rgb = to_rgb(image, header.bits)
     if header.interlace or image.mode == "P" or _is_uniform_and_not_black(rgb[-1]):
         png.check_rows(data)  # decompresses the pixels a second time
-    return _finish(image, rgb, header.bits)
+    if {"icc_profile", "srgb"} & image.info.keys():  # these matter more
+        return _finish(image, rgb, bits=header.bits)
+    return _finish(image, *from_gamma(rgb, image.info.get("gamma")), header.bits)
 
 
 def read_bmp(data: bytes, at_least_hw: tuple[int, int]) -> DecodedImage:
@@ -54,7 +56,7 @@ def read_bmp(data: bytes, at_least_hw: tuple[int, int]) -> DecodedImage:
     check_size((image.height, image.width), len(image.getbands()))
     is_raw = image.info.get("compression") == _BMP_UNCOMPRESSED
     zeros = describe_zeros(data, _bmp_row_bytes(data, image.width)) if is_raw else ""
-    return _finish(image, to_rgb(image, 8), 8, zeros)
+    return _finish(image, to_rgb(image, 8), zeros)
 
 
 def _bmp_row_bytes(data: bytes, width: int) -> int:
@@ -68,14 +70,14 @@ def read_webp(data: bytes, at_least_hw: tuple[int, int]) -> DecodedImage:
     image = WebPImageFile(BytesIO(data))
     check_size((image.height, image.width), 4)
     rgb = to_rgb(image, 8)
-    return _finish(image, rgb, 8, describe_flat_areas(rgb, zeros))
+    return _finish(image, rgb, describe_flat_areas(rgb, zeros))
 
 
 def _is_uniform_and_not_black(row: UInt8) -> bool:
     return bool(row[0].any() and (row == row[0]).all())
 
 
-def _finish(image: PillowFile, rgb: UInt8, bits: int, note: str = "") -> DecodedImage:
+def _finish(image: PillowFile, rgb: UInt8, note: str = "", bits: int = 8) -> DecodedImage:
     """Convert the decoded pixels of an image to upright sRGB."""
     orientation = valid_orientation(image.getexif().get(Tag.Orientation))
     converted, color_note = to_srgb(rgb, image.info.get("icc_profile"), image.mode)

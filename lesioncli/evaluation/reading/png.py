@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from lesioncli.images.png import SIGNATURE, Header
+
 UInt8 = NDArray[np.uint8]
 
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Chunks that do not change the value of any pixel, https://www.w3.org/TR/png-3/#11Ancillary-chunks
 HARMLESS = {b"tEXt", b"zTXt", b"iTXt", b"tIME", b"pHYs", b"gAMA", b"cHRM", b"sRGB", b"iCCP"}
 BLOCK_ROWS = 256  # bounds memory: summing a noisy row takes 8 more bytes per byte
@@ -30,23 +31,11 @@ class GreyPng:
     white: int
 
 
-@dataclass(frozen=True)
-class _Header:
-    """Fields of the IHDR chunk in their order, https://www.w3.org/TR/png-3/#11IHDR."""
-
-    width: int
-    height: int
-    bits: int
-    colour: int
-    compression: int
-    filtering: int
-    interlace: int
-
-    def is_ordinary(self) -> bool:
-        """Whether the image is grey, not interlaced, and no larger than Pillow accepts."""
-        is_grey = self.bits in (1, 8) and self.colour == 0
-        is_plain = self.compression == self.filtering == self.interlace == 0
-        return is_grey and is_plain and 0 < self.width * self.height <= (Image.MAX_IMAGE_PIXELS or 0)
+def _is_ordinary(header: Header) -> bool:
+    """Whether the image is grey, not interlaced, and no larger than Pillow accepts."""
+    is_grey = header.bits in (1, 8) and header.color_type == 0
+    is_plain = header.compression == header.filtering == header.interlace == 0
+    return is_grey and is_plain and 0 < header.width * header.height <= (Image.MAX_IMAGE_PIXELS or 0)
 
 
 def read_grey_png(data: bytes) -> GreyPng | None:
@@ -70,11 +59,11 @@ def read_grey_png(data: bytes) -> GreyPng | None:
     return GreyPng(np.unpackbits(rows, axis=1, count=header.width), 1)
 
 
-def _read_chunks(data: bytes) -> tuple[_Header, bytes] | None:
+def _read_chunks(data: bytes) -> tuple[Header, bytes] | None:
     """Return header and compressed pixels; None unless every chunk is harmless and its checksum is right."""
     if not data.startswith(SIGNATURE):
         return None
-    header: _Header | None = None
+    header: Header | None = None
     pixels: list[bytes] = []
     at = len(SIGNATURE)
     while at + 12 <= len(data):
@@ -84,8 +73,8 @@ def _read_chunks(data: bytes) -> tuple[_Header, bytes] | None:
             return None
         content = data[at + 8 : end - 4]
         if kind == b"IHDR" and header is None and length == 13:
-            header = _Header(*struct.unpack(">IIBBBBB", content))
-        elif header is None or not header.is_ordinary():
+            header = Header(*struct.unpack(">IIBBBBB", content))
+        elif header is None or not _is_ordinary(header):
             return None
         elif kind == b"IDAT":
             pixels.append(content)

@@ -3,6 +3,8 @@
 import io
 import re
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -275,6 +277,36 @@ def test_huge_tiles_of_a_small_tiff_are_refused(tmp_path: Path) -> None:
     assert "megapixels" in reason(tmp_path, data)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="memory limits of Linux")
+def test_an_image_that_does_not_fit_in_memory_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(by_pillow(np.zeros((9000, 12000, 3), np.uint8), "PNG", compress_level=1))
+    program = """
+import resource, sys
+from pathlib import Path
+from lesioncli.images.decode import decode
+from lesioncli.errors import ImageError
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+limit = pages * resource.getpagesize() + 300 * 2**20
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+try:
+    decode(Path(sys.argv[1]), (256, 256))
+except ImageError as error:
+    sys.exit(0 if "memory" in error.reason else error.reason)
+sys.exit("read")
+"""
+    command = [sys.executable, "-c", program, str(tmp_path / "x.png")]
+    assert subprocess.run(command, capture_output=True, text=True, check=False).stderr == ""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sparse files of Linux")
+def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "x.jpg").open("wb") as file:
+        file.write(JPEGS["baseline"])
+        file.truncate(2**40)
+    with pytest.raises(ImageError, match="1024"):
+        decode(tmp_path / "x.jpg", FULL_HW)
+
+
 UNSUPPORTED = {
     "HEIC": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
     "AVIF": b"\0\0\0\x1cftypavif\0\0\0\0avifmif1",
@@ -346,6 +378,18 @@ def test_a_profile_of_another_kind_of_image_is_ignored(tmp_path: Path) -> None:
     decoded = read(tmp_path, by_pillow(PICTURE[..., 0], "PNG", icc_profile=WIDE))
     assert "profile ignored" in decoded.note
     np.testing.assert_array_equal(decoded.rgb[..., 0], PICTURE[..., 0])
+
+
+@pytest.mark.parametrize(("gamma", "level", "want"), [(100_000, 55, 128), (45_455, 55, 55), (55_556, 128, 147)])
+def test_the_gamma_of_a_png_is_converted(tmp_path: Path, gamma: int, level: int, want: int) -> None:
+    """A linear level of 55 of 255 is .2157, for which sRGB has 128; 128 at gamma 1.8 is .289, for which it has 147."""
+    picture = np.full((20, 20, 3), level, np.uint8)
+    chunk = png_chunk(b"gAMA", struct.pack(">I", gamma))
+    decoded = read(tmp_path, plain_png(picture, 8, 2, chunk))
+    assert np.abs(decoded.rgb.astype(int) - want).max() <= 1
+    assert ("gamma" in decoded.note) == (want != level)
+    srgb = read(tmp_path, plain_png(picture, 8, 2, chunk, png_chunk(b"sRGB", b"\0")))
+    np.testing.assert_array_equal(srgb.rgb, picture)
 
 
 DEEP_INKS = INKS.astype(np.uint16) * 257

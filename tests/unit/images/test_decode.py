@@ -156,7 +156,7 @@ def test_large_jpegs_are_downsampled_to_twice_the_needed_size(
 
 def decode_bytes(data: bytes, at_least_hw: tuple[int, int] = FULL_HW) -> Array | None:
     """Decode from a stand-in for a path, which can be read once; None for an ImageError with a proper reason."""
-    is_file = SimpleNamespace(st_mode=stat.S_IFREG)
+    is_file = SimpleNamespace(st_mode=stat.S_IFREG, st_size=len(data))
     path = cast(Path, SimpleNamespace(stat=lambda: is_file, read_bytes=iter([data]).__next__))
     try:
         return decode(path, at_least_hw).rgb

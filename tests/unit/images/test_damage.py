@@ -392,6 +392,28 @@ def test_the_gamma_of_a_png_is_converted(tmp_path: Path, gamma: int, level: int,
     np.testing.assert_array_equal(srgb.rgb, picture)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="libtiff is linked statically there")
+def test_libtiff_prints_nothing(tmp_path: Path) -> None:
+    data = by_pillow(NOISE, "TIFF", compression="tiff_lzw")
+    (tmp_path / "x.tif").write_bytes(data[: len(data) // 2] + bytes(4096) + data[len(data) // 2 + 4096 :])
+    program = """
+import sys
+from pathlib import Path
+from lesioncli.images.decode import decode
+from lesioncli.errors import ImageError
+from lesioncli.process import quiet_decoders
+quiet_decoders()
+try:
+    decode(Path(sys.argv[1]), (256, 256))
+except ImageError:
+    sys.exit()
+sys.exit("read")
+"""
+    command = [sys.executable, "-c", program, str(tmp_path / "x.tif")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 DEEP_INKS = INKS.astype(np.uint16) * 257
 OPAQUE = np.full_like(ALPHA, 255)
 PLANES = {"planarconfig": "separate"}

@@ -9,7 +9,15 @@ from lesioncli.errors import ImageError
 from lesioncli.images import formats
 from lesioncli.images.decode import decode
 from lesioncli.images.find import list_images
-from lesioncli.images.formats import FORMATS, ImageFormat, format_of, has_supported_suffix, supported_suffixes
+from lesioncli.images.formats import (
+    FORMATS,
+    UNSUPPORTED_FORMATS,
+    ImageFormat,
+    UnsupportedFormat,
+    format_of,
+    has_supported_suffix,
+    supported_suffixes,
+)
 from lesioncli.images.pixels import DecodedImage
 
 
@@ -31,6 +39,15 @@ def test_a_format_is_added_with_one_entry(tmp_path: Path, monkeypatch: pytest.Mo
     assert decode(path, (2, 2)).rgb[..., 0].tolist() == [[1, 2], [3, 4]]
     path.write_bytes(b"FAKE\x01")
     with pytest.raises(ImageError, match="Fake"):
+        decode(path, (2, 2))
+
+
+def test_an_unsupported_format_is_named_with_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.jpg"
+    path.write_bytes(b"....FAKE")
+    known = (*UNSUPPORTED_FORMATS, UnsupportedFormat("Fake", (b"FAKE",), 4))
+    monkeypatch.setattr(formats, "UNSUPPORTED_FORMATS", known)
+    with pytest.raises(ImageError, match="a Fake file"):
         decode(path, (2, 2))
 
 

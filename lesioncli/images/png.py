@@ -5,6 +5,8 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import deflate
+
 from lesioncli.errors import ImageError
 from lesioncli.options import FailureStage
 
@@ -69,7 +71,7 @@ def chunks(data: bytes) -> Iterator[Chunk]:
         if end > len(data):
             return
         chunk = Chunk(kind, view[at + 8 : end - 4])
-        if zlib.crc32(view[at + 4 : end - 4]) == struct.unpack_from(">I", data, end - 4)[0]:
+        if deflate.crc32(view[at + 4 : end - 4]) == struct.unpack_from(">I", data, end - 4)[0]:
             yield chunk
         elif chunk.is_critical:
             raise ImageError(FailureStage.DECODE, f"damaged: wrong checksum in the PNG data ({kind!r})")

@@ -57,6 +57,10 @@ class AugmentSettings:
     jpeg: Annotated[Probability, Meta(description="probability of JPEG compression")] = 0.25
     hair: Annotated[Probability, Meta(description="probability of drawn hairs")] = 0.15
 
+    def __post_init__(self) -> None:
+        if not 0 < self.zoom[0] <= self.zoom[1]:
+            raise ValueError(f"[augment] zoom = {list(self.zoom)} is not a positive range, smaller number first")
+
 
 @dataclass(frozen=True)
 class LossWeights:

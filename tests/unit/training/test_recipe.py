@@ -149,6 +149,8 @@ def test_a_resolved_recipe_holds_every_value() -> None:
         (MODEL + "[augment]\nzoom = [1, 2, 3]", r"\[augment\] zoom = \[1, 2, 3\].*list of 2 numbers"),
         (MODEL + "[train]\nschedule = 'cosine'", r"\[train\] schedule = 'cosine'.*one-cycle, poly"),
         (MODEL + "[train]\nbalance = [1, 2]", r"\[train\] balance = \[1, 2\].*list of 3 numbers"),
+        (MODEL + "[augment]\nzoom = [1.2, 0.8]", r"zoom = \[1\.2, 0\.8\]"),
+        (MODEL + "[augment]\nzoom = [0, 1]", r"zoom = \[0"),
         (MODEL + "[stages.joint.train]\nepoch = 3", r"\[stages\.joint\.train\] has no key 'epoch'"),
         (
             MODEL + "[stages.joint.optimizer]\nlr = 3",
@@ -190,7 +192,7 @@ def test_a_missing_recipe_is_refused(tmp_path: Path) -> None:
         ("encoder = 'resnet'", "'resnet'"),
         ("encoder = 'googlenet'\nwidth = 3", "width"),
         ("encoder = 'googlenet'\ndecoder_widths = [8, 8, 8, 8, 8]", "decoder_widths"),
-        ("encoder = 'googlenet'\ndecoder_widths = [-8]", "cannot be made"),
+        ("encoder = 'googlenet'\ndecoder_widths = [-8]", "network 'multitask'"),
         ("encoder = 'googlenet'\ndropout = 3", "dropout"),
         ("", "encoder"),
     ],

@@ -82,6 +82,7 @@ class Driver:
             ("standin_delays", None, ctypes.c_uint64, ctypes.c_double),
             ("standin_costs", None, ctypes.c_double, ctypes.c_double, ctypes.c_double),
             ("standin_live", number, text),
+            ("standin_stack_depth", ctypes.c_int),
             ("standin_calls", number, text),
             ("standin_pageable_copies", number),
             ("standin_violations", size, text, size),
@@ -133,6 +134,10 @@ class Driver:
 
     def memory_used(self) -> int:
         return int(self.library.standin_live(b"device bytes"))
+
+    def stack_depth(self) -> int:
+        """Return the number of contexts on the stack of this thread."""
+        return int(self.library.standin_stack_depth())
 
     def calls(self, name: str) -> int:
         return int(self.library.standin_calls(name.encode()))

@@ -694,6 +694,14 @@ CUresult cuDevicePrimaryCtxRetain(CUcontext *handle, CUdevice device) {
     return end(SUCCESS);
 }
 
+static bool is_on_stack(const Context *context) {
+    current();
+    for (int i = 0; i < stack.depth; i++)
+        if (stack.items[i] == context) return true;
+    return false;
+}
+
+/* Takes the context from no stack: a thread that releases its last reference must have popped it before. */
 CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device) {
     (void)device;
     BEGIN("cuDevicePrimaryCtxRelease", DRIVER);
@@ -702,7 +710,10 @@ CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device) {
         violation("primary context released more often than retained");
         return end(INVALID_CONTEXT);
     }
-    if (!--primary->references) destroy_context(primary);
+    if (!--primary->references) {
+        if (is_on_stack(primary)) violation("primary context released while it is on the stack of the thread");
+        destroy_context(primary);
+    }
     return end(SUCCESS);
 }
 
@@ -1216,6 +1227,15 @@ int64_t standin_live(const char *kind) {
     else others = -1;
     pthread_mutex_unlock(&lock);
     return others;
+}
+
+/* Returns the number of contexts on the stack of the calling thread. */
+int standin_stack_depth(void) {
+    pthread_mutex_lock(&lock);
+    current();
+    int depth = stack.depth;
+    pthread_mutex_unlock(&lock);
+    return depth;
 }
 
 int64_t standin_calls(const char *name) {

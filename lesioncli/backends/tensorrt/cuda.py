@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesioncli.backends.base import Span
+from lesioncli.backends.tensorrt.driver import pop_context
 from lesioncli.errors import EngineError, MissingPackageError
 
 try:
@@ -62,7 +63,7 @@ class Device:
     """The primary context of one GPU, current in the thread that opens it.
 
     NVIDIA's libraries use the primary context; with another one their calls fail. close() frees what was made, in
-    reverse order.
+    reverse order, and makes the context current again that was current before.
     """
 
     def __init__(self, number: int, traced: bool = False) -> None:
@@ -71,9 +72,8 @@ class Device:
         with engine_errors(f"GPU {number} cannot be opened"), ExitStack() as cleanup:
             driver.init()
             context = driver.Device(number).retain_primary_context()
-            cleanup.callback(context.detach)
             context.push()
-            cleanup.callback(context.pop)
+            cleanup.callback(_leave, context)
             self._context = context
             self.copy_in, self.compute, self.copy_out = (driver.Stream() for _ in range(3))
             self._zero, self._zero_s = self._set_clock()
@@ -125,6 +125,15 @@ class Device:
             self.wait()
         del self.copy_in, self.compute, self.copy_out, self._zero
         self._cleanup.close()
+
+
+def _leave(context: Any) -> None:
+    """Take a primary context from the stack of this thread, and release it.
+
+    pycuda's detach() takes it from pycuda's own stack only, and after pycuda's pop() it even pushes it again.
+    """
+    pop_context()
+    context.detach()
 
 
 class Lane:

@@ -1,4 +1,7 @@
-"""Find NVIDIA GPUs through the driver: without one, the vendor libraries print, raise or crash."""
+"""Calls of the NVIDIA driver without pycuda: find GPUs, and leave a context.
+
+Without a driver, the vendor libraries print, raise or crash.
+"""
 
 import ctypes
 import platform
@@ -32,7 +35,7 @@ class GpuListing:
 def find_gpus() -> GpuListing:
     """Return the GPUs that the NVIDIA driver reports."""
     try:
-        driver = ctypes.CDLL(DRIVERS[platform.system()])
+        driver = _load()
     except (KeyError, OSError):
         return GpuListing(problem="no NVIDIA driver found")
     count = ctypes.c_int(0)
@@ -41,6 +44,16 @@ def find_gpus() -> GpuListing:
     if not count.value:
         return GpuListing(problem="the NVIDIA driver finds no GPU")
     return GpuListing(tuple(_describe(driver, number) for number in range(count.value)))
+
+
+def pop_context() -> None:
+    """Take the current context from the stack of this thread; the one below it, if any, is current again."""
+    _load().cuCtxPopCurrent_v2(ctypes.byref(ctypes.c_void_p()))
+
+
+def _load() -> ctypes.CDLL:
+    """Load the driver; KeyError or OSError if this machine has none."""
+    return ctypes.CDLL(DRIVERS[platform.system()])
 
 
 def _describe(driver: Any, number: int) -> Gpu:

@@ -74,7 +74,7 @@ def gpu() -> Iterator[Gpu]:
         context = cuda.Device(0).retain_primary_context()
         context.push()
         yield Gpu(driver, cuda)
-        context.pop()
+        driver.library.cuCtxPopCurrent_v2(None)  # before detach(), which only takes it from pycuda's own stack
         context.detach()
 
 
@@ -452,6 +452,19 @@ def test_a_context_is_current_to_the_thread_that_pushed_it_until_it_is_destroyed
         "cuCtxDestroy of a context that is not there to be destroyed",
         "primary context released more often than retained",
     ]
+
+
+def test_a_primary_context_that_stays_on_the_stack_is_a_violation(gpu: Gpu) -> None:
+    """pycuda's detach() after pop() pushes it again."""
+    context = gpu.cuda.Device(0).retain_primary_context()
+    assert gpu.driver.stack_depth() == 1
+    context.detach()  # the driver's own reference is left
+    assert gpu.driver.stack_depth() == 2
+    assert gpu.driver.violations() == []
+    assert gpu.driver.library.cuDevicePrimaryCtxRelease_v2(0) == 0
+    assert gpu.driver.violations() == ["primary context released while it is on the stack of the thread"]
+    assert gpu.driver.library.cuCtxPopCurrent_v2(None) == 0
+    assert gpu.driver.library.cuDevicePrimaryCtxRetain(ctypes.byref(ctypes.c_uint64()), 0) == 0  # for the fixture
 
 
 def test_a_context_that_is_destroyed_takes_what_is_queued_with_it(gpu: Gpu) -> None:

@@ -5,6 +5,7 @@ nothing may be left allocated. tests/cuda_standin/README.md says what the stand-
 """
 
 import csv
+import ctypes
 import inspect
 import json
 import platform
@@ -71,6 +72,7 @@ class Card:
         assert self.tensorrt.failures + self.rtx.failures == []
         assert self.driver.violations() == []
         assert self.driver.live() == {}
+        assert self.driver.stack_depth() == 0
 
 
 @pytest.fixture
@@ -186,7 +188,6 @@ def test_sizes_and_delays_do_not_change_the_files(
 
 
 @pytest.mark.slow
-# Every example opens two devices, and the context stack of the stand-in holds 32 in one test.
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     sizes=st.builds(
@@ -373,6 +374,34 @@ def test_a_planted_bug_shows(
     card.driver.reset()
     card.tensorrt.failures.clear()
     assert any(shown)
+
+
+# The context
+
+
+def test_a_closed_device_leaves_the_context_of_the_thread_as_it_was(card: Card) -> None:
+    from lesioncli.backends.tensorrt import cuda  # needs pycuda
+
+    for _ in range(40):  # the stack of the stand-in holds 32
+        cuda.Device(0).close()
+        assert card.driver.stack_depth() == 0
+    library, other, current = card.driver.library, ctypes.c_uint64(), ctypes.c_uint64()
+    assert library.cuDevicePrimaryCtxRetain(ctypes.byref(other), 0) == 0
+    assert library.cuCtxSetCurrent(other) == 0  # as torch does
+    cuda.Device(0).close()
+    assert library.cuCtxGetCurrent(ctypes.byref(current)) == 0
+    assert (card.driver.stack_depth(), current.value) == (1, other.value)
+    assert library.cuCtxPopCurrent_v2(None) == 0
+    assert library.cuDevicePrimaryCtxRelease_v2(0) == 0
+
+
+def test_a_device_that_does_not_open_leaves_no_context(card: Card) -> None:
+    from lesioncli.backends.tensorrt import cuda  # needs pycuda
+
+    card.driver.fail("cuStreamCreate", 1, LAUNCH_FAILED)
+    with pytest.raises(EngineError, match="GPU 0 cannot be opened"):
+        cuda.Device(0)
+    card.assert_clean()
 
 
 # Memory

@@ -132,6 +132,14 @@ class Driver:
         counts = {kind: self.library.standin_live(kind.encode()) for kind in LIVE}
         return {kind: count for kind, count in counts.items() if count}
 
+    def blocking_streams(self) -> int:
+        """Return the number of live streams that wait for the default stream."""
+        return int(self.library.standin_live(b"blocking streams"))
+
+    def spinning_events(self) -> int:
+        """Return the number of live events that use a core while a thread waits for them."""
+        return int(self.library.standin_live(b"spinning events"))
+
     def memory_used(self) -> int:
         return int(self.library.standin_live(b"device bytes"))
 

@@ -44,7 +44,8 @@ enum {
     NOT_PERMITTED = 800,
     NOT_SUPPORTED = 801,
 };
-enum { NON_BLOCKING = 1, DISABLE_TIMING = 2 }; /* CU_STREAM_NON_BLOCKING, CU_EVENT_DISABLE_TIMING */
+/* CU_STREAM_NON_BLOCKING, CU_EVENT_BLOCKING_SYNC, CU_EVENT_DISABLE_TIMING */
+enum { NON_BLOCKING = 1, BLOCKING_SYNC = 1, DISABLE_TIMING = 2 };
 
 /* ---- What there is ---- */
 
@@ -95,7 +96,7 @@ typedef struct stream {
 typedef struct event {
     CUevent handle;
     Context *context;
-    bool timed, dead;
+    bool timed, spins, dead; /* spins: a thread that waits for it uses a core */
     Stream *recorded_on; /* latest record, if any */
     int64_t recorded_ticket, time_ns;
     struct event *next;
@@ -1032,7 +1033,8 @@ CUresult cuEventCreate(CUevent *handle, unsigned flags) {
     BEGIN("cuEventCreate", CONTEXT);
     Event *event = calloc(1, sizeof *event);
     *event = (Event){
-        .handle = handles += 16, .context = current(), .timed = !(flags & DISABLE_TIMING), .next = events};
+        .handle = handles += 16, .context = current(), .timed = !(flags & DISABLE_TIMING),
+        .spins = !(flags & BLOCKING_SYNC), .next = events};
     events = event;
     *handle = event->handle;
     return end(SUCCESS);
@@ -1222,6 +1224,11 @@ int64_t standin_live(const char *kind) {
     else if (!strcmp(kind, "streams"))
         for (Stream *stream = streams; stream; stream = stream->next)
             others += !stream->dead && !stream->context->dead && stream != stream->context->standard;
+    else if (!strcmp(kind, "blocking streams"))
+        for (Stream *stream = streams; stream; stream = stream->next)
+            others += stream->blocking && !stream->dead && stream != stream->context->standard;
+    else if (!strcmp(kind, "spinning events"))
+        for (Event *event = events; event; event = event->next) others += event->spins && !event->dead;
     else if (!strcmp(kind, "events"))
         for (Event *event = events; event; event = event->next) others += !event->dead && !event->context->dead;
     else others = -1;

@@ -28,6 +28,7 @@ except ModuleNotFoundError as missing:
 except ImportError as broken:
     raise EngineError(f"pycuda does not load: {broken}; install it again on this machine") from broken
 
+NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: work that a library puts on the default stream does not stop the stream
 TRACKS = ("copy in", "compute", "copy out")
 
 
@@ -75,7 +76,7 @@ class Device:
             context.push()
             cleanup.callback(_leave, context)
             self._context = context
-            self.copy_in, self.compute, self.copy_out = (driver.Stream() for _ in range(3))
+            self.copy_in, self.compute, self.copy_out = (driver.Stream(NON_BLOCKING) for _ in range(3))
             self._zero, self._zero_s = self._set_clock()
             self._cleanup = cleanup.pop_all()
 
@@ -84,8 +85,9 @@ class Device:
         self._cleanup.callback(release)
 
     def event(self) -> Any:
-        """Return an event; it has a time only if the device is traced."""
-        return driver.Event(driver.event_flags.DEFAULT if self.traced else driver.event_flags.DISABLE_TIMING)
+        """Return an event that sleeps while it is waited for; it has a time only if the device is traced."""
+        flags = driver.event_flags
+        return driver.Event(flags.BLOCKING_SYNC if self.traced else flags.BLOCKING_SYNC | flags.DISABLE_TIMING)
 
     def time_of(self, event: Any) -> float:
         """Return the time of an event in seconds of time.monotonic(); the device must be traced."""

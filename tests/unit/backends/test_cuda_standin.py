@@ -454,6 +454,13 @@ def test_a_context_is_current_to_the_thread_that_pushed_it_until_it_is_destroyed
     ]
 
 
+def test_flags_of_streams_and_events_are_told_apart(gpu: Gpu) -> None:
+    kept = [gpu.cuda.Stream(), gpu.cuda.Stream(1), gpu.cuda.Event(), gpu.cuda.Event(1), gpu.cuda.Event(3)]
+    assert (gpu.driver.blocking_streams(), gpu.driver.spinning_events()) == (1, 1)
+    kept.clear()
+    assert (gpu.driver.blocking_streams(), gpu.driver.spinning_events()) == (0, 0)
+
+
 def test_a_primary_context_that_stays_on_the_stack_is_a_violation(gpu: Gpu) -> None:
     """pycuda's detach() after pop() pushes it again."""
     context = gpu.cuda.Device(0).retain_primary_context()

@@ -404,6 +404,14 @@ def test_a_device_that_does_not_open_leaves_no_context(card: Card) -> None:
     card.assert_clean()
 
 
+@pytest.mark.parametrize("traced", [False, True])
+def test_streams_are_independent_and_waiting_uses_no_core(card: Card, plan: Path, traced: bool) -> None:
+    with open_engine(plan, traced=traced):
+        assert card.driver.live()["streams"] == 3
+        assert card.driver.live()["events"] >= 9
+        assert (card.driver.blocking_streams(), card.driver.spinning_events()) == (0, 0)
+
+
 # Memory
 
 

@@ -3,7 +3,8 @@
     LesionError                 base of every error that is not a bug
     |-- InputError              3   bad input, or an output that cannot be written
     |-- EngineError             4   engine or vendor library missing, tampered with, or of another version
-    |   `-- MissingPackageError 4   a package of an optional extra is not installed
+    |   |-- MissingPackageError 4   a package of an optional extra is not installed
+    |   `-- UnsupportedGpuError 4   a library does not support the GPU of this machine, or its driver
     `-- ImageError              -   one image failed; it becomes that image's row and the run goes on
 
 A message says what is wrong, where, and what to do.
@@ -78,6 +79,10 @@ class MissingPackageError(EngineError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"{package} is not installed; run {install_command(extra)}")
+
+
+class UnsupportedGpuError(EngineError):
+    """A library does not support the GPU of this machine, or its driver; `auto` then takes another backend."""
 
 
 class ImageError(LesionError):

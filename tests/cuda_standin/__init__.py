@@ -78,6 +78,7 @@ class Driver:
             ("standin_fail", None, text, ctypes.c_int, ctypes.c_int),
             ("standin_lose", None, ctypes.c_int),
             ("standin_device", None, ctypes.c_int, ctypes.c_int, ctypes.c_int),
+            ("standin_cuda_version", None, ctypes.c_int),
             ("standin_memory", None, size),
             ("standin_delays", None, ctypes.c_uint64, ctypes.c_double),
             ("standin_costs", None, ctypes.c_double, ctypes.c_double, ctypes.c_double),
@@ -98,6 +99,10 @@ class Driver:
 
     def set_device(self, devices: int = 1, capability: tuple[int, int] = (8, 6)) -> None:
         self.library.standin_device(devices, *capability)
+
+    def set_cuda_version(self, major: int, minor: int) -> None:
+        """Set the newest CUDA that the driver supports."""
+        self.library.standin_cuda_version(1000 * major + 10 * minor)
 
     def limit_memory(self, size: int) -> None:
         self.library.standin_memory(size)

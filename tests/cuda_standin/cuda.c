@@ -165,7 +165,7 @@ static bool started;
 static CUresult lost; /* code of the lost device, else 0 */
 
 static struct {
-    int devices, major, minor;
+    int devices, major, minor, cuda_version;
     size_t memory;
     uint64_t seed;
     int64_t delay_ns; /* largest random delay */
@@ -220,6 +220,7 @@ __attribute__((constructor)) static void set_defaults(void) {
     settings.devices = 1;
     settings.major = 8;
     settings.minor = 6;
+    settings.cuda_version = 13000;
     settings.memory = 1ull << 30;
     settings.seed = 1;
     settings.delay_ns = 300000;
@@ -553,7 +554,7 @@ CUresult cuInit(unsigned flags) {
 
 CUresult cuDriverGetVersion(int *version) {
     BEGIN("cuDriverGetVersion", ANYTIME);
-    *version = 13000;
+    *version = settings.cuda_version;
     return end(SUCCESS);
 }
 
@@ -1182,6 +1183,13 @@ void standin_device(int devices, int major, int minor) {
     settings.devices = devices;
     settings.major = major;
     settings.minor = minor;
+    pthread_mutex_unlock(&lock);
+}
+
+/* Sets the newest CUDA that the driver supports: 13020 is 13.2. */
+void standin_cuda_version(int version) {
+    pthread_mutex_lock(&lock);
+    settings.cuda_version = version;
     pthread_mutex_unlock(&lock);
 }
 

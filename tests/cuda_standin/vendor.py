@@ -31,7 +31,8 @@ Arrays = dict[str, NDArray[Any]]
 class Vendor(ModuleType):
     """Replaces the module `tensorrt` or `tensorrt_rtx`; missing names are those of the real module.
 
-    A context needs `scratch_bytes` of the device. `distort` may change the outputs of a context.
+    A context needs `scratch_bytes` of the device. `distort` may change the outputs of a context. With a driver for an
+    older CUDA than `cuda_major`, nothing can be created. `targets` are the GPUs that it compiles for; None: all.
     """
 
     def __init__(self, driver: Driver, magic: bytes, version: str) -> None:
@@ -39,20 +40,31 @@ class Vendor(ModuleType):
         self.__spec__ = ModuleSpec("vendor", None)  # importlib.util.find_spec() reads it
         self.driver, self.magic, self.__version__ = driver, magic, version
         self.numbers = [int(each) for each in version.split(".")]
-        self.scratch_bytes = 1 << 20
+        self.scratch_bytes, self.cuda_major = 1 << 20, 13
+        self.targets: tuple[str, ...] | None = None
         self.distort: Callable[[Arrays], None] = lambda outputs: None
         self.failures: list[str] = []  # errors on a stream, where nothing can be raised
 
     def __getattr__(self, name: str) -> Any:
         return getattr(tensorrt_rtx, name)
 
+    def check_driver(self, name: str, log: Any) -> None:
+        """Raise what pybind11 raises if the library returns no object."""
+        version = ctypes.c_int()
+        self.driver.library.cuDriverGetVersion(ctypes.byref(version))
+        if version.value < 1000 * self.cuda_major:
+            log.log(tensorrt_rtx.ILogger.INTERNAL_ERROR, "CUDA initialization failure with error: 35")
+            raise TypeError(f"{name}: factory function returned nullptr")
+
     def Builder(self, log: Any) -> "Builder":  # noqa: N802 - the vendor's name
+        self.check_driver("Builder", log)
         return Builder(self, log)
 
     def OnnxParser(self, network: "Network", log: Any) -> "Parser":  # noqa: N802 - the vendor's name
         return Parser(network, log)
 
     def Runtime(self, log: Any) -> "Runtime":  # noqa: N802 - the vendor's name
+        self.check_driver("Runtime", log)
         return Runtime(self, log)
 
 
@@ -85,7 +97,7 @@ class Parser(_Real):
 class Builder(_Real):
     def __init__(self, vendor: Vendor, log: Any) -> None:
         super().__init__(tensorrt_rtx.Builder(log))
-        self._vendor = vendor
+        self._vendor, self._log = vendor, log
 
     def create_network(self, flags: int) -> Network:
         return Network(self._real.create_network(flags))
@@ -94,7 +106,13 @@ class Builder(_Real):
         self._profile = self._real.create_optimization_profile()
         return self._profile
 
-    def build_serialized_network(self, network: Network, config: Any) -> bytes:
+    def build_serialized_network(self, network: Network, config: Any) -> bytes | None:
+        major, minor = ctypes.c_int(), ctypes.c_int()
+        self._vendor.driver.library.cuDeviceComputeCapability(ctypes.byref(major), ctypes.byref(minor), 0)
+        if self._vendor.targets is not None and f"sm{major.value}{minor.value}" not in self._vendor.targets:
+            text = f"Target GPU SM {major.value}{minor.value} is not supported by this TensorRT release."
+            self._log.log(tensorrt_rtx.ILogger.ERROR, f"Error Code 9: API Usage Error ({text})")
+            return None
         least, _, most = (tuple(shape) for shape in self._profile.get_shape(network.get_input(0).name))
         about = json.dumps({"least": least, "most": most}).encode()
         header = self._vendor.magic + bytes(20) + bytes(self._vendor.numbers)

@@ -7,7 +7,7 @@ Networks are strongly typed: the precision is that of the graph (half.py), and a
 import importlib.util
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,17 @@ from lesioncli.backends.base import Engine, Layout
 from lesioncli.backends.interface import OnProgress, ignore_progress
 from lesioncli.backends.manifest import Manifest, ParityCheck
 from lesioncli.backends.tensorrt.driver import find_gpus
-from lesioncli.backends.tensorrt.vendors import PRECISIONS, Vendor, check_header, load, make_log
-from lesioncli.errors import EngineError, MissingPackageError
+from lesioncli.backends.tensorrt.vendors import (
+    DRIVER_ADVICE,
+    PRECISIONS,
+    Vendor,
+    check_header,
+    creation_errors,
+    find_driver_problem,
+    load,
+    make_log,
+)
+from lesioncli.errors import EngineError, MissingPackageError, UnsupportedGpuError
 from lesioncli.files import atomic_write
 from lesioncli.options import Backend, BuildOptions, Decision, Precision
 
@@ -64,6 +73,8 @@ def open_compiler(
             f"{vendor.title} compiles on the GPU that it compiles for: {listing.problem}; run lesioncli build-engine"
             f" --backend {Backend.TENSORRT_RTX}, which needs no GPU, or lesioncli build-engine for this CPU"
         )
+    if problem := find_driver_problem(vendor, listing):
+        raise UnsupportedGpuError(f"{problem}: {DRIVER_ADVICE}")
     gpu = listing.gpus[0]
     return PlanCompiler(
         vendor, load(vendor), options, (gpu.target,), str(gpu), timings=timings, on_progress=on_progress
@@ -155,7 +166,8 @@ class PlanCompiler:
 
     def _build(self, graph: Path, manifest: Manifest) -> bytes:
         trt, log, name = self.trt, make_log(self.trt), manifest.spec.name
-        builder = trt.Builder(log)
+        with creation_errors(self.vendor, log):
+            builder = trt.Builder(log)
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         parser = trt.OnnxParser(network, log)
         if not parser.parse_from_file(str(graph)):
@@ -205,8 +217,8 @@ class PlanCompiler:
         path = self.timings / f".{self.backend}-{self.version}-{self.targets[0]}.timings"
         with FileLock(path.with_suffix(".lock")):
             content = path.read_bytes() if path.is_file() else b""
-            if not config.set_timing_cache(config.create_timing_cache(content), ignore_mismatch=False):
-                config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
+            if not _set_timings(config, content):
+                _set_timings(config, b"")
             yield
             with atomic_write(path) as temporary:
                 temporary.write_bytes(bytes(config.get_timing_cache().serialize()))
@@ -218,6 +230,13 @@ class PlanCompiler:
         profile = builder.create_optimization_profile()
         profile.set_shape(network.get_input(0).name, smallest, largest, largest)
         return profile
+
+
+def _set_timings(config: Any, content: bytes) -> bool:
+    """Return whether the compiler accepts time measurements; the bindings raise TypeError for a damaged file."""
+    with suppress(TypeError):
+        return bool(config.set_timing_cache(config.create_timing_cache(content), ignore_mismatch=False))
+    return False
 
 
 def _make_monitor(trt: Any, on_progress: OnProgress) -> Any:

@@ -26,10 +26,14 @@ class Gpu:
 
 @dataclass(frozen=True)
 class GpuListing:
-    """The GPUs of this machine in the driver's order, and why there are none, or ""."""
+    """The GPUs of this machine in the driver's order, and why there are none, or "".
+
+    `cuda_version` is the newest CUDA that the driver supports, as (major, minor); None without GPUs.
+    """
 
     gpus: tuple[Gpu, ...] = ()
     problem: str = ""
+    cuda_version: tuple[int, int] | None = None
 
 
 def find_gpus() -> GpuListing:
@@ -43,7 +47,10 @@ def find_gpus() -> GpuListing:
         return GpuListing(problem=f"the NVIDIA driver does not start: CUDA error {status}")
     if not count.value:
         return GpuListing(problem="the NVIDIA driver finds no GPU")
-    return GpuListing(tuple(_describe(driver, number) for number in range(count.value)))
+    version = ctypes.c_int(0)
+    driver.cuDriverGetVersion(ctypes.byref(version))  # 13020 is 13.2
+    cuda_version = (version.value // 1000, version.value % 1000 // 10)
+    return GpuListing(tuple(_describe(driver, number) for number in range(count.value)), cuda_version=cuda_version)
 
 
 def pop_context() -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from lesioncli.backends.base import Cycle, Engine, Layout, Span
 from lesioncli.backends.manifest import Manifest
 from lesioncli.backends.tensorrt import cuda
-from lesioncli.backends.tensorrt.vendors import VENDORS, load, make_log, matching_gpus
+from lesioncli.backends.tensorrt.vendors import VENDORS, creation_errors, load, make_log, matching_gpus
 from lesioncli.errors import EngineError
 from lesioncli.options import Backend
 
@@ -115,7 +115,8 @@ class _Plan:
         self._manifest, self._name, self._log = manifest, f"{path}: {vendor.title}", make_log(trt)
         self._contexts: list[Any] = []
         self._device = device
-        self._runtime = trt.Runtime(self._log)
+        with creation_errors(vendor, self._log):
+            self._runtime = trt.Runtime(self._log)
         self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
         if self._engine is None:
             raise EngineError(

@@ -4,18 +4,22 @@ Both have the same Python interface, so the code that uses it receives the modul
 """
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from lesioncli.backends.manifest import Incompatibility, Manifest, StoredEngine
-from lesioncli.backends.tensorrt.driver import Gpu, find_gpus
-from lesioncli.errors import EngineError, MissingPackageError, install_command
+from lesioncli.backends.tensorrt.driver import Gpu, GpuListing, find_gpus
+from lesioncli.errors import EngineError, MissingPackageError, UnsupportedGpuError, install_command
 from lesioncli.options import Backend, Decision, Precision
 
 PRECISIONS = (Precision.FP16, Precision.FP32)
+CUDA_MAJORS = (12, 13)  # of the wheels of both libraries
+DRIVER_ADVICE = f"update the NVIDIA driver, or use --backend {Backend.OPENVINO}"
 HEADER_BYTES = 28  # magic in bytes 0 to 3; major, minor, patch and build version in bytes 24 to 27
 
 
@@ -69,22 +73,70 @@ def check_availability(vendor: Vendor) -> Decision[bool]:
     gpu = listing.gpus[0]
     if not vendor.supports(gpu):
         return Decision(False, f"{vendor.title} does not support {gpu}")
+    if problem := find_driver_problem(vendor, listing):
+        return Decision(False, problem)
     if any(map(find_spec, vendor.modules)) and find_spec("pycuda"):
         return Decision(True, f"{gpu}, and {vendor.title} is installed")
     return Decision(False, f"to use {gpu}, run {install_command(vendor.extra)}")
 
 
+def find_driver_problem(vendor: Vendor, listing: GpuListing) -> str:
+    """Return why the driver is too old for the installed library, or ""; nothing is imported."""
+    needed = find_cuda_major(vendor)
+    if needed is None or listing.cuda_version is None or listing.cuda_version[0] >= needed:
+        return ""
+    return f"{_describe_driver(listing)}, and the installed {vendor.title} needs CUDA {needed}"
+
+
+def find_cuda_major(vendor: Vendor) -> int | None:
+    """Return the major version of CUDA that the installed wheels of a library are for; None if they do not tell."""
+    for major in CUDA_MAJORS:
+        for suffix in ("bindings", "libs"):
+            try:
+                distribution(f"{vendor.modules[0]}_cu{major}_{suffix}")
+            except PackageNotFoundError:
+                continue
+            return major
+    return None
+
+
+def _describe_driver(listing: GpuListing) -> str:
+    if listing.cuda_version is None:
+        return listing.problem
+    return f"the NVIDIA driver supports CUDA {'.'.join(map(str, listing.cuda_version))}"
+
+
 def load(vendor: Vendor) -> Any:
-    """Import the module of a vendor; MissingPackageError if it is not installed."""
+    """Import the module of a vendor.
+
+    Raises MissingPackageError if it is not installed, and EngineError if it does not load, for example without the
+    wheel of its libraries.
+    """
     for name in vendor.modules:
         try:
             return importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name != name:
-                raise
-        except ImportError as error:
-            raise EngineError(f"{vendor.title} does not load: {error}; install it again") from error
+        except (ImportError, OSError) as error:
+            if isinstance(error, ModuleNotFoundError) and error.name == name:
+                continue
+            raise EngineError(
+                f"{vendor.title} does not load ({error}); to install it again, run {install_command(vendor.extra)}"
+            ) from error
     raise MissingPackageError(vendor.title, vendor.extra)
+
+
+@contextmanager
+def creation_errors(vendor: Vendor, log: Any) -> Iterator[None]:
+    """Turn the TypeError of the bindings, for an object that the library does not create, into UnsupportedGpuError.
+
+    The reason is nearly always a driver that is too old.
+    """
+    try:
+        yield
+    except TypeError as error:
+        reason = log.errors[-1] if log.errors else error
+        raise UnsupportedGpuError(
+            f"{vendor.title} does not start ({reason}); {_describe_driver(find_gpus())}: {DRIVER_ADVICE}"
+        ) from error
 
 
 def make_log(trt: Any) -> Any:
@@ -148,6 +200,8 @@ def _find_gpu_problem(manifest: Manifest, vendor: Vendor) -> Incompatibility | N
         return Incompatibility(
             f"built for {wanted}, and this machine has no GPU: {listing.problem}", ("--backend", Backend.OPENVINO)
         )
+    if problem := find_driver_problem(vendor, listing):
+        return Incompatibility(f"{problem}: update the NVIDIA driver, or use the CPU", ("--backend", Backend.OPENVINO))
     if matching_gpus(manifest):
         return None
     gpu = listing.gpus[0]

@@ -223,11 +223,14 @@ def test_tensorrt_compiles_for_the_gpu_that_is_there(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.filterwarnings("ignore:Use Deprecated in TensorRT-RTX:DeprecationWarning")
-@pytest.mark.parametrize("before", [None, b"no timings"])
+@pytest.mark.parametrize("before", [None, b"no timings", b"damaged", b"refused"])
 def test_time_measurements_are_kept_under_a_lock(
-    tiny: BuiltEngine, tiny_onnx: Path, tmp_path: Path, before: bytes | None
+    tiny: BuiltEngine, tiny_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bytes | None
 ) -> None:
-    """TensorRT for RTX stands in: its timing caches are empty, but read and written like those of TensorRT."""
+    """TensorRT for RTX stands in: its timing caches are empty, but read and written like those of TensorRT.
+
+    TensorRT makes no cache from a damaged file, or refuses the cache.
+    """
     path = tmp_path / f".tensorrt-{trt.__version__}-sm89.timings"
     locks: list[bool] = []
 
@@ -239,6 +242,18 @@ def test_time_measurements_are_kept_under_a_lock(
             except BlockingIOError:
                 locks.append(True)
 
+    create, accept = trt.IBuilderConfig.create_timing_cache, trt.IBuilderConfig.set_timing_cache
+
+    def create_timing_cache(config: Any, content: bytes) -> Any:
+        if content == b"damaged":
+            raise TypeError("create_timing_cache(): incompatible return value")
+        return content if content == b"refused" else create(config, content)
+
+    def set_timing_cache(config: Any, cache: Any, ignore_mismatch: bool) -> bool:
+        return False if cache == b"refused" else bool(accept(config, cache, ignore_mismatch))
+
+    monkeypatch.setattr(trt.IBuilderConfig, "create_timing_cache", create_timing_cache)
+    monkeypatch.setattr(trt.IBuilderConfig, "set_timing_cache", set_timing_cache)
     if before is not None:
         path.write_bytes(before)
     compiler = PlanCompiler(TENSORRT, trt, BuildOptions(), ("sm89",), str(L4), timings=tmp_path, on_progress=is_locked)
@@ -262,6 +277,30 @@ def test_a_library_that_is_missing_names_its_extra(vendor: vendors.Vendor, monke
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingPackageError, match=re.escape(install_command(vendor.extra))):
         vendors.load(vendor)
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("import tensorrt_libs", "tensorrt_libs"),
+        ("raise ImportError('libnvinfer.so.10: cannot open shared object file')", r"libnvinfer\.so\.10"),
+        ("raise FileNotFoundError('Could not find: libnvinfer.so.10')", r"libnvinfer\.so\.10"),
+    ],
+)
+def test_a_library_that_is_not_complete_is_to_be_installed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, named: str
+) -> None:
+    (tmp_path / "tensorrt.py").write_text(line)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+    with pytest.raises(EngineError, match=f"TensorRT .*{named}.*run .*{re.escape(install_command('tensorrt'))}"):
+        vendors.load(TENSORRT)
+
+
+def test_the_cuda_version_of_a_library_is_that_of_its_wheels() -> None:
+    assert vendors.find_cuda_major(RTX) == 13
+    absent = vendors.Vendor(Backend.TENSORRT, "none", ("none_such",), "none", b"", None)
+    assert vendors.find_cuda_major(absent) is None
 
 
 # Loading: everything is checked before a library is imported, and a broken file imports none.

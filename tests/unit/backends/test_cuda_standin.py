@@ -589,7 +589,10 @@ def test_the_installed_driver_and_pycuda_are_not_replaced(monkeypatch: pytest.Mo
 
 def test_the_program_finds_the_gpu_of_a_driver_it_is_told(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(real_driver.DRIVERS, "Linux", str(gpu.driver.path))
-    assert real_driver.find_gpus() == real_driver.GpuListing((real_driver.Gpu("Stand-in GPU 0", "sm86"),))
+    expected = (real_driver.Gpu("Stand-in GPU 0", "sm86"),)
+    assert real_driver.find_gpus() == real_driver.GpuListing(expected, cuda_version=(13, 0))
+    gpu.driver.set_cuda_version(12, 8)
+    assert real_driver.find_gpus().cuda_version == (12, 8)
 
 
 def test_without_a_compiler_or_pycuda_the_tests_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,10 @@ class Driver:
     def __init__(self, gpus: Sequence[tuple[str, int, int]], init: int = 0, count: int = 0) -> None:
         self.gpus, self.statuses = gpus, {"init": init, "count": count}
 
+    def cuDriverGetVersion(self, into: Any) -> int:
+        into._obj.value = 12090
+        return 0
+
     def cuInit(self, flags: int) -> int:
         return self.statuses["init"]
 
@@ -44,7 +48,7 @@ def find_with(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> GpuListing:
 def test_gpus_have_a_name_and_a_target(monkeypatch: pytest.MonkeyPatch) -> None:
     driver = Driver([("NVIDIA L4", 8, 9), ("NVIDIA GeForce RTX 5090", 12, 0)])
     expected = (Gpu("NVIDIA L4", "sm89"), Gpu("NVIDIA GeForce RTX 5090", "sm120"))
-    assert find_with(driver, monkeypatch) == GpuListing(expected)
+    assert find_with(driver, monkeypatch) == GpuListing(expected, cuda_version=(12, 9))
 
 
 @pytest.mark.parametrize(

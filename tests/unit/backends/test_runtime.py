@@ -549,6 +549,50 @@ def test_a_gpu_without_its_libraries_is_named_and_not_used(card: Card, monkeypat
     assert chosen.reason.endswith(install_command("tensorrt"))
 
 
+@pytest.mark.filterwarnings("ignore:Use Deprecated in TensorRT-RTX:DeprecationWarning")
+def test_a_driver_that_is_too_old_is_told_with_the_way_out(
+    card: Card, plan: Path, here: Path, tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The version of CUDA that the library needs is not known here, so the library itself refuses."""
+    monkeypatch.setattr(vendors, "find_cuda_major", lambda vendor: None)
+    ahead = build_ahead(tiny_onnx, here / "ahead")
+    card.driver.set_cuda_version(12, 9)
+    options = ("--images", "images", "--precision", "fp32", "--backend")
+    for words in (
+        ("build-engine", tiny_onnx, *options, "tensorrt"),
+        ("segment", "images", "--out", "masks", "--engine", plan),
+        ("segment", "images", "--out", "masks", "--engine", ahead, "--backend", "tensorrt-rtx"),
+        ("build-engine", tiny_onnx, *options, "tensorrt-rtx", "--target", "sm86"),
+    ):
+        refused = call(*words)
+        assert refused.exit_code == 4, refused.stderr
+        assert "CUDA 12.9" in refused.stderr
+        assert "error: 35" in refused.stderr
+        assert "--backend openvino" in refused.stderr
+        assert not (here / "masks").exists()
+
+
+def test_a_driver_that_is_known_to_be_too_old_is_told_before_a_library_is_used(
+    card: Card, plan: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vendors, "find_cuda_major", lambda vendor: 13)
+    assert choose_backend(Backend.AUTO).value is Backend.TENSORRT
+    card.driver.set_cuda_version(12, 9)
+    chosen = choose_backend(Backend.AUTO)
+    assert chosen.value is Backend.OPENVINO
+    assert "CUDA 12.9" in chosen.reason
+    monkeypatch.setattr(Vendor, "check_driver", None)
+    for words in (
+        ("build-engine", "--backend", "tensorrt"),
+        ("segment", "images", "--out", "masks", "--engine", plan),
+    ):
+        refused = call(*words)
+        assert refused.exit_code == 4, refused.stderr
+        assert "CUDA 12.9" in refused.stderr
+        assert "CUDA 13" in refused.stderr
+    assert not (here / "masks").exists()
+
+
 def test_a_lost_device_keeps_finished_rows_and_a_second_run_continues(
     card: Card, plan: Path, here: Path, expected: Files
 ) -> None:

@@ -4,14 +4,14 @@ Paths may be strings. Nothing is printed unless `progress` asks for it. Errors a
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from lesioncli.errors import EngineError, InputError
+from lesioncli.errors import EngineError, InputError, UnsupportedGpuError
 from lesioncli.options import Backend, BuildOptions, Decision, EvaluationOptions, Precision, SegmentOptions
 from lesioncli.process import count_cores, opencv_on_one_thread, quiet_decoders
 from lesioncli.progress import Reporter, ReportTo, reporting
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lesioncli.inference.record import RunSummary
 
 StrPath = str | os.PathLike[str]
+T = TypeVar("T")
 
 ENGINES = Path("engines")
 PARITY_IMAGES = 32  # fewer let a bf16 engine pass that differs on photographs; a drawn image takes 25 ms
@@ -47,15 +48,43 @@ def build_engine(
     Raises InputError if the model cannot be read, and EngineError if this machine cannot build the engine or the engine
     fails the parity check.
     """
+    with reporting(progress) as reporter:
+
+        def build_for(backend: Decision[Backend]) -> "BuiltEngine":
+            reporter.note(f"backend {backend.value}: {backend.reason}")
+            return _build(model, Path(out), replace(options, backend=backend.value), reporter)
+
+        return _with_fallback(options, build_for)
+
+
+def _with_fallback(options: BuildOptions, use: Callable[[Decision[Backend]], T]) -> T:
+    """Call `use` with the backend in the options; for `auto`, with the next one if a library refuses this GPU.
+
+    Raises UnsupportedGpuError if another backend was asked for than `auto`, or if the next one lacks an option.
+    """
+    from lesioncli.backends.registry import BACKENDS, PLAN_OPTIONS, choose_backend
+
+    changed = {name for name in PLAN_OPTIONS if getattr(options, name) != getattr(BuildOptions(), name)}
+    chosen, refused = choose_backend(options.backend), dict[Backend, str]()
+    while True:
+        try:
+            return use(chosen)
+        except UnsupportedGpuError as error:
+            if options.backend != Backend.AUTO:
+                raise
+            refused[chosen.value] = str(error)
+            chosen = choose_backend(options.backend, refused)
+            if changed - set(BACKENDS[chosen.value].build_options):
+                raise
+
+
+def _build(model: StrPath | None, out: Path, options: BuildOptions, reporter: Reporter) -> "BuiltEngine":
+    """Build an engine for the backend in the options, which is not `auto`."""
     from lesioncli.backends.build import build
-    from lesioncli.backends.registry import choose_backend, open_compiler
+    from lesioncli.backends.registry import open_compiler
     from lesioncli.source import resolve
 
-    out = Path(out)
-    with reporting(progress) as reporter, TemporaryDirectory() as work:
-        backend = choose_backend(options.backend)
-        reporter.note(f"backend {backend.value}: {backend.reason}")
-        options = replace(options, backend=backend.value)
+    with TemporaryDirectory() as work:
         compiler = open_compiler(options, out, reporter.build)
         source = resolve(None if model is None else os.fspath(model), Path(work))
         options = replace(
@@ -99,21 +128,36 @@ def ensure_engine(
 
     Raises EngineError if the named engine does not exist, is damaged or was built for another backend than `backend`.
     """
-    from lesioncli.backends.registry import choose_backend, find_engine
-
-    folder = Path(folder)
+    folder, backend = Path(folder), Backend(backend)
     with reporting(progress) as reporter:
-        chosen = choose_backend(Backend(backend))
-        found = find_engine(None if engine is None else os.fspath(engine), chosen.value, folder)
-        if found.value is None:
-            return _build_missing(chosen, batch, folder, found.reason, reporter)
-        path, own_backend = found.value.path, found.value.manifest.backend
-        if own_backend != chosen.value:
-            if backend != Backend.AUTO:
-                raise EngineError(f"{path}: built for {own_backend}; to use it, leave out --backend {backend}")
-            chosen = Decision(own_backend, "this engine was built for it")
-        reporter.note(f"engine {path} ({found.reason}); backend {chosen.value}: {chosen.reason}")
-        return found.value
+
+        def ensure_for(chosen: Decision[Backend]) -> "StoredEngine":
+            return _find_or_build(engine, backend, chosen, batch, folder, reporter)
+
+        return _with_fallback(BuildOptions(backend), ensure_for)
+
+
+def _find_or_build(
+    engine: StrPath | None,
+    asked: Backend,
+    chosen: Decision[Backend],
+    batch: int | None,
+    folder: Path,
+    reporter: Reporter,
+) -> "StoredEngine":
+    """Return the engine to use with the chosen backend, or build that of the shipped model."""
+    from lesioncli.backends.registry import find_engine
+
+    found = find_engine(None if engine is None else os.fspath(engine), chosen.value, folder)
+    if found.value is None:
+        return _build_missing(chosen, batch, folder, found.reason, reporter)
+    path, own_backend = found.value.path, found.value.manifest.backend
+    if own_backend != chosen.value:
+        if asked != Backend.AUTO:
+            raise EngineError(f"{path}: built for {own_backend}; to use it, leave out --backend {asked}")
+        chosen = Decision(own_backend, "this engine was built for it")
+    reporter.note(f"engine {path} ({found.reason}); backend {chosen.value}: {chosen.reason}")
+    return found.value
 
 
 def _build_missing(
@@ -122,12 +166,16 @@ def _build_missing(
     """Build the default model's engine for a backend that this machine can run."""
     from lesioncli.backends.registry import BACKENDS
 
-    available = BACKENDS[backend.value].check_availability()
+    entry = BACKENDS[backend.value]
+    available = entry.check_availability()
     if not available.value:
         raise EngineError(f"{backend.value}: {available.reason}; to choose another backend, run lesioncli build-engine")
     _check_writable(folder, backend.value)
-    reporter.note(f"{reason}: building the default model's for {backend.value} ({backend.reason})")
-    built = build_engine(None, folder, BuildOptions(backend.value, batch=batch), progress=_OnlyBars(reporter))
+    is_default = batch is None and entry.default_batch > 1
+    batches = f" in batches of {entry.default_batch}, the default for a GPU," if is_default else ""
+    reporter.note(f"{reason}: building the default model's{batches} for {backend.value} ({backend.reason})")
+    options = BuildOptions(backend.value, batch=batch or entry.default_batch)
+    built = build_engine(None, folder, options, progress=_OnlyBars(reporter))
     reporter.note(f"engine {built.path} built; precision {built.manifest.precision}: {built.reason}")
     return built
 

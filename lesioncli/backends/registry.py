@@ -3,10 +3,11 @@
 To add a backend, write its BackendImplementation, add its name to options.Backend and a line to BACKENDS.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
+from types import MappingProxyType
 
 from lesioncli.backends.base import Engine, Layout
 from lesioncli.backends.interface import BackendImplementation, Compiler, OnProgress, ignore_progress
@@ -17,6 +18,7 @@ from lesioncli.options import Backend, BuildOptions, Decision, Precision
 from lesioncli.shipped import SHIPPED_MODEL, source_sha256
 from lesioncli.spec import ModelSpec
 
+GPU_BATCH = 16  # a default, not measured: one image leaves most of a GPU idle
 PLAN_OPTIONS = ("targets", "dynamic", "workspace_mib", "optimization_level")
 
 
@@ -26,12 +28,14 @@ class BackendEntry:
 
     `build_options` are the fields of BuildOptions that not every backend takes. `check_availability` tells whether
     `auto` may choose the backend on this machine, and why; it imports no vendor library. `load` imports the code.
+    `default_batch` is the batch size of an engine that `segment` builds by itself.
     """
 
     precisions: tuple[Precision, ...]
     build_options: tuple[str, ...]
     check_availability: Callable[[], Decision[bool]]
     load: Callable[[], BackendImplementation]
+    default_batch: int = 1
 
 
 def _load_openvino() -> BackendImplementation:
@@ -52,9 +56,14 @@ BACKENDS: dict[Backend, BackendEntry] = {  # in the order of preference of `auto
         PLAN_OPTIONS,
         lambda: check_availability(TENSORRT),
         lambda: _load_plans(TENSORRT),
+        GPU_BATCH,
     ),
     Backend.TENSORRT_RTX: BackendEntry(
-        (Precision.FP32, Precision.FP16), PLAN_OPTIONS, lambda: check_availability(RTX), lambda: _load_plans(RTX)
+        (Precision.FP32, Precision.FP16),
+        PLAN_OPTIONS,
+        lambda: check_availability(RTX),
+        lambda: _load_plans(RTX),
+        GPU_BATCH,
     ),
     Backend.OPENVINO: BackendEntry(
         (Precision.FP32, Precision.BF16), (), lambda: Decision(True, "the CPU engine"), _load_openvino
@@ -62,13 +71,16 @@ BACKENDS: dict[Backend, BackendEntry] = {  # in the order of preference of `auto
 }
 
 
-def choose_backend(asked: Backend) -> Decision[Backend]:
-    """Return the backend asked for or, for `auto`, the first one of the table that is available on this machine."""
+def choose_backend(asked: Backend, refused: Mapping[Backend, str] = MappingProxyType({})) -> Decision[Backend]:
+    """Return the backend asked for or, for `auto`, the first one of the table that is available on this machine.
+
+    `refused` are backends that were tried and do not work here, with the reason.
+    """
     if asked != Backend.AUTO:
         return Decision(asked, "as asked")
     refusals: list[str] = []
     for backend, entry in BACKENDS.items():
-        available = entry.check_availability()
+        available = Decision(False, refused[backend]) if backend in refused else entry.check_availability()
         if available.value:
             return Decision(backend, "; ".join([available.reason, *refusals[:1]]))
         refusals.append(available.reason)

@@ -35,6 +35,7 @@ from lesioncli.options import Backend, BuildOptions, Decision, Precision
 
 TYPES = {Precision.FP32: "FLOAT", Precision.FP16: "HALF"}  # the library's names
 PRODUCTS = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY")
+UNSUPPORTED_GPU = "is not supported by this TensorRT release"  # "Target GPU SM 70 ..."
 DEFAULT_TARGETS = 4  # without --target, the first of Vendor.targets; the next, sm75, has no linear layers in fp32
 AHEAD_SLOTS = 2  # for the parity check, where speed does not matter
 
@@ -180,6 +181,9 @@ class PlanCompiler:
         if monitor.error:
             raise monitor.error
         if plan is None:
+            if log.errors and UNSUPPORTED_GPU in log.errors[-1]:
+                advice = f"use --backend {Backend.OPENVINO}"
+                raise UnsupportedGpuError(f"{self.vendor.title} {self.version}: {log.errors[-1]}; {advice}")
             raise EngineError(f"{name}: no engine written: {_explain(log.errors)}")
         return bytes(plan)
 

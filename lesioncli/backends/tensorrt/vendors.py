@@ -18,6 +18,7 @@ from lesioncli.errors import EngineError, MissingPackageError, UnsupportedGpuErr
 from lesioncli.options import Backend, Decision, Precision
 
 PRECISIONS = (Precision.FP16, Precision.FP32)
+MIN_TENSORRT_TARGET = 75  # compute capability 7.5: TensorRT 10.5 removed Volta, says its release notes
 CUDA_MAJORS = (12, 13)  # of the wheels of both libraries
 DRIVER_ADVICE = f"update the NVIDIA driver, or use --backend {Backend.OPENVINO}"
 HEADER_BYTES = 28  # magic in bytes 0 to 3; major, minor, patch and build version in bytes 24 to 27
@@ -40,8 +41,10 @@ class Vendor:
     targets: tuple[str, ...] | None
 
     def supports(self, gpu: Gpu) -> bool:
-        """Return whether the library can compile for a GPU."""
-        return self.targets is None or gpu.target in self.targets
+        """Return whether the library can compile for a GPU, as far as it is known without the library."""
+        if self.targets is None:
+            return int(gpu.target.removeprefix("sm")) >= MIN_TENSORRT_TARGET
+        return gpu.target in self.targets
 
 
 TENSORRT = Vendor(Backend.TENSORRT, "TensorRT", ("tensorrt", "tensorrt_bindings"), "tensorrt", b"ftrt", None)

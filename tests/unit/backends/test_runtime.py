@@ -35,10 +35,11 @@ if not SUPPORTED:
     pytest.skip("the CUDA stand-in is for Linux on x86-64", allow_module_level=True)
 from cuda_standin.vendor import Context, Vendor
 
+from lesioncli import source
 from lesioncli.backends import parity
 from lesioncli.backends.build import build
 from lesioncli.backends.manifest import Manifest
-from lesioncli.backends.registry import choose_backend, open_compiler, open_engine
+from lesioncli.backends.registry import BACKENDS, choose_backend, open_compiler, open_engine
 from lesioncli.backends.tensorrt import driver as driver_module
 from lesioncli.backends.tensorrt import vendors
 from lesioncli.cli.app import app
@@ -50,6 +51,8 @@ from lesioncli.inference.outcome import Outcome
 from lesioncli.inference.run import segment_images
 from lesioncli.inference.tta import PROCEDURES
 from lesioncli.options import TTA, Backend, BuildOptions, Precision, SegmentOptions
+from lesioncli.source import Source
+from lesioncli.training.recipe import EngineSettings
 
 Files = dict[str, bytes]  # content by name
 OUT_OF_MEMORY, ILLEGAL_ADDRESS, LAUNCH_FAILED = 2, 700, 719  # codes of the CUDA driver
@@ -539,6 +542,71 @@ def test_auto_uses_a_gpu_from_build_to_masks(card: Card, here: Path, tiny_onnx: 
     about = json.loads((here / "masks" / "run.json").read_text())
     assert (about["backend"], about["device"]) == ("tensorrt 10.16.1.11", GPU)
     assert json.loads(call("engines", "--json").stdout)[0]["runs_here"]
+
+
+@pytest.fixture
+def tiny_shipped(tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny graph takes the place of the shipped model, in fp32."""
+    settings = EngineSettings(precision=Precision.FP32)
+    monkeypatch.setattr(source, "resolve", lambda model, work: Source(tiny_onnx, None, settings))
+
+
+@pytest.mark.filterwarnings("ignore:Use Deprecated in TensorRT-RTX:DeprecationWarning")
+@pytest.mark.usefixtures("tiny_shipped")
+@pytest.mark.parametrize(("words", "batch"), [((), 16), (("--batch", "4"), 4)])
+def test_an_engine_that_segment_builds_for_a_gpu_has_large_batches(
+    card: Card, here: Path, expected: Files, words: tuple[str, ...], batch: int
+) -> None:
+    done = call("segment", "images", "--out", "masks", *words)
+    assert done.exit_code == 0, done.stderr
+    assert ("batches of 16, the default for a GPU" in done.stderr) == (not words)
+    assert json.loads((here / "engines" / "tiny.tensorrt.json").read_text())["batch"] == batch
+    assert read_outputs(here / "masks") == expected
+
+
+@pytest.mark.filterwarnings("ignore:Use Deprecated in TensorRT-RTX:DeprecationWarning")
+@pytest.mark.usefixtures("tiny_shipped")
+@pytest.mark.parametrize("words", [("segment", "images", "--out", "masks"), ("build-engine",)])
+def test_auto_leaves_a_library_that_does_not_support_the_gpu_and_says_so(
+    card: Card, here: Path, words: tuple[str, ...]
+) -> None:
+    card.tensorrt.targets = ("sm80",)
+    done = call(*words)
+    assert done.exit_code == 0, done.stderr
+    assert "SM 86 is not supported" in done.stderr
+    assert [path.name for path in (here / "engines").glob("*.json")] == ["tiny.tensorrt-rtx.json"]
+    refused = call(*words, "--backend", "tensorrt")
+    assert refused.exit_code == 4
+    assert "SM 86 is not supported" in refused.stderr
+    assert "--backend openvino" in refused.stderr
+
+
+@pytest.mark.filterwarnings("ignore:Use Deprecated in TensorRT-RTX:DeprecationWarning")
+@pytest.mark.usefixtures("tiny_shipped")
+def test_auto_takes_the_cpu_only_without_options_that_a_gpu_needs(
+    card: Card, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(BACKENDS, Backend.TENSORRT_RTX)
+    card.tensorrt.targets = ("sm80",)
+    refused = call("build-engine", "--workspace", "64")
+    assert refused.exit_code == 4
+    assert "SM 86 is not supported" in refused.stderr
+    assert not list(here.glob("engines/*.json"))
+    done = call("build-engine")
+    assert done.exit_code == 0, done.stderr
+    assert "SM 86 is not supported" in done.stderr
+    assert [path.name for path in (here / "engines").glob("*.json")] == ["tiny.openvino.json"]
+
+
+def test_auto_takes_the_cpu_for_a_gpu_that_is_too_old_for_both_libraries(card: Card) -> None:
+    card.driver.set_device(capability=(7, 0))
+    chosen = choose_backend(Backend.AUTO)
+    assert chosen.value is Backend.OPENVINO
+    assert "TensorRT does not support Stand-in GPU 0 (sm70)" in chosen.reason
+    card.driver.set_device(capability=(7, 5))
+    assert choose_backend(Backend.AUTO).value is Backend.TENSORRT
+    card.driver.set_device(capability=(12, 0))
+    assert choose_backend(Backend.AUTO).value is Backend.TENSORRT
 
 
 def test_a_gpu_without_its_libraries_is_named_and_not_used(card: Card, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -453,7 +453,9 @@ def test_short_pinned_memory_is_told_from_short_gpu_memory(
 # Views
 
 
-@pytest.mark.parametrize(("batch", "dynamic"), [(3, False), (8, True)])
+@pytest.mark.parametrize(
+    ("batch", "dynamic", "kernels"), [(3, False, 18), (4, True, 9), (8, True, 5), (16, False, 3), (18, False, 3)]
+)
 def test_views_run_in_a_plan(
     card: Card,
     tiny_onnx: Path,
@@ -462,11 +464,14 @@ def test_views_run_in_a_plan(
     tmp_path: Path,
     batch: int,
     dynamic: bool,
+    kernels: int,
 ) -> None:
-    """Four views are fewer rows than a batch of eight, and more than one of three."""
+    """Nine images of four views: a batch has the views of as many images as fit, or a part of those of one."""
     expected = segment_with(tiny_manifest(1), images[:9], tmp_path / "cpu", tta=TTA.FLIPS)
     plan = build_plan(tiny_onnx, tmp_path / "engines", batch, dynamic)
+    card.driver.reset()
     assert segment_with(plan, images[:9], tmp_path / "gpu", tta=TTA.FLIPS) == expected
+    assert [operation.kind for operation in card.driver.trace()].count("kernel") == kernels
 
 
 def test_sizes_that_a_plan_was_not_compiled_for_are_refused(

@@ -82,6 +82,10 @@ def test_a_view_is_right_and_its_inverse_is_exact(tta: TTA) -> None:
     [
         (TTA.NONE, 256, 5, [(5, 256, 256)]),
         (TTA.FLIPS, 256, 4, [(4, 256, 256)]),
+        (TTA.FLIPS, 256, 7, [(4, 256, 256)]),
+        (TTA.FLIPS, 256, 8, [(8, 256, 256)]),
+        (TTA.FLIPS, 256, 16, [(16, 256, 256)]),
+        (TTA.FLIPS, 256, 18, [(16, 256, 256)]),
         (TTA.FLIPS, 256, 1, [(1, 256, 256)] * 4),
         (TTA.FLIPS, 256, 3, [(3, 256, 256), (1, 256, 256)]),
         (TTA.FULL, 256, 9, [(6, 224, 224), (6, 256, 256), (6, 288, 288), (9, 256, 256)]),
@@ -106,7 +110,7 @@ def test_a_cycle_holds_all_views_in_slots_no_larger_than_a_batch(
 ) -> None:
     layout = PROCEDURES[tta].layout(spec_of(side, side), batch)
     assert list(layout.shapes) == shapes
-    assert layout.images == (batch if tta is TTA.NONE else 1)
+    assert layout.images == {TTA.NONE: batch, TTA.FLIPS: max(1, batch // 4), TTA.FULL: 1}[tta]
 
 
 def test_quarter_turns_need_a_square_and_flips_do_not() -> None:
@@ -172,6 +176,23 @@ def test_a_network_that_ignores_orientation_gives_its_mask_back(tta: TTA, batch:
         np.testing.assert_allclose(merged.scores, tiny_outputs(to_network(rgb, FREE_SIDE, FREE_SIDE))[1], atol=1e-6)
     assert merged.extra["agreement"] == pytest.approx(rgb.mean() / 255, abs=2e-3)
     assert merged.is_finite
+
+
+def test_images_that_share_a_batch_are_told_apart() -> None:
+    """The views of an image fill only its rows, and its mask comes only from them."""
+    procedure = PROCEDURES[TTA.FLIPS]
+    together, alone = make_cycle(procedure, FREE_SPEC, 16), make_cycle(procedure, FREE_SPEC, 4)
+    images = [draw(seed, 100, 80) for seed in range(4)]
+    for index, rgb in enumerate(images):
+        procedure.fill(rgb, together, index, "bilinear")
+    for index, rgb in enumerate(images):
+        procedure.fill(rgb, alone, 0, "bilinear")
+        assert np.array_equal(together.slots[0][4 * index : 4 * index + 4], alone.slots[0])
+        expected = procedure.merge(run_network(alone), 0)
+        merged = procedure.merge(run_network(together), index)
+        assert np.array_equal(merged.probability, expected.probability)
+        assert np.array_equal(merged.scores, expected.scores)
+        assert merged.extra == expected.extra
 
 
 @pytest.mark.parametrize("tta", [TTA.FLIPS, TTA.FULL])
@@ -246,8 +267,8 @@ def test_a_number_of_any_view_that_is_not_finite_is_reported(values: Sequence[fl
 
 def test_a_new_procedure_is_one_entry_of_views() -> None:
     half_turns = Procedure(views=(1, 3))
-    assert half_turns.layout(FREE_SPEC, 4) == Layout(1, ((2, FREE_SIDE, FREE_SIDE),))
-    cycle, rgb = make_cycle(half_turns, FREE_SPEC, 4), draw(5, 90, 70)
+    assert half_turns.layout(FREE_SPEC, 5) == Layout(2, ((4, FREE_SIDE, FREE_SIDE),))
+    cycle, rgb = make_cycle(half_turns, FREE_SPEC, 2), draw(5, 90, 70)
     half_turns.fill(rgb, cycle, 0, "bilinear")
     assert np.array_equal(cycle.slots[0][1], cycle.slots[0][0][::-1, ::-1])
     merged = half_turns.merge(run_network(cycle), 0)

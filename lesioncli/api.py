@@ -4,14 +4,14 @@ Paths may be strings. Nothing is printed unless `progress` asks for it. Errors a
 """
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from lesioncli.errors import EngineError, InputError, UnsupportedGpuError
+from lesioncli.errors import EngineError, InputError
 from lesioncli.options import Backend, BuildOptions, Decision, EvaluationOptions, Precision, SegmentOptions
 from lesioncli.process import count_cores, opencv_on_one_thread, quiet_decoders
 from lesioncli.progress import Reporter, ReportTo, reporting
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from lesioncli.inference.record import RunSummary
 
 StrPath = str | os.PathLike[str]
-T = TypeVar("T")
 
 ENGINES = Path("engines")
 PARITY_IMAGES = 32  # fewer let a bf16 engine pass that differs on photographs; a drawn image takes 25 ms
@@ -48,34 +47,15 @@ def build_engine(
     Raises InputError if the model cannot be read, and EngineError if this machine cannot build the engine or the engine
     fails the parity check.
     """
+    from lesioncli.backends.registry import with_fallback
+
     with reporting(progress) as reporter:
 
         def build_for(backend: Decision[Backend]) -> "BuiltEngine":
             reporter.note(f"backend {backend.value}: {backend.reason}")
             return _build(model, Path(out), replace(options, backend=backend.value), reporter)
 
-        return _with_fallback(options, build_for)
-
-
-def _with_fallback(options: BuildOptions, use: Callable[[Decision[Backend]], T]) -> T:
-    """Call `use` with the backend in the options; for `auto`, with the next one if a library refuses this GPU.
-
-    Raises UnsupportedGpuError if another backend was asked for than `auto`, or if the next one lacks an option.
-    """
-    from lesioncli.backends.registry import BACKENDS, PLAN_OPTIONS, choose_backend
-
-    changed = {name for name in PLAN_OPTIONS if getattr(options, name) != getattr(BuildOptions(), name)}
-    chosen, refused = choose_backend(options.backend), dict[Backend, str]()
-    while True:
-        try:
-            return use(chosen)
-        except UnsupportedGpuError as error:
-            if options.backend != Backend.AUTO:
-                raise
-            refused[chosen.value] = str(error)
-            chosen = choose_backend(options.backend, refused)
-            if changed - set(BACKENDS[chosen.value].build_options):
-                raise
+        return with_fallback(options, build_for)
 
 
 def _build(model: StrPath | None, out: Path, options: BuildOptions, reporter: Reporter) -> "BuiltEngine":
@@ -128,13 +108,15 @@ def ensure_engine(
 
     Raises EngineError if the named engine does not exist, is damaged or was built for another backend than `backend`.
     """
+    from lesioncli.backends.registry import with_fallback
+
     folder, backend = Path(folder), Backend(backend)
     with reporting(progress) as reporter:
 
         def ensure_for(chosen: Decision[Backend]) -> "StoredEngine":
             return _find_or_build(engine, backend, chosen, batch, folder, reporter)
 
-        return _with_fallback(BuildOptions(backend), ensure_for)
+        return with_fallback(BuildOptions(backend), ensure_for)
 
 
 def _find_or_build(

@@ -8,15 +8,18 @@ from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 from types import MappingProxyType
+from typing import TypeVar
 
 from lesioncli.backends.base import Engine, Layout
 from lesioncli.backends.interface import BackendImplementation, Compiler, OnProgress, ignore_progress
 from lesioncli.backends.manifest import Manifest, StoredEngine, manifest_path, read_engine
 from lesioncli.backends.tensorrt.vendors import RTX, TENSORRT, Vendor, check_availability
-from lesioncli.errors import EngineError, LesionError
+from lesioncli.errors import EngineError, LesionError, UnsupportedGpuError
 from lesioncli.options import Backend, BuildOptions, Decision, Precision
 from lesioncli.shipped import SHIPPED_MODEL, source_sha256
 from lesioncli.spec import ModelSpec
+
+T = TypeVar("T")
 
 GPU_BATCH = 16  # a default, not measured: one image leaves most of a GPU idle
 PLAN_OPTIONS = ("targets", "dynamic", "workspace_mib", "optimization_level")
@@ -85,6 +88,25 @@ def choose_backend(asked: Backend, refused: Mapping[Backend, str] = MappingProxy
             return Decision(backend, "; ".join([available.reason, *refusals[:1]]))
         refusals.append(available.reason)
     raise EngineError(f"no backend is available on this machine: {'; '.join(refusals)}")
+
+
+def with_fallback(options: BuildOptions, use: Callable[[Decision[Backend]], T]) -> T:
+    """Call `use` with the backend in the options; for `auto`, with the next one if a library refuses this GPU.
+
+    Raises UnsupportedGpuError if another backend was asked for than `auto`, or if the next one lacks an option.
+    """
+    changed = {name for name in PLAN_OPTIONS if getattr(options, name) != getattr(BuildOptions(), name)}
+    chosen, refused = choose_backend(options.backend), dict[Backend, str]()
+    while True:
+        try:
+            return use(chosen)
+        except UnsupportedGpuError as error:
+            if options.backend != Backend.AUTO:
+                raise
+            refused[chosen.value] = str(error)
+            chosen = choose_backend(options.backend, refused)
+            if changed - set(BACKENDS[chosen.value].build_options):
+                raise
 
 
 def open_compiler(

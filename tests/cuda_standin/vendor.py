@@ -114,7 +114,8 @@ class Builder(_Real):
             self._log.log(tensorrt_rtx.ILogger.ERROR, f"Error Code 9: API Usage Error ({text})")
             return None
         least, _, most = (tuple(shape) for shape in self._profile.get_shape(network.get_input(0).name))
-        about = json.dumps({"least": least, "most": most}).encode()
+        free = tuple(network.get_input(0).shape)
+        about = json.dumps({"least": least, "most": most, "free": free}).encode()
         header = self._vendor.magic + bytes(20) + bytes(self._vendor.numbers)
         return header.ljust(HEADER_SIZE, b"\0") + about + b"\n" + Path(network.path).read_bytes()
 
@@ -137,16 +138,17 @@ class Runtime:
 
 
 class Engine:
-    """The graph of a plan for input shapes (N, H, W, 3) between `least` and `most`."""
+    """The graph of a plan for input shapes (N, H, W, 3) between `least` and `most`; -1 in `free` is a dynamic side."""
 
-    def __init__(self, vendor: Vendor, log: Any, graph: onnx.ModelProto, least: list[int], most: list[int]) -> None:
+    def __init__(
+        self, vendor: Vendor, log: Any, graph: onnx.ModelProto, least: list[int], most: list[int], free: list[int]
+    ) -> None:
         self.vendor, self.log, self.least, self.most = vendor, log, tuple(least), tuple(most)
         self._tensors: dict[str, Any] = {
             each.name: each.type.tensor_type for each in (*graph.graph.input, *graph.graph.output)
         }
         self.inputs = [each.name for each in graph.graph.input]
-        dims = self._tensors[self.inputs[0]].shape.dim
-        self.free = tuple(-1 if each.dim_param else each.dim_value for each in dims)
+        self.free = tuple(free)
         self._graph = openvino.Core().read_model(graph.SerializeToString())
         self.device_memory_size_v2 = vendor.scratch_bytes
         self.num_io_tensors = len(self._tensors)
@@ -158,7 +160,7 @@ class Engine:
         return TYPES[self._tensors[name].elem_type][0]
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        """Return the shape of a tensor; a dynamic dimension of the graph is -1, whatever the profile."""
+        """Return the shape of a tensor; a dynamic dimension of the network is -1, whatever the profile."""
         return self.shape_of(name, self.free)
 
     def shape_of(self, name: str, images: tuple[int, ...]) -> tuple[int, ...]:

@@ -174,6 +174,7 @@ class PlanCompiler:
         if not parser.parse_from_file(str(graph)):
             raise EngineError(f"{name}: {self.vendor.title} cannot read the graph: {_parser_errors(parser)}")
         check_types(network, manifest.precision)
+        self._fix_shapes(network, manifest)
         config = self._configure(builder, network, manifest)
         config.progress_monitor = monitor = _make_monitor(trt, self.on_progress)
         with self._timing_cache(config):
@@ -226,6 +227,14 @@ class PlanCompiler:
             yield
             with atomic_write(path) as temporary:
                 temporary.write_bytes(bytes(config.get_timing_cache().serialize()))
+
+    def _fix_shapes(self, network: Any, manifest: Manifest) -> None:
+        """Replace the free sides of the graph, except the number of rows of a dynamic plan.
+
+        For free sides, TensorRT for RTX begins a run with general kernels and replaces them while it runs.
+        """
+        rows = -1 if self.dynamic else manifest.batch
+        network.get_input(0).shape = (rows, manifest.spec.height, manifest.spec.width, 3)
 
     def _make_profile(self, builder: Any, network: Any, manifest: Manifest) -> Any:
         """Return the accepted input shapes: full batches or, if dynamic, batches of 1 to the batch size."""

@@ -16,7 +16,19 @@ from typing import Any, NoReturn
 import msgspec
 import numpy as np
 import pytest
-from helpers.graphs import HAS_RTX_WHEELS, NO_RTX_WHEELS, TINY_CONSTANTS, TINY_NODES, write_graph, write_precise_graph
+from helpers.graphs import (
+    FREE_CONSTANTS,
+    FREE_NODES,
+    FREE_OUTPUTS,
+    FREE_SIDE,
+    FREE_SPEC,
+    HAS_RTX_WHEELS,
+    NO_RTX_WHEELS,
+    TINY_CONSTANTS,
+    TINY_NODES,
+    write_graph,
+    write_precise_graph,
+)
 from helpers.pictures import SIDE, UInt8, draw
 from helpers.plans import assert_only_products_are_half, assert_plan_is_true, for_targets, list_names
 from helpers.shipped import shipped_onnx
@@ -148,6 +160,23 @@ def test_a_profile_accepts_full_batches_unless_dynamic(
     profile = rtx_compiler(for_targets(dynamic=dynamic))._make_profile(*parsed(tiny_onnx), manifest)
     expected = [(rows, SIDE, SIDE, 3) for rows in (smallest, 4, 4)]
     assert [tuple(shape) for shape in profile.get_shape("image")] == expected
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_the_network_has_no_free_side_except_the_rows_of_a_dynamic_plan(
+    tiny: BuiltEngine, tmp_path: Path, dynamic: bool
+) -> None:
+    graph = write_graph(tmp_path / "free.onnx", FREE_NODES, FREE_OUTPUTS, FREE_CONSTANTS, FREE_SPEC, ("n", "h", "w"))
+    manifest = msgspec.structs.replace(tiny.manifest, spec=FREE_SPEC)
+    builder, network = parsed(graph)
+    assert tuple(network.get_input(0).shape) == (-1, -1, -1, 3)
+    compiler = rtx_compiler(for_targets("sm86", dynamic=dynamic))
+    compiler._fix_shapes(network, manifest)
+    rows = -1 if dynamic else 2
+    assert tuple(network.get_input(0).shape) == (rows, FREE_SIDE, FREE_SIDE, 3)
+    outputs = {network.get_output(index).name: network.get_output(index) for index in range(network.num_outputs)}
+    assert tuple(outputs["mask"].shape) == (rows, FREE_SIDE, FREE_SIDE)
+    assert builder.build_serialized_network(network, compiler._configure(builder, network, manifest)) is not None
 
 
 def test_a_dynamic_plan_has_it_in_its_manifest_and_reports_progress(tiny_onnx: Path, tmp_path: Path) -> None:

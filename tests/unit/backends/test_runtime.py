@@ -33,6 +33,7 @@ from typer.testing import CliRunner, Result
 
 if not SUPPORTED:
     pytest.skip("the CUDA stand-in is for Linux on x86-64", allow_module_level=True)
+from cuda_standin import vendor as vendor_module
 from cuda_standin.vendor import Context, Vendor
 
 from lesioncli import source
@@ -482,6 +483,24 @@ def test_sizes_that_a_plan_was_not_compiled_for_are_refused(
         segment_with(plan, images, tmp_path / "out", tta=TTA.FULL)
 
 
+@pytest.mark.parametrize(("dynamic", "shape"), [(False, (3, SIDE, SIDE, 3)), (True, (-1, SIDE, SIDE, 3))])
+def test_a_plan_has_fixed_shapes_except_for_the_rows_of_a_dynamic_one(
+    card: Card, tiny_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dynamic: bool, shape: tuple[int, ...]
+) -> None:
+    """The graph has free sides, for which TensorRT for RTX would compile again during a run."""
+    plan = build_plan(tiny_onnx, tmp_path / "engines", 3, dynamic)
+    shapes: list[tuple[int, ...]] = []
+    create = vendor_module.Engine.create_execution_context
+
+    def record(engine: vendor_module.Engine) -> Context | None:
+        shapes.append(engine.get_tensor_shape("image"))
+        return create(engine)
+
+    monkeypatch.setattr(vendor_module.Engine, "create_execution_context", record)
+    with open_engine(plan):
+        assert shapes == [shape] * 3
+
+
 # Plans that contradict their manifest
 
 
@@ -492,7 +511,7 @@ def test_a_tensor_that_contradicts_the_manifest_is_named(
     for change, named in (
         ({"spec": {**values["spec"], "height": 64}}, r"'image' is UINT8 .*, not UINT8 \(3, 64, 32, 3\)"),
         ({"spec": {**values["spec"], "classes": ["a", "b"]}}, r"'scores' is FLOAT .*, not FLOAT \(3, 2\)"),
-        ({"batch": 2}, "batch of 2"),
+        ({"batch": 2}, r"'image' is UINT8 .*, not UINT8 \(2, 32, 32, 3\)"),
     ):
         plan.write_text(json.dumps({**values, **change}))
         with pytest.raises(EngineError, match=named):

@@ -79,6 +79,7 @@ class Driver:
             ("standin_lose", None, ctypes.c_int),
             ("standin_device", None, ctypes.c_int, ctypes.c_int, ctypes.c_int),
             ("standin_cuda_version", None, ctypes.c_int),
+            ("standin_advance_clock", None, ctypes.c_double),
             ("standin_memory", None, size),
             ("standin_delays", None, ctypes.c_uint64, ctypes.c_double),
             ("standin_costs", None, ctypes.c_double, ctypes.c_double, ctypes.c_double),
@@ -103,6 +104,10 @@ class Driver:
     def set_cuda_version(self, major: int, minor: int) -> None:
         """Set the newest CUDA that the driver supports."""
         self.library.standin_cuda_version(1000 * major + 10 * minor)
+
+    def advance_clock(self, seconds: float) -> None:
+        """Let time pass on the device: later events have later times."""
+        self.library.standin_advance_clock(seconds)
 
     def limit_memory(self, size: int) -> None:
         self.library.standin_memory(size)

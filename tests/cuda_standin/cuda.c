@@ -168,6 +168,7 @@ static struct {
     int devices, major, minor, cuda_version;
     size_t memory;
     uint64_t seed;
+    int64_t clock_ns; /* by which times of events are ahead */
     int64_t delay_ns; /* largest random delay */
     double in_bytes_per_second, out_bytes_per_second, kernel_seconds;
     bool costs; /* instead of delays */
@@ -459,7 +460,7 @@ static void run(Stream *stream, Operation *operation) {
     if (engine >= 0) engine_busy[engine] = false;
     add_row(stream, operation, start_ns);
     Event *event = operation->event;
-    if (event && event->recorded_ticket == operation->ticket) event->time_ns = now_ns();
+    if (event && event->recorded_ticket == operation->ticket) event->time_ns = now_ns() + settings.clock_ns;
 }
 
 static void retire(Stream *stream, Operation *operation) {
@@ -1190,6 +1191,13 @@ void standin_device(int devices, int major, int minor) {
 void standin_cuda_version(int version) {
     pthread_mutex_lock(&lock);
     settings.cuda_version = version;
+    pthread_mutex_unlock(&lock);
+}
+
+/* Lets time pass on the device: later events have later times. */
+void standin_advance_clock(double seconds) {
+    pthread_mutex_lock(&lock);
+    settings.clock_ns += (int64_t)(seconds * 1e9);
     pthread_mutex_unlock(&lock);
 }
 

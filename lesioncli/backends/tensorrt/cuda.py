@@ -29,6 +29,7 @@ except ImportError as broken:
     raise EngineError(f"pycuda does not load: {broken}; install it again on this machine") from broken
 
 NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: work that a library puts on the default stream does not stop the stream
+MAX_CLOCK_AGE_MS = 1000  # a float32 is exact to 60 ns there, and to 250 us after an hour
 TRACKS = ("copy in", "compute", "copy out")
 
 
@@ -78,6 +79,7 @@ class Device:
             self._context = context
             self.copy_in, self.compute, self.copy_out = (driver.Stream(NON_BLOCKING) for _ in range(3))
             self._zero, self._zero_s = self._set_clock()
+            self._next_zero: Any = None
             self._cleanup = cleanup.pop_all()
 
     def on_close(self, release: Callable[[], object]) -> None:
@@ -92,6 +94,19 @@ class Device:
     def time_of(self, event: Any) -> float:
         """Return the time of an event in seconds of time.monotonic(); the device must be traced."""
         return self._zero_s + float(self._zero.time_till(event)) / 1000
+
+    def renew_clock(self, latest: Any) -> None:
+        """Replace the event that times are counted from if it is long before `latest`, without waiting.
+
+        pycuda returns the time between two events as float32 milliseconds.
+        """
+        if self._next_zero is None:
+            if self._zero.time_till(latest) > MAX_CLOCK_AGE_MS:
+                self._next_zero = self.event()
+                self._next_zero.record(self.copy_out)
+        elif self._next_zero.query():
+            self._zero_s = self.time_of(self._next_zero)
+            self._zero, self._next_zero = self._next_zero, None
 
     def _set_clock(self) -> tuple[Any, float]:
         """Return an event, and its time by the clock of the host."""
@@ -125,7 +140,7 @@ class Device:
         """Wait for all running work, then free everything."""
         with suppress(driver.Error):  # of a lost device; finish() raised it
             self.wait()
-        del self.copy_in, self.compute, self.copy_out, self._zero
+        del self.copy_in, self.compute, self.copy_out, self._zero, self._next_zero
         self._cleanup.close()
 
 
@@ -178,11 +193,15 @@ class Lane:
 
     def spans(self) -> list[Span]:
         """Return the time of the batch on each stream; empty if the device is not traced."""
+        if not self._begun:
+            return []
         ends = (self._copied, self._computed, self._done)
-        return [
+        spans = [
             Span(track, self._device.time_of(begin), self._device.time_of(end))
-            for track, begin, end in zip(TRACKS, self._begun, ends, strict=False)
+            for track, begin, end in zip(TRACKS, self._begun, ends, strict=True)
         ]
+        self._device.renew_clock(self._done)
+        return spans
 
     def _record_begin(self, number: int, stream: Any) -> None:
         if self._begun:

@@ -78,7 +78,8 @@ class PlanEngine(Engine):
         return {name: array[: len(self._slots[number])] for name, array in self._last_lane.host.items()}
 
     def _spans(self, number: int) -> Sequence[Span]:
-        return self._last_lane.spans()
+        with cuda.engine_errors(self._name, RESUME_ADVICE):
+            return self._last_lane.spans()
 
     def close(self) -> None:
         self._device.close()

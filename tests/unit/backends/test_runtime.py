@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 from cuda_standin import SUPPORTED, Driver, installed
 from helpers.graphs import MakeEngine
@@ -810,6 +811,33 @@ def test_the_device_is_busy_for_a_thousand_images(card: Card, tiny_onnx: Path, t
     assert len(kernels) == 125
     busy = sum(kernel.end_ns - kernel.start_ns for kernel in kernels) / (kernels[-1].end_ns - kernels[0].start_ns)
     assert busy >= 0.95
+
+
+def test_times_are_exact_after_hours(card: Card) -> None:
+    """Times between events are float32 milliseconds: ten hours are exact to 4 ms only."""
+    from lesioncli.backends.tensorrt import cuda  # needs pycuda
+
+    device = cuda.Device(0, traced=True)
+    images = device.pinned((1, 4, 4, 3), np.uint8)
+    lane = cuda.Lane(device, images.nbytes, {"mask": cuda.ArraySpec((1, 4, 4), np.dtype(np.uint8))})
+    errors_s, begins = [], []
+    for number in range(8):
+        if number == 2:
+            card.driver.advance_clock(10 * 3600)
+        lane.start(images, lambda stream: None)
+        lane.finish()
+        spans = lane.spans()
+        ends = (lane._copied, lane._computed, lane._done)
+        exact = [begin.time_till(end) / 1000 for begin, end in zip(lane._begun, ends, strict=True)]
+        pairs = zip(spans, exact, strict=True)
+        errors_s.append(max(abs(span.end - span.start - seconds) for span, seconds in pairs))
+        begins.append(spans[0].start)
+    del lane, ends
+    device.close()
+    assert max(errors_s[:2] + errors_s[4:]) < 1e-6
+    assert sorted(begins) == begins
+    assert begins[2] - begins[1] == pytest.approx(10 * 3600, abs=1)
+    assert begins[-1] - begins[2] < 1
 
 
 def test_a_trace_shows_copies_during_computation(card: Card, plan: Path, here: Path) -> None:

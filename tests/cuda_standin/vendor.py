@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,7 @@ class Vendor(ModuleType):
         self.scratch_bytes, self.cuda_major = 1 << 20, 13
         self.targets: tuple[str, ...] | None = None
         self.distort: Callable[[Arrays], None] = lambda outputs: None
+        self.context_settings: list[dict[str, Any]] = []  # of every context
         self.failures: list[str] = []  # errors on a stream, where nothing can be raised
 
     def __getattr__(self, name: str) -> Any:
@@ -203,7 +204,11 @@ class Engine:
         except Exception as error:  # every test checks at its end that there was none
             self.vendor.failures.append(repr(error))
 
-    def create_execution_context(self) -> "Context | None":
+    def create_runtime_config(self) -> SimpleNamespace:
+        return SimpleNamespace()
+
+    def create_execution_context(self, settings: SimpleNamespace | None = None) -> "Context | None":
+        self.vendor.context_settings.append({} if settings is None else vars(settings))
         scratch = ctypes.c_uint64()
         if self.vendor.driver.library.cuMemAlloc_v2(ctypes.byref(scratch), ctypes.c_size_t(self.device_memory_size_v2)):
             self.log.log(tensorrt_rtx.ILogger.ERROR, "out of memory")

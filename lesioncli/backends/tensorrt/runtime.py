@@ -112,7 +112,7 @@ class _Plan:
 
     def __init__(self, manifest: Manifest, path: Path, device: cuda.Device) -> None:
         vendor = VENDORS[manifest.backend]
-        trt = load(vendor)
+        self._trt = trt = load(vendor)
         self._manifest, self._name, self._log = manifest, f"{path}: {vendor.title}", make_log(trt)
         self._contexts: list[Any] = []
         self._device = device
@@ -157,7 +157,7 @@ class _Plan:
 
     def add_context(self, lane: cuda.Lane) -> None:
         """Make an execution context that reads and writes the memory of a lane."""
-        self._contexts.append(self._engine.create_execution_context())
+        self._contexts.append(self._engine.create_execution_context(*self._context_settings()))
         if self._contexts[-1] is None:
             raise cuda.OutOfMemoryError(f"{self._name} cannot make an execution context ({self._last_error()})")
         for name, memory in {INPUT: lane.input, **lane.outputs}.items():
@@ -167,6 +167,18 @@ class _Plan:
                     " build-engine"
                 )
         self._set_rows(len(self._contexts) - 1, self._manifest.batch)
+
+    def _context_settings(self) -> list[Any]:
+        """Return the argument that lets TensorRT for RTX compile a dynamic plan before it runs; else nothing.
+
+        By default it runs general kernels first and replaces them while it runs.
+        """
+        if self._manifest.backend is not Backend.TENSORRT_RTX or not self._manifest.dynamic:
+            return []
+        settings = self._engine.create_runtime_config()
+        strategies = self._trt.DynamicShapesKernelSpecializationStrategy
+        settings.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
+        return [settings]
 
     def execute(self, number: int, rows: int, stream: int) -> None:
         """Enqueue the batch of a lane on a CUDA stream."""

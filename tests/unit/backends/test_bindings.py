@@ -29,11 +29,19 @@ CLASSES = {
     "engine": "ICudaEngine",
     "self._engine": "ICudaEngine",
     "self._runtime": "Runtime",
+    "settings": "IRuntimeConfig",
     "self._contexts[-1]": "IExecutionContext",
     "self._contexts[number]": "IExecutionContext",
 }
 SOURCES = [Path(tensorrt.__file__).with_name(name) for name in ("vendors.py", "compile.py", "runtime.py")]
-RTX_ONLY = {"ComputeCapability", "num_compute_capabilities", "set_compute_capability"}
+RTX_ONLY = {
+    "ComputeCapability",
+    "DynamicShapesKernelSpecializationStrategy",
+    "create_runtime_config",
+    "dynamic_shapes_kernel_specialization_strategy",
+    "num_compute_capabilities",
+    "set_compute_capability",
+}
 EXPORTED = (
     "createInferBuilder_INTERNAL",
     "createInferRefitter_INTERNAL",
@@ -67,8 +75,8 @@ def used_names() -> set[tuple[str, ...]]:
         for node in ast.walk(ast.parse(source.read_text())):
             if not isinstance(node, ast.Attribute):
                 continue
-            owner, *words = ast.unparse(node).split(".")
-            if owner == "trt":
+            owner, *words = ast.unparse(node).removeprefix("self._").split(".")
+            if owner == "trt" and words:
                 found.add(tuple(words))
             elif kind := CLASSES.get(ast.unparse(node.value)):
                 found.add((kind, node.attr))
@@ -114,6 +122,8 @@ def test_the_used_names_are_found_in_the_source() -> None:
         ("ICudaEngine", "create_execution_context"),
         ("IExecutionContext", "set_tensor_address"),
         ("IExecutionContext", "execute_async_v3"),
+        ("IRuntimeConfig", "dynamic_shapes_kernel_specialization_strategy"),
+        ("DynamicShapesKernelSpecializationStrategy",),
     } <= used_names()
 
 

@@ -94,9 +94,9 @@ def build_plan(onnx: Path, folder: Path, batch: int, dynamic: bool = False) -> P
     return build(onnx, folder, IMAGES, options, compiler=open_compiler(options)).path  # without a timing cache
 
 
-def build_ahead(onnx: Path, folder: Path) -> Path:
+def build_ahead(onnx: Path, folder: Path, dynamic: bool = False) -> Path:
     """Build an engine ahead of time, which has never run on a GPU; return the path of its manifest."""
-    options = BuildOptions(backend=Backend.TENSORRT_RTX, precision=Precision.FP32, batch=2, targets=("sm86",))
+    options = BuildOptions(Backend.TENSORRT_RTX, Precision.FP32, batch=2, targets=("sm86",), dynamic=dynamic)
     return build(onnx, folder, IMAGES, options).path
 
 
@@ -493,13 +493,27 @@ def test_a_plan_has_fixed_shapes_except_for_the_rows_of_a_dynamic_one(
     shapes: list[tuple[int, ...]] = []
     create = vendor_module.Engine.create_execution_context
 
-    def record(engine: vendor_module.Engine) -> Context | None:
+    def record(engine: vendor_module.Engine, *settings: Any) -> Context | None:
         shapes.append(engine.get_tensor_shape("image"))
-        return create(engine)
+        return create(engine, *settings)
 
     monkeypatch.setattr(vendor_module.Engine, "create_execution_context", record)
     with open_engine(plan):
         assert shapes == [shape] * 3
+
+
+@pytest.mark.filterwarnings("ignore:Use Deprecated in TensorRT-RTX:DeprecationWarning")
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_tensorrt_for_rtx_compiles_a_dynamic_plan_before_it_runs(
+    card: Card, tiny_onnx: Path, tmp_path: Path, dynamic: bool
+) -> None:
+    """By default it would use general kernels first, and the parity check would run others than a long run."""
+    eager = card.rtx.DynamicShapesKernelSpecializationStrategy.EAGER
+    expected = [{"dynamic_shapes_kernel_specialization_strategy": eager} if dynamic else {}] * 3
+    with open_engine(build_ahead(tiny_onnx, tmp_path / "engines", dynamic)):
+        assert card.rtx.context_settings == expected
+    with open_engine(build_plan(tiny_onnx, tmp_path / "plan", 2, dynamic)):
+        assert card.tensorrt.context_settings[-3:] == [{}] * 3
 
 
 # Plans that contradict their manifest

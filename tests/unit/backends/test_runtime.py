@@ -309,6 +309,12 @@ LEAKS = {  # every run shows them
     "keeps memory of the device": ("Device", "allocate", "self.on_close(memory.free)", "leaked.append(memory)"),
     "keeps pinned memory": ("Device", "pinned", "self.on_close(array.base.free)", "leaked.append(array)"),
     "keeps its events": ("Lane", "__init__", "device.on_close(self._drop_events)", "leaked.append(self)"),
+    "leaves its context on the stack": (
+        "Device",
+        "__init__",
+        "cleanup.callback(_leave, context)",
+        "cleanup.callback(context.detach), cleanup.callback(context.pop)",
+    ),
     "keeps its contexts": ("_Plan", "release", "self._contexts.clear()", "leaked.append(self._contexts)"),
 }
 BUGS = {**RACES, **LEAKS}

@@ -127,7 +127,7 @@ def _find_or_build(
     folder: Path,
     reporter: Reporter,
 ) -> "StoredEngine":
-    """Return the engine to use with the chosen backend, or build that of the shipped model."""
+    """Return the engine to use with the chosen backend, or build that of the default model."""
     from lesioncli.backends.registry import find_engine
 
     found = find_engine(None if engine is None else os.fspath(engine), chosen.value, folder)

@@ -17,6 +17,7 @@ from PIL import Image
 
 from lesioncli.evaluation.reading import masks, png
 from lesioncli.evaluation.reading.png import GreyPng, read_grey_png
+from lesioncli.images.png import SIGNATURE
 
 UInt8 = NDArray[np.uint8]
 
@@ -33,7 +34,7 @@ def write(
     compressed = zlib.compress(rows.tobytes())
     cuts = np.linspace(0, len(compressed), pieces + 1).astype(int)
     data = b"".join(chunk(b"IDAT", compressed[a:b]) for a, b in itertools.pairwise(cuts))
-    return png.SIGNATURE + header + before + data + chunk(b"IEND", b"")
+    return SIGNATURE + header + before + data + chunk(b"IEND", b"")
 
 
 def filtered(filters: list[int], row_bytes: int, seed: int, dense: float = 1) -> UInt8:
@@ -100,8 +101,8 @@ NOT_ORDINARY: dict[str, bytes] = {
     "too many rows": write(filtered([0] * 3, 6, 1), 6)[:33] + ORDINARY[33:],
     "empty": b"",
     "header alone": ORDINARY[:33],
-    "no header": png.SIGNATURE + chunk(b"IDAT", zlib.compress(ROWS.tobytes())) + chunk(b"IEND", b""),
-    "no pixels": png.SIGNATURE + ORDINARY[8:33] + chunk(b"IEND", b""),
+    "no header": SIGNATURE + chunk(b"IDAT", zlib.compress(ROWS.tobytes())) + chunk(b"IEND", b""),
+    "no pixels": SIGNATURE + ORDINARY[8:33] + chunk(b"IEND", b""),
     "two headers": ORDINARY[:33] + ORDINARY[8:],
     "no rows": write(np.zeros((0, 7), np.uint8), 6),
 }
@@ -121,7 +122,7 @@ def test_an_image_larger_than_pillow_accepts_is_not_inflated(monkeypatch: pytest
     calls: list[Any] = []
     monkeypatch.setattr(deflate, "zlib_decompress", lambda *arguments: calls.append(arguments))
     header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 0, 0, 0, 0)
-    data = png.SIGNATURE + chunk(b"IHDR", header) + chunk(b"IDAT", b"x") + chunk(b"IEND", b"")
+    data = SIGNATURE + chunk(b"IHDR", header) + chunk(b"IDAT", b"x") + chunk(b"IEND", b"")
     assert read_grey_png(data) is None
     assert calls == []
 

@@ -11,6 +11,7 @@ A message says what is wrong, where, and what to do.
 """
 
 import shlex
+import sys
 from enum import IntEnum
 from typing import ClassVar
 
@@ -30,11 +31,11 @@ class ExitCode(IntEnum):
 
 
 def install_command(extra: str = "") -> str:
-    """Return the command that installs lesioncli, with an extra, from the place it was installed from."""
+    """Return the command that installs lesioncli for this Python, with an extra, from where it was installed from."""
     source, flags = _install_source()
     is_repository = source.startswith("git+")
     requirement = f"lesioncli[{extra}] @ {source}" if is_repository else f"{source}[{extra}]"
-    return f"pip install {flags}{shlex.quote(requirement if extra else source)}"
+    return f"{shlex.quote(sys.executable)} -m pip install {flags}{shlex.quote(requirement if extra else source)}"
 
 
 def _install_source() -> tuple[str, str]:

@@ -154,14 +154,14 @@ def _build_command(manifest: Manifest, flags: Sequence[str]) -> str:
 def find_engine(asked: str | None, backend: Backend, folder: Path) -> Decision[StoredEngine | None]:
     """Return the engine to use, read and checked; None if `folder` has none yet.
 
-    `asked` is the name of a model in `folder` or the path of a manifest; such an engine may be for another backend.
-    Without it, the engine is that of the default model or the only one for the backend in `folder`.
+    `asked` is the name of a model or of a manifest in `folder`, or the path of a manifest; such an engine may be for
+    another backend. Without it, the engine is that of the default model or the only one for the backend in `folder`.
 
     Raises EngineError if there is no engine of that name, or if the choice is not clear.
     """
     if asked is None:
         return _find_default(backend, folder)
-    for candidate in (Path(asked), Path(f"{asked}.json"), manifest_path(folder, asked, backend)):
+    for candidate in (Path(asked), Path(f"{asked}.json"), folder / asked, manifest_path(folder, asked, backend)):
         if candidate.is_file() and candidate.suffix == ".json":
             return Decision(read_engine(candidate), "as asked")
     for other in (manifest_path(folder, asked, other) for other in BACKENDS if other != backend):

@@ -26,7 +26,8 @@ def engines(
         print_json([_engine_json(engine) for engine in listed])
         return
     if not listed:
-        print_line(f"no engines in {folder}/; run lesioncli build-engine")
+        flags = "" if folder == ENGINES else f" --out {folder}"
+        print_line(f"no engines in {folder}/; run lesioncli build-engine{flags}")
     for engine in listed:
         print_line(f"{engine.path.name}: {engine.description}")
         if engine.problem:

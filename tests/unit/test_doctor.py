@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,9 +32,8 @@ def test_every_fix_is_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(doctor, "find_checkpoint", missing_checkpoint)
     for finding in examine(tmp_path):
         if finding.fix:
-            program, *arguments = shlex.split(finding.fix)
-            assert program in ("pip", "lesioncli"), finding
-            assert arguments[0] in ("install", "build-engine"), finding
+            words = shlex.split(finding.fix)
+            assert words[:4] == [sys.executable, "-m", "pip", "install"] or words[:2] == ["lesioncli", "build-engine"]
             assert "," not in finding.fix.replace(install_command(), "")
     assert findings(tmp_path)["shipped model"].needed
 
@@ -52,13 +52,13 @@ def test_empty_engine_folder_needs_no_repair(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("record", "command"),
     [
-        ({"url": "file:///opt/my%20clone", "dir_info": {}}, "pip install '/opt/my clone[report]'"),
-        ({"url": "file:///opt/x", "dir_info": {"editable": True}}, "pip install --editable '/opt/x[report]'"),
+        ({"url": "file:///opt/my%20clone", "dir_info": {}}, "'/opt/my clone[report]'"),
+        ({"url": "file:///opt/x", "dir_info": {"editable": True}}, "--editable '/opt/x[report]'"),
         (
             {"url": "https://example.org/x.git", "vcs_info": {"vcs": "git"}},
-            "pip install 'lesioncli[report] @ git+https://example.org/x.git'",
+            "'lesioncli[report] @ git+https://example.org/x.git'",
         ),
-        ({}, "pip install '/path/to/lesioncli[report]'"),
+        ({}, "'/path/to/lesioncli[report]'"),
     ],
 )
 def test_install_command_names_the_source_of_the_installation(
@@ -70,4 +70,4 @@ def test_install_command_names_the_source_of_the_installation(
             return json.dumps(record)
 
     monkeypatch.setattr(importlib.metadata, "distribution", lambda name: Distribution())
-    assert install_command("report") == command
+    assert install_command("report") == f"{shlex.quote(sys.executable)} -m pip install {command}"

@@ -154,6 +154,7 @@ def test_every_backend_is_in_the_table_with_fp32() -> None:
         (["b.tensorrt"], None, None),
         (["a.openvino", "b.openvino"], "b", "b.openvino"),
         (["a.openvino", SHIPPED], "a", "a.openvino"),
+        (["a.openvino", SHIPPED], "a.openvino.json", "a.openvino"),
     ],
 )
 def test_an_engine_by_name_or_default(

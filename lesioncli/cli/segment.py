@@ -40,7 +40,12 @@ def segment(
     ] = 0,
     threshold: Annotated[
         float,
-        typer.Option(min=MIN_THRESHOLD, max=1.0, metavar="P", help="Minimum lesion probability of a mask pixel."),
+        typer.Option(
+            min=MIN_THRESHOLD,
+            max=1.0,
+            metavar="P",
+            help="Minimum lesion probability of a mask pixel, in steps of 1/255.",
+        ),
     ] = 0.5,
     tta: Annotated[
         TTA, typer.Option(help="Test-time augmentation: views per image, 1 (none), 4 (flips) or 27 (full).")

@@ -163,6 +163,8 @@ class ResultStore:
             # A crash may truncate the last row, even inside a character; its image is segmented again.
             reader = csv.reader(line for line in file if line.endswith(("\r", "\n")))
             if next(reader, []) not in ([], self._names):
+                if self.earlier.engine_sha256:  # another engine, which may have other columns, is the better reason
+                    self._check_identity()
                 raise InputError(
                     f"{path}: its columns are not those of this run; choose another --out or use --overwrite"
                 )

@@ -68,6 +68,15 @@ def test_the_table_of_another_program_is_not_touched(engine: Engine, images: Pat
     assert files_of(out) == {"scores.csv": foreign}
 
 
+def test_another_engine_is_named_although_its_columns_differ(out: Path) -> None:
+    store = ResultStore(out, IDENTITY, output_columns(["melanoma"]))
+    store.add(Outcome(ImageFile(Path("a.jpg"), "a"), Status.OK, (2, 3), 7))
+    store.finish(RunRecord(**msgspec.structs.asdict(IDENTITY)))
+    other = msgspec.structs.replace(IDENTITY, engine_sha256="cd")
+    with pytest.raises(InputError, match=r"engine_sha256 ab.* cd"):
+        ResultStore(out, other, output_columns(["melanoma", "nevus"]))
+
+
 def test_overwrite_starts_again(engine: Engine, images: Path, out: Path, tmp_path: Path) -> None:
     statuses(images, engine, out, threshold=0.9)
     (images / "005.jpg").unlink()

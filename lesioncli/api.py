@@ -166,7 +166,10 @@ class _OnlyBars(Reporter):
     """Passes on the steps of a compiler, without notes."""
 
     def __init__(self, reporter: Reporter) -> None:
-        self.build = reporter.build  # type: ignore[method-assign]  # the same method, of another reporter
+        self._reporter = reporter
+
+    def build(self, phase: str, step: int, steps: int) -> None:
+        self._reporter.build(phase, step, steps)
 
 
 def _check_writable(folder: Path, backend: Backend) -> None:

@@ -22,7 +22,7 @@ from lesioncli.spec import METADATA_KEY, ModelSpec
 # On import, openvino sends telemetry unless its reporter cannot be imported; then it uses a stub. lesioncli uses the
 # network only if it is asked to.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None makes the import fail
-import openvino  # noqa: E402
+import openvino  # noqa: E402 - telemetry must be barred before
 
 VERSION = openvino.__version__
 ELEMENT_TYPES = {Precision.FP32: "f32", Precision.BF16: "bf16"}  # OpenVINO's names

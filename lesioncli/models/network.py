@@ -1,5 +1,6 @@
 """What training, export and teachers need to know about a network; models/registry.py lists the networks."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -16,13 +17,13 @@ class NetworkOutput(Protocol):
     def class_logits(self) -> Tensor: ...
 
 
-class Network(nn.Module):
+class Network(nn.Module, ABC):
     """Base of the networks. forward() takes RGB images in [0, 1], (N, 3, H, W), and returns a NetworkOutput."""
 
     @staticmethod
+    @abstractmethod
     def class_probabilities(class_logits: Tensor) -> Tensor:
         """Class logits (N, K) -> probabilities (N, 3) in the order of spec.CLASSES."""
-        raise NotImplementedError
 
 
 class StageOutput(NamedTuple):

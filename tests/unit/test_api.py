@@ -201,7 +201,7 @@ def test_options_refuse_values_that_are_not_valid(kind: Any, values: dict[str, A
 
 
 def test_options_take_strings() -> None:
-    options = lesioncli.EvaluationOptions(protocol="ph2", by="site", labels="labels.csv")  # type: ignore[arg-type]
+    options = lesioncli.EvaluationOptions(protocol="ph2", by="site", labels="labels.csv")  # type: ignore[arg-type]  # str too
     assert (options.protocol, options.by) == (lesioncli.ProtocolName.PH2, ("site",))
     assert options.labels == Path("labels.csv")
 

@@ -4,6 +4,7 @@ Every long call of the Python API takes `progress`: False shows nothing, True sh
 is called with (done, total), and a Reporter receives everything.
 """
 
+import importlib.util
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
@@ -80,7 +81,7 @@ class _Callback(Reporter):
 class ProgressBars(Reporter):
     """Shows notes, the first failed images, and one progress bar at a time.
 
-    `bars` False, or a console that is neither a terminal nor a notebook, leaves out the bars.
+    `bars` False, or a console that is neither a terminal nor a notebook with ipywidgets, leaves out the bars.
     """
 
     def __init__(self, console: "Console", bars: bool = True) -> None:
@@ -137,6 +138,9 @@ class ProgressBars(Reporter):
         """Update the bar of this title; open it, in place of another one, if it is not shown."""
         from rich.progress import Progress
 
+        if self._bars and self._console.is_jupyter and importlib.util.find_spec("ipywidgets") is None:
+            self.note("progress bars in a notebook need ipywidgets; run pip install ipywidgets")
+            self._bars = False
         if not self._bars:
             return
         if self._bar is None or self._title != title:

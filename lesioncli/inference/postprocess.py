@@ -73,4 +73,4 @@ def expected_jaccard(probability: UInt8, lesion: NDArray[np.bool_]) -> float:
         return 1 - float(probability.max()) / 255
     inside = float(probability[lesion].sum(dtype=np.int64)) / 255
     outside = float(probability[~lesion].sum(dtype=np.int64)) / 255
-    return inside / (np.count_nonzero(lesion) + outside)
+    return inside / (int(np.count_nonzero(lesion)) + outside)

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePath
 
+from lesioncli.images import png
+from lesioncli.images.bmp import read_bmp
 from lesioncli.images.jpeg import read_jpeg
 from lesioncli.images.pixels import DecodedImage
-from lesioncli.images.raster import read_bmp, read_png, read_webp
 from lesioncli.images.tiff import read_tiff
+from lesioncli.images.webp import read_webp
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class ImageFormat:
 
 FORMATS: tuple[ImageFormat, ...] = (
     ImageFormat("JPEG", (".jpg", ".jpeg", ".jfif"), (b"\xff\xd8\xff",), read_jpeg),
-    ImageFormat("PNG", (".png",), (b"\x89PNG\r\n\x1a\n",), read_png),
+    ImageFormat("PNG", (".png",), (png.SIGNATURE,), png.read_png),
     ImageFormat("BMP", (".bmp",), (b"BM",), read_bmp),
     ImageFormat("WebP", (".webp",), (b"RIFF",), read_webp),
     ImageFormat("TIFF", (".tif", ".tiff"), (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), read_tiff),  # "+": BigTIFF
@@ -72,7 +74,7 @@ def supported_suffixes() -> list[str]:
 
 
 def has_supported_suffix(path: PurePath) -> bool:
-    """Tell whether a file's suffix, in either case, is that of a supported format."""
+    """Return whether a file's suffix, in either case, is that of a supported format."""
     suffix = path.suffix.lower()
     return any(suffix in image_format.suffixes for image_format in FORMATS)
 

@@ -1,13 +1,20 @@
-"""Chunks of a PNG, and the checks of a PNG file that Pillow leaves out."""
+"""Reader for PNG, with the checks that Pillow leaves out."""
 
 import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BytesIO
 
 import deflate
+from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from lesioncli.errors import ImageError
+from lesioncli.images.color import from_gamma
+from lesioncli.images.geometry import UInt8
+from lesioncli.images.pillow import to_upright_srgb
+from lesioncli.images.pixels import DecodedImage, check_size, to_rgb
 from lesioncli.options import FailureStage
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -15,6 +22,7 @@ SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # samples per pixel by colour type, ht
 # First row, first column, row step, column step of each pass, https://www.w3.org/TR/png-3/#8Interlace
 ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
 BLOCK_BYTES = 2**20
+NO_PIXEL = 119  # dark red or grey: a last row of this color may be missing, a black one is the edge of an image
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,27 @@ class Chunk:
     def is_critical(self) -> bool:
         """Whether the pixels depend on it, https://www.w3.org/TR/png-3/#5Chunk-naming-conventions."""
         return not self.kind[0] & 0x20
+
+
+def read_png(data: bytes, at_least_hw: tuple[int, int]) -> DecodedImage:
+    """Decode a PNG at full size."""
+    header = read_header(data)
+    check_size((header.height, header.width), header.samples, header.bits)
+    for _ in chunks(data):  # checks them; Pillow does not compare the checksums of pixels
+        pass
+    image = PngImageFile(BytesIO(data))
+    no_pixel = NO_PIXEL * 257 if image.mode.startswith("I") else NO_PIXEL
+    image.im = Image.new(image.mode, image.size, no_pixel).im  # load() decodes into it
+    rgb = to_rgb(image, header.bits)
+    if header.interlace or image.mode == "P" or _is_uniform_and_not_black(rgb[-1]):
+        check_rows(data)  # decompresses the pixels a second time
+    if {"icc_profile", "srgb"} & image.info.keys():  # these matter more
+        return to_upright_srgb(image, rgb, bits=header.bits)
+    return to_upright_srgb(image, *from_gamma(rgb, image.info.get("gamma")), header.bits)
+
+
+def _is_uniform_and_not_black(row: UInt8) -> bool:
+    return bool(row[0].any() and (row == row[0]).all())
 
 
 def read_header(data: bytes) -> Header:

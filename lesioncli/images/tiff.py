@@ -82,7 +82,7 @@ def _check(page: TiffPage) -> None:
 
 
 def _is_for_tifffile(tiff: TiffFile, page: TiffPage) -> bool:
-    """Tell whether tifffile can decode a page, and Pillow cannot or does not notice damage."""
+    """Return whether tifffile can decode a page, and Pillow cannot or does not notice damage."""
     channels = _COLOR_SAMPLES.get(page.photometric)
     if (
         page.dtype not in (np.uint8, np.uint16)
@@ -96,7 +96,7 @@ def _is_for_tifffile(tiff: TiffFile, page: TiffPage) -> bool:
 
 
 def _is_for_pillow(page: TiffPage) -> bool:
-    """Tell whether Pillow reads an 8-bit page.
+    """Return whether Pillow reads an 8-bit page.
 
     It does not compare the checksum of deflate; with a predictor it is used nevertheless, since tifffile takes half as
     much time again.
@@ -108,14 +108,13 @@ def _is_for_pillow(page: TiffPage) -> bool:
 
 
 def _is_big_endian_bigtiff(tiff: TiffFile) -> bool:
-    """Tell whether Pillow cannot find the directory of a file."""
+    """Return whether Pillow cannot find the directory of a file."""
     return bool(tiff.is_bigtiff and tiff.byteorder == ">")
 
 
 def _read_by_tifffile(page: TiffPage) -> UInt8:
-    planes = page.asarray(
-        squeeze=False, maxworkers=1
-    )  # (samples, 1, h, w, 1) if stored in planes, else (1, 1, h, w, samples)
+    # (samples, 1, h, w, 1) if stored in planes, else (1, 1, h, w, samples)
+    planes = page.asarray(squeeze=False, maxworkers=1)
     samples = np.moveaxis(planes[:, 0], 0, -1).reshape(page.imagelength, page.imagewidth, -1)
     channels = _COLOR_SAMPLES[page.photometric]
     if _is_premultiplied(page) and (samples[..., channels] != np.iinfo(samples.dtype).max).any():

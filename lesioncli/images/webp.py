@@ -1,14 +1,18 @@
-"""Checks of a WebP file that libwebp leaves out: it decodes zeros, in place of lost data, to flat areas."""
+"""Reader for WebP, with checks that libwebp leaves out: it decodes zeros, in place of lost data, to flat areas."""
 
 import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BytesIO
 
 import numpy as np
+from PIL.WebPImagePlugin import WebPImageFile
 
 from lesioncli.errors import ImageError
 from lesioncli.images.geometry import UInt8
+from lesioncli.images.pillow import to_upright_srgb
+from lesioncli.images.pixels import DecodedImage, check_size, to_rgb
 from lesioncli.options import FailureStage
 
 # Zeros that store a flat macroblock of 16 x 16 pixels, at most: lossy ones take half a byte, lossless ones up to 5 bits
@@ -29,7 +33,16 @@ class Zeros:
     macroblocks: int
 
 
-def find_zeros(data: bytes) -> Zeros:
+def read_webp(data: bytes, at_least_hw: tuple[int, int]) -> DecodedImage:
+    """Decode a WebP, or its first frame, at full size."""
+    zeros = _find_zeros(data)
+    image = WebPImageFile(BytesIO(data))
+    check_size((image.height, image.width), 4)
+    rgb = to_rgb(image, 8)
+    return to_upright_srgb(image, rgb, _describe_flat_areas(rgb, zeros))
+
+
+def _find_zeros(data: bytes) -> Zeros:
     """Find long runs of zeros in the pixel data.
 
     Raises ImageError if a chunk of pixels does not end before the file does.
@@ -44,7 +57,7 @@ def find_zeros(data: bytes) -> Zeros:
     return Zeros(size_bytes, macroblocks)
 
 
-def describe_flat_areas(rgb: UInt8, zeros: Zeros) -> str:
+def _describe_flat_areas(rgb: UInt8, zeros: Zeros) -> str:
     """Return a note if pixel data hold zeros; raise ImageError if the image (h, w, 3) has too few flat areas for it."""
     if not zeros.size_bytes:
         return ""

@@ -21,6 +21,7 @@ from helpers.encoded_images import (
     RGBA,
     Array,
     by_pillow,
+    chunk,
     draw,
     inks_to_rgb,
     interlaced_png,
@@ -190,15 +191,11 @@ def test_a_png_with_half_of_its_rows_is_an_error(tmp_path: Path, name: str, fill
         "16-bit": (DEEP[: len(HALF), :, :1], 16, 0),
         "palette": (HALF[..., :1], 8, 3),
     }[name]
-    palette = [png_chunk(b"PLTE", bytes([fill] * 768))] if name == "palette" else []
+    palette = [chunk(b"PLTE", bytes([fill] * 768))] if name == "palette" else []
     lines = scanlines(samples, bits)
     assert "too few" in reason(tmp_path, png((*FULL_HEADER, bits, color_type, 0, 0, 0), lines, *palette))
     whole = np.full((*PICTURE.shape[:2], samples.shape[2]), fill, samples.dtype)
     read(tmp_path, plain_png(whole, bits, color_type, *palette))
-
-
-def png_chunk(name: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
 
 def test_an_interlaced_png_without_its_last_pass_is_an_error(tmp_path: Path) -> None:
@@ -384,11 +381,11 @@ def test_a_profile_of_another_kind_of_image_is_ignored(tmp_path: Path) -> None:
 def test_the_gamma_of_a_png_is_converted(tmp_path: Path, gamma: int, level: int, want: int) -> None:
     """A linear level of 55 of 255 is .2157, for which sRGB has 128; 128 at gamma 1.8 is .289, for which it has 147."""
     picture = np.full((20, 20, 3), level, np.uint8)
-    chunk = png_chunk(b"gAMA", struct.pack(">I", gamma))
-    decoded = read(tmp_path, plain_png(picture, 8, 2, chunk))
+    gamma_chunk = chunk(b"gAMA", struct.pack(">I", gamma))
+    decoded = read(tmp_path, plain_png(picture, 8, 2, gamma_chunk))
     assert np.abs(decoded.rgb.astype(int) - want).max() <= 1
     assert ("gamma" in decoded.note) == (want != level)
-    srgb = read(tmp_path, plain_png(picture, 8, 2, chunk, png_chunk(b"sRGB", b"\0")))
+    srgb = read(tmp_path, plain_png(picture, 8, 2, gamma_chunk, chunk(b"sRGB", b"\0")))
     np.testing.assert_array_equal(srgb.rgb, picture)
 
 

@@ -267,7 +267,7 @@ def test_running_out_of_memory_is_an_image_error(tmp_path: Path, monkeypatch: py
     def run_out(*_: Any) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("lesioncli.images.raster.to_rgb", run_out)
+    monkeypatch.setattr("lesioncli.images.png.to_rgb", run_out)
     with pytest.raises(ImageError, match="memory"):
         decode(save(tmp_path / "x.png", CASES["png rgb"][0]), FULL_HW)
 

@@ -1,9 +1,9 @@
-"""Models that come with the package: a checkpoint, and an ONNX graph that build-engine completes from it.
+"""Recipes and models that come with the package.
 
-`<model>.safetensors` holds the weights. `<model>.skeleton` is the ONNX file with the bytes of its weights cut out, and
-`<model>.skeleton.json` (GraphParts) names for each of them the position and the tensors that it is computed from. So
-the weights are in the repository once, and building an engine needs neither torch nor the onnx package.
-`python -m lesioncli.training.ship` writes all three files.
+A model is a checkpoint, and an ONNX graph that build-engine completes from it. `<model>.safetensors` holds the weights.
+`<model>.skeleton` is the ONNX file with the bytes of its weights cut out. `<model>.skeleton.json` (GraphParts) names
+for each of them the position and the tensors that it is computed from. So the weights are in the repository once, and
+building an engine needs neither torch nor the onnx package. `python -m lesioncli.training.ship` writes all three files.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,9 @@ from lesioncli.errors import InputError
 from lesioncli.files import PRETRAINED, atomic_write
 
 SHIPPED_MODEL = "multitask-lite"
-ENGINES = Path("engines")  # a checkpoint that this install lacks may lie there
+ENGINES = Path("engines")  # a user's recipes, and a checkpoint that this install lacks, may lie there
+# Installed from a wheel, the recipes are inside the package; in a checkout, beside it.
+SHIPPED_RECIPES = (Path(__file__).parent / "engines", Path(__file__).parents[1] / "engines")
 
 Tensors = Mapping[str, NDArray[Any]]
 
@@ -60,6 +62,13 @@ class GraphParts:
 def shipped_models() -> list[str]:
     """Names of the models whose graph comes with this install."""
     return sorted(path.stem for path in PRETRAINED.glob("*.skeleton"))
+
+
+def list_recipes() -> dict[str, Path]:
+    """Recipes by name, sorted; one in ./engines goes before one of the same name that comes with lesioncli."""
+    folders = (*reversed(SHIPPED_RECIPES), ENGINES)
+    recipes = {path.stem: path for folder in folders for path in folder.glob("*.toml")}
+    return dict(sorted(recipes.items()))
 
 
 def find_checkpoint(model: str) -> Path:

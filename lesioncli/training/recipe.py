@@ -17,12 +17,11 @@ from msgspec import Meta
 
 from lesioncli.errors import InputError
 from lesioncli.options import Precision
+from lesioncli.shipped import list_recipes
 from lesioncli.spec import ModelSpec
 
-# Installed from a wheel, the recipes are inside the package; in a checkout, beside it.
-SHIPPED_RECIPES = (Path(__file__).parents[1] / "engines", Path(__file__).parents[2] / "engines")
-
 Count = Annotated[int, Meta(ge=1)]
+NonNegative = Annotated[float, Meta(ge=0)]
 Probability = Annotated[float, Meta(ge=0, le=1)]
 Share = Annotated[float, Meta(ge=0, lt=1)]
 
@@ -42,16 +41,16 @@ class AugmentSettings:
         0.6,
         1.25,
     )
-    aspect: Annotated[float, Meta(description="greatest factor between the stretch of width and height")] = 1.35
-    shift: Annotated[float, Meta(description="greatest shift of the crop, as a share of the image's side")] = 0.12
+    aspect: Annotated[float, Meta(ge=1, description="greatest factor between the stretch of width and height")] = 1.35
+    shift: Annotated[NonNegative, Meta(description="greatest shift of the crop, as a share of the image's side")] = 0.12
     centred: Annotated[
         bool, Meta(description="instead of `zoom`, `aspect` and `shift`: the 15 centred crops of MB-DCNN's mask-CN")
     ] = False
     reflect: Annotated[Probability, Meta(description="probability of reflection beyond the border; else black")] = 0.5
-    brightness: Annotated[float, Meta(description="greatest relative change of brightness")] = 0.15
-    contrast: Annotated[float, Meta(description="greatest relative change of contrast")] = 0.2
-    saturation: Annotated[float, Meta(description="greatest relative change of saturation")] = 0.3
-    colour_cast: Annotated[float, Meta(description="greatest relative change of a single colour channel")] = 0.07
+    brightness: Annotated[NonNegative, Meta(description="greatest relative change of brightness")] = 0.15
+    contrast: Annotated[NonNegative, Meta(description="greatest relative change of contrast")] = 0.2
+    saturation: Annotated[NonNegative, Meta(description="greatest relative change of saturation")] = 0.3
+    colour_cast: Annotated[NonNegative, Meta(description="greatest relative change of a single colour channel")] = 0.07
     blur: Annotated[Probability, Meta(description="probability of Gaussian blur")] = 0.25
     sharpen: Annotated[Probability, Meta(description="probability of sharpening")] = 0.15
     jpeg: Annotated[Probability, Meta(description="probability of JPEG compression")] = 0.25
@@ -66,14 +65,14 @@ class AugmentSettings:
 class LossWeights:
     """Weights of the loss terms; a stage uses those that fit its outputs."""
 
-    jaccard: Annotated[float, Meta(description="soft Jaccard loss of the mask")] = 1.0
-    cross_entropy: Annotated[float, Meta(description="binary cross-entropy of the mask")] = 0.5
-    dice: Annotated[float, Meta(description="Dice loss of the mask, as in MB-DCNN")] = 0.0
-    rank: Annotated[float, Meta(description="rank loss of the mask, as in MB-DCNN")] = 0.0
-    classes: Annotated[float, Meta(description="cross-entropy of the classes")] = 0.5
+    jaccard: Annotated[NonNegative, Meta(description="soft Jaccard loss of the mask")] = 1.0
+    cross_entropy: Annotated[NonNegative, Meta(description="binary cross-entropy of the mask")] = 0.5
+    dice: Annotated[NonNegative, Meta(description="Dice loss of the mask, as in MB-DCNN")] = 0.0
+    rank: Annotated[NonNegative, Meta(description="rank loss of the mask, as in MB-DCNN")] = 0.0
+    classes: Annotated[NonNegative, Meta(description="cross-entropy of the classes")] = 0.5
     teachers: Annotated[Probability, Meta(description="share of the teachers' mean prediction in the targets")] = 0.0
-    mask_smoothing: Annotated[float, Meta(description="label smoothing of the mask's cross-entropy")] = 0.02
-    class_smoothing: Annotated[float, Meta(description="label smoothing of the classes")] = 0.02
+    mask_smoothing: Annotated[Probability, Meta(description="label smoothing of the mask's cross-entropy")] = 0.02
+    class_smoothing: Annotated[Probability, Meta(description="label smoothing of the classes")] = 0.02
 
 
 @dataclass(frozen=True)
@@ -82,12 +81,12 @@ class TrainSettings:
 
     epochs: Annotated[Count, Meta(description="epochs of a stage")] = 12
     batch: Annotated[Count, Meta(description="images per batch, over all devices together")] = 16
-    encoder_lr: Annotated[float, Meta(description="highest learning rate of the encoder")] = 4e-4
-    head_lr: Annotated[float, Meta(description="highest learning rate of all other layers")] = 1e-3
+    encoder_lr: Annotated[NonNegative, Meta(description="highest learning rate of the encoder")] = 4e-4
+    head_lr: Annotated[NonNegative, Meta(description="highest learning rate of all other layers")] = 1e-3
     schedule: Annotated[
         Schedule, Meta(description="learning rate; `poly` is lr * (1 - step / steps) ** 0.9, as in MB-DCNN")
     ] = Schedule.ONE_CYCLE
-    weight_decay: Annotated[float, Meta(description="weight decay of AdamW")] = 0.02
+    weight_decay: Annotated[NonNegative, Meta(description="weight decay of AdamW")] = 0.02
     ema: Annotated[Share, Meta(description="decay of the running average of the weights; 0: no average")] = 0.998
     keep_start: Annotated[
         Share, Meta(description="share of the weights of `--start` in what is validated and saved")
@@ -99,7 +98,7 @@ class TrainSettings:
         tuple[str, ...], Meta(description="shipped models or checkpoints whose predictions are mixed into the targets")
     ] = ()
     balance: Annotated[
-        tuple[float, float, float],
+        tuple[NonNegative, NonNegative, NonNegative],
         Meta(description="relative frequency of samples with melanoma, with seborrheic keratosis, with neither"),
     ] = (1.0, 1.0, 1.0)
     exclude: Annotated[tuple[str, ...], Meta(description="names of training images to leave out")] = ()
@@ -164,12 +163,10 @@ def find_recipe(name: str) -> Path:
     """The path of a .toml file, or of the recipe of that name in ./engines or among those that come with lesioncli."""
     if name.endswith(".toml"):
         return Path(name)
-    folders = (Path("engines"), *SHIPPED_RECIPES)
-    for folder in folders:
-        if (folder / f"{name}.toml").is_file():
-            return folder / f"{name}.toml"
-    known = sorted({path.stem for folder in folders for path in folder.glob("*.toml")})
-    raise InputError(f"no recipe {name!r}; choose one of {', '.join(known)}, or give the path of a .toml file")
+    recipes = list_recipes()
+    if name not in recipes:
+        raise InputError(f"no recipe {name!r}; choose one of {', '.join(recipes)}, or give the path of a .toml file")
+    return recipes[name]
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -245,7 +242,8 @@ def describe_type(kind: Any) -> str:
         return describe_type(inside[0]) + "".join(_describe_bounds(meta) for meta in inside[1:])
     if origin is tuple:
         count = "" if inside[-1] is Ellipsis else f"{len(inside)} "
-        return f"a list of {count}{'strings' if inside[0] is str else 'numbers'}"
+        noun, space, bounds = describe_type(inside[0]).removeprefix("a ").partition(" ")
+        return f"a list of {count}{noun}s{space}{bounds}"
     if origin is not None:
         return "a table"
     if issubclass(kind, StrEnum):

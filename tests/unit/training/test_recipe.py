@@ -22,6 +22,7 @@ network = "multitask"
 height = 64
 width = 96
 """
+LOSS_KEYS = [field.name for field in dataclasses.fields(LossWeights)]
 
 
 def write(folder: Path, text: str) -> Path:
@@ -115,8 +116,8 @@ def test_a_stage_changes_the_keys_of_its_table_only(tmp_path: Path) -> None:
 def test_a_resolved_recipe_holds_every_value() -> None:
     saved = load_recipe(SHIPPED[0]).as_dict()
     assert set(saved) == {"model", "train", "loss", "augment", "engine", "stages"}
-    for each in dataclasses.fields(Recipe)[:-1]:
-        assert set(saved[each.name]) == {inner.name for inner in dataclasses.fields(each.type)}  # type: ignore[arg-type]  # a type or text
+    for part in dataclasses.fields(Recipe)[:-1]:
+        assert set(saved[part.name]) == {inner.name for inner in dataclasses.fields(part.type)}  # type: ignore[arg-type]  # a type or text
 
 
 @pytest.mark.parametrize(
@@ -141,6 +142,14 @@ def test_a_resolved_recipe_holds_every_value() -> None:
             MODEL + "[train]\ninitial = 'none'\nkeep_start = -0.5",
             r"\[train\] keep_start = -0\.5 .*at least 0 and below 1",
         ),
+        (MODEL + "[train]\nencoder_lr = -1e-4", r"\[train\] encoder_lr = -0\.0001 .*at least 0"),
+        (MODEL + "[train]\nhead_lr = -1", r"\[train\] head_lr = -1 .*at least 0"),
+        (MODEL + "[train]\nweight_decay = -0.1", r"\[train\] weight_decay = -0\.1 .*at least 0"),
+        (MODEL + "[train]\nbalance = [1, -1, 1]", r"\[train\] balance = \[1, -1, 1\].*3 numbers of at least 0"),
+        (MODEL + "[stages.joint.train]\nhead_lr = -1", r"\[stages\.joint\.train\] head_lr = -1 .*at least 0"),
+        *((MODEL + f"[loss]\n{key} = -1", rf"\[loss\] {key} = -1 .* 0") for key in LOSS_KEYS),
+        (MODEL + "[augment]\ncontrast = -0.1", r"\[augment\] contrast = -0\.1 .*at least 0"),
+        (MODEL + "[augment]\naspect = 0.5", r"\[augment\] aspect = 0\.5 .*at least 1"),
         (MODEL + "[train]\nhead_lr = '1e-3'", r"\[train\] head_lr = '1e-3'.*number"),
         (MODEL + "[train]\ninitial = false", r"\[train\] initial = False.*string"),
         (MODEL + "[train]\nexclude = 'ISIC_0012271'", r"\[train\] exclude = 'ISIC_0012271'.*list of strings"),

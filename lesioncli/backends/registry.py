@@ -16,7 +16,7 @@ from lesioncli.backends.manifest import Manifest, StoredEngine, manifest_path, r
 from lesioncli.backends.tensorrt.vendors import RTX, TENSORRT, Vendor, check_availability
 from lesioncli.errors import EngineError, LesionError, UnsupportedGpuError
 from lesioncli.options import Backend, BuildOptions, Decision, Precision
-from lesioncli.shipped import SHIPPED_MODEL, source_sha256
+from lesioncli.shipped import SHIPPED_MODEL, list_recipes, source_sha256
 from lesioncli.spec import ModelSpec
 
 T = TypeVar("T")
@@ -190,12 +190,11 @@ def _find_default(backend: Backend, folder: Path) -> Decision[StoredEngine | Non
 
 
 def _suggest(asked: str, backend: Backend, folder: Path) -> str:
-    """Return what to do if `asked` names no engine: choose one that exists, or build it if it is a name."""
+    """Return what to do if `asked` names no engine: choose one that exists, or build it if there is such a recipe."""
     ending = f".{backend}.json"
     names = ", ".join(path.name.removesuffix(ending) for path in sorted(folder.glob(f"*{ending}")))
     choice = f", which has {names}; choose one of them with --engine, or" if names else ";"
-    is_name = asked and asked == Path(asked).name and Path(asked).suffix != ".json"
-    return f"{choice} run lesioncli build-engine{f' {asked}' if is_name else ''}"
+    return f"{choice} run lesioncli build-engine{f' {asked}' if asked in list_recipes() else ''}"
 
 
 @dataclass(frozen=True)

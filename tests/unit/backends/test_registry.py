@@ -187,18 +187,28 @@ def test_an_engine_by_path(tmp_path: Path, suffix: str) -> None:
     assert (found.value.path, found.reason) == (path, "as asked")
 
 
-@pytest.mark.parametrize("asked", ["b", "a.openvino.xml", "engines", ""])
-def test_a_name_of_no_engine_is_an_error_with_the_next_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str
+@pytest.mark.parametrize(
+    ("asked", "command"),
+    [
+        ("mine", "build-engine mine"),
+        (SHIPPED_MODEL, f"build-engine {SHIPPED_MODEL}"),
+        ("nope", "build-engine"),
+        ("a.openvino.xml", "build-engine"),
+        ("engines", "build-engine"),
+        ("", "build-engine"),
+    ],
+)
+def test_a_name_of_no_engine_is_an_error_with_a_command_that_exists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str, command: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_empty_engine(tmp_path, "a")
     Path("a.openvino.xml").touch()
     Path("engines").mkdir()
-    command = "lesioncli build-engine b" if asked == "b" else "lesioncli build-engine"
-    with pytest.raises(EngineError, match=rf"'{asked}'.*run {command}"):
+    Path("engines/mine.toml").touch()
+    with pytest.raises(EngineError, match=rf"'{asked}'.*run lesioncli {command}$"):
         find_engine(asked, Backend.OPENVINO, tmp_path / "engines")
-    with pytest.raises(EngineError, match=rf"has a; .*--engine.*run {command}"):
+    with pytest.raises(EngineError, match=rf"has a; .*--engine.*run lesioncli {command}$"):
         find_engine(asked, Backend.OPENVINO, tmp_path)
 
 

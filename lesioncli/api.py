@@ -60,10 +60,11 @@ def build_engine(
 
 def _build(model: StrPath | None, out: Path, options: BuildOptions, reporter: Reporter) -> "BuiltEngine":
     """Build an engine for the backend in the options, which is not `auto`."""
-    from lesioncli.backends.build import build
+    from lesioncli.backends.build import build, check_output
     from lesioncli.backends.registry import open_compiler
     from lesioncli.source import resolve
 
+    check_output(out, options.name)  # build() does so, too, but only after the model was read and images were drawn
     with TemporaryDirectory() as work:
         compiler = open_compiler(options, out, reporter.build)
         source = resolve(None if model is None else os.fspath(model), Path(work))

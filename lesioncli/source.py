@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lesioncli.backends.build import Reference
 from lesioncli.errors import InputError, MissingPackageError
-from lesioncli.shipped import SHIPPED_MODEL, assemble_graph
+from lesioncli.shipped import SHIPPED_MODEL, assemble_graph, list_recipes
 from lesioncli.training.recipe import EngineSettings, find_recipe, load_recipe
 
 CHECKPOINT_SUFFIXES = (".safetensors", ".pt")
@@ -32,17 +32,37 @@ def resolve(model: str | None, work: Path) -> Source:
     path = Path(model)
     if path.suffix in (".onnx", *CHECKPOINT_SUFFIXES):
         return _resolve_file(path, work, EngineSettings())
+    if path.suffix != ".toml" and model not in list_recipes():
+        raise InputError(_describe_choices(model))
     recipe_path = find_recipe(model)
     recipe = load_recipe(recipe_path)
     settings = recipe.engine
     if settings.checkpoint == "shipped":
         return Source(assemble_graph(recipe.model.name, work), None, settings)
     if not settings.checkpoint:
+        out = f"runs/{recipe_path.stem}"
         raise InputError(
-            f"{recipe_path}: [engine] names no checkpoint; train it first, then run: lesioncli build-engine"
-            " best.safetensors"
+            f"{recipe_path}: has no trained weights ([engine] names no checkpoint); run lesioncli train"
+            f" --recipe {model} --data DIR --out {out}, then lesioncli build-engine {out}/best.safetensors"
         )
     return _resolve_file(recipe_path.parent / settings.checkpoint, work, settings)
+
+
+def _describe_choices(model: str) -> str:
+    """Return the message for a name of no recipe: the recipes that an engine can be built from at once, and others."""
+    is_trained = {name: _is_trained(path) for name, path in list_recipes().items()}
+    trained, untrained = (", ".join(name for name in is_trained if is_trained[name] is kind) for kind in (True, False))
+    return (
+        f"no recipe {model!r}; recipes with trained weights: {trained}; recipes to train first: {untrained}; or give"
+        " the path of a recipe (.toml), a checkpoint (.safetensors, .pt) or a graph (.onnx)"
+    )
+
+
+def _is_trained(recipe_path: Path) -> bool:
+    try:
+        return bool(load_recipe(recipe_path).engine.checkpoint)
+    except InputError:  # a recipe of the user's with a mistake, which build-engine reports when it is asked for
+        return False
 
 
 def _resolve_file(path: Path, work: Path, settings: EngineSettings) -> Source:

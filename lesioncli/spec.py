@@ -14,6 +14,12 @@ KERNELS = ("bilinear", "box", "hamming", "bicubic", "lanczos")
 CLASSES = ("melanoma", "seborrheic_keratosis", "nevus")
 
 
+def check_name(name: object) -> None:
+    """Raise ValueError if this is not the name of a model, which is part of the names of its files."""
+    if not (isinstance(name, str) and re.fullmatch(r"\w[\w.+-]*", name)):
+        raise ValueError(f"name {name!r} is not made of letters, digits and -_+. as a file name must be")
+
+
 @dataclass(frozen=True)
 class ModelSpec:
     """Everything that must be known to run a trained model.
@@ -47,8 +53,7 @@ class ModelSpec:
             raise InputError(f"{source}: not a valid ModelSpec ({error}); export the model again") from error
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.name, str) and re.fullmatch(r"\w[\w.+-]*", self.name)):
-            raise ValueError(f"name {self.name!r} is not made of letters, digits and -_+. as a file name must be")
+        check_name(self.name)
         if self.reduction not in KERNELS:
             raise ValueError(f"reduction {self.reduction!r} is not one of {', '.join(KERNELS)}")
         for side in (self.height, self.width):

@@ -19,6 +19,7 @@ from lesioncli.errors import EngineError, InputError
 from lesioncli.files import sha256_of
 from lesioncli.images.geometry import UInt8, to_network
 from lesioncli.options import BuildOptions, Decision, Precision
+from lesioncli.spec import check_name
 
 Reference = Callable[[Sequence[UInt8]], Outputs]  # fp32 outputs for network-sized images (H, W, 3)
 
@@ -47,6 +48,7 @@ def build(
 
     Raises InputError if the graph cannot be read, and EngineError if no precision passes the parity check.
     """
+    check_output(folder, options.name)
     if not images:
         raise InputError("the parity check has no images")
     compiler = compiler or open_compiler(options, folder)
@@ -70,6 +72,18 @@ def build(
     return BuiltEngine(path, manifest, checked.reason)
 
 
+def check_output(folder: Path, name: str | None) -> None:
+    """Raise InputError if no engine of this name can be written to `folder`; make nothing."""
+    if name is not None:
+        try:
+            check_name(name)
+        except ValueError as error:
+            raise InputError(f"--name {name!r}: {error}") from error
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise InputError(f"{folder}: cannot be written ({existing} is not a folder); choose another --out")
+
+
 @contextmanager
 def _work_folder(folder: Path) -> Iterator[Path]:
     """Make a temporary folder inside `folder`, so that finished files can be renamed into place."""
@@ -86,10 +100,7 @@ def _draft_manifest(onnx: Path, compiler: Compiler, options: BuildOptions) -> Ma
     """Return the manifest as far as it is known before compilation."""
     spec = openvino.read_spec(onnx)
     if options.name is not None:
-        try:
-            spec = replace(spec, name=options.name)
-        except ValueError as error:
-            raise InputError(f"--name {options.name!r}: {error}") from error
+        spec = replace(spec, name=options.name)
     return Manifest(
         spec=spec,
         backend=compiler.backend,

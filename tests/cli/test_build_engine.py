@@ -1,6 +1,7 @@
 """`lesioncli build-engine` and `engines`; engines for GPUs are built as on a machine without one."""
 
 import json
+import re
 from pathlib import Path
 
 import onnx
@@ -48,6 +49,50 @@ def test_an_engine_gets_the_name_asked_for(folder: Path, tiny_onnx: Path) -> Non
     refused = call(*words, "--name", "../evil")
     assert refused.exit_code == ExitCode.INPUT
     assert "../evil" in refused.stderr
+
+
+@pytest.mark.parametrize("recipe", ["multitask", "mbdcnn", "mine.toml"])
+def test_a_recipe_without_weights_is_refused_with_the_commands_that_train_it(folder: Path, recipe: str) -> None:
+    (folder / "mine.toml").write_text('[model]\nname = "m"\nnetwork = "multitask"\nheight = 64\nwidth = 96\n')
+    done = call("build-engine", recipe)
+    out = f"runs/{Path(recipe).stem}"
+    assert done.exit_code == ExitCode.INPUT
+    assert f"lesioncli train --recipe {recipe} --data DIR --out {out}," in done.stderr
+    assert f"lesioncli build-engine {out}/best.safetensors" in done.stderr
+
+
+def test_an_unknown_recipe_is_refused_with_those_that_have_weights(folder: Path) -> None:
+    (folder / "engines").mkdir()
+    (folder / "engines" / "broken.toml").write_text("[model")
+    done = call("build-engine", "nothing")
+    assert done.exit_code == ExitCode.INPUT
+    trained, untrained = re.findall(r"recipes [^:]*: ([^;]*);", done.stderr)
+    assert trained.split(", ") == ["mbdcnn-lite", "multitask-lite"]
+    assert {"multitask", "mbdcnn", "first-steps", "broken"} <= set(untrained.split(", "))
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("--name", "a/b"), "a/b"),
+        (("--name", ""), "--name"),
+        (("--name", ".."), ".."),
+        (("--out", "images/a.png"), "images/a.png"),
+        (("--out", "images/a.png/engines"), "images/a.png"),
+    ],
+)
+def test_a_name_or_folder_that_cannot_be_written_is_refused_before_anything_is_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, str], named: str
+) -> None:
+    def fail(*args: object) -> None:
+        raise AssertionError("the model was read")
+
+    monkeypatch.setattr("lesioncli.source.resolve", fail)
+    monkeypatch.setattr("lesioncli.backends.registry.open_compiler", fail)
+    done = call("build-engine", *words)
+    assert done.exit_code == ExitCode.INPUT
+    assert named in done.stderr
+    assert {path.name for path in folder.iterdir()} == {"images"}
 
 
 def test_another_graph_with_the_shipped_models_name_is_not_taken_for_it(here: Path) -> None:

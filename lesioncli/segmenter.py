@@ -2,11 +2,10 @@
 
 import os
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,15 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesioncli.api import StrPath, ensure_engine, verify_on_gpu
-from lesioncli.backends.base import Batch, Cycle, Prediction
+from lesioncli.backends.base import Cycle, Prediction
 from lesioncli.backends.registry import open_engine
 from lesioncli.errors import ImageError, InputError
 from lesioncli.images.decode import decode
 from lesioncli.images.geometry import UInt8, to_full_size
 from lesioncli.images.pixels import DecodedImage
 from lesioncli.inference.postprocess import make_mask
+from lesioncli.inference.prefetch import fill_cycles
 from lesioncli.inference.tta import PROCEDURES
-from lesioncli.options import TTA, Backend, FailureStage, Regions
+from lesioncli.options import TTA, Backend, FailureStage, Regions, SegmentOptions
 from lesioncli.process import count_cores, quiet_decoders
 from lesioncli.progress import ReportTo, reporting
 
@@ -53,7 +53,7 @@ class Segmenter:
             result = segmenter(rgb)
 
     `engine` and `backend` are those of ensure_engine(), which builds the shipped model's engine if there is none.
-    `threshold`, `tta` and `regions` mean what they mean in SegmentOptions, and so does `verify`.
+    `threshold`, `tta`, `regions` and `verify` are those of SegmentOptions.
     """
 
     def __init__(
@@ -68,8 +68,8 @@ class Segmenter:
         progress: ReportTo = False,
     ) -> None:
         quiet_decoders()
-        self._threshold, self._regions = threshold, Regions(regions)
-        self._procedure = PROCEDURES[TTA(tta)]
+        self._options = SegmentOptions(threshold=threshold, tta=tta, regions=regions)
+        self._procedure = PROCEDURES[self._options.tta]
         with reporting(progress) as reporter:
             stored = ensure_engine(engine, backend=backend, progress=reporter)
             if verify:
@@ -96,34 +96,14 @@ class Segmenter:
         self._is_streaming = True
         in_engine: deque[DecodedImage] = deque()
         try:
-            with (
-                ThreadPoolExecutor(count_cores()) as pool,
-                closing(self._engine.stream(self._load(iter(images), pool, in_engine))) as predictions,
-            ):
-                for prediction in predictions:
-                    for index in range(prediction.batch.images):
-                        yield self._finish(in_engine.popleft(), prediction, index)
+            with ThreadPoolExecutor(count_cores()) as pool:
+                batches = fill_cycles(self._engine, images, self._fill, pool, in_engine)
+                with closing(self._engine.stream(batches)) as predictions:
+                    for prediction in predictions:
+                        for index in range(prediction.batch.images):
+                            yield self._finish(in_engine.popleft(), prediction, index)
         finally:
             self._is_streaming = False
-
-    def _load(
-        self, images: Iterator[Image], pool: ThreadPoolExecutor, in_engine: deque[DecodedImage]
-    ) -> Iterator[Batch]:
-        """Decode images into the next free cycles, as far ahead as the engine allows; yield the filled cycles."""
-        loading: deque[tuple[Cycle, list[Future[DecodedImage]]]] = deque()
-        size = self._engine.layout.images
-        groups = iter(lambda: list(islice(images, size)), [])
-        while True:
-            for group in islice(groups, self._engine.prefetch - len(loading)):
-                cycle = self._engine.next_cycle()
-                futures = [pool.submit(self._fill, image, cycle, index) for index, image in enumerate(group)]
-                loading.append((cycle, futures))
-            if not loading:
-                return
-            cycle, futures = loading.popleft()
-            decoded = [future.result() for future in futures]
-            in_engine.extend(decoded)
-            yield Batch(cycle, len(decoded))
 
     def _fill(self, image: Image, cycle: Cycle, index: int) -> DecodedImage:
         spec = self._engine.spec
@@ -135,8 +115,8 @@ class Segmenter:
         merged = self._procedure.merge(prediction, index)
         if not merged.is_finite:
             raise ImageError(FailureStage.NETWORK, "a score is not a finite number")
-        size_hw, orientation = decoded.stored_hw, decoded.orientation
-        lesion = make_mask(merged.probability, size_hw, orientation, self._threshold, self._regions)
+        size_hw, orientation, options = decoded.stored_hw, decoded.orientation, self._options
+        lesion = make_mask(merged.probability, size_hw, orientation, options.threshold, options.regions)
         return Segmentation(
             lesion.mask,
             to_full_size(merged.probability, size_hw, orientation),

@@ -10,25 +10,19 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
-from itertools import chain
 
 import cv2
 import numpy as np
 
-from lesioncli.backends.base import Batch, Cycle, Engine, Prediction
+from lesioncli.backends.base import Cycle, Engine, Prediction
 from lesioncli.errors import EngineError, ImageError
 from lesioncli.images.decode import OUT_OF_MEMORY, DecodedImage, decode
 from lesioncli.images.find import ImageFile, file_bytes
 from lesioncli.images.geometry import to_full_size
 from lesioncli.inference.outcome import Outcome
 from lesioncli.inference.postprocess import LesionMask, apply_threshold, make_mask
-from lesioncli.inference.results import (
-    ResultStore,
-    mask_path,
-    overlay_path,
-    write_mask,
-    write_picture,
-)
+from lesioncli.inference.prefetch import fill_cycles
+from lesioncli.inference.results import ResultStore, mask_path, overlay_path, write_mask, write_picture
 from lesioncli.inference.trace import Trace
 from lesioncli.inference.tta import PROCEDURES, ImagePrediction
 from lesioncli.options import FailureStage, SegmentOptions, Status
@@ -43,7 +37,7 @@ OPENCV_OUT_OF_MEMORY = -4  # cv::Error::StsNoMem, which Python's cv2 does not na
 
 @dataclass(frozen=True)
 class LoadedImage:
-    """An image in the rows of a cycle, or the reason why it is not; `file_bytes` is the size of its file before."""
+    """An image in the rows of a cycle, or the reason why it is not. `file_bytes` was measured before the file was read."""
 
     image: ImageFile
     decoded: DecodedImage | ImageError
@@ -89,51 +83,33 @@ class _Pipeline:
         self._images, self._engine, self._store, self._options, self._trace = images, engine, store, options, trace
         self._procedure = PROCEDURES[options.tta]
         self._pool = ThreadPoolExecutor(options.workers or count_cores())
-        self._in_engine: deque[list[LoadedImage]] = deque()
+        self._in_engine: deque[LoadedImage] = deque()
         self._writing: deque[Future[Outcome]] = deque()
 
     def outcomes(self) -> Generator[Outcome, None, None]:
         """Yield the outcomes of all images or, if the engine fails, of all images that it had."""
         max_writing = len(self._engine.cycles) * self._engine.layout.images
         try:
-            with closing(self._engine.stream(self._decode_ahead())) as predictions:
+            batches = fill_cycles(self._engine, self._images, self._load, self._pool, self._in_engine)
+            with closing(self._engine.stream(batches)) as predictions:
                 for prediction in predictions:
                     self._start_writing(prediction)
                     yield from self._written(max_writing)
             yield from self._written(0)
         except EngineError as error:
             yield from self._written(0)
-            for loaded in chain(*self._in_engine):
+            for loaded in self._in_engine:
                 yield _failed(loaded, ImageError(FailureStage.NETWORK, str(error)))
             raise
         finally:
             self._pool.shutdown(cancel_futures=True)
 
-    def _decode_ahead(self) -> Iterator[Batch]:
-        """Decode images into the next free cycles, as far ahead as the engine allows; yield the filled cycles."""
-        group_size = self._engine.layout.images
-        decoding: deque[tuple[Cycle, list[Future[LoadedImage]]]] = deque()
-        for start in range(0, len(self._images), group_size):
-            group, cycle = self._images[start : start + group_size], self._engine.next_cycle()
-            futures = [self._pool.submit(self._load, image, cycle, index) for index, image in enumerate(group)]
-            decoding.append((cycle, futures))
-            if len(decoding) == self._engine.prefetch:
-                yield self._filled(*decoding.popleft())
-        while decoding:
-            yield self._filled(*decoding.popleft())
-
-    def _filled(self, cycle: Cycle, futures: Sequence[Future[LoadedImage]]) -> Batch:
-        """Wait for the images of a cycle."""
-        group = [future.result() for future in futures]
-        self._in_engine.append(group)
-        return Batch(cycle, len(group))
-
     def _start_writing(self, prediction: Prediction) -> None:
-        group = self._in_engine.popleft()
         if self._trace:
             for span in prediction.spans:
-                self._trace.add(group[0].image.path.name, span)
-        for index, loaded in enumerate(group):
+                self._trace.add(self._in_engine[0].image.path.name, span)
+        for index in range(prediction.batch.images):
+            loaded = self._in_engine.popleft()
             self._writing.append(self._pool.submit(self._write, loaded, prediction, index))
 
     def _written(self, max_writing: int) -> Iterator[Outcome]:

@@ -49,7 +49,7 @@ def test_public_names_are_these_and_can_be_imported() -> None:
     assert set(dir(lesioncli)) == {*NAMES, "__version__"}
     assert all(getattr(lesioncli, name) is not None for name in NAMES)
     with pytest.raises(AttributeError, match="segment_all"):
-        _ = lesioncli.segment_all  # type: ignore[attr-defined]  # that is the point
+        _ = lesioncli.segment_all  # type: ignore[attr-defined]  # there is none
     assert (Path(lesioncli.__file__).parent / "py.typed").is_file()
 
 
@@ -191,6 +191,8 @@ def test_results_are_typed(images: Path) -> None:
     [
         (lesioncli.SegmentOptions, {"tta": "flip"}),
         (lesioncli.SegmentOptions, {"threshold": 0.0}),
+        (lesioncli.Segmenter, {"threshold": 1.5}),
+        (lesioncli.Segmenter, {"tta": "flip"}),
         (lesioncli.BuildOptions, {"backend": "magic"}),
         (lesioncli.EvaluationOptions, {"protocol": "isic2016"}),
     ],
@@ -201,7 +203,7 @@ def test_options_refuse_values_that_are_not_valid(kind: Any, values: dict[str, A
 
 
 def test_options_take_strings() -> None:
-    options = lesioncli.EvaluationOptions(protocol="ph2", by="site", labels="labels.csv")  # type: ignore[arg-type]  # str too
+    options = lesioncli.EvaluationOptions(protocol="ph2", by="site", labels="labels.csv")  # type: ignore[arg-type]  # converted
     assert (options.protocol, options.by) == (lesioncli.ProtocolName.PH2, ("site",))
     assert options.labels == Path("labels.csv")
 

@@ -8,6 +8,7 @@ import csv
 import ctypes
 import inspect
 import json
+import pkgutil
 import platform
 import shutil
 import sys
@@ -25,12 +26,12 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 from cuda_standin import SUPPORTED, Driver, installed
+from helpers import command
 from helpers.graphs import MakeEngine
 from helpers.pictures import SIDE, UInt8, draw, save, save_many
 from helpers.shipped import shipped_onnx
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from typer.testing import CliRunner, Result
 
 if not SUPPORTED:
     pytest.skip("the CUDA stand-in is for Linux on x86-64", allow_module_level=True)
@@ -44,11 +45,9 @@ from lesioncli.backends.manifest import Manifest
 from lesioncli.backends.registry import BACKENDS, choose_backend, open_compiler, open_engine
 from lesioncli.backends.tensorrt import driver as driver_module
 from lesioncli.backends.tensorrt import vendors
-from lesioncli.cli.app import app
 from lesioncli.errors import EngineError, install_command
 from lesioncli.files import sha256_of
 from lesioncli.images.find import ImageFile, ImageListing, find_images
-from lesioncli.inference import pipeline
 from lesioncli.inference.outcome import Outcome
 from lesioncli.inference.run import segment_images
 from lesioncli.inference.tta import PROCEDURES
@@ -243,7 +242,10 @@ def assert_failed_call_is_survived(
         segment_with(plan, images[:13], out)
     files = read_outputs(out) if out.is_dir() else {}
     assert {name: expected[name] for name in files if name.endswith(".png")}.items() <= files.items()
-    rows, complete = (list(csv.reader(each.get("scores.csv", b"").decode().splitlines())) for each in (files, expected))
+    rows, complete = (
+        list(csv.reader(table.decode().splitlines()))
+        for table in (files.get("scores.csv", b""), expected["scores.csv"])
+    )
     for row, right in zip(rows, complete, strict=False):
         failed = row[5] == "failed" and row[6].startswith(f"network: tiny.tensorrt on {GPU}: ")
         assert row == right or (failed and row[0] == right[0])
@@ -271,53 +273,56 @@ def test_any_failed_call_is_survived(
     assert_failed_call_is_survived(card, plan, images, expected, out, call, nth)
 
 
-def mutate(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, old: str, new: str) -> None:
-    """Plant a bug: replace a part of the source of a method."""
-    source = textwrap.dedent(inspect.getsource(getattr(owner, name)))
-    assert source.count(old) == 1
-    namespace: dict[str, Any] = {}
-    exec(source.replace(old, new), vars(sys.modules[owner.__module__]), namespace)  # noqa: S102 - this project's own source
-    monkeypatch.setattr(owner, name, namespace[name])
+@dataclass(frozen=True)
+class Bug:
+    """A mistake to plant: a part of the source of a function or method of lesioncli, and what replaces it."""
+
+    function: str
+    old: str
+    new: str
+
+    def plant(self, monkeypatch: pytest.MonkeyPatch, leaked: list[Any]) -> None:
+        """Replace the function for one test. A bug that leaks appends to `leaked`."""
+        path, _, name = f"lesioncli.{self.function}".rpartition(".")
+        owner = pkgutil.resolve_name(path)
+        function = getattr(owner, name)
+        source = textwrap.dedent(inspect.getsource(function))
+        assert source.count(self.old) == 1
+        namespace: dict[str, Any] = {}
+        names = {**vars(sys.modules[function.__module__]), "leaked": leaked}
+        exec(source.replace(self.old, self.new), names, namespace)  # noqa: S102 - this project's own source
+        monkeypatch.setattr(owner, name, namespace[name])
 
 
-RACES = {  # bug -> (class, method, source, its replacement); only some delays show them
-    "computes before the images are copied in": (
-        "Lane",
-        "start",
-        "device.compute.wait_for_event(self._copied)",
-        "pass",
+LANE, DEVICE = "backends.tensorrt.cuda.Lane", "backends.tensorrt.cuda.Device"
+RUNTIME = "backends.tensorrt.runtime"
+RACES = {  # only some delays show them
+    "computes before the images are copied in": Bug(
+        f"{LANE}.start", "device.compute.wait_for_event(self._copied)", "pass"
     ),
-    "copies out before it has computed": ("Lane", "start", "device.copy_out.wait_for_event(self._computed)", "pass"),
-    "reads before the outputs are copied out": ("Lane", "finish", "self._done.synchronize()", "pass"),
-    "takes a lane that is in use": ("PlanEngine", "_start", "self._started % DEPTH", "0"),
-    "fills a cycle that is in use": (
-        "_Pipeline",
-        "_decode_ahead",
-        "== self._engine.prefetch",
-        "== 2 * len(self._engine.cycles)",
+    "copies out before it has computed": Bug(f"{LANE}.start", "device.copy_out.wait_for_event(self._computed)", "pass"),
+    "reads before the outputs are copied out": Bug(f"{LANE}.finish", "self._done.synchronize()", "pass"),
+    "takes a lane that is in use": Bug(f"{RUNTIME}.PlanEngine._start", "self._started % DEPTH", "0"),
+    "fills a cycle that is in use": Bug(
+        "inference.pipeline.fill_cycles", "engine.prefetch -", "2 * len(engine.cycles) -"
     ),
-    "frees an input before its use": ("Lane", "start", "device.compute.wait_for_event(", "self.input.free(); ("),
+    "frees an input before its use": Bug(f"{LANE}.start", "device.compute.wait_for_event(", "self.input.free(); ("),
 }
 LEAKS = {  # every run shows them
-    "has slots in pageable memory": ("PlanEngine", "_open", ", self._device.pinned)", ")"),
-    "has outputs in pageable memory": (
-        "Lane",
-        "__init__",
-        "device.pinned(output.shape, output.dtype)",
-        "np.zeros(output.shape, output.dtype)",
+    "has slots in pageable memory": Bug(f"{RUNTIME}.PlanEngine._open", ", self._device.pinned)", ")"),
+    "has outputs in pageable memory": Bug(
+        f"{LANE}.__init__", "device.pinned(output.shape, output.dtype)", "np.zeros(output.shape, output.dtype)"
     ),
-    "keeps memory of the device": ("Device", "allocate", "self.on_close(memory.free)", "leaked.append(memory)"),
-    "keeps pinned memory": ("Device", "pinned", "self.on_close(array.base.free)", "leaked.append(array)"),
-    "keeps its events": ("Lane", "__init__", "device.on_close(self._drop_events)", "leaked.append(self)"),
-    "leaves its context on the stack": (
-        "Device",
-        "__init__",
+    "keeps memory of the device": Bug(f"{DEVICE}.allocate", "self.on_close(memory.free)", "leaked.append(memory)"),
+    "keeps pinned memory": Bug(f"{DEVICE}.pinned", "self.on_close(array.base.free)", "leaked.append(array)"),
+    "keeps its events": Bug(f"{LANE}.__init__", "device.on_close(self._drop_events)", "leaked.append(self)"),
+    "leaves its context on the stack": Bug(
+        f"{DEVICE}.__init__",
         "cleanup.callback(_leave, context)",
         "cleanup.callback(context.detach), cleanup.callback(context.pop)",
     ),
-    "keeps its contexts": ("_Plan", "release", "self._contexts.clear()", "leaked.append(self._contexts)"),
+    "keeps its contexts": Bug(f"{RUNTIME}._Plan.release", "self._contexts.clear()", "leaked.append(self._contexts)"),
 }
-BUGS = {**RACES, **LEAKS}
 
 
 IMAGE_BYTES = SIDE * SIDE * 3
@@ -363,15 +368,8 @@ def test_a_planted_bug_shows(
     bug: str,
 ) -> None:
     """A race need not show under every condition, but it must under one of them."""
-    from lesioncli.backends.tensorrt import cuda, runtime  # need pycuda
-
-    owner, name, old, new = BUGS[bug]
     leaked: list[Any] = []
-    for module in (cuda, runtime, pipeline):
-        monkeypatch.setattr(module, "leaked", leaked, raising=False)
-        if hasattr(module, owner):
-            mutate(monkeypatch, getattr(module, owner), name, old, new)
-            break
+    {**RACES, **LEAKS}[bug].plant(monkeypatch, leaked)
     shown = []
     for number, condition in enumerate(CONDITIONS):
         card.driver.reset()
@@ -562,8 +560,7 @@ def test_a_plan_that_the_library_cannot_load_is_named(
 # The command line
 
 
-def call(*words: str | Path) -> Result:
-    return CliRunner(env={"COLUMNS": "300", "TERM": "dumb", "NO_COLOR": "1"}).invoke(app, [str(word) for word in words])
+call = partial(command.call, columns=300)
 
 
 @pytest.fixture
@@ -822,9 +819,8 @@ def test_the_device_is_busy_for_a_thousand_images(card: Card, tiny_onnx: Path, t
     images = save_many(tmp_path / "images", 1000)
     plan = build_plan(tiny_onnx, tmp_path / "engines", 8)
     card.driver.reset()
-    card.driver.set_costs(
-        8 * IMAGE_BYTES / 0.03, 8 * IMAGE_BYTES / 3 / 0.03, 0.08
-    )  # without overlap 1.75 times as long
+    # Without overlap, the run takes 1.75 times as long.
+    card.driver.set_costs(8 * IMAGE_BYTES / 0.03, 8 * IMAGE_BYTES / 3 / 0.03, 0.08)
     segment_with(plan, images, tmp_path / "out")
     kernels = [operation for operation in card.driver.trace() if operation.kind == "kernel"]
     assert len(kernels) == 125

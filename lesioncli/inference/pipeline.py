@@ -37,7 +37,7 @@ OPENCV_OUT_OF_MEMORY = -4  # cv::Error::StsNoMem, which Python's cv2 does not na
 
 @dataclass(frozen=True)
 class LoadedImage:
-    """An image in the rows of a cycle, or the reason why it is not. `file_bytes` was measured before the file was read."""
+    """An image in the rows of a cycle, or the reason why it is not. `file_bytes` is the size before it was read."""
 
     image: ImageFile
     decoded: DecodedImage | ImageError

@@ -2,7 +2,7 @@
 
 import csv
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -35,7 +35,8 @@ CHALLENGE_CLASSES: Mapping[Challenge, tuple[str, ...]] = {
 class Submission:
     """Files written, with their number of images.
 
-    `problems` names images that are missing from a file, with the reason, and `notes` masks whose files are unusual.
+    `problems` names images that are missing from a file, with the reason. `notes` names masks whose files are unusual,
+    and files of an earlier submission that are still in the folder.
     """
 
     files: Mapping[Path, int]
@@ -72,7 +73,14 @@ def write_submission(predictions: Path, out: Path, challenge: Challenge) -> Subm
         files[out / MASKS_ZIP] = _write_masks(masks, out / MASKS_ZIP, report)
     if classes and rows:
         files[out / SCORES_CSV] = _write_scores(scores, classes, out / SCORES_CSV, report)
+    report.notes += _left_over(out, files)
     return Submission(files, tuple(report.problems), tuple(report.notes))
+
+
+def _left_over(out: Path, files: Container[Path]) -> list[str]:
+    """Return a note on each file of an earlier submission that this one does not have."""
+    older = [path for path in (out / MASKS_ZIP, out / SCORES_CSV) if path not in files and path.exists()]
+    return [f"{path}: of an earlier submission; delete it, or choose another folder with --out" for path in older]
 
 
 def _missing_from_one_file(

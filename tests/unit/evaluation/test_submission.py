@@ -91,6 +91,13 @@ def test_2018_takes_masks_only(run: Path, tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["segmentation.zip"]
 
 
+def test_a_file_of_an_earlier_submission_is_named(run: Path, tmp_path: Path) -> None:
+    assert write_submission(run, tmp_path / "out", Challenge.ISIC2017).notes == ()
+    (note,) = write_submission(run, tmp_path / "out", Challenge.ISIC2018).notes
+    assert note.startswith(f"{tmp_path / 'out' / 'classification.csv'}: ")
+    assert (tmp_path / "out" / "classification.csv").exists()
+
+
 @pytest.mark.parametrize("image", [Image.fromarray(MASK).convert("1"), Image.fromarray(MASK).convert("RGB")])
 def test_any_mask_is_stored_with_8_bits(image: Image.Image, tmp_path: Path) -> None:
     save_mask(tmp_path / "masks" / "ISIC_0000001.tif", image)

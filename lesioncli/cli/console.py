@@ -35,9 +35,11 @@ def say(text: str) -> None:
     stderr.print(escape_markup(text), style="dim", soft_wrap=True)
 
 
-def list_first(title: str, lines: Sequence[str], where_all: str = "--json lists all") -> None:
-    """Print the first MAX_LISTED problems, each after `title`; `where_all` tells where the rest is."""
-    for line in lines[:MAX_LISTED]:
+def list_first(
+    title: str, lines: Sequence[str], where_all: str = "--json lists all", max_listed: int = MAX_LISTED
+) -> None:
+    """Print the first problems, each after `title`, and the number of the others; `where_all` tells where they are."""
+    for line in lines[:max_listed]:
         stderr.print(f"[red]{title}:[/] {escape_markup(line)}", soft_wrap=True)
-    if len(lines) > MAX_LISTED:
-        stderr.print(f"... and {len(lines) - MAX_LISTED} more; {where_all}")
+    if len(lines) > max_listed:
+        stderr.print(f"... and {len(lines) - max_listed} more; {where_all}", soft_wrap=True)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lesioncli.evaluation.statistics.groups import Estimate, GroupResult
 
 MAX_CLASSES_WITH_INTERVALS = 2  # more classes with intervals are wider than 80 columns
+MAX_WITHOUT_SCORES = 3  # a table of labels often has many more images than were segmented
 COUNT_NAMES = ("true_positive", "false_positive", "false_negative", "true_negative")
 
 
@@ -39,9 +40,12 @@ def print_evaluation(evaluation: "Evaluation") -> None:
 
 
 def _print_means(evaluation: "Evaluation") -> None:
-    """Print the mean of each mask metric and the AUC of each class, with intervals."""
-    table = _table("metric", "value", "95 % interval", "images")
+    """Print the mean of each mask metric and the AUC of each class, with intervals, or that there are none."""
     masks, scores = evaluation.masks, evaluation.scores
+    if not masks.means and not scores.labelled.count:
+        print_line(f"0 of {len(masks.cases) or len(scores.labelled.problems)} images evaluated")
+        return
+    table = _table("metric", "value", "95 % interval", "images")
     for name, value in masks.means.items():
         images = sum(not math.isnan(case.metrics[name]) for case in masks.evaluated)
         _add_row(table, name, _format(value), _format_interval(masks.intervals.get(name)), images)
@@ -163,7 +167,7 @@ def print_evaluation_notes(evaluation: "Evaluation") -> None:
     """Print to stderr what was not evaluated, what had no counterpart, and notes."""
     from lesioncli.evaluation.protocols import PROTOCOLS
 
-    list_first("not evaluated", _problems(evaluation))
+    _print_problems(evaluation)
     list_first("prediction without ground truth", evaluation.masks.extra)
     list_first("scores without a label", evaluation.scores.labelled.extra)
     list_first("note", _notes(evaluation))
@@ -175,6 +179,17 @@ def print_evaluation_notes(evaluation: "Evaluation") -> None:
             f"{evaluation.protocol}: no official figures of {' and '.join(evaluation.incomplete)}, because not every"
             " image could be evaluated; the official scorer needs all of them"
         )
+
+
+def _print_problems(evaluation: "Evaluation") -> None:
+    """Print what was not evaluated; labelled images without a row of scores last, since they may be very many."""
+    from lesioncli.evaluation.labelled_scores import NO_ROW
+
+    problems = _problems(evaluation)
+    without_row = [problem for problem in problems if problem.endswith(f": {NO_ROW}")]
+    list_first("not evaluated", [problem for problem in problems if not problem.endswith(f": {NO_ROW}")])
+    advice = "if they were not segmented, give a CSV of the other labels with --labels; --json lists all"
+    list_first("not evaluated", without_row, advice, MAX_WITHOUT_SCORES)
 
 
 def _problems(evaluation: "Evaluation") -> list[str]:

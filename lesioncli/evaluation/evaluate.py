@@ -9,12 +9,17 @@ from lesioncli.errors import InputError
 from lesioncli.evaluation.cases import MaskMetrics, Progress
 from lesioncli.evaluation.class_scores import evaluate_scores, resample_metrics
 from lesioncli.evaluation.columns import group_images, plan_resampling, read_clusters, read_columns_by_image
-from lesioncli.evaluation.notes import notes_on_clusters, notes_on_intervals, notes_on_scores
+from lesioncli.evaluation.notes import (
+    notes_on_clusters,
+    notes_on_intervals,
+    notes_on_missing_labels,
+    notes_on_ratios,
+    notes_on_scores,
+)
 from lesioncli.evaluation.official import official_figures
 from lesioncli.evaluation.predictions import EvaluatedPredictions, evaluate_predictions
 from lesioncli.evaluation.protocols import PROTOCOLS
 from lesioncli.evaluation.reading.ground_truth import GroundTruth, read_ground_truth
-from lesioncli.evaluation.reading.masks import MASK_SUFFIXES
 from lesioncli.evaluation.result import Evaluation, MaskEvaluation
 from lesioncli.evaluation.statistics.bootstrap import bootstrap_means, column_means
 from lesioncli.evaluation.statistics.comparison import Comparison, compare_predictions
@@ -39,9 +44,6 @@ def evaluate(
     """
     rules = PROTOCOLS[options.protocol]
     truth = read_ground_truth(ground_truth, options.labels)
-    if ground_truth.is_dir() and not truth.masks:
-        suffixes = ", ".join(MASK_SUFFIXES)
-        raise InputError(f"{ground_truth}: no masks found; expected x.png or x_segmentation.png (suffixes: {suffixes})")
     group_columns = read_columns_by_image(options.by, options.metadata, truth, rules)
     clusters = read_clusters(options.cluster, options.metadata, truth, rules)
 
@@ -52,13 +54,14 @@ def evaluate(
     mask_resampling, score_resampling = plan.for_images(ours.masks.images), plan.for_images(ours.labelled.ids)
     masks = _evaluate_masks(ours, mask_resampling)
     resampled = resample_metrics(ours.labelled, score_resampling)
+    scores = evaluate_scores(ours.labelled, resampled, score_resampling, options.score_threshold)
     tested = (rules.mask_metric, *ours.labelled.classes)
     groupings = group_images(group_columns, ours, rules)
     groups = [evaluate_groups(grouping, ours.masks, ours.labelled, tested, plan) for grouping in groupings]
     return Evaluation(
         protocol=options.protocol,
         masks=masks,
-        scores=evaluate_scores(ours.labelled, resampled, score_resampling, options.score_threshold),
+        scores=scores,
         official=official_figures(ours.cases, ours.labelled, rules, masks.intervals, resampled, score_resampling),
         groups=tuple(chain.from_iterable(groups)),
         comparison=comparison,
@@ -67,7 +70,9 @@ def evaluate(
             *group_columns.notes,
             *clusters.notes,
             *notes_on_clusters(plan, ours),
+            *notes_on_missing_labels(truth, ours, options.protocol),
             *notes_on_scores(truth.labels, ours.labelled, options.protocol),
+            *notes_on_ratios(scores, options.protocol),
             *notes_on_intervals(plan, ours, comparison),
         ),
         plan=plan,

@@ -10,6 +10,8 @@ from lesioncli.evaluation.protocols import Protocol
 from lesioncli.evaluation.reading.matching import match
 from lesioncli.evaluation.reading.tables import LabelTable, ScoreRow
 
+NO_ROW = "no row of scores"
+
 
 @dataclass(frozen=True, eq=False)
 class LabelledScores:
@@ -75,7 +77,7 @@ def join_scores(labels: LabelTable, rows: Mapping[str, ScoreRow] | None, rules: 
 def _score_problem(candidates: tuple[str, ...], rows: Mapping[str, ScoreRow], classes: tuple[str, ...]) -> str:
     """Return why a labelled image has no usable scores; "" where it has."""
     if not candidates:
-        return "no row of scores"
+        return NO_ROW
     if len(candidates) > 1:
         return f"several rows of scores: {', '.join(candidates)}"
     row = rows[candidates[0]]

@@ -5,11 +5,31 @@ import numpy as np
 from lesioncli.evaluation.labelled_scores import LabelledScores
 from lesioncli.evaluation.predictions import EvaluatedPredictions
 from lesioncli.evaluation.protocols import PROTOCOLS, missing_classes, unknown_classes
+from lesioncli.evaluation.reading.ground_truth import GroundTruth
 from lesioncli.evaluation.reading.tables import LabelTable
+from lesioncli.evaluation.result import ScoreEvaluation
 from lesioncli.evaluation.statistics.comparison import Comparison
 from lesioncli.evaluation.statistics.groups import MIN_IMAGES
 from lesioncli.evaluation.statistics.resampling import ResamplingPlan
 from lesioncli.options import ProtocolName
+
+_HITS = {  # numerator of a ratio; a ratio that is 1 without any hit is 0/0
+    "sensitivity": "true_positive",
+    "specificity": "true_negative",
+    "dice": "true_positive",
+    "ppv": "true_positive",
+    "npv": "true_negative",
+}
+
+
+def notes_on_missing_labels(
+    ground_truth: GroundTruth, predictions: EvaluatedPredictions, protocol: ProtocolName
+) -> tuple[str, ...]:
+    """Return a note if there are class scores but no labels; in ISIC-2018, no image has both a mask and a label."""
+    expected = ground_truth.expected_labels
+    if ground_truth.labels.by_id or not (predictions.has_scores and expected) or protocol == ProtocolName.ISIC2018:
+        return ()
+    return (f"no {expected}: class scores are not evaluated; give labels with --labels",)
 
 
 def notes_on_scores(labels: LabelTable, labelled: LabelledScores, protocol: ProtocolName) -> tuple[str, ...]:
@@ -22,6 +42,18 @@ def notes_on_scores(labels: LabelTable, labelled: LabelledScores, protocol: Prot
         *_single_label(labelled),
         *_zero_weights(labels, labelled, protocol),
     )
+
+
+def notes_on_ratios(scores: ScoreEvaluation, protocol: ProtocolName) -> tuple[str, ...]:
+    """Return a note on metrics that are 0/0; none if the protocol does not print the metrics of each class."""
+    if protocol == ProtocolName.PLAIN:
+        return ()
+    undefined = {
+        name: [metric for metric, hits in _HITS.items() if metrics[metric] == 1 and not getattr(counts, hits)]
+        for (name, metrics), counts in zip(scores.per_class.items(), scores.confusion.values(), strict=True)
+    }
+    listed = ", ".join(f"{name} ({', '.join(metrics)})" for name, metrics in undefined.items() if metrics)
+    return (f"0/0 counts as 1, as in the official scorer: {listed}",) if listed else ()
 
 
 def notes_on_clusters(plan: ResamplingPlan, predictions: EvaluatedPredictions) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """Read and evaluate one set of predictions: a folder of masks with scores, or a table of scores alone."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from lesioncli.evaluation.labelled_scores import LabelledScores, join_scores
 from lesioncli.evaluation.protocols import PROTOCOLS, Protocol
 from lesioncli.evaluation.reading.ground_truth import GroundTruth
 from lesioncli.evaluation.reading.masks import MaskListing, find_masks
-from lesioncli.evaluation.reading.matching import masks_by_image, match, pair_masks
+from lesioncli.evaluation.reading.matching import MaskPair, masks_by_image, match, pair_masks
 from lesioncli.evaluation.reading.tables import LabelTable, ScoreRow, read_scores
 from lesioncli.options import EvaluationOptions
 from lesioncli.spec import CLASSES
@@ -26,13 +26,14 @@ class EvaluatedPredictions:
     """One set of predictions, evaluated.
 
     `cases` has one entry per ground truth mask, sorted by name, and `masks` the metrics of those without a problem.
-    `extra` names masks without ground truth.
+    `extra` names masks without ground truth. `has_scores`: there is a table of scores, with or without labels.
     """
 
     cases: tuple[CaseResult, ...] = ()
     extra: tuple[str, ...] = ()
     masks: MaskMetrics = field(default_factory=lambda: MaskMetrics.from_cases(()))
     labelled: LabelledScores = field(default_factory=LabelledScores)
+    has_scores: bool = False
 
 
 def evaluate_predictions(
@@ -56,9 +57,11 @@ def evaluate_predictions(
     if not truths:
         _require_common_ids(ground_truth.labels, rows or {}, rules)
     pairs, extra = pair_masks(truths, listing, failures, rules)
+    if rows is None:
+        _require_usable_masks(predictions, pairs, listing)
     cases = evaluate_pairs(pairs, options.distances, options.workers, on_progress)
     labelled = _join(ground_truth, rows, rules)
-    return EvaluatedPredictions(cases, extra, MaskMetrics.from_cases(cases), labelled)
+    return EvaluatedPredictions(cases, extra, MaskMetrics.from_cases(cases), labelled, rows is not None)
 
 
 def _read_scores(table: Path | None, predictions: Path, labels: LabelTable) -> dict[str, ScoreRow] | None:
@@ -93,6 +96,16 @@ def _require_common_masks(
     raise InputError(
         f"{predictions[min(predictions)]}: no predicted mask has the name of a ground truth mask, such as"
         f" {truths[min(truths)]}; for image x, name both masks x.png or x_segmentation.png, in the same sub-folders"
+    )
+
+
+def _require_usable_masks(predictions: Path, pairs: Sequence[MaskPair], listing: MaskListing) -> None:
+    """Raise InputError if no ground truth mask has a prediction: the folder holds photographs, or several folders."""
+    if not pairs or any(pair.prediction for pair in pairs):
+        return
+    found = f"{pairs[0].name}: {pairs[0].problem}" if listing.masks else f"files found: {listing.count_unsupported()}"
+    raise InputError(
+        f"{predictions}: no usable masks ({found}); give the folder that `lesioncli segment` wrote, or masks as PNG"
     )
 
 

@@ -150,7 +150,7 @@ def _entries_of(source: Path) -> Iterator[_Entry]:
 
 def _entries_in(folder: Path) -> Iterator[_Entry]:
     for directory, subfolders, files in walk(folder):
-        for name in [name for name in subfolders if _is_output_folder(directory / name)]:
+        for name in [name for name in subfolders if is_output_folder(directory / name)]:
             subfolders.remove(name)  # walk() does not enter it then
             yield _Entry(ImageFile(directory / name, name), OUTPUT_FOLDER)
         inside = directory.relative_to(folder)
@@ -159,7 +159,8 @@ def _entries_in(folder: Path) -> Iterator[_Entry]:
             yield _Entry(image, _kind_if_ignored(name))
 
 
-def _is_output_folder(folder: Path) -> bool:
+def is_output_folder(folder: Path) -> bool:
+    """Tell whether `segment` wrote the folder: its run.json has the hash of an engine."""
     try:
         return "engine_sha256" in json.loads((folder / RUN_RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError):  # no such file, not JSON, a number

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,19 @@ def edit(name: str, old: str, new: str) -> Change:
     return lambda folder: (folder / name).write_text((folder / name).read_text().replace(old, new))
 
 
+def replace_masks(name: str, suffix: str) -> Change:
+    """Replace a folder by one that holds only images of the same names, with this suffix."""
+
+    def change(folder: Path) -> None:
+        names = [path.stem for path in (folder / name).glob("*.png")]
+        shutil.rmtree(folder / name)
+        (folder / name).mkdir()
+        for stem in names:
+            put(f"{name}/{stem}{suffix}", MASK)(folder)
+
+    return change
+
+
 SOFT = np.linspace(0, 255, 80).astype(np.uint8).reshape(8, 10)
 COLOUR = Image.merge("RGB", [Image.fromarray(MASK), Image.fromarray(MASK), Image.fromarray(0 * MASK)])
 GREY_AS_RGB = Image.fromarray(MASK).convert("RGB")
@@ -68,6 +82,8 @@ KINDS = {
     "0/1 mask": Kind(put(PREDICTION, MASK // 255), SOME_FAILED, ("ISIC_0000002", "0/1")),
     "mask of another format": Kind(move(PREDICTION, "masks/ISIC_0000002.jpg"), SOME_FAILED, ("ISIC_0000002.jpg",)),
     "ground truth of another format": Kind(put("labels/ISIC_0000009.jpg", MASK), OK, ("ISIC_0000009.jpg",)),
+    "photographs in place of masks": Kind(replace_masks("masks", ".jpg"), INPUT, ("masks: ", "3 .jpg", "segment")),
+    "ground truth of another format only": Kind(replace_masks("labels", ".jpg"), INPUT, ("labels: ", "3 .jpg", "PNG")),
     "mask of another id": Kind(move(PREDICTION, "masks/ISIC_0000020.png"), SOME_FAILED, ("ISIC_0000002",)),
     "mask without ground truth": Kind(put("masks/ISIC_0000020.png", MASK), OK, ("ISIC_0000020",)),
     "two masks": Kind(put("masks/ISIC_0000002.bmp", MASK), INPUT, ("ISIC_0000002.bmp", "ISIC_0000002.png")),
@@ -110,6 +126,96 @@ def test_each_kind_of_input_has_its_exit_code_and_is_named(protocol: str, kind: 
     assert done.exit_code == kind.code, done.output
     assert all(name in done.stderr for name in kind.named)
     assert kind.named or not re.search(r"ISIC_\d{7}|AUC", done.stderr)
+
+
+def test_the_folder_above_masks_and_ground_truth_is_refused(folder: Path) -> None:
+    done = call("evaluate", ".", "--gt", "labels")
+    assert (done.exit_code, done.stdout) == (INPUT, "")
+    assert all(name in done.stderr for name in ("labels/ISIC_0000001", "masks/ISIC_0000001", "segment"))
+    assert "ISIC_0000002" not in done.stderr
+
+
+def test_an_image_in_another_format_stays_a_problem_if_scores_can_be_evaluated(folder: Path) -> None:
+    for number in (1, 2, 3):
+        move(f"masks/ISIC_{number:07}.png", f"masks/ISIC_{number:07}.jpg")(folder)
+    done = call("evaluate", "--gt", "labels", "--json")
+    assert done.exit_code == SOME_FAILED
+    assert json.loads(done.stdout)["lesioncli"]["auc_count"] == 3
+
+
+@pytest.mark.parametrize("scores", [True, False])
+def test_without_an_evaluated_image_there_is_no_table(scores: bool, folder: Path) -> None:
+    for number in (1, 2, 3):
+        truncate(f"masks/ISIC_{number:07}.png")(folder)
+    if scores:
+        edit("masks/scores.csv", ",.", ",2.")(folder)
+    else:
+        (folder / "masks" / "scores.csv").unlink()
+    done = call("evaluate", "--gt", "labels")
+    assert (done.exit_code, done.stdout) == (SOME_FAILED, "0 of 3 images evaluated\n")
+    assert all(f"ISIC_{number:07}: prediction unreadable" in done.stderr for number in (1, 2, 3))
+
+
+def test_labelled_images_without_scores_are_counted(folder: Path) -> None:
+    with (folder / "labels" / "labels.csv").open("a") as file:
+        file.writelines(f"ISIC_{number:07},0\n" for number in range(4, 151))
+    edit("masks/scores.csv", ".9", "nan")(folder)
+    done = call("evaluate", "--gt", "labels")
+    lines = [line for line in done.stderr.splitlines() if "ISIC_" in line or "more" in line]
+    assert done.exit_code == SOME_FAILED
+    assert "ISIC_0000001" in lines[0]  # a reason of its own is not among those that are counted
+    assert len(lines) == 5
+    assert "144 more" in lines[-1]
+    assert "--labels" in lines[-1]
+    assert len(json.loads(call("evaluate", "--gt", "labels", "--json").stdout)["lesioncli"]["problems"]) == 148
+
+
+@pytest.mark.parametrize(
+    ("protocol", "scores", "noted"),
+    [("plain", True, True), ("isic2017", True, True), ("isic2018", True, False), ("plain", False, False)],
+)
+def test_missing_labels_are_noted_if_there_are_scores(protocol: str, scores: bool, noted: bool, folder: Path) -> None:
+    (folder / "labels" / "labels.csv").unlink()
+    if not scores:
+        (folder / "masks" / "scores.csv").unlink()
+    done = call("evaluate", "--gt", "labels", "--protocol", protocol)
+    assert done.exit_code == OK
+    assert ("labels/: " in done.stderr) == noted
+
+
+@pytest.mark.parametrize(
+    ("kept", "words"),
+    [
+        ("run.json", ("--gt", "masks")),
+        ("scores.csv", ("--gt", "masks")),
+        ("scores.csv", ("--gt", "masks/scores.csv")),
+        ("scores.csv", ("--gt", "labels", "--labels", "masks/scores.csv")),
+    ],
+)
+def test_output_of_segment_is_not_ground_truth(kept: str, words: tuple[str, ...], folder: Path) -> None:
+    (folder / "masks" / "run.json").write_text('{"engine_sha256": "00"}')
+    row = "ISIC_0000001.jpg,ISIC_0000001.png,ok,,1"  # a score that could be a label
+    (folder / "masks" / "scores.csv").write_text(f"image,mask,status,reason,melanoma\n{row}\n")
+    (folder / "masks" / ({"run.json", "scores.csv"} - {kept}).pop()).unlink()
+    done = call("evaluate", *words)
+    assert done.exit_code == INPUT
+    assert words[-1] in done.stderr
+    assert "`lesioncli segment`" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["x.jpg", "x.PNG", "x.zip"])
+def test_ground_truth_that_is_neither_a_folder_nor_a_table(name: str, folder: Path) -> None:
+    (folder / name).write_bytes(b"\xff\xd8\xff")
+    done = call("evaluate", "--gt", name)
+    assert done.exit_code == INPUT
+    assert f"{name}: not a folder or CSV" in done.stderr
+
+
+@pytest.mark.parametrize("flag", ["--labels", "--scores", "--metadata"])
+def test_a_table_that_does_not_exist_is_named(flag: str, folder: Path) -> None:
+    done = call("evaluate", "--gt", "labels", flag, "nope.csv", "--by", "melanoma")
+    assert done.exit_code == INPUT
+    assert "nope.csv: no such file" in done.stderr
 
 
 @pytest.mark.parametrize("words", [("masks",), ("--pred", "masks"), ()])

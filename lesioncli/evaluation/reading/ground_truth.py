@@ -6,22 +6,34 @@ from pathlib import Path
 
 from lesioncli.errors import InputError
 from lesioncli.evaluation.reading.isic_layout import labels_beside, list_mask_folders
-from lesioncli.evaluation.reading.masks import MASK_FORMATS, find_masks, image_stem
-from lesioncli.evaluation.reading.ph2 import SPREADSHEET, TABLE, find_ph2, list_ph2_masks, read_ph2_labels
+from lesioncli.evaluation.reading.masks import (
+    MASK_FORMATS,
+    MASK_SUFFIXES,
+    UNSUPPORTED_SUFFIXES,
+    MaskListing,
+    find_masks,
+    image_stem,
+)
+from lesioncli.evaluation.reading.ph2 import IMAGES, SPREADSHEET, TABLE, find_ph2, list_ph2_masks, read_ph2_labels
 from lesioncli.evaluation.reading.tables import NO_LABELS, LabelTable, find_labels, open_table, read_labels
+from lesioncli.images.find import is_output_folder
+
+_NOT_TABLES = (*MASK_SUFFIXES, *UNSUPPORTED_SUFFIXES, ".xlsx", ".zip")
 
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """Masks by image name, labels, and notes on ignored or missing files.
+    """Masks by image name, labels, and notes on ignored files.
 
-    `pairs` has the predicted mask of every image if a table pairs them, else it is None.
+    `pairs` has the predicted mask of every image if a table pairs them, else it is None. `expected_labels` says
+    where labels were looked for.
     """
 
     masks: Mapping[str, Path] = field(default_factory=dict)
     labels: LabelTable = NO_LABELS
     pairs: Mapping[str, Path] | None = None
     notes: tuple[str, ...] = ()
+    expected_labels: str = ""
 
 
 def read_ground_truth(path: Path, labels: Path | None = None) -> GroundTruth:
@@ -29,6 +41,8 @@ def read_ground_truth(path: Path, labels: Path | None = None) -> GroundTruth:
 
     Raises InputError if there is none, or a file is ambiguous or invalid.
     """
+    if path.is_file() and path.suffix.lower() in _NOT_TABLES:
+        raise InputError(f"{path}: not a folder or CSV; give the folder of ground truth masks, or a CSV, with --gt")
     candidates = (reader(path) for reader in GROUND_TRUTH_READERS.values())
     ground_truth = next((result for result in candidates if result is not None), None) or _read_folder(path)
     return replace(ground_truth, labels=read_labels(labels)) if labels else ground_truth
@@ -60,9 +74,10 @@ def _read_ph2(folder: Path) -> GroundTruth | None:
     root = find_ph2(folder)
     if root is None:
         return None
-    labels = read_ph2_labels(root)
-    notes = () if labels else (f"no labels: {root / TABLE} and {SPREADSHEET} do not exist",)
-    return GroundTruth(list_ph2_masks(root), labels or NO_LABELS, notes=notes)
+    masks, labels = list_ph2_masks(root), read_ph2_labels(root)
+    if not masks:
+        raise InputError(f"{root / IMAGES}: no folder of an image, such as IMD003")
+    return GroundTruth(masks, labels or NO_LABELS, expected_labels=f"{TABLE} or {SPREADSHEET} in {root}/")
 
 
 def _read_isic(folder: Path) -> GroundTruth | None:
@@ -73,17 +88,37 @@ def _read_isic(folder: Path) -> GroundTruth | None:
     if len(mask_folders) > 1:
         choices = ", ".join(map(str, mask_folders))
         raise InputError(f"{folder}: several folders of ground truth masks; give one of them: {choices}")
-    labels = labels_beside(mask_folders[0])
-    return replace(_read_folder(mask_folders[0]), labels=read_labels(labels) if labels.is_file() else NO_LABELS)
+    masks, labels = mask_folders[0], labels_beside(mask_folders[0])
+    return replace(
+        _read_folder(masks),
+        labels=read_labels(labels) if labels.is_file() else NO_LABELS,
+        expected_labels=f"CSV of class labels beside {masks}/",
+    )
 
 
 def _read_folder(folder: Path) -> GroundTruth:
     """Read masks `x.png` or `x_segmentation.png`, also in sub-folders, and one CSV of labels beside them."""
+    if is_output_folder(folder):
+        raise InputError(f"{folder}: written by `lesioncli segment`, not ground truth; give another folder with --gt")
     listing = find_masks(folder)
+    if not listing.masks:
+        raise InputError(f"{folder}: no masks found{_advise_on_masks(listing)}")
     formats = ", ".join(MASK_FORMATS)
     notes = tuple(f"{path}: ignored: a mask must be one of {formats}" for path in listing.unsupported.values())
     labels = find_labels(folder)
-    return GroundTruth(listing.masks, read_labels(labels) if labels else NO_LABELS, notes=notes)
+    return GroundTruth(
+        listing.masks,
+        read_labels(labels) if labels else NO_LABELS,
+        notes=notes,
+        expected_labels=f"CSV of class labels in {folder}/",
+    )
+
+
+def _advise_on_masks(listing: MaskListing) -> str:
+    """Return what a folder without masks holds instead, or which names are masks."""
+    if listing.unsupported:
+        return f", but {listing.count_unsupported()}; if these are masks, save them as PNG"
+    return f"; expected x.png or x_segmentation.png (suffixes: {', '.join(MASK_SUFFIXES)})"
 
 
 # Layouts of ground truth. The first reader that does not return None is used; a path that no reader knows is read as a

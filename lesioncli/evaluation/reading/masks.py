@@ -1,6 +1,7 @@
 """Find masks in a folder by name, and read a mask strictly."""
 
 import io
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -43,6 +44,11 @@ class MaskListing:
 
     masks: Mapping[str, Path] = field(default_factory=dict)
     unsupported: Mapping[str, Path] = field(default_factory=dict)
+
+    def count_unsupported(self) -> str:
+        """Return the number of unsupported images by suffix, as in "1 .gif, 6 .jpg"; "" if there are none."""
+        counts = Counter(path.suffix.lower() for path in self.unsupported.values())
+        return ", ".join(f"{count} {suffix}" for suffix, count in sorted(counts.items()))
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from lesioncli.spec import CLASSES
 
 ID_COLUMNS = ("image", "image_id", "isic_id", "lesion_id", "name")
 WEIGHTS = ("score_weight", "validation_weight")
+SEGMENT_COLUMNS = {"mask", "status", "reason"}  # of segment's scores.csv, beside its id and class columns
 WITHOUT_WEIGHT = "ISIC_0035068"  # the official scorer gives this image weight 0
 
 _SUFFIX = re.compile(r"\.[^./]+$")
@@ -125,6 +126,8 @@ def _read_lines(path: Path) -> Iterator[Line]:
             file.seek(0)
             reader = csv.reader(file, strict=True, delimiter=";" if first.count(";") > first.count(",") else ",")
             yield from ((reader.line_num, fields) for fields in reader if fields)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
     except (csv.Error, OSError) as error:
         raise InputError(f"{path}: cannot be read as CSV ({error})") from error
 
@@ -147,6 +150,8 @@ def read_labels(path: Path) -> LabelTable:
     ISIC-2016's labels have no header: an id, and benign or malignant, or 0.0 or 1.0.
     """
     table = open_table(path)
+    if set(table.keys) >= SEGMENT_COLUMNS:
+        raise InputError(f"{path}: written by `lesioncli segment`, not labels; give the table of labels with --labels")
     if table.columns and isic.ID.fullmatch(table.columns[0]):
         return _read_isic2016_labels(path)
     others = [column for column in table.columns if column_key(column) not in (*ID_COLUMNS, *WEIGHTS)]

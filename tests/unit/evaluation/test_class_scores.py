@@ -106,6 +106,30 @@ def test_without_evaluated_scores_classes_have_no_metrics(data_set: Path) -> Non
     assert (found.per_class, found.per_class_intervals, found.confusion) == ({}, {}, {})
 
 
+@pytest.mark.parametrize(
+    ("labels", "scores", "named"),
+    [
+        ((0, 0), (0.1, 0.9), "sensitivity"),
+        ((0, 0), (0.1, 0.2), "sensitivity, dice, ppv"),
+        ((1, 1), (0.9, 0.8), "specificity, npv"),
+        ((1, 0), (0.1, 0.2), "ppv"),
+        ((1, 0), (0.9, 0.2), ""),
+    ],
+)
+@pytest.mark.parametrize("protocol", [ProtocolName.PLAIN, ProtocolName.ISIC2017])
+def test_zero_by_zero_is_one_and_noted_where_it_is_printed(
+    protocol: ProtocolName, labels: tuple[int, int], scores: tuple[float, float], named: str, tmp_path: Path
+) -> None:
+    truth = write_lines(tmp_path / "gt.csv", "image,melanoma", *(f"{n},{label}" for n, label in enumerate(labels)))
+    table = write_lines(tmp_path / "s.csv", "image,melanoma", *(f"{n},{score}" for n, score in enumerate(scores)))
+    found = evaluate(truth, tmp_path, EvaluationOptions(scores=table, protocol=protocol))
+    notes = [note for note in found.notes if "0/0" in note]
+    assert [note.rpartition(": ")[2] for note in notes] == (
+        [f"melanoma ({named})"] if named and protocol == ProtocolName.ISIC2017 else []
+    )
+    assert all(found.scores.per_class["melanoma"][metric] == 1 for metric in filter(None, named.split(", ")))
+
+
 # Official figures
 
 

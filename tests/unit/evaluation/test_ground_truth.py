@@ -221,11 +221,22 @@ def test_ph2_with_the_spreadsheet_alone_has_the_same_labels(ph2: Path) -> None:
     assert by_text.by_id == {"IMD002": (False,), "IMD004": (False,), "IMD058": (True,)}
 
 
-def test_ph2_without_a_table_has_no_labels_and_a_note(ph2: Path) -> None:
-    (ph2 / "PH2_dataset.txt").unlink()
-    truth = read_ground_truth(ph2)
-    assert truth.labels.by_id == {}
-    assert "PH2_dataset.txt" in truth.notes[0]
+def test_ph2_without_a_table_has_no_labels_and_a_note_if_there_are_scores(ph2: Path, tmp_path: Path) -> None:
+    table = (ph2 / "PH2_dataset.txt").rename(ph2 / "elsewhere.txt")
+    assert read_ground_truth(ph2).labels.by_id == {}
+    save_mask(tmp_path / "masks" / "IMD002.png")
+    assert not any(table.name in note for note in evaluate(ph2, tmp_path / "masks").notes)
+    scores = write_lines(tmp_path / "s.csv", "image,melanoma", "IMD002,.1", "IMD004,.6", "IMD058,.5")
+    assert "PH2_dataset.txt" in evaluate(ph2, tmp_path / "masks", EvaluationOptions(scores=scores)).notes[0]
+    labels = write_lines(tmp_path / "l.csv", "image,melanoma", "IMD002,0", "IMD004,0", "IMD058,1")
+    labelled = evaluate(ph2, tmp_path / "masks", EvaluationOptions(scores=scores, labels=labels))
+    assert not any("PH2_dataset.txt" in note for note in labelled.notes)
+
+
+def test_ph2_without_images_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "PH2 Dataset images").mkdir()
+    with pytest.raises(InputError, match="PH2 Dataset images: "):
+        read_ground_truth(tmp_path)
 
 
 def test_ph2_spreadsheet_without_its_library_names_the_extra(ph2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -421,15 +432,14 @@ def test_any_table_is_read_or_refused_with_its_name(
 
 
 def test_unsupported_images_are_named(tmp_path: Path) -> None:
-    for name in ("a.png", "a.jpg", "b.jpg"):
+    for name in ("a.png", "a.jpg", "b.jpg", "c.png"):
         save_mask(tmp_path / "labels" / name)
-    for name in ("a.gif", "b.gif"):
+    for name in ("a.gif", "b.gif", "c.png"):
         save_mask(tmp_path / "masks" / name)
     evaluation = evaluate(tmp_path / "labels", tmp_path / "masks")
-    (case,) = evaluation.masks.cases
+    case, _ = evaluation.masks.cases
     assert "a.gif" in case.problem
-    (note,) = evaluation.notes
-    assert str(tmp_path / "labels" / "b.jpg") in note
+    assert str(tmp_path / "labels" / "b.jpg") in evaluation.notes[0]
 
 
 def test_soft_masks_are_thresholded_and_noted(tmp_path: Path) -> None:

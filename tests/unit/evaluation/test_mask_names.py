@@ -110,8 +110,10 @@ def test_the_whole_name_has_priority_over_the_file_name(truth: Path, masks: Path
 
 def test_two_predictions_with_the_same_file_name_are_a_problem(truth: Path, masks: Path) -> None:
     save_mask(truth / "x.png")
+    save_mask(truth / "y.png")
     save_mask(masks / "b" / "x.png")
     save_mask(masks / "a" / "x.png")
+    save_mask(masks / "a" / "y.png")
     evaluation = evaluate(truth, masks)
     assert "a/x, b/x" in problems(evaluation)["x"]
     assert evaluation.masks.extra == ()

@@ -126,7 +126,7 @@ DIFFERENT: Mapping[str, tuple[str, float, str]] = {
     "a mask of 0 and 1": ("0.0", math.nan, "problem: ISIC_0000001: prediction is a 0/1 mask, not 0/255"),
     "a mask without its end": ("0.8", math.nan, "problem: ISIC_0000001: prediction unreadable"),
     "half a mask": ("0.0", math.nan, "problem: ISIC_0000001: prediction unreadable"),
-    "a grey JPEG": ("0.8", math.nan, "problem: ISIC_0000001: no prediction: ISIC_0000001.jpg"),
+    "a grey JPEG": ("0.8", math.nan, "error: 1 .jpg"),
     "another size": ("has dimensions", math.nan, "problem: ISIC_0000001: sizes differ: ground truth 20 x 10"),
     "no mask": (
         "No matching submission",

@@ -9,6 +9,7 @@ from lesioncli.backends.manifest import Incompatibility, Manifest, ParityCheck, 
 from lesioncli.options import Backend, BuildOptions, Decision, Precision
 
 OnProgress = Callable[[str, int, int], None]  # (phase, step, number of steps), called from any thread
+PARITY_AHEAD_SLOTS = 2  # of the engines that a parity check opens: its speed does not matter
 
 
 def ignore_progress(phase: str, step: int, steps: int) -> None:

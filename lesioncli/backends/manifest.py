@@ -90,10 +90,12 @@ class StoredEngine:
     path: Path
     manifest: Manifest
 
-    def find_file(self, suffix: str) -> Path | None:
-        """Return the path of the engine's only file with this suffix; None if there are none or several."""
+    def find_file(self, suffix: str) -> Path:
+        """Return the path of the engine's only file with this suffix; EngineError if there are none or several."""
         names = [name for name in self.manifest.files if Path(name).suffix == suffix]
-        return self.path.parent / names[0] if len(names) == 1 else None
+        if len(names) != 1:
+            raise EngineError(f"{self.path}: does not name exactly one {suffix} file; run lesioncli build-engine")
+        return self.path.parent / names[0]
 
     @property
     def size_bytes(self) -> int:

@@ -12,7 +12,7 @@ import msgspec
 from numpy.typing import NDArray
 
 from lesioncli.backends.base import Engine, Layout, Span
-from lesioncli.backends.interface import OnProgress
+from lesioncli.backends.interface import PARITY_AHEAD_SLOTS, OnProgress
 from lesioncli.backends.manifest import Incompatibility, Manifest, ParityCheck, StoredEngine
 from lesioncli.errors import EngineError, InputError
 from lesioncli.options import Backend, BuildOptions, Decision, Precision
@@ -31,7 +31,6 @@ ELEMENT_TYPES = {Precision.FP32: "f32", Precision.BF16: "bf16"}  # OpenVINO's na
 # check with a wide margin (docs/experiments).
 FP32_CONVOLUTIONS = 18
 CONVOLUTIONS = {"Convolution", "GroupConvolution"}
-AHEAD_SLOTS = 2  # for the parity check, where speed does not matter
 
 
 def processor() -> str:
@@ -115,7 +114,7 @@ def open_graph(onnx: Path, manifest: Manifest, work: Path) -> Engine:
     xml = work / f"{onnx.stem}.xml"
     compile_to_files(onnx, xml)
     manifest = msgspec.structs.replace(manifest, precision=Precision.FP32)
-    return OpenVinoEngine(manifest, xml, AHEAD_SLOTS, Layout.for_batches(manifest.spec, manifest.batch))
+    return OpenVinoEngine(manifest, xml, PARITY_AHEAD_SLOTS, Layout.for_batches(manifest.spec, manifest.batch))
 
 
 class OpenVinoCompiler:
@@ -139,7 +138,7 @@ class OpenVinoCompiler:
 
     def open_for_parity(self, onnx: Path, manifest: Manifest, work: Path) -> Engine:
         xml, _ = self.compile(onnx, manifest, work)
-        return OpenVinoEngine(manifest, xml, AHEAD_SLOTS, Layout.for_batches(manifest.spec, manifest.batch))
+        return OpenVinoEngine(manifest, xml, PARITY_AHEAD_SLOTS, Layout.for_batches(manifest.spec, manifest.batch))
 
     def compile(self, onnx: Path, manifest: Manifest, work: Path) -> Sequence[Path]:
         xml = work / f"{manifest.stem}.xml"
@@ -169,8 +168,7 @@ class OpenVinoBackend:
         return f"CPU: {processor()}"
 
     def open_engine(self, engine: StoredEngine, ahead: int, layout: Layout, traced: bool) -> Engine:
-        xml = engine.path.parent / next(name for name in engine.manifest.files if name.endswith(".xml"))
-        weights = engine.path.parent / next(name for name in engine.manifest.files if name.endswith(".bin"))
+        xml, weights = engine.find_file(".xml"), engine.find_file(".bin")
         return OpenVinoEngine(engine.manifest, xml, ahead, layout, weights=weights, traced=traced)
 
 

@@ -67,11 +67,9 @@ def find_unverified_gpu(manifest: Manifest) -> str:
 def verify(engine: StoredEngine, gpu: str, images: Sequence[UInt8]) -> Verification:
     """Check the parity of an engine on a GPU with its graph on this CPU, and add the figures to its manifest.
 
-    Raises EngineError if they disagree.
+    Raises EngineError if they disagree, or if the manifest does not name the graph.
     """
     manifest, graph = engine.manifest, engine.find_file(".onnx")
-    if graph is None:
-        raise EngineError(f"{engine.path}: does not name the graph to check it with; run lesioncli build-engine")
     spec = manifest.spec
     inputs = [to_network(image, spec.height, spec.width, spec.reduction) for image in images]
     with tempfile.TemporaryDirectory() as work:

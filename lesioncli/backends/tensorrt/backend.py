@@ -30,5 +30,4 @@ class PlanBackend:
     def open_engine(self, engine: StoredEngine, ahead: int, layout: Layout, traced: bool) -> Engine:
         from lesioncli.backends.tensorrt.runtime import PlanEngine
 
-        plan = engine.path.parent / next(name for name in engine.manifest.files if name.endswith(".plan"))
-        return PlanEngine(engine.manifest, plan, ahead, layout, traced)
+        return PlanEngine(engine.manifest, engine.find_file(".plan"), ahead, layout, traced)

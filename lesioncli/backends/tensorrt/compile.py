@@ -16,7 +16,7 @@ from filelock import FileLock
 
 from lesioncli.backends import openvino
 from lesioncli.backends.base import Engine, Layout
-from lesioncli.backends.interface import OnProgress, ignore_progress
+from lesioncli.backends.interface import PARITY_AHEAD_SLOTS, OnProgress, ignore_progress
 from lesioncli.backends.manifest import Manifest, ParityCheck
 from lesioncli.backends.tensorrt.driver import find_gpus
 from lesioncli.backends.tensorrt.vendors import (
@@ -37,7 +37,6 @@ TYPES = {Precision.FP32: "FLOAT", Precision.FP16: "HALF"}  # the library's names
 PRODUCTS = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY")
 UNSUPPORTED_GPU = "is not supported by this TensorRT release"  # "Target GPU SM 70 ..."
 DEFAULT_TARGETS = 4  # without --target, the first of Vendor.targets; the next, sm75, has no linear layers in fp32
-AHEAD_SLOTS = 2  # for the parity check, where speed does not matter
 
 
 def open_compiler(
@@ -125,7 +124,7 @@ class PlanCompiler:
 
             plan = self._compile_plan(onnx, manifest, work)
             layout = Layout.for_batches(manifest.spec, manifest.batch)
-            return PlanEngine(manifest, plan, AHEAD_SLOTS, layout)
+            return PlanEngine(manifest, plan, PARITY_AHEAD_SLOTS, layout)
         if manifest.precision is Precision.FP32:
             return openvino.open_graph(onnx, manifest, work)
         from lesioncli.backends.tensorrt import half

@@ -18,7 +18,7 @@ from lesioncli.errors import EngineError, MissingPackageError, UnsupportedGpuErr
 from lesioncli.options import Backend, Decision, Precision
 
 PRECISIONS = (Precision.FP16, Precision.FP32)
-MIN_TENSORRT_TARGET = 75  # compute capability 7.5: TensorRT 10.5 removed Volta, says its release notes
+MIN_TENSORRT_TARGET = 75  # compute capability 7.5; the release notes of TensorRT 10.5 say that it removed Volta
 CUDA_MAJORS = (12, 13)  # of the wheels of both libraries
 DRIVER_ADVICE = f"update the NVIDIA driver, or use --backend {Backend.OPENVINO}"
 HEADER_BYTES = 28  # magic in bytes 0 to 3; major, minor, patch and build version in bytes 24 to 27
@@ -181,12 +181,11 @@ def find_problem(stored: StoredEngine) -> Incompatibility | None:
     manifest = stored.manifest
     vendor = VENDORS[manifest.backend]
     rebuild = ("--backend", str(vendor.backend))
-    plan = stored.find_file(".plan")
     suffixes = sorted(Path(name).suffix for name in manifest.files)
-    if plan is None or suffixes not in ([".plan"], [".onnx", ".plan"]) or manifest.precision not in PRECISIONS:
+    if suffixes not in ([".plan"], [".onnx", ".plan"]) or manifest.precision not in PRECISIONS:
         precisions = ", ".join(PRECISIONS)
         return Incompatibility(f"the manifest does not name one .plan and a precision out of {precisions}", rebuild)
-    if problem := check_header(plan, vendor, manifest.backend_version):
+    if problem := check_header(stored.find_file(".plan"), vendor, manifest.backend_version):
         return Incompatibility(problem, rebuild)
     if found := _find_gpu_problem(manifest, vendor):
         return found

@@ -39,7 +39,7 @@ class Vendor(ModuleType):
         super().__init__("vendor")
         self.__spec__ = ModuleSpec("vendor", None)  # importlib.util.find_spec() reads it
         self.driver, self.magic, self.__version__ = driver, magic, version
-        self.numbers = [int(each) for each in version.split(".")]
+        self.numbers = [int(part) for part in version.split(".")]
         self.scratch_bytes, self.cuda_major = 1 << 20, 13
         self.targets: tuple[str, ...] | None = None
         self.distort: Callable[[Arrays], None] = lambda outputs: None
@@ -146,9 +146,9 @@ class Engine:
     ) -> None:
         self.vendor, self.log, self.least, self.most = vendor, log, tuple(least), tuple(most)
         self._tensors: dict[str, Any] = {
-            each.name: each.type.tensor_type for each in (*graph.graph.input, *graph.graph.output)
+            tensor.name: tensor.type.tensor_type for tensor in (*graph.graph.input, *graph.graph.output)
         }
-        self.inputs = [each.name for each in graph.graph.input]
+        self.inputs = [tensor.name for tensor in graph.graph.input]
         self.free = tuple(free)
         self._graph = openvino.Core().read_model(graph.SerializeToString())
         self.device_memory_size_v2 = vendor.scratch_bytes
@@ -167,11 +167,11 @@ class Engine:
     def shape_of(self, name: str, images: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of a tensor if the input has shape `images`, (N, H, W, 3)."""
         taken = self._tensors[self.inputs[0]].shape.dim
-        named = {each.dim_param: side for each, side in zip(taken, images, strict=True)}
+        named = {dim.dim_param: side for dim, side in zip(taken, images, strict=True)}
         dims = self._tensors[name].shape.dim
         if name in self.inputs:
             return images
-        return tuple(named[each.dim_param] if each.dim_param else each.dim_value for each in dims)
+        return tuple(named[dim.dim_param] if dim.dim_param else dim.dim_value for dim in dims)
 
     def array_of(self, name: str, images: tuple[int, ...], address: int) -> NDArray[Any]:
         """Return a tensor in device memory; only a kernel may use it."""
@@ -246,9 +246,7 @@ class Context:
         if not self._images or set(self._addresses) != set(self._engine.names()):
             return False
         addresses, images = dict(self._addresses), self._images
-        run, requests = (
-            self._engine.run,
-            self._requests,
-        )  # not the context, which must be freed when its last reference goes
+        # Not the context, which must be freed when its last reference goes.
+        run, requests = self._engine.run, self._requests
         self._launched.append(Function(lambda _: run(requests, addresses, images)))
         return self._engine.vendor.driver.launch(int(stream), self._launched[-1]) == 0

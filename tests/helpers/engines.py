@@ -1,4 +1,4 @@
-"""Options, manifests and batches for tests of engines."""
+"""Options, manifests, folders and batches for tests of engines."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -35,6 +35,11 @@ def next_batch(engine: Engine, images: int = 1) -> Batch:
 def slots_of(cycles: Sequence[Cycle]) -> list[UInt8]:
     """Return the slots of all cycles, in order."""
     return [slot for cycle in cycles for slot in cycle.slots]
+
+
+def list_names(folder: Path) -> list[str]:
+    """Return the names in a folder, sorted."""
+    return sorted(path.name for path in folder.iterdir())
 
 
 def write_empty_engine(folder: Path, name: str, backend: Backend = Backend.OPENVINO) -> Path:

@@ -85,6 +85,9 @@ def write_graph(
     return path
 
 
+GREY = [np.full((SIDE, SIDE, 3), value, np.uint8) for value in (128, 200, 255)]  # images for the graph below
+
+
 def write_precise_graph(path: Path, weight: float) -> Path:
     """Write a graph with scores of 0.4 x brightness, as a difference of `weight` + 0.2 and - 0.2.
 

@@ -15,7 +15,7 @@ UInt8 = NDArray[np.uint8]
 
 
 def draw(seed: int, height: int = SIDE, width: int = SIDE) -> UInt8:
-    """A smooth picture (height, width, 3) of all values, another one for each seed."""
+    """Return a smooth picture (height, width, 3) of all values, another one for each seed."""
     patches = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), np.uint8)
     return np.asarray(cv2.resize(patches, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
 
@@ -30,17 +30,17 @@ def save(path: Path, picture: UInt8, orientation: int = 1) -> Path:
 
 
 def read(path: Path) -> UInt8:
-    """The pixels of a mask or picture, by Pillow."""
+    """Return the pixels of a mask or picture, by Pillow."""
     with Image.open(path) as picture:
         return np.asarray(picture)
 
 
 def save_many(folder: Path, count: int) -> list[ImageFile]:
-    """Drawn JPEGs 000.jpg, 001.jpg, ... as find_images() would list them."""
+    """Write drawn JPEGs 000.jpg, 001.jpg, ...; return them as find_images() would list them."""
     paths = [save(folder / f"{number:03d}.jpg", draw(number, 40, 60)) for number in range(count)]
     return [ImageFile(path, path.stem) for path in paths]
 
 
 def jaccard(a: NDArray[Any], b: NDArray[Any]) -> float:
-    """Of two masks, nonzero is lesion."""
+    """Return the Jaccard index of two masks, in which nonzero is lesion."""
     return float(np.logical_and(a, b).sum() / np.logical_or(a, b).sum())

@@ -8,6 +8,7 @@ from typing import Any
 
 import onnx
 
+from helpers.engines import list_names
 from lesioncli.backends.build import BuiltEngine
 from lesioncli.backends.manifest import ParityCheck, read_manifest
 from lesioncli.files import sha256_of
@@ -18,11 +19,6 @@ def for_targets(*targets: str, **fields: Any) -> BuildOptions:
     """Return options of `build-engine --backend tensorrt-rtx`, in fp32 by default."""
     options = BuildOptions(backend=Backend.TENSORRT_RTX, precision=Precision.FP32, targets=targets)
     return replace(options, **fields)
-
-
-def list_names(folder: Path) -> list[str]:
-    """Return the names in a folder, sorted."""
-    return sorted(path.name for path in folder.iterdir())
 
 
 def assert_plan_is_true(built: BuiltEngine, asked: str, precision: str, targets: Sequence[str]) -> None:

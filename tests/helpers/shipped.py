@@ -11,7 +11,7 @@ from lesioncli.shipped import SHIPPED_MODEL, assemble_graph
 
 @cache
 def shipped_onnx(model: str = SHIPPED_MODEL) -> Path:
-    """The complete ONNX file of a shipped model, in a folder that is removed when the process ends."""
+    """Return the complete ONNX file of a shipped model, in a folder that is removed when the process ends."""
     return assemble_graph(model, _folder())
 
 

@@ -21,10 +21,7 @@ from lesioncli.training.samples import Sample
 from lesioncli.training.trainer import train
 
 SIDE = 64
-
-
 EPOCHS = 3
-
 
 SPEC = ModelSpec(
     name="tiny",
@@ -39,7 +36,6 @@ SPEC = ModelSpec(
         "dropout": 0.2,
     },
 )
-
 
 NEARLY_STILL = AugmentSettings(
     zoom=(0.95, 1.05),
@@ -57,6 +53,7 @@ NEARLY_STILL = AugmentSettings(
 
 
 def draw_folder(folder: Path, count: int, height: int = SIDE, width: int = SIDE) -> Path:
+    """Write images, masks and labels.csv; return the folder."""
     for part in ("images", "masks"):
         (folder / part).mkdir(parents=True)
     rows = ["image,melanoma,seborrheic_keratosis"]
@@ -109,20 +106,20 @@ if __name__ == "__main__":
 
 
 def differences(a: Any, b: Any, where: str = "") -> list[str]:
-    """Where two nested dicts, lists, tensors and values are not equal bit for bit; seconds are ignored."""
+    """Return where two nested dicts, lists, tensors and values are not equal bit for bit; seconds are ignored."""
     if isinstance(a, torch.Tensor):
         return [] if torch.equal(a, b) else [where]
     if isinstance(a, Mapping):
         assert a.keys() == b.keys()
-        return [each for key in a if key != "seconds" for each in differences(a[key], b[key], f"{where}/{key}")]
+        return [path for key in a if key != "seconds" for path in differences(a[key], b[key], f"{where}/{key}")]
     if isinstance(a, list | tuple):
         assert len(a) == len(b)
-        return [each for n, pair in enumerate(zip(a, b, strict=True)) for each in differences(*pair, f"{where}/{n}")]
+        return [path for n, pair in enumerate(zip(a, b, strict=True)) for path in differences(*pair, f"{where}/{n}")]
     return [] if a == b or (a != a and b != b) else [f"{where}: {a} and {b}"]
 
 
 def killed(tmp_path: Path, recipe: Path, data: Path, stage: str) -> Path:
-    """The folder of a run that was killed at the first step of that stage's second epoch."""
+    """Return the folder of a run that was killed at the first step of that stage's second epoch."""
     script, folder = tmp_path / "killed.py", tmp_path / "killed"
     script.write_text(KILLED)
     command = [sys.executable, *map(str, (script, recipe, data, folder)), stage, str(Path(__file__).parents[1])]
@@ -132,5 +129,6 @@ def killed(tmp_path: Path, recipe: Path, data: Path, stage: str) -> Path:
 
 
 def saved_state(folder: Path) -> dict[str, Any]:
+    """Return the training state in last.pt of a run."""
     state: dict[str, Any] = torch.load(folder / "last.pt", weights_only=True)
     return state

@@ -6,10 +6,11 @@ from typing import Any
 import onnx
 import pytest
 import torch
+from helpers.engines import list_names
 from helpers.graphs import needs_rtx
 from helpers.networks import awake
 from helpers.pictures import UInt8, draw
-from helpers.plans import assert_only_products_are_half, assert_plan_is_true, for_targets, list_names
+from helpers.plans import assert_only_products_are_half, assert_plan_is_true, for_targets
 from helpers.shipped import shipped_onnx
 
 from lesioncli.backends.build import BuiltEngine, build

@@ -12,8 +12,9 @@ import numpy as np
 import onnx
 import openvino
 import pytest
-from helpers.engines import CPU, CPU_FP32, next_batch, slots_of
+from helpers.engines import CPU, CPU_FP32, list_names, next_batch, slots_of
 from helpers.graphs import (
+    GREY,
     TINY_CONSTANTS,
     TINY_NODES,
     TINY_OUTPUTS,
@@ -44,10 +45,6 @@ needs_bf16 = pytest.mark.skipif(not HAS_BF16, reason="this processor has no bf16
 
 def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def list_names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
 
 
 def numpy_reference(pixels: Sequence[UInt8]) -> Outputs:
@@ -216,9 +213,6 @@ def test_a_shipped_model_passes_the_parity_check_in_bf16_only_with_its_mark(
 def precise_onnx(tmp_path: Path) -> Path:
     """A graph that bf16 cannot compute: 100.2 and 99.8 are both 100 in it."""
     return write_precise_graph(tmp_path / "precise.onnx", 100)
-
-
-GREY = [np.full((SIDE, SIDE, 3), value, np.uint8) for value in (128, 200, 255)]
 
 
 @needs_bf16

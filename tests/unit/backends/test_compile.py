@@ -16,12 +16,14 @@ from typing import Any, NoReturn
 import msgspec
 import numpy as np
 import pytest
+from helpers.engines import list_names
 from helpers.graphs import (
     FREE_CONSTANTS,
     FREE_NODES,
     FREE_OUTPUTS,
     FREE_SIDE,
     FREE_SPEC,
+    GREY,
     HAS_RTX_WHEELS,
     NO_RTX_WHEELS,
     TINY_CONSTANTS,
@@ -30,7 +32,7 @@ from helpers.graphs import (
     write_precise_graph,
 )
 from helpers.pictures import SIDE, UInt8, draw
-from helpers.plans import assert_only_products_are_half, assert_plan_is_true, for_targets, list_names
+from helpers.plans import assert_only_products_are_half, assert_plan_is_true, for_targets
 from helpers.shipped import shipped_onnx
 from onnx import helper
 
@@ -88,9 +90,6 @@ def test_the_operations_of_a_cascade_are_parsed_in_both_precisions(half_cascade:
 
 def test_sums_and_probabilities_of_a_cascade_stay_fp32(half_cascade: Path) -> None:
     assert_only_products_are_half(half_cascade, {"Sigmoid", "Softmax", "ReduceMean", "ReduceSum", "ReduceMax"})
-
-
-GREY = [np.full((SIDE, SIDE, 3), value, np.uint8) for value in (128, 200, 255)]
 
 
 def test_a_graph_that_fp16_cannot_compute_is_refused_or_compiled_in_fp32(tmp_path: Path) -> None:

@@ -532,7 +532,7 @@ def test_an_overlay_outlines_the_mask_on_the_upright_picture(
 
 def test_without_overlay_there_is_none(tiny_engine: OpenEngine, tmp_path: Path) -> None:
     outcomes_of(save_many(tmp_path / "images", 1), tiny_engine(1), tmp_path / "out", SegmentOptions())
-    assert sorted(each.name for each in (tmp_path / "out").iterdir()) == ["000.png", "run.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["000.png", "run.json"]
 
 
 def test_an_overlay_that_cannot_be_written_fails_its_image(tiny_engine: OpenEngine, tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ from lesioncli.options import EvaluationOptions, ProtocolName
 if TYPE_CHECKING:
     from lesioncli.report.page import WrittenReport
 
+HTML_SUFFIXES = (".html", ".htm")
+
 
 def report(
     masks: MasksArgument = MASKS,
@@ -43,7 +45,7 @@ def report(
     by: ByOption = None,
     cluster: ClusterOption = "",
     metadata: MetadataOption = None,
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="HTML file to write.")] = Path("report.html"),
+    out: Annotated[Path, typer.Option("--out", metavar="FILE.html", help="HTML file to write.")] = Path("report.html"),
     gallery: Annotated[int, typer.Option(min=0, metavar="N", help="Maximum number of images in the gallery.")] = 3000,
     workers: DrawWorkersOption = 0,
     seed: SeedOption = 0,
@@ -63,12 +65,13 @@ def report(
     needs_truth = {"--labels": labels, "--by": by, "--cluster": cluster, "--metadata": metadata}
     for flag in (flag for flag, value in needs_truth.items() if value and not ground_truth):
         raise typer.BadParameter("needs --gt", param_hint=flag)
+    if out.suffix.lower() not in HTML_SUFFIXES:
+        raise typer.BadParameter(f"{out} does not end in .html", param_hint="--out")
     refuse_foreign_file(out)
     quiet_decoders()
     segmented = read_segmented_folder(masks)
     sources = choose_image_sources(segmented, images or [])
     source_names = ", ".join(map(str, sources.value)) or "none"
-    say(f"images: {source_names} ({sources.reason})")
     with ProgressBars(stderr) as progress:
         evaluation = None
         if ground_truth:
@@ -97,6 +100,9 @@ def report(
             evaluation,
             on_progress=lambda done, total: progress.count("draw", done, total),
         )
+    say(f"images: {source_names} ({sources.reason})")
+    if segmented.interruption:
+        say(f"{masks}: {segmented.interruption}; the same lesioncli segment command continues")
     _print_written(written)
     if written.failed or (evaluation and evaluation.failed):
         raise typer.Exit(ExitCode.SOME_FAILED)

@@ -152,6 +152,7 @@ def _header(data: ReportData, states: Mapping[CaseState, int]) -> dict[str, Any]
         "states": {state: states[state] for state in CaseState if states[state] or state == CaseState.FAILED},
         "problem_states": PROBLEMS,
         "missing_images": sum(case.image_path is None for case in data.cases),
+        "interruption": data.segmented.interruption,
         "origin": _origin(data),
     }
 

@@ -1,6 +1,7 @@
 """The output folder of `segment` that a report shows: its run record, its scores.csv and the files of its images."""
 
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -11,7 +12,7 @@ from lesioncli.evaluation.reading.masks import image_stem
 from lesioncli.evaluation.reading.tables import column_key, read_header, read_rows
 from lesioncli.images.find import find_images
 from lesioncli.inference.outcome import DESCRIPTIVE_COLUMNS, image_name, without_suffix
-from lesioncli.inference.record import MaskNames, RunRecord, read_record
+from lesioncli.inference.record import MaskNames, RunRecord, RunStatus, read_record
 from lesioncli.isic import name_by_id
 from lesioncli.options import Decision
 from lesioncli.spec import CLASSES
@@ -34,6 +35,15 @@ class SegmentedFolder:
     rows: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     columns: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
+
+    @property
+    def interruption(self) -> str:
+        """What the latest run left undone, in words; "" if it finished or nothing is recorded."""
+        images = self.record.images or 0
+        if len(self.rows) < images:
+            return f"interrupted: {len(self.rows)} of {images} images"
+        is_unfinished = self.record.status in (RunStatus.RUNNING, RunStatus.INTERRUPTED)
+        return "interrupted: the latest run into this folder did not finish" if is_unfinished else ""
 
     def values(self, name: str) -> dict[str, float]:
         """Return the numbers in the row of a mask; nan where a cell is not a number."""
@@ -89,10 +99,15 @@ def choose_image_sources(segmented: SegmentedFolder, given: Sequence[Path]) -> D
     recorded = [_shorten(segmented.folder / source) for source in segmented.record.sources]
     if existing := tuple(source for source in recorded if source.exists()):
         return Decision(existing, "named in run.json")
-    beside = segmented.folder.absolute().parent / "images"
+    beside = _shorten(_parent(segmented.folder) / "images")
     if beside.is_dir():
         return Decision((beside,), "the folder images/ beside the masks")
     return Decision((), "not found; name them with --images")
+
+
+def _parent(folder: Path) -> Path:
+    """Return the folder that holds a folder by its name; of a link, not that of its target."""
+    return Path(os.path.normpath(folder.absolute())).parent
 
 
 def _shorten(path: Path) -> Path:

@@ -48,12 +48,12 @@ def test_run_record_is_read_once(run: DrawnRun, monkeypatch: pytest.MonkeyPatch)
     read_text = Path.read_text
 
     def count_reads(path: Path, *arguments: Any, **options: Any) -> str:
-        read[path.name] += 1
+        read[path.as_posix()] += 1
         return read_text(path, *arguments, **options)
 
     monkeypatch.setattr(Path, "read_text", count_reads)
     call("report", "--gt", "labels")
-    assert read["run.json"] == 1
+    assert read["masks/run.json"] == 1
 
 
 def test_report_without_problems_exits_with_0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,13 +75,43 @@ def test_report_that_cannot_be_written_is_an_error(run: DrawnRun) -> None:
     assert "--out" in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.parametrize("name", ["rep", "labels/labels.csv", "report.html/"])
+def test_report_has_the_suffix_of_html(run: DrawnRun, name: str) -> None:
+    if name.endswith("/"):
+        Path(name).mkdir()
+    before = sorted(Path().rglob("*"))
+    done = call("report", "--out", name)
+    assert done.exit_code == (ExitCode.INPUT if name.endswith("/") else ExitCode.USAGE)
+    assert name.rstrip("/") in done.stderr
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_interrupted_run_is_named_on_the_page_and_by_the_command(run: DrawnRun) -> None:
+    run.finish(images=600, status="interrupted")
+    done = call("report")
+    assert done.exit_code == ExitCode.SOME_FAILED, "an image of the run failed"
+    assert "interrupted: 3 of 600 images" in done.stderr
+    assert "interrupted: 3 of 600 images" in Page(Path("report.html")).words
+    run.finish(images=3, status="finished")
+    assert "interrupted" not in call("report").stderr
+    assert "interrupted" not in Page(Path("report.html")).words
+
+
+def test_images_beside_the_masks_are_named_by_their_plain_path(run: DrawnRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    (run.masks / "run.json").unlink()
+    monkeypatch.chdir(run.labels)
+    done = call("report", "../masks/../masks")
+    assert f"images: {run.images} (" in done.stderr
+
+
 def test_only_html_and_empty_files_are_replaced(run: DrawnRun, tmp_path: Path) -> None:
     table = run.labels / "labels.csv"
     before = table.read_text()
-    done = call("report", "--gt", "labels", "--out", table)
+    foreign = table.rename(run.labels / "labels.html")
+    done = call("report", "--out", foreign)
     assert done.exit_code == ExitCode.INPUT
-    assert str(table) in done.stderr
-    assert table.read_text() == before
+    assert str(foreign) in done.stderr
+    assert foreign.read_text() == before
     (tmp_path / "empty.html").touch()
     for _ in range(2):
         assert call("report", "--out", "empty.html").exit_code == ExitCode.SOME_FAILED
@@ -143,5 +173,9 @@ def test_the_first_problems_are_listed(run: DrawnRun) -> None:
     ],
 )
 def test_wrong_arguments_write_nothing(words: tuple[str, ...], code: ExitCode, run: DrawnRun) -> None:
-    assert call("report", *words).exit_code == code
+    done = call("report", *words)
+    assert done.exit_code == code
     assert not Path("report.html").exists()
+    if code == ExitCode.INPUT:
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("error: ")

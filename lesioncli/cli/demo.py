@@ -9,7 +9,9 @@ from lesioncli.cli.console import print_line
 
 
 def demo(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="New folder, for images/ and labels/.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Folder for images/ and labels/: a new one, or one without images.")
+    ],
     count: Annotated[int, typer.Option(min=1, metavar="N", help="Number of images.")] = 12,
     seed: Annotated[
         int, typer.Option(min=0, metavar="N", help="Random seed of the first image; the next has the next seed.")

@@ -11,6 +11,7 @@ from lesioncli.demo.canvas import UInt8
 from lesioncli.demo.draw import draw_case
 from lesioncli.errors import InputError
 from lesioncli.files import atomic_write
+from lesioncli.images.formats import has_supported_suffix
 from lesioncli.spec import CLASSES
 
 LABELLED = CLASSES[:2]  # as in ISIC 2017, where a nevus has neither label
@@ -24,11 +25,14 @@ def write_demo(folder: Path, count: int = 12, seed: int = 0, height: int = 480, 
     columns image, melanoma, seborrheic_keratosis (0.0 or 1.0). Other seeds give other names, so that one folder can
     train and another validate.
 
-    Raises InputError where images/ or labels/ cannot be made or is not empty.
+    A working folder with other files may be given if it has no images/, no labels/ and no image files.
+
+    Raises InputError if the folder has other contents, or if images/ or labels/ cannot be made.
     """
     images, labels = folder / "images", folder / "labels"
+    _refuse_contents(folder, images, labels)
     for subfolder in (images, labels):
-        _make_empty_folder(subfolder)
+        _make_folder(subfolder)
     rows: list[list[object]] = [["image", *LABELLED]]
     for number in range(seed, seed + count):
         case, stem = draw_case(number, height, width), f"demo_{number + 1:04d}"
@@ -40,13 +44,24 @@ def write_demo(folder: Path, count: int = 12, seed: int = 0, height: int = 480, 
     _write(labels / "labels.csv", table.getvalue().encode())
 
 
-def _make_empty_folder(folder: Path) -> None:
+def _refuse_contents(folder: Path, *subfolders: Path) -> None:
+    """Raise InputError if demo files would lie among others."""
+    existing = [subfolder for subfolder in subfolders if subfolder.is_dir()]
+    for subfolder in existing:
+        if any(subfolder.iterdir()):
+            raise InputError(f"{subfolder}: is not empty; name a new folder, or delete this one first")
+    paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    others = [path for path in paths if path not in subfolders and not path.name.startswith(".")]
+    unwanted = others if existing else [path for path in others if has_supported_suffix(path)]
+    if unwanted:
+        raise InputError(f"{folder}: holds other files, such as {unwanted[0].name}; name a new folder")
+
+
+def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: cannot be made ({error.strerror}); name another folder") from error
-    if any(folder.iterdir()):
-        raise InputError(f"{folder}: is not empty; name a new folder, or delete this one first")
 
 
 def _encode(pixels: UInt8, image_format: str) -> bytes:

@@ -9,13 +9,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from helpers.command import call
 from helpers.pictures import read
 from numpy.typing import NDArray
 
 from lesioncli.demo.canvas import Canvas
 from lesioncli.demo.draw import DrawnCase, draw_case
 from lesioncli.demo.folder import write_demo
-from lesioncli.errors import InputError
+from lesioncli.errors import ExitCode, InputError
 from lesioncli.spec import CLASSES
 
 HEIGHT, WIDTH = 240, 320
@@ -140,11 +141,31 @@ def test_label_table_has_one_row_per_image(tmp_path: Path) -> None:
 @pytest.mark.parametrize("occupied", ["images", "labels"])
 def test_folder_with_files_is_an_error_and_stays_unchanged(tmp_path: Path, occupied: str) -> None:
     existing = tmp_path / occupied / "mine.txt"
+    (tmp_path / "notes.txt").touch()
     existing.parent.mkdir()
     existing.write_text("keep")
     with pytest.raises(InputError, match=re.escape(str(existing.parent))):
         write_demo(tmp_path, count=1, height=HEIGHT, width=WIDTH)
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [existing]
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == {existing, tmp_path / "notes.txt"}
+
+
+@pytest.mark.parametrize("existing", [["photo.JPG"], ["images", "notes.txt"], ["labels", "engines"]])
+def test_folder_with_other_contents_is_an_error_and_stays_unchanged(tmp_path: Path, existing: list[str]) -> None:
+    for name in existing:
+        (tmp_path / name).touch() if "." in name else (tmp_path / name).mkdir()
+    done = call("demo", tmp_path, "--count", "1", "--size", "64", "64")
+    assert done.exit_code == ExitCode.INPUT
+    assert f"{tmp_path}: " in done.stderr
+    assert sorted(path.name for path in tmp_path.rglob("*")) == sorted(existing)
+
+
+@pytest.mark.parametrize("existing", [["engines", "notes.txt", ".photo.jpg"], ["images", "labels"], ["images"]])
+def test_working_folder_without_images_is_filled(tmp_path: Path, existing: list[str]) -> None:
+    for name in existing:
+        (tmp_path / name).touch() if "." in name else (tmp_path / name).mkdir()
+    assert call("demo", tmp_path, "--count", "1", "--size", "64", "64").exit_code == 0
+    assert (tmp_path / "images" / "demo_0001.jpg").is_file()
+    assert {path.name for path in tmp_path.iterdir()} == {*existing, "images", "labels"}
 
 
 @pytest.mark.parametrize("name", ["file", "file/below"])

@@ -3,6 +3,7 @@
 import importlib.metadata
 import platform
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +15,8 @@ from lesioncli.errors import LesionError, install_command
 from lesioncli.options import Backend, Decision, Precision
 from lesioncli.shipped import SHIPPED_MODEL, find_checkpoint
 
-# The purpose of each extra; a package of several extras counts for the first. "" is the base installation.
+# The purpose of each extra.
 EXTRAS = {
-    "": "every command",
     "train": "training, and building engines from checkpoints",
     "report": "HTML reports",
     "xlsx": "labels of PH2 in a spreadsheet",
@@ -44,7 +44,7 @@ def examine(engines: Path) -> list[Finding]:
     """Examine the installation and a folder of engines; nothing is changed."""
     return [
         Finding("lesioncli", f"{__version__}, Python {platform.python_version()}, {platform.platform()}"),
-        *(_examine_package(name, extra) for name, extra in _required_packages().items()),
+        *_examine_packages(),
         _examine_processor(),
         _examine_gpus(),
         _examine_shipped_model(),
@@ -52,25 +52,44 @@ def examine(engines: Path) -> list[Finding]:
     ]
 
 
-def _required_packages() -> dict[str, str]:
-    """Return the packages that lesioncli requires, in the order of EXTRAS, with the first extra that needs each."""
-    extras_of: dict[str, set[str]] = {}
+def _examine_packages() -> list[Finding]:
+    """Return one finding per package that every command needs, then one per extra."""
+    packages = _required_packages()
+    return [
+        *(_examine_package(name) for name in packages.get("", ())),
+        *(_examine_extra(extra, packages.get(extra, ())) for extra in EXTRAS),
+    ]
+
+
+def _required_packages() -> dict[str, list[str]]:
+    """Return the packages that lesioncli requires by extra; "" is the base installation."""
+    packages: dict[str, list[str]] = {}
     for requirement in importlib.metadata.requires("lesioncli") or ():
         extra = re.search(r"extra == ['\"](\w+)", requirement)
-        name = re.split(r"[^\w.-]", requirement)[0]
-        extras_of.setdefault(name, set()).add(extra[1] if extra else "")
-    first_extra = {
-        name: next((extra for extra in EXTRAS if extra in extras), None) for name, extras in extras_of.items()
-    }
-    return {name: extra for extra in EXTRAS for name, first in first_extra.items() if first == extra}
+        packages.setdefault(extra[1] if extra else "", []).append(re.split(r"[^\w.-]", requirement)[0])
+    return packages
 
 
-def _examine_package(name: str, extra: str) -> Finding:
+def _examine_package(name: str) -> Finding:
+    version = _find_version(name)
+    return Finding(name, version) if version else Finding(name, "not installed", install_command(), needed=True)
+
+
+def _examine_extra(extra: str, packages: Iterable[str]) -> Finding:
+    versions = {name: _find_version(name) for name in packages}
+    missing = [name for name, version in versions.items() if not version]
+    if missing:
+        state = f"not installed: {', '.join(missing)}; for {EXTRAS[extra]}"
+        return Finding(f"extra {extra}", state, install_command(extra), optional=True)
+    return Finding(f"extra {extra}", ", ".join(f"{name} {version}" for name, version in versions.items()))
+
+
+def _find_version(name: str) -> str:
+    """Return the version of an installed package, else ""."""
     try:
-        return Finding(name, importlib.metadata.version(name))
+        return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        state = f"not installed; optional, for {EXTRAS[extra]}" if extra else "not installed"
-        return Finding(name, state, install_command(extra), needed=not extra, optional=bool(extra))
+        return ""
 
 
 def _examine_processor() -> Finding:

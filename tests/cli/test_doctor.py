@@ -38,6 +38,7 @@ def test_every_package_of_pyproject_is_examined(monkeypatch: pytest.MonkeyPatch)
     base = {re.split(r"[^\w-]", line)[0] for line in project["dependencies"]}
     assert {name for name, finding in findings.items() if finding["needed"]} >= base
     assert all(findings[name]["fix"] == install_command() for name in base)
-    assert set(findings) >= set().union(*packages.values()) - {"lesioncli"}
-    assert "[report]" in findings["jinja2"]["fix"]
-    assert "[tensorrt]" in findings["pycuda"]["fix"]
+    for extra, names in packages.items():
+        finding = findings[f"extra {extra}"]
+        assert finding["fix"] == install_command(extra)
+        assert set(re.findall(r"[\w-]+", finding["state"])) >= names - {"lesioncli"}

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lesioncli import doctor
-from lesioncli.doctor import Finding, examine
+from lesioncli.doctor import EXTRAS, Finding, examine
 from lesioncli.errors import install_command
 
 
@@ -24,8 +25,37 @@ def test_missing_packages_are_needed_or_optional(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(importlib.metadata, "version", not_found)
     found = findings(tmp_path)
     assert (found["numpy"].needed, found["numpy"].optional) == (True, False)
-    assert (found["jinja2"].needed, found["jinja2"].optional) == (False, True)
-    assert "optional" in found["jinja2"].state
+    assert (found["extra report"].needed, found["extra report"].optional) == (False, True)
+    assert {"jinja2", "matplotlib"} <= set(re.findall(r"[\w-]+", found["extra report"].state))
+
+
+def test_optional_packages_have_one_line_per_extra(tmp_path: Path) -> None:
+    """matplotlib is of two extras, and belongs to the line of each."""
+    found = findings(tmp_path)
+    assert {subject for subject in found if subject.startswith("extra ")} == {f"extra {extra}" for extra in EXTRAS}
+    assert not {"jinja2", "matplotlib", "torch", "onnx"} & set(found)
+    for extra in ("report", "train"):
+        version = importlib.metadata.version("matplotlib")
+        assert f"matplotlib {version}" in found[f"extra {extra}"].state
+        assert not found[f"extra {extra}"].fix
+
+
+def test_extra_without_one_of_its_packages_has_its_install_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = importlib.metadata.version
+
+    def not_jinja(name: str) -> str:
+        if name == "jinja2":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", not_jinja)
+    found = findings(tmp_path)
+    assert "jinja2" in found["extra report"].state
+    assert "matplotlib" not in found["extra report"].state
+    assert found["extra report"].fix == install_command("report")
+    assert not found["extra train"].fix
 
 
 def test_every_fix_is_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,16 +92,17 @@ def segment(
     if json_output:
         print_json(summary.to_dict())
     else:
-        _print_summary(summary)
+        _print_summary(summary, overlay)
     if summary.failed:
         raise typer.Exit(ExitCode.SOME_FAILED)
 
 
-def _print_summary(summary: "RunSummary") -> None:
+def _print_summary(summary: "RunSummary", has_overlays: bool) -> None:
+    contents = "masks, overlays/ and scores.csv" if has_overlays else "masks and scores.csv"
     speed = f", {summary.images_per_second:.0f} images/s" if summary.ok + summary.failed else ""
     print_line(
         f"{summary.images} images: {summary.ok} ok, {summary.failed} failed, {summary.skipped} skipped"
-        f" ({summary.seconds:.1f} s{speed}); masks and scores.csv are in {summary.out}/"
+        f" ({summary.seconds:.1f} s{speed}); {contents} are in {summary.out}/"
     )
     if summary.ok + summary.skipped > len(summary.least_confident):
         names = ", ".join(f"{lowest.image} ({lowest.confidence:.2f})" for lowest in summary.least_confident)

@@ -7,9 +7,10 @@ import numpy as np
 import onnx
 import pytest
 import tifffile
-from helpers.command import call, read_rows, save_lesion
+from helpers.command import call, save_lesion
 from helpers.graphs import MakeEngine
 from helpers.pictures import read, save
+from helpers.runs import rows_of
 from helpers.shipped import shipped_onnx
 
 from lesioncli.backends import registry
@@ -26,12 +27,12 @@ ENGINE = f"engines/{SHIPPED_MODEL}.openvino.json"
 
 
 def statuses(folder: Path) -> dict[str, str]:
-    return {name: row["status"] for name, row in read_rows(folder).items()}
+    return {name: row["status"] for name, row in rows_of(folder).items()}
 
 
 def test_a_missing_engine_is_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("lesioncli.api.PARITY_IMAGES", 2)
+    monkeypatch.setattr("lesioncli.engines.PARITY_IMAGES", 2)
     save_lesion(tmp_path / "images" / "a.png")
     first = call("segment", "images", "--out", "masks", "--batch", "2")
     assert first.exit_code == 0, first.stderr
@@ -76,7 +77,7 @@ def test_every_kind_of_bad_image_is_a_row(here: Path, monkeypatch: pytest.Monkey
         "sub/cut.jpg": "failed",
         "text.jpg": "failed",
     }
-    rows = read_rows(here / "masks")
+    rows = rows_of(here / "masks")
     assert "16" in rows["16.tif"]["note"]
     assert "truncated" in rows["sub/cut.jpg"]["reason"]
     for name in ("empty.png", "sub/cut.jpg", "text.jpg"):
@@ -142,7 +143,7 @@ def test_an_interrupted_run_continues(here: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(results.ResultStore, "add", interrupt)
     assert call("segment", "images", "--out", "masks").exit_code == ExitCode.INTERRUPTED
-    assert len(read_rows(here / "masks")) == 3
+    assert len(rows_of(here / "masks")) == 3
     monkeypatch.setattr(results.ResultStore, "add", add)
     done = json.loads(call("segment", "images", "--out", "masks", "--json").stdout)
     assert (done["ok"], done["failed"], done["skipped"]) == (3, 0, 3)
@@ -150,13 +151,16 @@ def test_an_interrupted_run_continues(here: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_overlay_threshold_and_batch(here: Path) -> None:
     save_lesion(here / "images" / "a.png")
-    assert call("segment", "images", "--out", "half").exit_code == 0
-    drawn = json.loads(call("segment", "images", "--out", "half", "--overlay", "--json").stdout)
-    assert drawn["ok"] == 1, "an overlay that is missing is drawn"
+    masks_only = call("segment", "images", "--out", "half")
+    assert masks_only.exit_code == 0
+    assert "overlays/" not in masks_only.stdout
+    drawn = call("segment", "images", "--out", "half", "--overlay")
+    assert "1 ok" in drawn.stdout, "an overlay that is missing is drawn"
+    assert "overlays/" in drawn.stdout
     assert read(here / "half" / "overlays" / "a.jpg").shape == (96, 128, 3)
     assert json.loads(call("segment", "images", "--out", "half", "--overlay", "--json").stdout)["skipped"] == 1
     assert call("segment", "images", "--out", "strict", "--threshold", "0.95").exit_code == 0
-    half, strict = (float(read_rows(here / name)["a.png"]["lesion_area_fraction"]) for name in ("half", "strict"))
+    half, strict = (float(rows_of(here / name)["a.png"]["lesion_area_fraction"]) for name in ("half", "strict"))
     assert strict < half
     refused = call("segment", "images", "--out", "half", "--batch", "3")
     assert refused.exit_code == ExitCode.INPUT
@@ -170,7 +174,7 @@ def test_tta_and_regions_are_recorded_and_a_folder_has_one_of_them(here: Path) -
         assert json.loads(done.stdout)["tta"] == tta
         record = json.loads((here / tta / "run.json").read_text())
         assert (record["tta"], record["regions"]) == (tta, "largest")
-    assert len({read_rows(here / tta)["a.png"]["melanoma"] for tta in ("none", "flips", "full")}) == 3
+    assert len({rows_of(here / tta)["a.png"]["melanoma"] for tta in ("none", "flips", "full")}) == 3
     for words, named in ((("--tta", "flips"), "flips"), (("--threshold", "0.7"), "0.7"), (("--regions", "all"), "all")):
         refused = call("segment", "images", "--out", "none", *words)
         assert refused.exit_code == ExitCode.INPUT
@@ -198,7 +202,7 @@ def test_an_engine_of_one_input_size_refuses_full_tta(here: Path) -> None:
 def test_the_images_of_lowest_confidence_are_named_if_there_are_more(here: Path) -> None:
     assert call("demo", "data", "--count", "7", "--size", "96", "64").exit_code == 0
     done = call("segment", "data/images", "--out", "masks")
-    rows = read_rows(here / "masks")
+    rows = rows_of(here / "masks")
     lowest = sorted(rows, key=lambda name: float(rows[name]["confidence"]))[:5]
     shown = ", ".join(f"{name} ({float(rows[name]['confidence']):.2f})" for name in lowest)
     assert shown in done.stdout
@@ -219,7 +223,7 @@ def test_an_image_saved_again_with_another_suffix_has_one_row(here: Path) -> Non
     first.unlink()
     save_lesion(here / "images" / "a.jpg", 1)
     assert json.loads(call("segment", "images", "--out", "masks", "--json").stdout)["ok"] == 1
-    assert list(read_rows(here / "masks")) == ["a.jpg"]
+    assert list(rows_of(here / "masks")) == ["a.jpg"]
 
 
 def test_an_engine_named_by_its_manifest_brings_its_backend(

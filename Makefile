@@ -10,6 +10,8 @@ PYTHON313 ?= $(firstword $(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/
 OFFICIAL := .venv/official/bin/isic-challenge-scoring
 # pycuda built over a stand-in driver, so that the CUDA code is tested without a GPU.
 STANDIN := $(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' -)),.venv/pycuda)
+# TensorRT's bindings of two versions, for tests/unit/backends/test_bindings.py.
+BINDINGS := $(if $(STANDIN),.venv/bindings)
 GPU_EXTRA ?= tensorrt
 # Folder of images for `make bench`; drawn ones by default.
 IMAGES ?=
@@ -24,12 +26,15 @@ demo: .venv/base ## Set up, then segment and evaluate twelve drawn images in ./d
 	cd demo && ../$(BIN)/lesioncli segment ./images --out masks/ --overlay
 	cd demo && ../$(BIN)/lesioncli evaluate --gt ./labels
 
-TEST_SETUP := .venv/dev $(STANDIN) $(if $(shell $(PYTHON313) --version 2>/dev/null),$(OFFICIAL))
+TEST_SETUP := .venv/dev $(STANDIN) $(BINDINGS) $(if $(shell $(PYTHON313) --version 2>/dev/null),$(OFFICIAL))
 
-test: $(TEST_SETUP) ## Set up what the tests need and run them
+test-setup: # pycuda takes 100 s to compile, so it is built beside the rest
+	@$(MAKE) --no-print-directory --jobs 2 $(TEST_SETUP)
+
+test: test-setup ## Set up what the tests need and run them
 	$(BIN)/python -m pytest --numprocesses auto
 
-test-slow: $(TEST_SETUP) ## Full-size networks, long kills and races
+test-slow: test-setup ## Full-size networks, long kills and races
 	$(BIN)/python -m pytest -m slow --numprocesses auto
 
 test-gpu: .venv/dev ## On a machine with an NVIDIA GPU: tests and figures; GPU_EXTRA=cuda,rtx for TensorRT for RTX
@@ -70,12 +75,13 @@ clean: ## Remove everything that make created, .venv included
 .venv/dev: pyproject.toml | .venv/bin/python
 	$(PIP) $(TORCH)
 	$(PIP) --editable '.[dev]'
-ifeq ($(shell uname -sm),Linux x86_64) # for tests/unit/backends/test_bindings.py
-	for version in 10.16 11.4; do $(PIP) --no-deps --upgrade --target .venv/tensorrt-$$version "tensorrt-cu13-bindings==$$version.*" || exit 1; done
-endif
 	@touch $@ .venv/base
 
-.venv/pycuda: tests/cuda_standin/install.py | .venv/dev
+.venv/bindings: | .venv/bin/python
+	for version in 10.16 11.4; do $(PIP) --no-deps --upgrade --target .venv/tensorrt-$$version "tensorrt-cu13-bindings==$$version.*" || exit 1; done
+	@touch $@
+
+.venv/pycuda: tests/cuda_standin/install.py | .venv/bin/python
 	cd tests && ../$(BIN)/python -m cuda_standin.install
 	@touch $@
 
@@ -84,4 +90,4 @@ $(OFFICIAL): | .venv/bin/python
 	$(PYTHON313) -m venv .venv/official
 	.venv/official/bin/python -m pip install --quiet --disable-pip-version-check isic-challenge-scoring==5.8.0 'numpy<2.5'
 
-.PHONY: help demo test test-slow test-gpu lint type docs check bench bench-evaluate clean
+.PHONY: help demo test-setup test test-slow test-gpu lint type docs check bench bench-evaluate clean

@@ -67,8 +67,9 @@ def evaluate(
     threshold_jaccard, an image with a Jaccard below .65 counts as 0. Exit code 5: some images could not be evaluated.
     """
     from lesioncli import api
-    from lesioncli.cli.show_evaluation import evaluation_document, print_evaluation, print_evaluation_notes
+    from lesioncli.cli.show_evaluation import print_evaluation, print_evaluation_notes
     from lesioncli.evaluation.csv_files import refuse_foreign_files, write_csv_files
+    from lesioncli.evaluation.document import evaluation_document
     from lesioncli.process import keep_freed_memory
     from lesioncli.progress import ProgressBars
 

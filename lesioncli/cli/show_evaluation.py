@@ -1,8 +1,7 @@
-"""Print an evaluation: tables and notes, or one JSON document."""
+"""Print an evaluation: its tables, problems and notes."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from lesioncli.cli.console import escape_markup, list_first, print_line, say, stdout
 from lesioncli.options import ProtocolName
@@ -10,14 +9,12 @@ from lesioncli.options import ProtocolName
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from lesioncli.evaluation.metrics.pixels import Counts
     from lesioncli.evaluation.result import ConfusionMatrix, Evaluation, ScoreEvaluation
     from lesioncli.evaluation.statistics.comparison import Comparison
-    from lesioncli.evaluation.statistics.groups import Estimate, GroupResult
+    from lesioncli.evaluation.statistics.groups import Estimate
 
 MAX_CLASSES_WITH_INTERVALS = 2  # more classes with intervals are wider than 80 columns
 MAX_WITHOUT_SCORES = 3  # a table of labels often has many more images than were segmented
-COUNT_NAMES = ("true_positive", "false_positive", "false_negative", "true_negative")
 
 
 def print_evaluation(evaluation: "Evaluation") -> None:
@@ -99,6 +96,8 @@ def _print_comparison(comparison: "Comparison", evaluation: "Evaluation") -> Non
 
 def _print_classes(scores: "ScoreEvaluation") -> None:
     """Print every metric of each class, then the counts of its confusion matrix."""
+    from lesioncli.evaluation.metrics.pixels import Counts
+
     table = _table("metric", *(name.replace("_", " ") for name in scores.per_class))
     with_intervals = len(scores.per_class) <= MAX_CLASSES_WITH_INTERVALS
     for metric in next(iter(scores.per_class.values())):
@@ -107,7 +106,7 @@ def _print_classes(scores: "ScoreEvaluation") -> None:
             interval = scores.per_class_intervals.get(name, {}).get(metric) if with_intervals else None
             row.append(_format_with_interval(values[metric], interval))
         _add_row(table, metric, *row)
-    for count_name in COUNT_NAMES:
+    for count_name in Counts._fields:
         counts = (f"{getattr(counts, count_name):.0f}" for counts in scores.confusion.values())
         _add_row(table, count_name.replace("_", " "), *counts)
     stdout.print(table)
@@ -170,7 +169,7 @@ def print_evaluation_notes(evaluation: "Evaluation") -> None:
     _print_problems(evaluation)
     list_first("prediction without ground truth", evaluation.masks.extra)
     list_first("scores without a label", evaluation.scores.labelled.extra)
-    list_first("note", _notes(evaluation))
+    list_first("note", evaluation.all_notes)
     if evaluation.comparison:
         list_first("not compared, missing in the other", evaluation.comparison.only_ours)
         list_first("not compared, only in the other", evaluation.comparison.only_other)
@@ -185,113 +184,8 @@ def _print_problems(evaluation: "Evaluation") -> None:
     """Print what was not evaluated; labelled images without a row of scores last, since they may be very many."""
     from lesioncli.evaluation.labelled_scores import NO_ROW
 
-    problems = _problems(evaluation)
+    problems = evaluation.problems
     without_row = [problem for problem in problems if problem.endswith(f": {NO_ROW}")]
     list_first("not evaluated", [problem for problem in problems if not problem.endswith(f": {NO_ROW}")])
     advice = "if they were not segmented, give a CSV of the other labels with --labels; --json lists all"
     list_first("not evaluated", without_row, advice, MAX_WITHOUT_SCORES)
-
-
-def _problems(evaluation: "Evaluation") -> list[str]:
-    masks = (f"{case.name}: {case.problem}" for case in evaluation.masks.cases if case.problem)
-    return [*masks, *evaluation.scores.labelled.problems]
-
-
-def _notes(evaluation: "Evaluation") -> list[str]:
-    return [*evaluation.notes, *(f"{case.name}: {case.note}" for case in evaluation.masks.cases if case.note)]
-
-
-def evaluation_document(evaluation: "Evaluation") -> Mapping[str, Any]:
-    """Return the JSON document: the official scorer's figures at the top, everything else under `lesioncli`."""
-    masks, scores, official = evaluation.masks, evaluation.scores, evaluation.official
-    lesioncli = {
-        "protocol": evaluation.protocol,
-        "ranking": {part: {"figure": name, "value": value} for part, (name, value) in official.ranking.items()},
-        "truths": len(masks.cases),
-        "scored": len(masks.evaluated),
-        "means": masks.means,
-        "auc": scores.auc,
-        "auc_mean": scores.auc_mean,
-        "auc_count": scores.labelled.count,
-        "per_class": scores.per_class,
-        "confusion": {name: _counts_document(counts) for name, counts in scores.confusion.items()},
-        "confusion_matrix": _matrix_document(scores.matrix) if scores.matrix else None,
-        "intervals": {**masks.intervals, **scores.intervals},
-        "interval_method": _interval_method(evaluation),
-        "per_class_intervals": scores.per_class_intervals,
-        "official_intervals": official.intervals,
-        "groups": [_group_document(group) for group in evaluation.groups],
-        "comparison": _comparison_document(evaluation.comparison) if evaluation.comparison else None,
-        "problems": _problems(evaluation),
-        "extra": masks.extra,
-        "extra_scores": scores.labelled.extra,
-        "notes": _notes(evaluation),
-    }
-    return cast(Mapping[str, Any], _nan_to_null({**official.joined(), "lesioncli": lesioncli}))
-
-
-def _counts_document(counts: "Counts") -> Mapping[str, float]:
-    return {name: getattr(counts, name) for name in COUNT_NAMES}
-
-
-def _matrix_document(matrix: "ConfusionMatrix") -> Mapping[str, Sequence[Any]]:
-    return {"classes": matrix.classes, "counts": matrix.counts}
-
-
-def _interval_method(evaluation: "Evaluation") -> Mapping[str, Any]:
-    from lesioncli.evaluation.statistics.resampling import CONFIDENCE_LEVEL, count_bootstrap_samples
-
-    images = {"masks": len(evaluation.masks.evaluated), "scores": evaluation.scores.labelled.count}
-    plan = evaluation.plan
-    return {
-        "method": f"percentile bootstrap over {'clusters of images' if plan.column else 'images'}",
-        "cluster": plan.column or None,
-        "level": CONFIDENCE_LEVEL,
-        "resamples": {part: count_bootstrap_samples(count) for part, count in images.items()},
-        "seed": plan.seed,
-    }
-
-
-def _group_document(group: "GroupResult") -> Mapping[str, Any]:
-    return {
-        "column": group.column,
-        "group": group.group,
-        "images": group.images,
-        "figures": {name: _estimate_document(estimate) for name, estimate in group.estimates.items()},
-        "differences": {name: _estimate_document(difference) for name, difference in group.differences.items()},
-        "behind": group.behind,
-    }
-
-
-def _estimate_document(estimate: "Estimate") -> Mapping[str, Any]:
-    interval = None if math.isnan(estimate.low) else (estimate.low, estimate.high)
-    return {"value": estimate.value, "interval": interval, "images": estimate.images}
-
-
-def _comparison_document(comparison: "Comparison") -> Mapping[str, Any]:
-    differences = {
-        name: {
-            "ours": difference.ours,
-            "other": difference.other,
-            "difference": difference.difference,
-            "p": difference.p_value,
-            "images": difference.images,
-            "interval": (difference.low, difference.high),
-        }
-        for name, difference in comparison.differences.items()
-    }
-    return {
-        "other": comparison.other,
-        "differences": differences,
-        "only_ours": comparison.only_ours,
-        "only_other": comparison.only_other,
-    }
-
-
-def _nan_to_null(content: Any) -> Any:
-    """Replace nan by None: JSON has no nan."""
-    if isinstance(content, Mapping):
-        return {key: _nan_to_null(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_nan_to_null(value) for value in content]
-    return None if isinstance(content, float) and math.isnan(content) else content

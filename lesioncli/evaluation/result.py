@@ -82,12 +82,23 @@ class Evaluation:
 
     @property
     def incomplete(self) -> tuple[str, ...]:
-        """Return "masks", "scores" or both: the parts in which not every image could be evaluated."""
+        """The parts in which not every image could be evaluated: "masks", "scores" or both."""
         parts = {
             "masks": any(case.problem for case in self.masks.cases),
             "scores": bool(self.scores.labelled.problems),
         }
         return tuple(part for part, is_incomplete in parts.items() if is_incomplete)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What could not be evaluated: names of images with the reason."""
+        masks = (f"{case.name}: {case.problem}" for case in self.masks.cases if case.problem)
+        return (*masks, *self.scores.labelled.problems)
+
+    @property
+    def all_notes(self) -> tuple[str, ...]:
+        """The notes on the evaluation, then those on single masks."""
+        return (*self.notes, *(f"{case.name}: {case.note}" for case in self.masks.cases if case.note))
 
     @property
     def failed(self) -> bool:

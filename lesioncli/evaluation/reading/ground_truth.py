@@ -90,14 +90,24 @@ def _read_isic(folder: Path) -> GroundTruth | None:
         raise InputError(f"{folder}: several folders of ground truth masks; give one of them: {choices}")
     masks, labels = mask_folders[0], labels_beside(mask_folders[0])
     return replace(
-        _read_folder(masks),
+        _read_masks(masks),
         labels=read_labels(labels) if labels.is_file() else NO_LABELS,
         expected_labels=f"CSV of class labels beside {masks}/",
     )
 
 
 def _read_folder(folder: Path) -> GroundTruth:
-    """Read masks `x.png` or `x_segmentation.png`, also in sub-folders, and one CSV of labels beside them."""
+    """Read a folder of masks with one CSV of labels, if there is one."""
+    ground_truth, labels = _read_masks(folder), find_labels(folder)
+    return replace(
+        ground_truth,
+        labels=read_labels(labels) if labels else NO_LABELS,
+        expected_labels=f"CSV of class labels in {folder}/",
+    )
+
+
+def _read_masks(folder: Path) -> GroundTruth:
+    """Read masks `x.png` or `x_segmentation.png`, also in sub-folders."""
     if is_output_folder(folder):
         raise InputError(f"{folder}: written by `lesioncli segment`, not ground truth; give another folder with --gt")
     listing = find_masks(folder)
@@ -105,13 +115,7 @@ def _read_folder(folder: Path) -> GroundTruth:
         raise InputError(f"{folder}: no masks found{_advise_on_masks(listing)}")
     formats = ", ".join(MASK_FORMATS)
     notes = tuple(f"{path}: ignored: a mask must be one of {formats}" for path in listing.unsupported.values())
-    labels = find_labels(folder)
-    return GroundTruth(
-        listing.masks,
-        read_labels(labels) if labels else NO_LABELS,
-        notes=notes,
-        expected_labels=f"CSV of class labels in {folder}/",
-    )
+    return GroundTruth(listing.masks, notes=notes)
 
 
 def _advise_on_masks(listing: MaskListing) -> str:

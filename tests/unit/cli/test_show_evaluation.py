@@ -5,8 +5,9 @@ import math
 
 import pytest
 
-from lesioncli.cli.show_evaluation import evaluation_document, print_evaluation, print_evaluation_notes
+from lesioncli.cli.show_evaluation import print_evaluation, print_evaluation_notes
 from lesioncli.evaluation.cases import CaseResult
+from lesioncli.evaluation.document import evaluation_document
 from lesioncli.evaluation.result import Evaluation, MaskEvaluation, ScoreEvaluation
 from lesioncli.evaluation.statistics.comparison import Comparison, Difference
 from lesioncli.evaluation.statistics.groups import Estimate, GroupResult

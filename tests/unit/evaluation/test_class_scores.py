@@ -10,7 +10,7 @@ from helpers.evaluation_data import IMAGES, class_scores, image_name, is_class, 
 from sklearn.metrics import roc_auc_score
 
 from lesioncli.evaluation.evaluate import evaluate
-from lesioncli.evaluation.metrics.scores import SCORE_METRICS, class_metrics
+from lesioncli.evaluation.metrics.scores import class_metrics
 from lesioncli.evaluation.result import Evaluation
 from lesioncli.evaluation.statistics.bootstrap import AUC_MEAN, bootstrap_aucs
 from lesioncli.evaluation.statistics.resampling import Resampling, percentile_interval
@@ -89,14 +89,6 @@ def test_intervals_of_a_class_come_from_the_resampled_images(data_set: Path) -> 
     for metric, interval in found.per_class_intervals["seborrheic_keratosis"].items():
         by_hand = percentile_interval(np.array([sample[metric] for sample in samples]))
         assert interval == pytest.approx(by_hand, abs=1e-9), metric
-
-
-def test_a_new_metric_needs_one_line_in_the_table(data_set: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SCORE_METRICS, "positives", lambda scored: scored.weights @ scored.labels)
-    found = evaluated(data_set).scores
-    assert found.per_class["melanoma"]["positives"] == 20
-    low, high = found.per_class_intervals["melanoma"]["positives"]
-    assert low < 20 < high
 
 
 def test_without_evaluated_scores_classes_have_no_metrics(data_set: Path) -> None:

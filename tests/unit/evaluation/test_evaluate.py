@@ -15,7 +15,7 @@ from lesioncli.evaluation import cases
 from lesioncli.evaluation.cases import CaseResult
 from lesioncli.evaluation.csv_files import write_cases
 from lesioncli.evaluation.evaluate import evaluate
-from lesioncli.evaluation.metrics.pixels import PIXEL_METRICS, Counts
+from lesioncli.evaluation.metrics.pixels import PIXEL_METRICS
 from lesioncli.evaluation.statistics.bootstrap import bootstrap_means
 from lesioncli.evaluation.statistics.resampling import Resampling, percentile_interval
 from lesioncli.options import EvaluationOptions
@@ -96,22 +96,6 @@ def test_a_distance_that_is_never_defined_has_no_interval(truth: Path, masks: Pa
     assert "surface_distance_px" not in found.intervals
     assert "area_error" in found.intervals
     assert set(evaluate(truth, masks).masks.means) == set(PIXEL_METRICS)
-
-
-def test_a_new_metric_needs_one_line_in_the_table(
-    truth: Path, masks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def lesion_px(counts: Counts) -> float:
-        return counts.true_positive + counts.false_negative
-
-    monkeypatch.setitem(PIXEL_METRICS, "lesion_px", lesion_px)
-    save_mask(truth / "a.png", block(4, 5))
-    save_mask(masks / "a.png")
-    evaluation = evaluate(truth, masks)
-    assert evaluation.masks.means["lesion_px"] == 20
-    assert evaluation.masks.intervals["lesion_px"] == (20, 20)
-    write_cases(evaluation.masks.cases, tmp_path / "cases.csv")
-    assert "lesion_px" in (tmp_path / "cases.csv").read_text().splitlines()[0].split(",")
 
 
 def test_threads_and_queue_length_do_not_change_the_result(

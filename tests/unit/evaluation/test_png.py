@@ -10,6 +10,7 @@ from typing import Any
 import deflate
 import numpy as np
 import pytest
+from helpers.encoded_images import chunk
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -20,10 +21,6 @@ from lesioncli.evaluation.reading.png import GreyPng, read_grey_png
 from lesioncli.images.png import SIGNATURE
 
 UInt8 = NDArray[np.uint8]
-
-
-def chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 def write(

@@ -7,7 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lesioncli.api import build_engine, ensure_engine, evaluate, read_results, segment_folder
+    from lesioncli.api import evaluate, read_results, segment_folder
+    from lesioncli.engines import build_engine, ensure_engine
     from lesioncli.errors import EngineError, ImageError, InputError, LesionError, MissingPackageError
     from lesioncli.options import (
         TTA,
@@ -47,7 +48,8 @@ __all__ = [
 ]
 
 _MODULES = {
-    "lesioncli.api": ("build_engine", "ensure_engine", "evaluate", "read_results", "segment_folder"),
+    "lesioncli.api": ("evaluate", "read_results", "segment_folder"),
+    "lesioncli.engines": ("build_engine", "ensure_engine"),
     "lesioncli.errors": ("EngineError", "ImageError", "InputError", "LesionError", "MissingPackageError"),
     "lesioncli.options": (
         "TTA",

@@ -1,4 +1,4 @@
-"""Files: atomic writes, folder walks, hashes, printable names, and the folder of shipped models."""
+"""Files: atomic writes, folder walks, hashes, printable names, and the folders of engines and shipped models."""
 
 import errno
 import hashlib
@@ -11,6 +11,9 @@ from lesioncli.errors import InputError
 
 MAX_NAME_BYTES = 255  # of a file name, on all common file systems
 PRETRAINED = Path(__file__).parent / "pretrained"
+ENGINES = Path("engines")  # the default folder of engines; a user's recipes and checkpoints may lie there, too
+
+StrPath = str | os.PathLike[str]
 
 
 @contextmanager

@@ -13,10 +13,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from lesioncli.api import StrPath, ensure_engine, verify_on_gpu
 from lesioncli.backends.base import Cycle, Prediction
 from lesioncli.backends.registry import open_engine
+from lesioncli.engines import ensure_engine, verify_on_gpu
 from lesioncli.errors import ImageError, InputError
+from lesioncli.files import StrPath
 from lesioncli.images.decode import decode
 from lesioncli.images.geometry import UInt8, to_full_size
 from lesioncli.images.pixels import DecodedImage

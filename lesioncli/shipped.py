@@ -18,10 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesioncli.errors import InputError
-from lesioncli.files import PRETRAINED, atomic_write
+from lesioncli.files import ENGINES, PRETRAINED, atomic_write
 
 SHIPPED_MODEL = "multitask-lite"
-ENGINES = Path("engines")  # a user's recipes, and a checkpoint that this install lacks, may lie there
 # Installed from a wheel, the recipes are inside the package; in a checkout, beside it.
 SHIPPED_RECIPES = (Path(__file__).parent / "engines", Path(__file__).parents[1] / "engines")
 

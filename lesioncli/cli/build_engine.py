@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lesioncli.api import ENGINES
 from lesioncli.cli.arguments import BackendOption, JsonOption
 from lesioncli.cli.console import print_json, print_line, stderr
+from lesioncli.files import ENGINES
 from lesioncli.options import Backend, BuildOptions, Precision
 
 if TYPE_CHECKING:
@@ -79,14 +79,14 @@ def build_engine(
     The parity check runs the engine and its reference graph on the same images. If their masks or scores disagree, no
     engine is written. Takes up to a minute on a CPU, and some minutes on a GPU.
     """
-    from lesioncli import api
+    from lesioncli import engines
     from lesioncli.progress import ProgressBars
 
     targets = tuple(part.strip().lower() for part in (target or "").split(",") if part.strip())
     options = BuildOptions(backend, precision, batch, name, images, targets, dynamic, workspace, optimization_level)
     _check_options(options)
     with ProgressBars(stderr, bars=not json_output) as progress:
-        built = api.build_engine(model, out, options, progress=progress)
+        built = engines.build_engine(model, out, options, progress=progress)
     if json_output:
         print_json({"engine": str(built.path), **built.manifest.to_dict()})
     else:

@@ -4,10 +4,10 @@ import dataclasses
 
 import typer
 
-from lesioncli.api import ENGINES
 from lesioncli.cli.arguments import JsonOption
 from lesioncli.cli.console import escape_markup, print_json, print_line, stdout
 from lesioncli.errors import ExitCode
+from lesioncli.files import ENGINES
 
 
 def doctor(json_output: JsonOption = False) -> None:

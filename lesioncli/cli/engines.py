@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lesioncli.api import ENGINES
 from lesioncli.cli.arguments import JsonOption
 from lesioncli.cli.console import escape_markup, print_json, print_line, stdout
+from lesioncli.files import ENGINES
 
 if TYPE_CHECKING:
     from lesioncli.backends.registry import ListedEngine

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers.command import call, read_rows, save_lesion
+from helpers.command import call, save_lesion
+from helpers.runs import rows_of
 from typer.testing import CliRunner
 
 from lesioncli import __version__
@@ -25,7 +26,7 @@ def test_three_lines_work_in_a_real_shell(tmp_path: Path) -> None:
     for line in (["build-engine"], ["segment", "./images", "--out", "masks/"], ["evaluate", "--gt", "./labels"]):
         done = type_in(*line)
         assert done.returncode == 0, done.stderr
-    assert len(list((tmp_path / "masks").glob("*.png"))) == len(read_rows(tmp_path / "masks")) == 4
+    assert len(list((tmp_path / "masks").glob("*.png"))) == len(rows_of(tmp_path / "masks")) == 4
     assert "jaccard" in done.stdout
 
 

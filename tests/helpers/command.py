@@ -1,6 +1,5 @@
-"""The command line, called in this process, and the files that it leaves."""
+"""The command line, called in this process, and images for it."""
 
-import csv
 from pathlib import Path
 
 from typer.testing import CliRunner, Result
@@ -14,12 +13,6 @@ def call(*words: str | Path, columns: int = 200) -> Result:
     """Run a command. With many columns, a message stands on one line."""
     environment = {"COLUMNS": str(columns), "TERM": "dumb", "NO_COLOR": "1"}
     return CliRunner(env=environment).invoke(app, [str(word) for word in words])
-
-
-def read_rows(folder: Path) -> dict[str, dict[str, str]]:
-    """Return the rows of scores.csv by image."""
-    with (folder / "scores.csv").open(newline="", encoding="utf-8") as file:
-        return {row["image"]: row for row in csv.DictReader(file)}
 
 
 def save_lesion(path: Path, seed: int = 0) -> Path:

@@ -1,0 +1,198 @@
+"""The calls of the Python API on engines: build one, find the one to use, and verify it on the GPU of this machine."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from lesioncli.errors import EngineError, InputError
+from lesioncli.files import ENGINES, StrPath
+from lesioncli.options import Backend, BuildOptions, Decision, Precision
+from lesioncli.progress import Reporter, ReportTo, reporting
+
+if TYPE_CHECKING:
+    from lesioncli.backends.build import BuiltEngine
+    from lesioncli.backends.manifest import StoredEngine
+    from lesioncli.images.find import ImageFile
+    from lesioncli.images.geometry import UInt8
+
+PARITY_IMAGES = 32  # fewer let a bf16 engine pass that differs on photographs; a drawn image takes 25 ms
+PARITY_IMAGE_HW = (256, 320)
+
+
+def build_engine(
+    model: StrPath | None = None,
+    out: StrPath = ENGINES,
+    options: BuildOptions = BuildOptions(),
+    *,
+    progress: ReportTo = False,
+) -> "BuiltEngine":
+    """Build an engine in the folder `out` and check its parity with its graph.
+
+    `model` is the name of a recipe, a checkpoint (.safetensors, .pt) or an .onnx graph; None is the default model.
+
+    Raises InputError if the model cannot be read, and EngineError if this machine cannot build the engine or the engine
+    fails the parity check.
+    """
+    from lesioncli.backends.registry import with_fallback
+
+    with reporting(progress) as reporter:
+
+        def build_for(backend: Decision[Backend]) -> "BuiltEngine":
+            reporter.note(f"backend {backend.value}: {backend.reason}")
+            return _build(model, Path(out), replace(options, backend=backend.value), reporter)
+
+        return with_fallback(options, build_for)
+
+
+def _build(model: StrPath | None, out: Path, options: BuildOptions, reporter: Reporter) -> "BuiltEngine":
+    """Build an engine for the backend in the options, which is not `auto`."""
+    from lesioncli.backends.build import build, check_output
+    from lesioncli.backends.registry import open_compiler
+    from lesioncli.source import resolve
+
+    check_output(out, options.name)  # build() does so, too, but only after the model was read and images were drawn
+    with TemporaryDirectory() as work:
+        compiler = open_compiler(options, out, reporter.build)
+        source = resolve(None if model is None else os.fspath(model), Path(work))
+        options = replace(
+            options,
+            precision=options.precision or Precision(source.settings.precision),
+            batch=options.batch or source.settings.batch,
+        )
+        images = _parity_images(options.images)
+        built = build(source.onnx, out, images, options, compiler=compiler, reference=source.reference)
+        reporter.note(f"precision {built.manifest.precision}: {built.reason}")
+        return built
+
+
+def _parity_images(folder: Path | None) -> "list[UInt8]":
+    """Return images for a parity check: a sample of those in `folder`, or drawn ones."""
+    if folder is None:
+        from lesioncli.demo.draw import draw_case
+
+        return [draw_case(seed, *PARITY_IMAGE_HW).image for seed in range(PARITY_IMAGES)]
+    from lesioncli.images.find import find_images
+    from lesioncli.images.sample import sample_images
+
+    images = sample_images(find_images([folder]), PARITY_IMAGES, (256, 256))
+    if not images:
+        raise InputError(f"{folder}: no image of the sample can be read; give another folder for the parity check")
+    return images
+
+
+def ensure_engine(
+    engine: StrPath | None = None,
+    *,
+    backend: Backend = Backend.AUTO,
+    batch: int | None = None,
+    folder: StrPath = ENGINES,
+    progress: ReportTo = False,
+) -> "StoredEngine":
+    """Return the engine to use, checked; build that of the default model if `folder` has no engine.
+
+    `engine` is the name of a model in `folder`, or the path of a manifest (.json). Without it, the engine is that of
+    the default model, or the only one in `folder`.
+
+    Raises EngineError if the named engine does not exist, is damaged or was built for another backend than `backend`.
+    """
+    from lesioncli.backends.registry import with_fallback
+
+    folder, backend = Path(folder), Backend(backend)
+    with reporting(progress) as reporter:
+
+        def ensure_for(chosen: Decision[Backend]) -> "StoredEngine":
+            return _find_or_build(engine, backend, chosen, batch, folder, reporter)
+
+        return with_fallback(BuildOptions(backend), ensure_for)
+
+
+def _find_or_build(
+    engine: StrPath | None,
+    asked: Backend,
+    chosen: Decision[Backend],
+    batch: int | None,
+    folder: Path,
+    reporter: Reporter,
+) -> "StoredEngine":
+    """Return the engine to use with the chosen backend, or build that of the default model."""
+    from lesioncli.backends.registry import find_engine
+
+    found = find_engine(None if engine is None else os.fspath(engine), chosen.value, folder)
+    if found.value is None:
+        return _build_missing(chosen, batch, folder, found.reason, reporter)
+    path, own_backend = found.value.path, found.value.manifest.backend
+    if own_backend != chosen.value:
+        if asked != Backend.AUTO:
+            raise EngineError(f"{path}: built for {own_backend}; to use it, leave out --backend {asked}")
+        chosen = Decision(own_backend, "this engine was built for it")
+    reporter.note(f"engine {path} ({found.reason}); backend {chosen.value}: {chosen.reason}")
+    return found.value
+
+
+def _build_missing(
+    backend: Decision[Backend], batch: int | None, folder: Path, reason: str, reporter: Reporter
+) -> "StoredEngine":
+    """Build the default model's engine for a backend that this machine can run."""
+    from lesioncli.backends.registry import BACKENDS
+
+    entry = BACKENDS[backend.value]
+    available = entry.check_availability()
+    if not available.value:
+        raise EngineError(f"{backend.value}: {available.reason}; to choose another backend, run lesioncli build-engine")
+    _check_writable(folder, backend.value)
+    is_default = batch is None and entry.default_batch > 1
+    batches = f" in batches of {entry.default_batch}, the default for a GPU," if is_default else ""
+    reporter.note(f"{reason}: building the default model's{batches} for {backend.value} ({backend.reason})")
+    options = BuildOptions(backend.value, batch=batch or entry.default_batch)
+    built = build_engine(None, folder, options, progress=_OnlyBars(reporter))
+    reporter.note(f"engine {built.path} built; precision {built.manifest.precision}: {built.reason}")
+    return built
+
+
+class _OnlyBars(Reporter):
+    """Passes on the steps of a compiler, without notes."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+
+    def build(self, phase: str, step: int, steps: int) -> None:
+        self._reporter.build(phase, step, steps)
+
+
+def _check_writable(folder: Path, backend: Backend) -> None:
+    """Raise InputError if no engine can be written to `folder`; another output folder for masks would not help."""
+    from lesioncli.backends.manifest import manifest_path
+    from lesioncli.shipped import SHIPPED_MODEL
+
+    try:
+        folder.mkdir(exist_ok=True)
+        with TemporaryDirectory(dir=folder, prefix=".building-"):
+            pass
+    except OSError as error:
+        elsewhere = manifest_path(Path("DIR"), SHIPPED_MODEL, backend)
+        raise InputError(
+            f"{folder}/: no engine can be written here ({error.strerror}); run lesioncli build-engine --out DIR, then"
+            f" this command with --engine {elsewhere}"
+        ) from error
+
+
+def verify_on_gpu(engine: "StoredEngine", images: "Sequence[ImageFile]", reporter: Reporter) -> None:
+    """Check the parity of an engine that never ran on this machine's GPU, on a sample of `images` or on drawn ones."""
+    from lesioncli.backends.parity import VERIFICATION_IMAGES, find_unverified_gpu, verify
+    from lesioncli.images.sample import sample_images
+
+    gpu = find_unverified_gpu(engine.manifest)
+    if not gpu:
+        return
+    spec = engine.manifest.spec
+    sample = sample_images(images, VERIFICATION_IMAGES, (spec.height, spec.width))
+    verification = verify(engine, gpu, sample or _parity_images(None))
+    source = "of these" if sample else "drawn"
+    figures = f"{verification.figures.images} {source} images, mask Jaccard {verification.figures.mask_jaccard:.4f}"
+    note = f"first run on {gpu}: the engine agrees with its graph ({figures})"
+    if verification.problem:
+        note += f"; {engine.path} cannot be written ({verification.problem}), so the next run checks again"
+    reporter.note(note)

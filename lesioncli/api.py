@@ -54,9 +54,20 @@ def segment_folder(
         if batch not in (None, stored.manifest.batch):
             command = f"lesioncli build-engine --batch {batch}"
             raise InputError(f"{stored.path}: built for batches of {stored.manifest.batch}; run {command}")
+        _note_calibration(stored, options, reporter)
         if options.verify:
             verify_on_gpu(stored, listing.images, reporter)
         return _run(listing, sources, stored, out, options, reporter)
+
+
+def _note_calibration(engine: "StoredEngine", options: SegmentOptions, reporter: Reporter) -> None:
+    """Say that scores and confidence are calibrated, and whether that was done for the masks of this run."""
+    calibration = engine.manifest.spec.calibration
+    if calibration is None:
+        return
+    mismatch = calibration.describe_mismatch(options.threshold, options.tta, options.regions)
+    warning = f"; it was fitted with {mismatch}, so it is less exact here" if mismatch else ""
+    reporter.note(f"calibration {calibration.description}{warning}")
 
 
 def _list_images(sources: Sequence[Path], out: Path, options: SegmentOptions, reporter: Reporter) -> "ImageListing":

@@ -24,6 +24,7 @@ from lesioncli.images.pixels import DecodedImage
 from lesioncli.inference.postprocess import make_mask
 from lesioncli.inference.prefetch import fill_cycles
 from lesioncli.inference.tta import PROCEDURES
+from lesioncli.inference.values import CONFIDENCE, image_values
 from lesioncli.options import TTA, Backend, FailureStage, Regions, SegmentOptions
 from lesioncli.process import count_cores, quiet_decoders
 from lesioncli.progress import ReportTo, reporting
@@ -36,8 +37,9 @@ class Segmentation:
     """The result for one image of H x W pixels, in the orientation in which its file stores them.
 
     mask: uint8 (H, W), 0 or 255. probability: uint8 (H, W), lesion probability in 1/255 of every pixel, also of the
-    regions that the mask leaves out. scores: probability of each class. confidence: expected Jaccard of the mask, 0 to
-    1. extra: further outputs of the model by name.
+    regions that the mask leaves out. scores: score of each class; a probability if the engine is calibrated.
+    confidence: expected Jaccard of the mask, 0 to 1. extra: further outputs of the model by name; if the engine is
+    calibrated, also the raw values as `raw_melanoma`, ..., `raw_confidence`.
     """
 
     mask: UInt8
@@ -118,12 +120,13 @@ class Segmenter:
             raise ImageError(FailureStage.NETWORK, "a score is not a finite number")
         size_hw, orientation, options = decoded.stored_hw, decoded.orientation, self._options
         lesion = make_mask(merged.probability, size_hw, orientation, options.threshold, options.regions)
+        values = image_values(merged, lesion.confidence, self._engine.spec)
         return Segmentation(
-            lesion.mask,
-            to_full_size(merged.probability, size_hw, orientation),
-            dict(zip(self._engine.spec.classes, map(float, merged.scores), strict=True)),
-            lesion.confidence,
-            merged.extra,
+            mask=lesion.mask,
+            probability=to_full_size(merged.probability, size_hw, orientation),
+            scores={name: values.pop(name) for name in self._engine.spec.classes},
+            confidence=values.pop(CONFIDENCE),
+            extra=values,
         )
 
     def close(self) -> None:

@@ -7,10 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+import msgspec
+
+from lesioncli.calibration import Calibration
 from lesioncli.errors import InputError
 
 METADATA_KEY = "lesioncli.spec"
 KERNELS = ("bilinear", "box", "hamming", "bicubic", "lanczos")
+NOT_IN_RECIPE = "not in recipe"  # metadata of a field that is not a key of [model]
 CLASSES = ("melanoma", "seborrheic_keratosis", "nevus")
 
 
@@ -25,8 +29,8 @@ class ModelSpec:
     """Everything that must be known to run a trained model.
 
     `network` and `options` name the network and its arguments. `height` and `width` are the input size in pixels.
-    `reduction` is the kernel that downsampled the training images; inference must use the same one. Raises ValueError
-    if a value is not valid.
+    `reduction` is the kernel that downsampled the training images; inference must use the same one. `calibration` is
+    applied to the outputs; without one they stay as they are. Raises ValueError if a value is not valid.
     """
 
     name: str
@@ -36,10 +40,14 @@ class ModelSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
     classes: tuple[str, ...] = CLASSES
     reduction: str = "bilinear"
+    calibration: Calibration | None = field(default=None, metadata={NOT_IN_RECIPE: True})
 
     def to_json(self) -> str:
-        """Return the spec as one line of JSON."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+        """Return the spec as one line of JSON; a spec without calibration is written as before there were any."""
+        values = dataclasses.asdict(self)
+        if self.calibration is None:
+            del values["calibration"]
+        return json.dumps(values, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str, source: object) -> Self:
@@ -48,7 +56,10 @@ class ModelSpec:
             values = json.loads(text)
             if unknown := set(values) - {field.name for field in dataclasses.fields(cls)}:
                 raise ValueError(f"unknown fields {', '.join(sorted(unknown))}")
-            return cls(**{**values, "classes": tuple(values["classes"])})
+            typed: dict[str, Any] = {"classes": tuple(values["classes"])}
+            if "calibration" in values:
+                typed["calibration"] = msgspec.convert(values["calibration"], Calibration | None)
+            return cls(**{**values, **typed})
         except (ValueError, TypeError, KeyError) as error:
             raise InputError(f"{source}: not a valid ModelSpec ({error}); export the model again") from error
 
@@ -59,3 +70,5 @@ class ModelSpec:
         for side in (self.height, self.width):
             if not isinstance(side, int) or side <= 0 or side % 32:
                 raise ValueError(f"size {self.height}x{self.width} is not a positive multiple of 32")
+        if self.calibration and (unknown := self.calibration.classes.keys() - set(self.classes)):
+            raise ValueError(f"calibration {self.calibration.name!r} has classes that the model lacks: {unknown}")

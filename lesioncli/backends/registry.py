@@ -207,7 +207,7 @@ class ListedEngine:
 
     @property
     def description(self) -> str:
-        """Return one line: backend, targets, precision, batch and size."""
+        """Return one line: backend, targets, precision, batch, size and calibration."""
         if self.manifest is None:
             return "not readable"
         manifest = self.manifest
@@ -215,7 +215,9 @@ class ListedEngine:
         targets = f" for {', '.join(manifest.targets)}" if manifest.targets else ""
         batch = f"1 to {manifest.batch}" if manifest.dynamic else manifest.batch
         version = f"{manifest.backend} {manifest.backend_version}"
-        return f"{version}{targets}, {manifest.precision}, batch {batch}, {size_mb:.1f} MB"
+        calibration = manifest.spec.calibration
+        calibrated = f", calibration {calibration.description}" if calibration else ""
+        return f"{version}{targets}, {manifest.precision}, batch {batch}, {size_mb:.1f} MB{calibrated}"
 
 
 def list_engines(folder: Path, checked: StoredEngine | None = None) -> Sequence[ListedEngine]:

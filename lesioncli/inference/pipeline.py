@@ -24,7 +24,8 @@ from lesioncli.inference.postprocess import LesionMask, apply_threshold, make_ma
 from lesioncli.inference.prefetch import fill_cycles
 from lesioncli.inference.results import ResultStore, mask_path, overlay_path, write_mask, write_picture
 from lesioncli.inference.trace import Trace
-from lesioncli.inference.tta import PROCEDURES, ImagePrediction
+from lesioncli.inference.tta import PROCEDURES
+from lesioncli.inference.values import image_values
 from lesioncli.options import FailureStage, SegmentOptions, Status
 from lesioncli.process import count_cores
 
@@ -164,7 +165,10 @@ class _Pipeline:
                     _write_overlay(self._store, loaded.image, decoded, lesion)
             except OSError as error:
                 return _failed(loaded, ImageError(FailureStage.WRITE, error.strerror or str(error)))
-            values = _values(merged, lesion, self._engine.spec.classes)
+            values = {
+                "lesion_area_fraction": cv2.countNonZero(lesion.mask) / lesion.mask.size,
+                **image_values(merged, lesion.confidence, self._engine.spec),
+            }
             seconds = {"decode": loaded.cpu_seconds, "write": time.thread_time() - started}
             note = "; ".join(filter(None, (decoded.note, _describe_removed(lesion.removed_regions))))
             return Outcome(
@@ -173,16 +177,6 @@ class _Pipeline:
 
     def _traced(self, stage: str, image: ImageFile) -> AbstractContextManager[None]:
         return self._trace.timed(stage, image.path.name) if self._trace else nullcontext()
-
-
-def _values(merged: ImagePrediction, lesion: LesionMask, classes: Sequence[str]) -> dict[str, float]:
-    """Return the values of an image by column of scores.csv."""
-    return {
-        **dict(zip(classes, map(float, merged.scores), strict=True)),
-        "lesion_area_fraction": cv2.countNonZero(lesion.mask) / lesion.mask.size,
-        "confidence": lesion.confidence,
-        **merged.extra,
-    }
 
 
 def _describe_removed(regions: int) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from lesioncli.calibration import NO_CALIBRATION, Calibration
 from lesioncli.errors import InputError
 from lesioncli.files import atomic_write
 from lesioncli.images.find import RUN_RECORD
@@ -40,6 +41,7 @@ class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
     """What all masks of an output folder share; None where run.json does not record it.
 
     `precision` is part of it because the files of an engine, and so their hash, are the same in bf16 and fp32.
+    `calibration` is an identifier, NO_CALIBRATION if the values of scores.csv are raw.
     """
 
     engine_sha256: str | None = None
@@ -48,6 +50,7 @@ class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
     tta: TTA | None = None
     regions: Regions | None = None
     names: MaskNames | None = None
+    calibration: str = NO_CALIBRATION
 
 
 class RunRecord(RunIdentity, frozen=True, kw_only=True):
@@ -55,7 +58,7 @@ class RunRecord(RunIdentity, frozen=True, kw_only=True):
 
     classes: names of the columns of scores.csv that are class scores. sources: files and folders of the images of all
     runs, relative to the output folder. ignored: files in them that are not images, by kind. ok, failed, skipped,
-    seconds and cpu_seconds (by stage) are those of the latest run.
+    seconds and cpu_seconds (by stage) are those of the latest run. calibration_maps: the calibration in full.
     """
 
     format: int = RUN_FORMAT
@@ -78,6 +81,7 @@ class RunRecord(RunIdentity, frozen=True, kw_only=True):
     skipped: int | None = None
     seconds: float | None = None
     cpu_seconds: dict[str, float] | None = None
+    calibration_maps: Calibration | None = None
 
     @property
     def identity(self) -> dict[str, Any]:

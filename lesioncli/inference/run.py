@@ -14,6 +14,7 @@ import msgspec
 
 from lesioncli import __version__
 from lesioncli.backends.base import Engine
+from lesioncli.calibration import identify
 from lesioncli.errors import InputError
 from lesioncli.images.find import ImageListing
 from lesioncli.inference.outcome import Outcome, output_columns
@@ -21,6 +22,7 @@ from lesioncli.inference.pipeline import segment
 from lesioncli.inference.record import MaskNames, RunIdentity, RunRecord, RunStatus, RunSummary
 from lesioncli.inference.results import ResultStore
 from lesioncli.inference.trace import Trace
+from lesioncli.inference.values import raw_columns
 from lesioncli.options import SegmentOptions, Status
 
 LEAST_CONFIDENT_IMAGES = 5
@@ -45,7 +47,7 @@ def segment_images(
     the engine fails.
     """
     identity = _identity(listing, engine, options)
-    columns = output_columns(engine.spec.classes, tuple(engine.extra))
+    columns = output_columns(engine.spec.classes, (*engine.extra, *raw_columns(engine.spec)))
     store = ResultStore(out, identity, columns, listing.images, overwrite=options.overwrite)
     record = _new_record(identity, listing, engine, store, options.workers, sources)
     totals = _Totals()
@@ -84,6 +86,7 @@ def _identity(listing: ImageListing, engine: Engine, options: SegmentOptions) ->
         tta=options.tta,
         regions=options.regions,
         names=MaskNames.ISIC if any(image.mask for image in listing.images) else MaskNames.IMAGES,
+        calibration=identify(engine.spec.calibration),
     )
 
 
@@ -113,6 +116,7 @@ def _new_record(
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         ignored=dict(listing.ignored),
         status=RunStatus.RUNNING,
+        calibration_maps=engine.spec.calibration,
     )
 
 

@@ -18,7 +18,7 @@ from msgspec import Meta
 from lesioncli.errors import InputError
 from lesioncli.options import Precision
 from lesioncli.shipped import list_recipes
-from lesioncli.spec import ModelSpec
+from lesioncli.spec import NOT_IN_RECIPE, ModelSpec
 
 Count = Annotated[int, Meta(ge=1)]
 NonNegative = Annotated[float, Meta(ge=0)]
@@ -220,7 +220,7 @@ def _check_names(table: Iterable[str], known: Iterable[str], where: str, kind: s
 
 def _read_table(section: type, values: Any, name: str) -> Any:
     """A section's dataclass from its table. Each value is checked alone, so that the message can name its key."""
-    fields = {part.name: part for part in dataclasses.fields(section)}
+    fields = {part.name: part for part in dataclasses.fields(section) if NOT_IN_RECIPE not in part.metadata}
     _check_names(_as_table(values, name), fields, f"[{name}]", "key")
     required = [key for key, part in fields.items() if part.default is part.default_factory is dataclasses.MISSING]
     if missing := [key for key in required if key not in values]:

@@ -17,23 +17,31 @@ import onnx
 from safetensors.numpy import load_file
 from torch import nn
 
+from lesioncli.calibration import Calibration, read_calibration
 from lesioncli.errors import InputError, LesionError
 from lesioncli.files import PRETRAINED, atomic_write
 from lesioncli.shipped import GraphParts, GraphWeight, Tensors, WeightRule, compute_weight, insert_weights
-from lesioncli.training.checkpoint import load_checkpoint
+from lesioncli.training.checkpoint import load_checkpoint, save_checkpoint
 from lesioncli.training.export import export_onnx
 
 MAX_CONSTANT_BYTES = 1024  # what is larger is a trained weight and must not stay in the skeleton
 PREFIX = "network."  # of the exported names: the graph contract wraps the network
 
 
-def ship(checkpoint: Path, folder: Path = PRETRAINED) -> Path:
+def ship(checkpoint: Path, folder: Path = PRETRAINED, calibration: Calibration | None = None) -> Path:
     """Write checkpoint, skeleton and table of a model to `folder`, under the model's name; returns the skeleton.
 
+    With a `calibration`, it replaces that of the checkpoint in all files written.
+
     Raises InputError for a checkpoint that cannot be read, or whose exported graph holds a weight that no rule computes
-    from the checkpoint.
+    from the checkpoint, and for a calibration of classes that the model does not have.
     """
     network, spec = load_checkpoint(checkpoint)
+    if calibration:
+        try:
+            spec = replace(spec, calibration=calibration)
+        except ValueError as error:
+            raise InputError(f"{checkpoint}: {error}") from error
     with tempfile.TemporaryDirectory() as work:
         path = Path(work) / "graph.onnx"
         export_onnx(network, spec, path)
@@ -47,7 +55,9 @@ def ship(checkpoint: Path, folder: Path = PRETRAINED) -> Path:
     with atomic_write(target.with_suffix(".skeleton.json")) as aside:
         aside.write_bytes(msgspec.json.format(msgspec.json.encode(parts), indent=1) + b"\n")
     copy = folder / f"{spec.name}.safetensors"
-    if copy.resolve() != checkpoint.resolve():
+    if calibration:
+        save_checkpoint(copy, network, spec)
+    elif copy.resolve() != checkpoint.resolve():
         with atomic_write(copy) as aside:
             shutil.copyfile(checkpoint, aside)
     return target
@@ -105,9 +115,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m lesioncli.training.ship", description=ship.__doc__)
     parser.add_argument("checkpoint", type=Path, help="a .safetensors file that `lesioncli train` wrote")
     parser.add_argument("--out", type=Path, default=PRETRAINED, help="folder of the shipped models")
+    parser.add_argument("--calibration", type=Path, help="a file that `lesioncli calibrate --export` wrote")
     options = parser.parse_args()
     try:
-        print(ship(options.checkpoint, options.out))
+        calibration = read_calibration(options.calibration) if options.calibration else None
+        print(ship(options.checkpoint, options.out, calibration))
     except LesionError as error:
         parser.exit(error.exit_code, f"{error}\n")
 

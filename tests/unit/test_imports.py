@@ -30,7 +30,7 @@ ALLOWED: dict[str, set[str]] = {
         *("report", "source", "demo", "doctor", "images"),
     },
 }
-FREE = {"errors", "options", "spec", "files", "process", "progress", "isic", "shipped"}
+FREE = {"calibration", "errors", "options", "spec", "files", "process", "progress", "isic", "shipped"}
 VENDORS = {
     "jinja2": {"report/page.py"},
     "matplotlib": {"report/plots.py", "report/svg.py", "training/history.py"},

@@ -1,6 +1,7 @@
 """Shipped models: weights, graph, recipe and card belong together and hold no paths of the machine that made them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def test_graph_weights_recipe_and_run_say_the_same(model: str) -> None:
     recipe = load_recipe(find_recipe(model))
     _, spec = load_checkpoint(weights_of(model))
     assert spec == openvino.read_spec(shipped_onnx(model))
-    assert json.loads(spec.to_json()) == json.loads(recipe.model.to_json())
+    assert json.loads(replace(spec, calibration=None).to_json()) == json.loads(recipe.model.to_json())
     run = json.loads((PRETRAINED / f"{model}.recipe.json").read_text(encoding="utf-8"))
     now = json.loads(json.dumps(recipe.as_dict()))
     for section in ("model", "train", "loss", "augment", "stages"):

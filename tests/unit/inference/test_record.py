@@ -51,6 +51,7 @@ def test_keys_and_values_in_the_file(tmp_path: Path) -> None:
         "tta": "flips",
         "regions": "largest",
         "names": "isic",
+        "calibration": "none",
         "format": 1,
         "classes": ["melanoma", "nevus"],
         "sources": ["../images", "h\udce4ut"],

@@ -79,6 +79,7 @@ def test_run_json_describes_the_run(engine: Engine, images: Path, out: Path) -> 
         "tta": "none",
         "regions": "largest",
         "names": "images",
+        "calibration": "none",
         "format": 1,
         "classes": ["melanoma", "seborrheic_keratosis", "nevus"],
         "lesioncli": __version__,

@@ -125,6 +125,7 @@ def test_a_resolved_recipe_holds_every_value() -> None:
     [
         (MODEL + "[train]\nepoch = 3", r"\[train\] has no key 'epoch'; it has .*epochs"),
         (MODEL + "channels = 3", r"\[model\] has no key 'channels'"),
+        (MODEL + "[model.calibration]\nname = 'x'", r"\[model\] has no key 'calibration'"),
         (MODEL + "[optimizer]\nlr = 1", "has no table 'optimizer'"),
         (MODEL + "[train]\nepochs = 'many'", r"\[train\] epochs = 'many'.*whole number"),
         (MODEL + "[train]\nepochs = 2.5", r"\[train\] epochs = 2\.5.*whole number"),

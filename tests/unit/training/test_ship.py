@@ -1,5 +1,7 @@
 """Shipping a model: skeleton and table complete to the graph that the exporter writes."""
 
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +11,15 @@ from helpers.networks import lively
 from onnx import TensorProto, helper, numpy_helper
 
 from lesioncli import shipped
+from lesioncli.backends.openvino import read_spec
+from lesioncli.calibration import Calibration, PlattScaling, write_calibration
 from lesioncli.errors import InputError
 from lesioncli.files import sha256_of
 from lesioncli.shipped import assemble_graph, source_sha256
 from lesioncli.spec import ModelSpec
-from lesioncli.training.checkpoint import make_network, save_checkpoint
+from lesioncli.training.checkpoint import load_checkpoint, make_network, save_checkpoint
 from lesioncli.training.export import export_onnx
-from lesioncli.training.ship import ship, split_graph
+from lesioncli.training.ship import main, ship, split_graph
 
 SPEC = ModelSpec(
     name="own",
@@ -39,6 +43,30 @@ def test_a_shipped_checkpoint_completes_to_the_exported_graph(tmp_path: Path, mo
     export_onnx(network, SPEC, exported)
     (tmp_path / "built").mkdir()
     assert sha256_of(assemble_graph("own", tmp_path / "built")) == sha256_of(exported) == source_sha256("own")
+
+
+def test_a_calibration_is_part_of_all_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint, folder = tmp_path / "best.safetensors", tmp_path / "pretrained"
+    save_checkpoint(checkpoint, make_network(SPEC), SPEC)
+    calibration = Calibration("validation", {"melanoma": PlattScaling(0.5, -1.0, 200, 0.2)})
+    write_calibration(tmp_path / "calibration.json", calibration, "--export")
+    arguments = ["ship", str(checkpoint), "--out", str(folder), "--calibration", str(tmp_path / "calibration.json")]
+    monkeypatch.setattr(sys, "argv", arguments)
+    main()
+
+    monkeypatch.setattr(shipped, "PRETRAINED", folder)
+    calibrated = replace(SPEC, calibration=calibration)
+    assert load_checkpoint(folder / "own.safetensors")[1] == calibrated
+    assert read_spec(assemble_graph("own", tmp_path)) == calibrated
+    assert load_checkpoint(checkpoint)[1] == SPEC
+
+
+def test_a_calibration_of_another_model_is_refused(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "best.safetensors"
+    save_checkpoint(checkpoint, make_network(SPEC), SPEC)
+    with pytest.raises(InputError, match=r"best\.safetensors.*naevus"):
+        ship(checkpoint, tmp_path / "out", Calibration("other", {"naevus": PlattScaling(1, 0, 200, 0.2)}))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_weight_that_no_rule_computes_is_refused() -> None:

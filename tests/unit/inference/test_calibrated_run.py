@@ -1,0 +1,112 @@
+"""Runs with a calibrated engine: calibrated and raw values, run.json, and folders of another calibration."""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+from helpers.graphs import MakeEngine
+from helpers.runs import assert_refused, record_of, rows_of, statuses
+
+from lesioncli.backends.base import Engine
+from lesioncli.backends.manifest import read_engine, read_manifest, write_manifest
+from lesioncli.backends.registry import open_engine
+from lesioncli.calibration import Calibration, ConfidenceMap, PlattScaling
+from lesioncli.segmenter import Segmenter
+
+CALIBRATION = Calibration(
+    "mine", {"melanoma": PlattScaling(0.5, -1.0, 200, 0.2)}, ConfidenceMap(((0.0, 0.0), (0.5, 0.3), (1.0, 0.8)), 150)
+)
+
+
+def calibrate(manifest: Path, calibration: Calibration, name: str) -> Path:
+    """Write a calibrated engine beside another one, with the same files; return its manifest."""
+    plain = read_manifest(manifest)
+    path = manifest.with_name(f"{name}.openvino.json")
+    write_manifest(path, msgspec.structs.replace(plain, spec=replace(plain.spec, name=name, calibration=calibration)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def calibrated_manifest(tiny_manifest: MakeEngine) -> Path:
+    return calibrate(tiny_manifest(2), CALIBRATION, "calibrated")
+
+
+@pytest.fixture
+def calibrated(calibrated_manifest: Path) -> Iterator[Engine]:
+    with open_engine(calibrated_manifest) as opened:
+        yield opened
+
+
+def test_masks_are_the_same_and_values_are_mapped(
+    engine: Engine, calibrated: Engine, images: Path, out: Path, tmp_path: Path
+) -> None:
+    assert statuses(images, engine, tmp_path / "raw") == statuses(images, calibrated, out) == "oooooo"
+    raw, rows = rows_of(tmp_path / "raw"), rows_of(out)
+    assert raw.keys() == rows.keys()
+    for name, row in rows.items():
+        mask = raw[name]["mask"]
+        assert (out / mask).read_bytes() == (tmp_path / "raw" / mask).read_bytes()
+        for column, text in raw[name].items():
+            if column in ("melanoma", "confidence"):
+                calibration = CALIBRATION.confidence if column == "confidence" else CALIBRATION.classes[column]
+                assert calibration
+                assert float(row[column]) == pytest.approx(calibration.apply(float(text)), abs=2e-5)
+                assert row[column] != text
+                assert row[f"raw_{column}"] == text
+            else:
+                assert row[column] == text
+        assert row["raw_nevus"] == raw[name]["nevus"]
+
+
+def test_raw_columns_stand_before_the_note_of_calibrated_runs_only(
+    engine: Engine, calibrated: Engine, images: Path, out: Path, tmp_path: Path
+) -> None:
+    statuses(images, calibrated, out)
+    statuses(images, engine, tmp_path / "raw")
+    added = ["raw_melanoma", "raw_seborrheic_keratosis", "raw_nevus", "raw_confidence"]
+    header = (tmp_path / "raw" / "scores.csv").read_text().splitlines()[0].split(",")
+    with (out / "scores.csv").open(newline="") as file:
+        assert next(csv.reader(file)) == [*header[:-1], *added, "note"]
+
+
+def test_run_json_names_the_calibration(calibrated: Engine, images: Path, out: Path) -> None:
+    statuses(images, calibrated, out)
+    record = record_of(out)
+    assert record["calibration"] == CALIBRATION.identifier
+    assert msgspec.convert(record["calibration_maps"], Calibration) == CALIBRATION
+
+
+def test_a_folder_never_mixes_calibrations(
+    engine: Engine, calibrated: Engine, images: Path, out: Path, tmp_path: Path, calibrated_manifest: Path
+) -> None:
+    statuses(images, calibrated, out)
+    assert statuses(images, calibrated, out) == "ssssss"
+    assert_refused(out, engine, images, CALIBRATION.identifier, "none")
+    other = replace(CALIBRATION, confidence=None)
+    with open_engine(calibrate(calibrated_manifest, other, "other")) as another:
+        assert_refused(out, another, images, CALIBRATION.identifier, other.identifier)
+    statuses(images, engine, tmp_path / "raw")
+    assert_refused(tmp_path / "raw", calibrated, images, "none", CALIBRATION.identifier)
+
+
+def test_a_segmenter_returns_the_values_of_segment(
+    calibrated: Engine, calibrated_manifest: Path, images: Path, out: Path
+) -> None:
+    statuses(images, calibrated, out)
+    with Segmenter(calibrated_manifest) as segmenter:
+        for name, row in rows_of(out).items():
+            result = segmenter(images / name)
+            values = {**result.scores, **result.extra, "confidence": result.confidence}
+            assert {column: f"{value:.5f}" for column, value in values.items()} == {
+                column: row[column] for column in values
+            }
+            assert {"raw_confidence", "raw_melanoma", "agreement"} <= result.extra.keys()
+
+
+def test_a_calibrated_engine_shares_its_files(calibrated_manifest: Path, tiny_manifest: MakeEngine) -> None:
+    stored = read_engine(calibrated_manifest)
+    assert stored.manifest.sha256 == read_engine(tiny_manifest(2)).manifest.sha256
+    assert stored.manifest.spec.calibration == CALIBRATION

@@ -67,7 +67,7 @@ class Timed(NamedTuple):
 
 def _compare(official: Path, folders: list[Path], title: str) -> None:
     theirs = [str(official), "-o", "json", "segmentation", *map(str, folders)]
-    lesioncli = [sys.executable, "-c", "from lesioncli.cli.app import main; main()"]
+    lesioncli = [sys.executable, "-c", "from lesioncli.__main__ import main; main()"]
     ours = [
         *lesioncli,
         "evaluate",

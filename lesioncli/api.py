@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lesioncli.engines import ensure_engine, verify_on_gpu
 from lesioncli.errors import InputError
-from lesioncli.files import StrPath
+from lesioncli.files import StrPath, os_errors_as_input_errors
 from lesioncli.options import Backend, EvaluationOptions, SegmentOptions
 from lesioncli.process import count_cores, opencv_on_one_thread, quiet_decoders
 from lesioncli.progress import Reporter, ReportTo, reporting
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lesioncli.inference.record import RunSummary
 
 
+@os_errors_as_input_errors()
 def segment_folder(
     images: StrPath | Sequence[StrPath],
     out: StrPath,
@@ -57,7 +58,7 @@ def segment_folder(
         _note_calibration(stored, options, reporter)
         if options.verify:
             verify_on_gpu(stored, listing.images, reporter)
-        return _run(listing, sources, stored, out, options, reporter)
+        return _run(listing, stored, out, options, reporter)
 
 
 def _note_calibration(engine: "StoredEngine", options: SegmentOptions, reporter: Reporter) -> None:
@@ -83,7 +84,6 @@ def _list_images(sources: Sequence[Path], out: Path, options: SegmentOptions, re
 
 def _run(
     listing: "ImageListing",
-    sources: Sequence[Path],
     engine: "StoredEngine",
     out: Path,
     options: SegmentOptions,
@@ -109,12 +109,13 @@ def _run(
             opened,
             out,
             options,
-            sources=sources,
             trace=trace,
             on_outcome=lambda outcome: reporter.image(outcome, next(finished), total),
+            stop=reporter.stop,
         )
 
 
+@os_errors_as_input_errors()
 def evaluate(
     ground_truth: StrPath,
     predictions: StrPath = "masks",

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from lesioncli.errors import EngineError, InputError
-from lesioncli.files import ENGINES, StrPath
+from lesioncli.files import ENGINES, StrPath, os_errors_as_input_errors, work_folder
 from lesioncli.options import Backend, BuildOptions, Decision, Precision
 from lesioncli.progress import Reporter, ReportTo, reporting
 
@@ -22,6 +22,7 @@ PARITY_IMAGES = 32  # fewer let a bf16 engine pass that differs on photographs; 
 PARITY_IMAGE_HW = (256, 320)
 
 
+@os_errors_as_input_errors()
 def build_engine(
     model: StrPath | None = None,
     out: StrPath = ENGINES,
@@ -54,9 +55,9 @@ def _build(model: StrPath | None, out: Path, options: BuildOptions, reporter: Re
     from lesioncli.source import resolve
 
     check_output(out, options.name)  # build() does so, too, but only after the model was read and images were drawn
-    with TemporaryDirectory() as work:
+    with work_folder(out) as work:
         compiler = open_compiler(options, out, reporter.build)
-        source = resolve(None if model is None else os.fspath(model), Path(work))
+        source = resolve(None if model is None else os.fspath(model), work)
         options = replace(
             options,
             precision=options.precision or Precision(source.settings.precision),
@@ -83,6 +84,7 @@ def _parity_images(folder: Path | None) -> "list[UInt8]":
     return images
 
 
+@os_errors_as_input_errors()
 def ensure_engine(
     engine: StrPath | None = None,
     *,

@@ -28,6 +28,7 @@ class ExitCode(IntEnum):
     ENGINE = 4
     SOME_FAILED = 5
     INTERRUPTED = 130
+    TERMINATED = 143
 
 
 def install_command(extra: str = "") -> str:

@@ -3,13 +3,16 @@
 import errno
 import hashlib
 import os
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from lesioncli.errors import InputError
+from lesioncli.errors import InputError, LesionError
 
 MAX_NAME_BYTES = 255  # of a file name, on all common file systems
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # EFBIG: a limit on the size of files, as by `ulimit -f`
+TRIAL_BYTES = 2**24
 PRETRAINED = Path(__file__).parent / "pretrained"
 ENGINES = Path("engines")  # the default folder of engines; a user's recipes and checkpoints may lie there, too
 
@@ -17,23 +20,138 @@ StrPath = str | os.PathLike[str]
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path, *, sync: bool = True) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`; rename it to `path` at the end, remove it on an error.
 
-    Nobody ever reads half a file under its final name, whatever stops the program. Missing folders are made.
+    Nobody ever reads half a file under its final name, whatever stops the program. With `sync`, that holds after a
+    power cut, too, for some milliseconds per file. Missing folders are made.
 
-    Raises OSError if `path` exists and is not a regular file: renaming would replace even a device.
+    Raises OSError, with `path` as its file name, if it cannot be written, or if it exists and is not a regular file:
+    renaming would replace even a device.
     """
     if path.exists() and not path.is_file():
         raise OSError(errno.EEXIST, "exists and is not a regular file", str(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(_temporary_name(path.name))
     try:
-        yield temporary
-        temporary.replace(path)
+        with naming_os_errors(path, temporary):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(b"")
+            mode = temporary.stat().st_mode
+            yield temporary
+            if temporary.stat().st_mode != mode:  # safetensors makes files that only their owner can read
+                temporary.chmod(mode)
+            if sync:
+                _sync_content(temporary, os.O_RDWR)
+            temporary.replace(path)
+            if sync:
+                _sync_folder(path.parent)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk; not every system or file system lets a program do so."""
+    with suppress(OSError):
+        _sync_content(folder, os.O_RDONLY)
+
+
+def _sync_content(path: Path, flags: int) -> None:
+    """Wait until the content of a file or folder is on the disk."""
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot
+            raise
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def naming_os_errors(path: Path, temporary: Path) -> Iterator[None]:
+    """Name `path` in the OSErrors of code that writes to `temporary`, a file or folder.
+
+    Libraries in C report a full disk in their own words ("unexpected pos 576 vs 534"). After any exception of theirs,
+    some bytes are written on trial; if that fails, its OSError is raised instead.
+    """
+    try:
+        yield
+    except OSError as error:
+        is_ours = error.filename is None or Path(os.fsdecode(error.filename)).is_relative_to(temporary)
+        if not (is_ours and error.errno):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    except LesionError:
+        raise
+    except Exception as error:
+        if (problem := _try_to_write(temporary if temporary.is_dir() else temporary.parent)) and problem.errno:
+            raise OSError(problem.errno, problem.strerror, str(path)) from error
+        raise
+
+
+def _try_to_write(folder: Path) -> OSError | None:
+    """Return the error of writing TRIAL_BYTES to a folder, which are removed again."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(TRIAL_BYTES))
+    except OSError as error:
+        return error
+    return None
+
+
+@contextmanager
+def work_folder(folder: Path) -> Iterator[Path]:
+    """Make a temporary folder inside `folder`, so that finished files can be renamed into place.
+
+    Folders that were made for it are removed at the end, if they are empty.
+
+    Raises OSError, with `folder` as its file name, if it cannot be written.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        with naming_os_errors(folder, folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder, prefix=".building-") as work:
+                yield Path(work)
+    finally:
+        for path in made:
+            with suppress(OSError):  # it is in use
+                path.rmdir()
+
+
+@contextmanager
+def os_errors_as_input_errors() -> Iterator[None]:
+    """Turn an OSError into an InputError, at the edge of the Python API."""
+    try:
+        yield
+    except OSError as error:
+        raise as_input_error(error) from error
+
+
+def as_input_error(error: OSError) -> InputError:
+    """Return the error that a user sees: the path, the cause, and what to do."""
+    cause = error.strerror or str(error)
+    if cause.startswith("No usable temporary directory"):
+        return InputError(f"{cause}; set TMPDIR to a folder that can be written")
+    where = f"{printable(os.fsdecode(error.filename))}: " if error.filename else ""
+    if error.errno in DISK_FULL:
+        advice = "free disk space, or write to another place"
+    elif error.errno in (errno.EMFILE, errno.ENFILE):
+        advice = "allow more open files, as with `ulimit -n 4096`"
+    else:
+        advice = "check the path and its permissions, or choose another one"
+    if error.filename and _is_temporary(Path(os.fsdecode(error.filename))):
+        advice += ", or set TMPDIR to another folder for temporary files"
+    return InputError(f"{where}{cause}; {advice}")
+
+
+def _is_temporary(path: Path) -> bool:
+    """Return whether a file lies in a folder that tempfile made in the system's folder for temporary files."""
+    with suppress(OSError, ValueError):  # there is no such folder, or the file is elsewhere
+        return path.relative_to(tempfile.gettempdir()).parts[0].startswith(tempfile.gettempprefix())
+    return False
 
 
 def _temporary_name(name: str) -> str:

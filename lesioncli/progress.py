@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from lesioncli.options import Status
+from lesioncli.signals import StopRequest
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,7 +23,12 @@ MAX_NAMED_FAILURES = 20
 
 
 class Reporter:
-    """Receives the progress of one call, as a context manager. This class shows nothing."""
+    """Receives the progress of one call, as a context manager. This class shows nothing.
+
+    stop: what ends a run of segment_folder() early, after the images that are in work.
+    """
+
+    stop: StopRequest | None = None
 
     def note(self, text: str) -> None:
         """Receive one line about a choice, such as the engine and the reason for it."""
@@ -84,7 +90,8 @@ class ProgressBars(Reporter):
     `bars` False, or a console that is neither a terminal nor a notebook with ipywidgets, leaves out the bars.
     """
 
-    def __init__(self, console: "Console", bars: bool = True) -> None:
+    def __init__(self, console: "Console", bars: bool = True, stop: StopRequest | None = None) -> None:
+        self.stop = stop
         self._console = console
         self._bars = bars and (console.is_terminal or console.is_jupyter)
         self._bar: Progress | None = None

@@ -1,8 +1,6 @@
 """Build an engine from an ONNX graph. An engine that fails the parity check is not written."""
 
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +14,7 @@ from lesioncli.backends.manifest import Manifest, StoredEngine, manifest_path, w
 from lesioncli.backends.parity import compare, describe_disagreement
 from lesioncli.backends.registry import open_compiler
 from lesioncli.errors import EngineError, InputError
-from lesioncli.files import sha256_of
+from lesioncli.files import os_errors_as_input_errors, sha256_of, work_folder
 from lesioncli.images.geometry import UInt8, to_network
 from lesioncli.options import BuildOptions, Decision, Precision
 from lesioncli.spec import check_name
@@ -31,6 +29,7 @@ class BuiltEngine(StoredEngine):
     reason: str
 
 
+@os_errors_as_input_errors()
 def build(
     onnx: Path,
     folder: Path,
@@ -56,7 +55,7 @@ def build(
     spec = draft.spec
     inputs = [to_network(image, spec.height, spec.width, spec.reduction) for image in images]
     candidates = compiler.list_precisions(draft.precision_asked)
-    with _work_folder(folder) as work:
+    with work_folder(folder) as work:
         expected = reference(inputs) if reference else predict_all(openvino.open_graph(onnx, draft, work), inputs)
 
         def run(candidate: Manifest) -> Outputs:
@@ -82,18 +81,6 @@ def check_output(folder: Path, name: str | None) -> None:
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not existing.is_dir():
         raise InputError(f"{folder}: cannot be written ({existing} is not a folder); choose another --out")
-
-
-@contextmanager
-def _work_folder(folder: Path) -> Iterator[Path]:
-    """Make a temporary folder inside `folder`, so that finished files can be renamed into place."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        work = tempfile.TemporaryDirectory(dir=folder, prefix=".building-")
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({error.strerror}); choose another --out") from error
-    with work as name:
-        yield Path(name)
 
 
 def _draft_manifest(onnx: Path, compiler: Compiler, options: BuildOptions) -> Manifest:

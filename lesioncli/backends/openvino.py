@@ -15,6 +15,7 @@ from lesioncli.backends.base import Engine, Layout, Span
 from lesioncli.backends.interface import PARITY_AHEAD_SLOTS, OnProgress
 from lesioncli.backends.manifest import Incompatibility, Manifest, ParityCheck, StoredEngine
 from lesioncli.errors import EngineError, InputError
+from lesioncli.files import naming_os_errors
 from lesioncli.options import Backend, BuildOptions, Decision, Precision
 from lesioncli.process import count_cores
 from lesioncli.spec import METADATA_KEY, ModelSpec
@@ -73,8 +74,9 @@ def compile_to_files(onnx: Path, xml: Path) -> None:
     """
     with _engine_errors(f"{onnx}: cannot be compiled"):
         graph = openvino.Core().read_model(onnx)
-        openvino.save_model(graph, xml, compress_to_fp16=False)
-    _mark_as_precise(xml, _find_fp32_operations(graph))
+        with naming_os_errors(xml, xml):
+            openvino.save_model(graph, xml, compress_to_fp16=False)
+            _mark_as_precise(xml, _find_fp32_operations(graph))
 
 
 def _find_fp32_operations(graph: openvino.Model) -> set[str]:

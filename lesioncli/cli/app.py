@@ -3,7 +3,9 @@
 Commands import the library when they run, so that --help is immediate.
 """
 
+import errno
 import re
+import sys
 import traceback
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
@@ -13,7 +15,7 @@ from typer.core import TyperGroup
 
 from lesioncli import __version__
 from lesioncli.cli.build_engine import build_engine
-from lesioncli.cli.console import escape_markup, print_line, stderr
+from lesioncli.cli.console import drop_output, escape_markup, flush_output, naming_stdout, print_line, stderr
 from lesioncli.cli.demo import demo
 from lesioncli.cli.doctor import doctor
 from lesioncli.cli.engines import engines
@@ -23,6 +25,8 @@ from lesioncli.cli.segment import segment
 from lesioncli.cli.submission import submission
 from lesioncli.cli.train import train
 from lesioncli.errors import ExitCode, LesionError
+from lesioncli.files import as_input_error
+from lesioncli.signals import HANDLER, Terminated
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "build-engine": build_engine,
@@ -45,20 +49,30 @@ class CommandGroup(TyperGroup):
         try:
             return super().invoke(ctx)
         except LesionError as error:
-            stderr.print(f"[bold red]error:[/] {escape_markup(error)}", soft_wrap=True)
-            raise typer.Exit(error.exit_code) from error
+            raise _exit_with(error) from error
         except KeyboardInterrupt as error:
             hint = "; finished work is kept, and the same command continues"
             stderr.print("interrupted" + (hint if ctx.invoked_subcommand in RESUMABLE else ""))
-            raise typer.Exit(ExitCode.INTERRUPTED) from error
+            code = ExitCode.TERMINATED if isinstance(error, Terminated) else ExitCode.INTERRUPTED
+            raise typer.Exit(code) from error
         except typer.BadParameter as error:
             raise _plain_choice(error) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise  # a reader such as `head` has closed the pipe
+            raise _exit_with(as_input_error(error)) from error
         except Exception as error:
-            if type(error).__module__.startswith(("typer", "click")) or isinstance(error, BrokenPipeError):
-                raise  # another usage error, an exit, or a reader such as `head` that has closed the pipe
+            if type(error).__module__.startswith(("typer", "click")):
+                raise  # another usage error, or an exit
             traceback.print_exc()
             stderr.print(f"This is a bug in lesioncli {__version__}. Please report it with the lines above.")
             raise typer.Exit(ExitCode.BUG) from error
+
+
+def _exit_with(error: LesionError) -> typer.Exit:
+    """Print an error; return the exit with its code."""
+    stderr.print(f"[bold red]error:[/] {escape_markup(error)}", soft_wrap=True)
+    return typer.Exit(error.exit_code)
 
 
 class WrongChoice(typer.BadParameter):
@@ -119,4 +133,17 @@ app = make_app(COMMANDS)
 
 def main() -> None:
     """Run the program."""
-    app(prog_name="lesioncli")
+    code: int | str | None = ExitCode.OK
+    try:
+        with naming_stdout():  # --help and --version print before a command is called
+            app(prog_name="lesioncli")
+    except SystemExit as done:
+        code = HANDLER.exit_code if done.code == ExitCode.BUG and HANDLER.exit_code else done.code
+    except OSError as error:
+        code = _exit_with(as_input_error(error)).exit_code
+    try:
+        flush_output()
+    except OSError as error:
+        code = ExitCode.BUG if error.errno == errno.EPIPE else _exit_with(as_input_error(error)).exit_code
+    drop_output()
+    sys.exit(code)

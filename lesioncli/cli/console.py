@@ -1,14 +1,64 @@
 """The two consoles: results on stdout, everything else on stderr."""
 
+import errno
 import json
+import os
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, TextIO, cast
 
 from rich.console import Console
 
-stdout = Console(highlight=False)
-stderr = Console(stderr=True, highlight=False)
+
+class _Stdout:
+    """The stdout of the moment; it has a name in the OSErrors of writing."""
+
+    def write(self, text: str) -> int:
+        with naming_stdout():
+            return sys.stdout.write(text)
+
+    def flush(self) -> None:
+        with naming_stdout():
+            sys.stdout.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stdout, name)
+
+
+class _Stderr:
+    """The stderr of the moment; text that cannot be written, as on a full disk, is lost: it must not end a run."""
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    @property
+    def _stream(self) -> TextIO:
+        return cast(TextIO, getattr(sys.stderr, "rich_proxied_file", sys.stderr))  # a progress bar replaces sys.stderr
+
+
+@contextmanager
+def naming_stdout() -> Iterator[None]:
+    """Name stdout in the OSErrors of code that writes to it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.EPIPE:  # a reader such as `head` has closed the pipe
+            raise
+        raise OSError(error.errno, error.strerror, "standard output") from error
+
+
+stdout = Console(file=cast(TextIO, _Stdout()), highlight=False)
+stderr = Console(file=cast(TextIO, _Stderr()), highlight=False)
 
 MAX_LISTED = 20
 
@@ -27,7 +77,22 @@ def print_line(text: object) -> None:
 
 def print_json(content: Any) -> None:
     """Print a result as one JSON document."""
-    sys.stdout.write(json.dumps(content, indent=1, default=str) + "\n")
+    stdout.file.write(json.dumps(content, indent=1, default=str) + "\n")
+
+
+def flush_output() -> None:
+    """Write what stdout and stderr still hold. Raises OSError if stdout cannot be written."""
+    stderr.file.flush()
+    stdout.file.flush()
+
+
+def drop_output() -> None:
+    """Drop what stdout and stderr still hold: Python would try to write it at its end, and print a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def say(text: str) -> None:

@@ -22,10 +22,11 @@ EXIT_CODES = {
     ExitCode.OK: "Everything succeeded.",
     ExitCode.BUG: "A bug in lesioncli; stderr has a traceback.",
     ExitCode.USAGE: "A wrong option or argument.",
-    ExitCode.INPUT: "Bad input, or an output that cannot be written. Nothing was processed.",
+    ExitCode.INPUT: "Bad input, or an output that cannot be written. Finished work is kept.",
     ExitCode.ENGINE: "An engine, or the library or GPU that it needs, is missing or does not fit.",
     ExitCode.SOME_FAILED: "Finished, but some images failed. They are named in the output.",
-    ExitCode.INTERRUPTED: "Interrupted. Finished work is kept.",
+    ExitCode.INTERRUPTED: "Interrupted by Ctrl-C (SIGINT). Finished work is kept.",
+    ExitCode.TERMINATED: "Ended by SIGTERM, as a scheduler sends it. Finished work is kept.",
 }
 
 

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lesioncli.cli.arguments import BackendOption, ImagesArgument, JsonOption
-from lesioncli.cli.console import print_json, print_line, stderr
+from lesioncli.cli.console import print_json, print_line, say, stderr
 from lesioncli.errors import ExitCode
 from lesioncli.options import MIN_THRESHOLD, TTA, Backend, Regions, SegmentOptions
+from lesioncli.signals import HANDLER
 
 if TYPE_CHECKING:
     from lesioncli.inference.record import RunSummary
@@ -85,7 +86,7 @@ def segment(
     options = SegmentOptions(
         threshold, workers, overlay, tta, regions, isic_names, overwrite, verify=not no_verify, trace=trace
     )
-    with ProgressBars(stderr, bars=not json_output) as progress:
+    with ProgressBars(stderr, bars=not json_output, stop=HANDLER.stop) as progress:
         summary = api.segment_folder(
             images, out, options, engine=engine, backend=backend, batch=batch, progress=progress
         )
@@ -93,6 +94,9 @@ def segment(
         print_json(summary.to_dict())
     else:
         _print_summary(summary, overlay)
+    if summary.remaining:
+        say(f"interrupted: {summary.remaining} of {summary.images} images remain; the same command continues")
+        raise typer.Exit(HANDLER.exit_code)
     if summary.failed:
         raise typer.Exit(ExitCode.SOME_FAILED)
 

@@ -72,5 +72,5 @@ def _encode(pixels: UInt8, image_format: str) -> bytes:
 
 
 def _write(path: Path, content: bytes) -> None:
-    with atomic_write(path) as temporary:
+    with atomic_write(path, sync=False) as temporary:
         temporary.write_bytes(content)

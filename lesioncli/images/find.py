@@ -43,10 +43,14 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class ImageListing:
-    """The images of a run, sorted by name, and the number of ignored files for each kind (a suffix or a reason)."""
+    """The images of a run, sorted by name, and the number of ignored files for each kind (a suffix or a reason).
+
+    sources: the files and folders in which they were found.
+    """
 
     images: list[ImageFile]
     ignored: Mapping[str, int] = field(default_factory=dict)
+    sources: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ def list_images(sources: Sequence[Path], exclude: Path | None = None) -> ImageLi
         raise InputError(_no_images(sources, exclude, ignored))
     in_order = sorted(images.values(), key=lambda image: (image.name, image.path))
     _check_unique_masks(in_order)
-    return ImageListing(in_order, ignored)
+    return ImageListing(in_order, ignored, tuple(sources))
 
 
 def describe_ignored(ignored: Mapping[str, int]) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 import cv2
 import numpy as np
@@ -28,6 +29,7 @@ from lesioncli.inference.tta import PROCEDURES
 from lesioncli.inference.values import image_values
 from lesioncli.options import FailureStage, SegmentOptions, Status
 from lesioncli.process import count_cores
+from lesioncli.signals import StopRequest
 
 OVERLAY_SIDE_PX = 1024
 OVERLAY_RGB = (255, 230, 0)
@@ -52,8 +54,11 @@ def segment(
     store: ResultStore,
     options: SegmentOptions,
     trace: Trace | None = None,
+    stop: StopRequest | None = None,
 ) -> Generator[Outcome, None, None]:
     """Yield one Outcome per image, in order; its mask is written by then, its row is up to the caller.
+
+    After a request to `stop`, only the images that are in work follow.
 
     Whatever is wrong with one image is that image's outcome. Raises EngineError if the engine fails, after the outcomes
     of the images that were in the engine, and ValueError if the engine was opened for another TTA.
@@ -65,9 +70,13 @@ def segment(
         for image in images
     ]
     remaining = [image for image, is_done in zip(images, done, strict=True) if not is_done]
-    with closing(_Pipeline(remaining, engine, store, options, trace).outcomes()) as outcomes:
+    pipeline = _Pipeline(remaining, engine, store, options, trace)
+    with closing(pipeline.outcomes(stop or StopRequest())) as outcomes:
         for image, is_done in zip(images, done, strict=True):
-            yield Outcome(image, Status.SKIPPED) if is_done else next(outcomes)
+            outcome = Outcome(image, Status.SKIPPED) if is_done else next(outcomes, None)
+            if outcome is None:
+                return
+            yield outcome
 
 
 class _Pipeline:
@@ -87,11 +96,12 @@ class _Pipeline:
         self._in_engine: deque[LoadedImage] = deque()
         self._writing: deque[Future[Outcome]] = deque()
 
-    def outcomes(self) -> Generator[Outcome, None, None]:
-        """Yield the outcomes of all images or, if the engine fails, of all images that it had."""
+    def outcomes(self, stop: StopRequest) -> Generator[Outcome, None, None]:
+        """Yield the outcomes of all images; if the engine fails or `stop` is set, of all images that it had."""
+        images = takewhile(lambda _: not stop.is_set, self._images)
         max_writing = len(self._engine.cycles) * self._engine.layout.images
         try:
-            batches = fill_cycles(self._engine, self._images, self._load, self._pool, self._in_engine)
+            batches = fill_cycles(self._engine, images, self._load, self._pool, self._in_engine)
             with closing(self._engine.stream(batches)) as predictions:
                 for prediction in predictions:
                     self._start_writing(prediction)

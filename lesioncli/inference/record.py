@@ -145,6 +145,11 @@ class RunSummary:
     least_confident: Sequence[ImageConfidence]
 
     @property
+    def remaining(self) -> int:
+        """Number of images that a run which was stopped did not come to."""
+        return self.images - self.ok - self.failed - self.skipped
+
+    @property
     def images_per_second(self) -> float:
         """Images per second, without the skipped ones."""
         return (self.ok + self.failed) / self.seconds if self.seconds else 0.0

@@ -318,5 +318,5 @@ def write_picture(path: Path, pixels: UInt8, options: Sequence[int]) -> None:
     if not is_encoded:
         height, width = pixels.shape[:2]
         raise OSError(f"{width} x {height} pixels cannot be written as {path.suffix}; use a smaller image")
-    with atomic_write(path) as temporary:
+    with atomic_write(path, sync=False) as temporary:  # a later run notices a mask that a power cut left incomplete
         temporary.write_bytes(np.asarray(content).tobytes())

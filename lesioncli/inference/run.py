@@ -4,7 +4,7 @@ import os
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +24,7 @@ from lesioncli.inference.results import ResultStore
 from lesioncli.inference.trace import Trace
 from lesioncli.inference.values import raw_columns
 from lesioncli.options import SegmentOptions, Status
+from lesioncli.signals import StopRequest
 
 LEAST_CONFIDENT_IMAGES = 5
 
@@ -34,14 +35,14 @@ def segment_images(
     out: Path,
     options: SegmentOptions = SegmentOptions(),
     *,
-    sources: Sequence[Path] = (),
     trace: Trace | None = None,
     on_outcome: Callable[[Outcome], None] = lambda outcome: None,
+    stop: StopRequest | None = None,
 ) -> RunSummary:
     """Segment images into the folder `out`: masks, scores.csv and run.json.
 
-    `sources` are the files and folders of the listing, for run.json. `on_outcome` is called after each image, in order.
-    Whatever ends the run, the rows of finished images are kept and the same call continues.
+    `on_outcome` is called after each image, in order. Whatever ends the run, the rows of finished images are kept and
+    the same call continues. `stop` ends it early; the summary then counts fewer outcomes than images.
 
     Raises InputError if `out` belongs to another kind of run (see ResultStore) or the disk is full, and EngineError if
     the engine fails.
@@ -49,12 +50,13 @@ def segment_images(
     identity = _identity(listing, engine, options)
     columns = output_columns(engine.spec.classes, (*engine.extra, *raw_columns(engine.spec)))
     store = ResultStore(out, identity, columns, listing.images, overwrite=options.overwrite)
-    record = _new_record(identity, listing, engine, store, options.workers, sources)
+    record = _new_record(identity, listing, engine, store, options.workers)
     totals = _Totals()
+    stop = stop or StopRequest()
     try:
         store.write_record(record)
         # Closing the generator stops the threads that write to the memory of the engine.
-        with closing(segment(listing.images, engine, store, options, trace)) as outcomes:
+        with stop.heard(), closing(segment(listing.images, engine, store, options, trace, stop)) as outcomes:
             for outcome in outcomes:
                 store.add(outcome)
                 totals.add(outcome)
@@ -64,7 +66,8 @@ def segment_images(
             store.finish(msgspec.structs.replace(record, status=RunStatus.INTERRUPTED, **totals.values()))
         raise
     values = totals.values()
-    store.finish(msgspec.structs.replace(record, status=RunStatus.FINISHED, **values))
+    status = RunStatus.FINISHED if totals.images == len(listing.images) else RunStatus.INTERRUPTED
+    store.finish(msgspec.structs.replace(record, status=status, **values))
     return RunSummary(
         images=len(listing.images),
         **values,
@@ -96,11 +99,10 @@ def _new_record(
     engine: Engine,
     store: ResultStore,
     workers: int,
-    sources: Sequence[Path],
 ) -> RunRecord:
     """Return the record of a run that starts now; it keeps the sources of earlier runs into the folder."""
     manifest = engine.manifest
-    relative = (_relative_source(source, store.folder) for source in sources)
+    relative = (_relative_source(source, store.folder) for source in listing.sources)
     return RunRecord(
         **msgspec.structs.asdict(identity),
         classes=engine.spec.classes,
@@ -127,6 +129,11 @@ class _Totals:
         self._started = time.monotonic()
         self._statuses: Counter[Status] = Counter()
         self._cpu_seconds: Counter[str] = Counter()
+
+    @property
+    def images(self) -> int:
+        """The number of images so far."""
+        return self._statuses.total()
 
     def add(self, outcome: Outcome) -> None:
         """Count an outcome and its times."""

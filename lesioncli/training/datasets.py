@@ -1,6 +1,7 @@
 """Augmented samples in shuffled, reproducible batches."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import cv2
@@ -114,6 +115,20 @@ def make_loader(samples: AugmentedSamples, sampler: EpochSampler, workers: int, 
         pin_memory=fabric.device.type != "cpu",
     )
     return fabric.setup_dataloaders(loader, use_distributed_sampler=False)  # the sampler divides batches itself
+
+
+@contextmanager
+def shared_memory_errors() -> Iterator[None]:
+    """Turn the error of a full /dev/shm, through which workers pass batches, into an InputError."""
+    try:
+        yield
+    except RuntimeError as error:  # torch has no class for it, and a text for each way to notice it
+        if "shared memory" not in str(error) and "</torch_" not in str(error):  # how it names its files there
+            raise
+        raise InputError(
+            "shared memory (/dev/shm): too small for batches from worker processes; give the container more, as with"
+            " `docker run --shm-size=1g`, or set workers = 0 under [train] in the recipe"
+        ) from error
 
 
 def _set_up_worker(worker: int) -> None:

@@ -26,7 +26,14 @@ from lesioncli.files import atomic_write
 from lesioncli.models.network import Stage
 from lesioncli.models.registry import find_network, find_stage
 from lesioncli.training.checkpoint import save_checkpoint
-from lesioncli.training.datasets import AugmentedSamples, Batch, EpochSampler, balance_weights, make_loader
+from lesioncli.training.datasets import (
+    AugmentedSamples,
+    Batch,
+    EpochSampler,
+    balance_weights,
+    make_loader,
+    shared_memory_errors,
+)
 from lesioncli.training.history import Row, write_history
 from lesioncli.training.initialize import initialize_stage
 from lesioncli.training.losses import total_loss
@@ -54,7 +61,8 @@ def train(run: TrainingRun, fabric: Fabric, only: str | None = None) -> Path:
         check_or_write_record(run)
     fabric.barrier()
     for stage in stages:
-        _train_stage(run, stage, fabric)
+        with shared_memory_errors():
+            _train_stage(run, stage, fabric)
     best = run.folder / stages[-1].name / BEST
     if stages[-1] != all_stages[-1]:
         return best

@@ -18,7 +18,7 @@ from lesioncli.errors import ExitCode, InputError
 
 def test_three_lines_work_in_a_real_shell(tmp_path: Path) -> None:
     def type_in(*words: str) -> subprocess.CompletedProcess[str]:
-        program = [sys.executable, "-c", "from lesioncli.cli.app import main; main()"]
+        program = [sys.executable, "-c", "from lesioncli.__main__ import main; main()"]
         return subprocess.run([*program, *words], cwd=tmp_path, capture_output=True, text=True, check=False)
 
     assert type_in("demo", ".", "--count", "4", "--size", "160", "120").returncode == 0
@@ -62,7 +62,7 @@ def test_commands_options_and_choices_are_completed(words: str, completions: lis
         "COMP_WORDS": f"lesioncli {words}",
         "COMP_CWORD": str(len(words.split())),
     }
-    program = [sys.executable, "-c", "from lesioncli.cli.app import main; main()"]
+    program = [sys.executable, "-c", "from lesioncli.__main__ import main; main()"]
     done = subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
     assert done.stdout.split() == completions
 

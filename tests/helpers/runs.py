@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import subprocess
 import sys
@@ -64,20 +65,51 @@ def assert_refused(out: Path, engine: Engine, images: Path, *named: str, **optio
 _PROGRAM = """
 import sys, time
 from lesioncli.inference import pipeline
-real_decode, endless = pipeline.decode, sys.argv.pop(1)
+real_decode, endless, delay = pipeline.decode, sys.argv.pop(1), float(sys.argv.pop(1))
 
 def decode(path, at_least_hw):
+    time.sleep(delay)
     while path.name == endless:
         time.sleep(1)
     return real_decode(path, at_least_hw)
 
 pipeline.decode = decode
-from lesioncli.cli.app import main
+from lesioncli.__main__ import main
 main()
 """
 
 
-def start_program(*arguments: str | Path, endless: str = "") -> subprocess.Popen[bytes]:
-    """Start lesioncli in a process of its own; decoding the image called `endless` never ends."""
-    command = [sys.executable, "-c", _PROGRAM, endless, *map(str, arguments)]
+def start_program(*arguments: str | Path, endless: str = "", delay: float = 0) -> subprocess.Popen[bytes]:
+    """Start lesioncli in a process of its own.
+
+    Decoding an image takes at least `delay` seconds; that of the image called `endless` never ends.
+    """
+    command = [sys.executable, "-c", _PROGRAM, endless, str(delay), *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+_LIMITED = """
+import resource, sys
+from lesioncli.__main__ import main
+
+if __name__ == "__main__":  # not in the processes that it spawns
+    limit = int(sys.argv.pop(1))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))  # Python ignores SIGXFSZ
+    main()
+"""
+
+
+def run_on_full_disk(
+    *arguments: str | Path, max_file_bytes: int, cwd: Path, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run lesioncli in a process of its own that cannot write larger files, as on a full disk."""
+    program = cwd / "limited.py"  # a file, so that spawned processes can import it
+    program.write_text(_LIMITED)
+    return subprocess.run(
+        [sys.executable, program.name, str(max_file_bytes), *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "COLUMNS": "200", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )

@@ -147,7 +147,7 @@ def test_an_engine_that_disagrees_is_not_written(
     folder = tmp_path / "engines"
     with pytest.raises(EngineError, match=f"tiny: .*fp32, .*{named}"):
         build(tiny_onnx, folder, IMAGES, options, reference=changed(change))
-    assert list_names(folder) == []
+    assert not folder.exists()
 
 
 def test_a_small_difference_is_written_to_the_manifest(tiny_onnx: Path, tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_auto_falls_back_to_fp32_with_a_reason(precise_onnx: Path, tmp_path: Pat
 def test_bf16_that_was_asked_for_does_not_fall_back(precise_onnx: Path, tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="bf16"):
         build(precise_onnx, tmp_path / "engines", GREY, CPU_BF16)
-    assert list_names(tmp_path / "engines") == []
+    assert not (tmp_path / "engines").exists()
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def test_a_graph_for_another_size_than_its_spec_is_an_error(tmp_path: Path) -> N
     path = write_graph(tmp_path / "wide.onnx", spec=ModelSpec("wide", "drawn", SIDE, 2 * SIDE))
     with pytest.raises(EngineError, match=r"\(1, 32, 64, 3\)"):
         build(path, tmp_path / "engines", IMAGES, CPU)
-    assert list_names(tmp_path / "engines") == []
+    assert not (tmp_path / "engines").exists()
 
 
 def test_a_graph_of_one_fixed_shape_cannot_be_batched(tmp_path: Path) -> None:
@@ -292,7 +292,7 @@ def test_a_graph_of_one_fixed_shape_cannot_be_batched(tmp_path: Path) -> None:
     path = write_graph(tmp_path / "fixed.onnx", nodes, outputs, constants)
     with pytest.raises(EngineError, match=r"\(3, 32, 32, 3\)"):
         build(path, tmp_path / "engines", IMAGES, replace(CPU, batch=3))
-    assert list_names(tmp_path / "engines") == []
+    assert not (tmp_path / "engines").exists()
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -320,5 +320,5 @@ def test_a_folder_that_cannot_be_made_is_bad_input(tiny_onnx: Path, tmp_path: Pa
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder that not even root can write to")
 def test_a_folder_that_cannot_be_written_is_bad_input(tiny_onnx: Path) -> None:
-    with pytest.raises(InputError, match=r"/proc: .*--out"):
+    with pytest.raises(InputError, match=r"/proc: "):
         build(tiny_onnx, Path("/proc"), IMAGES, CPU)

@@ -213,7 +213,7 @@ def fill_disk(store, given):
     real(store, given)
 
 setattr(ResultStore, method, fill_disk)
-from lesioncli.cli.app import main
+from lesioncli.__main__ import main
 main()
 """
 

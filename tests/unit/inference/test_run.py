@@ -88,7 +88,7 @@ def test_run_json_describes_the_run(engine: Engine, images: Path, out: Path) -> 
         "device": manifest.device,
         "batch": 2,
         "workers": 0,
-        "sources": [],
+        "sources": ["../images"],
         "passed_over": {},
         "status": "finished",
         "images": 6,
@@ -102,17 +102,17 @@ def test_run_json_keeps_the_sources_of_all_runs(engine: Engine, images: Path, ou
     listing = list_images([images])
     first, second = listing.images[0].path, listing.images[1].path
     for source in (images, first, images):
-        segment_images(listing, engine, out, sources=[source])
+        segment_images(dataclasses.replace(listing, sources=(source,)), engine, out)
     assert [(out / source).resolve() for source in record_of(out)["sources"]] == [images, first]
     assert not Path(record_of(out)["sources"][0]).is_absolute()
-    segment_images(listing, engine, out, SegmentOptions(overwrite=True), sources=[second])
+    segment_images(dataclasses.replace(listing, sources=(second,)), engine, out, SegmentOptions(overwrite=True))
     assert [(out / source).resolve() for source in record_of(out)["sources"]] == [second]
 
 
 def test_sources_are_relative_to_the_real_output_folder(engine: Engine, images: Path, tmp_path: Path) -> None:
     (tmp_path / "disk" / "masks").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "disk" / "masks")
-    segment_images(list_images([images]), engine, tmp_path / "link", sources=[images])
+    segment_images(list_images([images]), engine, tmp_path / "link")
     (source,) = record_of(tmp_path / "link")["sources"]
     assert (tmp_path / "link" / source).resolve() == images
 

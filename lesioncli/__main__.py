@@ -1,0 +1,20 @@
+"""The program: `lesioncli`, or `python -m lesioncli`."""
+
+import sys
+
+from lesioncli.signals import HANDLER
+
+
+def main() -> None:
+    """Run the program. Its modules are imported here, so that Ctrl-C while they load is no traceback."""
+    HANDLER.install()
+    try:
+        from lesioncli.cli.app import main as run
+
+        run()
+    except KeyboardInterrupt:
+        sys.exit(HANDLER.exit_code)
+
+
+if __name__ == "__main__":
+    main()

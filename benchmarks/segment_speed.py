@@ -26,7 +26,7 @@ from lesioncli.demo.folder import write_demo
 from lesioncli.images.decode import decode
 from lesioncli.images.find import ImageFile, ImageListing, find_images
 from lesioncli.images.geometry import to_full_size, to_network
-from lesioncli.inference.results import write_mask
+from lesioncli.inference.pictures import write_mask
 from lesioncli.inference.run import segment_images
 from lesioncli.options import Backend, BuildOptions, SegmentOptions
 from lesioncli.process import count_cores

@@ -20,11 +20,11 @@ StrPath = str | os.PathLike[str]
 
 
 @contextmanager
-def atomic_write(path: Path, *, sync: bool = True) -> Iterator[Path]:
+def atomic_write(path: Path, *, sync: bool = True, top: Path | None = None) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`; rename it to `path` at the end, remove it on an error.
 
     Nobody ever reads half a file under its final name, whatever stops the program. With `sync`, that holds after a
-    power cut, too, for some milliseconds per file. Missing folders are made.
+    power cut, too, for some milliseconds per file. Missing folders are made, with `top` only those below it.
 
     Raises OSError, with `path` as its file name, if it cannot be written, or if it exists and is not a regular file:
     renaming would replace even a device.
@@ -34,8 +34,7 @@ def atomic_write(path: Path, *, sync: bool = True) -> Iterator[Path]:
     temporary = path.with_name(_temporary_name(path.name))
     try:
         with naming_os_errors(path, temporary):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(b"")
+            _make_empty(temporary, top)
             mode = temporary.stat().st_mode
             yield temporary
             if temporary.stat().st_mode != mode:  # safetensors makes files that only their owner can read
@@ -49,6 +48,29 @@ def atomic_write(path: Path, *, sync: bool = True) -> Iterator[Path]:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+def _make_empty(path: Path, top: Path | None) -> None:
+    """Make an empty file, and its folders; FileNotFoundError if `top` is given and does not exist."""
+    try:
+        path.write_bytes(b"")
+    except FileNotFoundError:
+        if top and not top.is_dir():
+            raise
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+
+
+def ends_with(path: Path, ending: bytes) -> bool:
+    """Return whether a regular file can be read and ends with these bytes."""
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb", buffering=0) as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - len(ending)))
+            return file.read() == ending
+    except OSError:
+        return False
 
 
 def _sync_folder(folder: Path) -> None:

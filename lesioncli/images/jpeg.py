@@ -34,7 +34,7 @@ START, END, SCAN = 0xD8, 0xD9, 0xDA
 WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}  # TEM, RST0 to RST7, SOI
 JFIF, ADOBE, COMMENT, APPLICATION = 0xE0, 0xEE, 0xFE, range(0xE0, 0xF0)
 SEQUENTIAL = {0xC0, 0xC1}  # SOF0 and SOF1
-_SCAN_MARKER, _END_MARKER = bytes([0xFF, SCAN]), bytes([0xFF, END])
+_SCAN_MARKER, END_MARKER = bytes([0xFF, SCAN]), bytes([0xFF, END])
 
 
 @dataclass(frozen=True)
@@ -164,4 +164,4 @@ def _entropy_coded(data: bytes, start: int) -> bytes:
         return data[start:]
     content = data[start : end.start].rstrip(b"\0")
     stuffed = b"\0" if content.endswith(b"\xff") else b""  # 0xFF 0x00 is a data byte
-    return content + stuffed + _END_MARKER
+    return content + stuffed + END_MARKER

@@ -18,6 +18,7 @@ from lesioncli.images.pixels import DecodedImage, check_size, to_rgb
 from lesioncli.options import FailureStage
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
+END = b"\0\0\0\0IEND\xae\x42\x60\x82"  # the last chunk of every PNG
 SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # samples per pixel by colour type, https://www.w3.org/TR/png-3/#11IHDR
 # First row, first column, row step, column step of each pass, https://www.w3.org/TR/png-3/#8Interlace
 ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))

@@ -43,11 +43,18 @@ class Journal:
         self._file.write(line)
         self._file.flush()
 
+    def is_in_place(self) -> bool:
+        """Return whether the file is still found by its path: the folder was neither removed nor renamed."""
+        try:
+            return os.path.samestat(self._path.stat(), os.fstat(self._file.fileno()))
+        except FileNotFoundError:
+            return False
+
     def close(self) -> None:
         """Close the file, remove it if it is empty, and release the lock."""
         if self._file.closed:
             return
-        is_empty = os.fstat(self._file.fileno()).st_size == 0
+        is_empty = os.fstat(self._file.fileno()).st_size == 0 and self.is_in_place()
         with suppress(OSError):  # the buffered line on which append() failed fails again
             self._file.close()
         if is_empty:

@@ -21,9 +21,10 @@ from lesioncli.images.decode import OUT_OF_MEMORY, DecodedImage, decode
 from lesioncli.images.find import ImageFile, file_bytes
 from lesioncli.images.geometry import to_full_size
 from lesioncli.inference.outcome import Outcome
+from lesioncli.inference.pictures import mask_path, overlay_path, write_mask, write_picture
 from lesioncli.inference.postprocess import LesionMask, apply_threshold, make_mask
 from lesioncli.inference.prefetch import fill_cycles
-from lesioncli.inference.results import ResultStore, mask_path, overlay_path, write_mask, write_picture
+from lesioncli.inference.results import ResultStore
 from lesioncli.inference.trace import Trace
 from lesioncli.inference.tta import PROCEDURES
 from lesioncli.inference.values import image_values
@@ -65,10 +66,7 @@ def segment(
     """
     if engine.layout != PROCEDURES[options.tta].layout(engine.spec, engine.batch_size):
         raise ValueError(f"the engine was not opened for --tta {options.tta}")
-    done = [
-        store.is_done(image) and (not options.overlay or overlay_path(store.folder, image).is_file())
-        for image in images
-    ]
+    done = [store.is_done(image) and (not options.overlay or store.has_overlay(image)) for image in images]
     remaining = [image for image, is_done in zip(images, done, strict=True) if not is_done]
     pipeline = _Pipeline(remaining, engine, store, options, trace)
     with closing(pipeline.outcomes(stop or StopRequest())) as outcomes:
@@ -169,8 +167,9 @@ class _Pipeline:
                 merged.probability, decoded.stored_hw, decoded.orientation, options.threshold, options.regions
             )
             try:
+                folder = self._store.folder
                 self._store.remove_overlay(loaded.image)  # an earlier run may have drawn one
-                write_mask(mask_path(self._store.folder, loaded.image), lesion.mask)
+                write_mask(mask_path(folder, loaded.image), lesion.mask, folder)
                 if options.overlay:
                     _write_overlay(self._store, loaded.image, decoded, lesion)
             except OSError as error:
@@ -210,4 +209,5 @@ def _write_overlay(store: ResultStore, image: ImageFile, decoded: DecodedImage, 
     outlines, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(rgb, outlines, -1, OVERLAY_RGB, max(2, max(size_hw) // 300), cv2.LINE_AA)
     bgr = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), np.uint8)
-    write_picture(overlay_path(store.folder, image), bgr, (cv2.IMWRITE_JPEG_QUALITY, OVERLAY_JPEG_QUALITY))
+    options = (cv2.IMWRITE_JPEG_QUALITY, OVERLAY_JPEG_QUALITY)
+    write_picture(overlay_path(store.folder, image), bgr, options, store.folder)

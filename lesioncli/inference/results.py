@@ -1,8 +1,8 @@
 """The result store of a run: masks, overlays, scores.csv and run.json in one output folder.
 
 Every file is written under a temporary name and then renamed. During a run, rows are appended to scores.csv.part, each
-after its mask has its final name: a row means that the mask is complete. Whatever stops a run, the next one continues
-from scores.csv and that file.
+after its mask has its final name: a row means that the mask is complete, unless a power cut or another program has cut
+it since. Whatever stops a run, the next one continues from scores.csv and that file.
 """
 
 import csv
@@ -16,22 +16,15 @@ from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
-import numpy as np
-
 from lesioncli import isic
 from lesioncli.errors import InputError
 from lesioncli.files import atomic_write
 from lesioncli.images.find import RUN_RECORD, ImageFile, file_bytes
-from lesioncli.images.geometry import UInt8
 from lesioncli.inference.journal import Journal
 from lesioncli.inference.outcome import Column, Outcome, image_name, without_suffix
+from lesioncli.inference.pictures import is_whole, mask_path, overlay_name, overlay_path
 from lesioncli.inference.record import ImageConfidence, MaskNames, RunIdentity, RunRecord, read_record, write_record
 from lesioncli.options import Status
-
-# 8 bits per pixel, 0 or 255, as in the masks of the challenges: many programs read a 1-bit file as True and False, and
-# "> 128" then finds no lesion. Without filters, encoding takes a quarter of the time of OpenCV's default.
-PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE)
 
 
 class _Row(NamedTuple):  # created twice as fast as a frozen dataclass, for every image of earlier runs
@@ -95,13 +88,21 @@ class ResultStore:
         self._journal.append(_csv_line(self._names))
 
     def is_done(self, image: ImageFile) -> bool:
-        """Return whether an earlier run left this image's row, without failure, and its mask."""
+        """Return whether an earlier run left this image's row, without failure, and its whole mask."""
         return image.name in self._done
 
+    def has_overlay(self, image: ImageFile) -> bool:
+        """Return whether an earlier run left this image's whole overlay."""
+        return is_whole(overlay_path(self.folder, image))
+
     def add(self, outcome: Outcome) -> None:
-        """Record an outcome. A skipped image keeps its row; a failed one loses its mask and overlay of earlier runs."""
+        """Record an outcome. A skipped image keeps its row; a failed one loses its mask and overlay of earlier runs.
+
+        Raises InputError if the folder was removed or renamed, or if the row cannot be written.
+        """
         if outcome.status == Status.SKIPPED:
             return
+        self._check_in_place()
         if outcome.status == Status.FAILED:
             with suppress(OSError):  # a mask that cannot be written often cannot be removed either
                 mask_path(self.folder, outcome.image).unlink(missing_ok=True)
@@ -130,15 +131,23 @@ class ResultStore:
     def finish(self, record: RunRecord) -> None:
         """Write the rows to scores.csv, in order, and the record to run.json; then release the folder.
 
-        If scores.csv cannot be written, the journal keeps the rows of this run for the next one.
+        If scores.csv cannot be written, the journal keeps the rows of this run for the next one. Raises InputError.
         """
         try:
+            self._check_in_place()
             with _reporting_full_disk(self._csv):
                 self._save_rows()
                 self._journal.clear()
             self.write_record(record)
         finally:
             self._journal.close()
+
+    def _check_in_place(self) -> None:
+        if not self._journal.is_in_place():
+            raise InputError(
+                f"{self.folder}: was removed or renamed during the run; if it was renamed, continue with --out and its"
+                " new name"
+            )
 
     def _remove_earlier(self) -> None:
         """Remove masks and overlays before the tables: whatever stops this, the rows still name the files left."""
@@ -207,7 +216,7 @@ class ResultStore:
         for image in images:
             name = image_name(image)
             row = self._rows.get(self._key(name))
-            if row is None or not row.is_ok or not mask_path(self.folder, image).is_file():
+            if row is None or not row.is_ok or not is_whole(mask_path(self.folder, image)):
                 continue
             if row.image == name:
                 done.add(image.name)
@@ -287,36 +296,3 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         return math.nan
-
-
-def overlay_name(name: str) -> str:
-    """Return the path of an overlay, relative to the output folder, given the image's name without suffix."""
-    return f"overlays/{name}.jpg"
-
-
-def overlay_path(folder: Path, image: ImageFile) -> Path:
-    """Return the path of an image's overlay."""
-    return folder / overlay_name(image.name)
-
-
-def mask_path(folder: Path, image: ImageFile) -> Path:
-    """Return the path of an image's mask; sub-folders are mirrored, never flattened."""
-    return folder / image.mask_name
-
-
-def write_mask(path: Path, mask: UInt8) -> None:
-    """Write a mask (H, W) of 0 and 255 as PNG. Raises OSError."""
-    write_picture(path, mask, PNG_OPTIONS)
-
-
-def write_picture(path: Path, pixels: UInt8, options: Sequence[int]) -> None:
-    """Write grey (H, W) or BGR (H, W, 3) pixels in the format of the suffix, with OpenCV's `options`.
-
-    Raises OSError if the disk is full or the format cannot hold the image: PNG takes 1,000,000 pixels per side.
-    """
-    is_encoded, content = cv2.imencode(path.suffix, pixels, options)
-    if not is_encoded:
-        height, width = pixels.shape[:2]
-        raise OSError(f"{width} x {height} pixels cannot be written as {path.suffix}; use a smaller image")
-    with atomic_write(path, sync=False) as temporary:  # a later run notices a mask that a power cut left incomplete
-        temporary.write_bytes(np.asarray(content).tobytes())

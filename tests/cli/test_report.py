@@ -12,7 +12,7 @@ from helpers.drawn_run import HEIGHT, WIDTH, DrawnRun
 from helpers.report_page import Page
 
 from lesioncli.errors import ExitCode
-from lesioncli.inference.results import write_mask
+from lesioncli.inference.pictures import write_mask
 
 
 @pytest.fixture

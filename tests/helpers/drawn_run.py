@@ -13,7 +13,7 @@ from PIL import Image
 
 from lesioncli.demo.draw import DrawnCase, draw_case
 from lesioncli.inference.outcome import output_columns
-from lesioncli.inference.results import write_mask
+from lesioncli.inference.pictures import write_mask
 from lesioncli.spec import CLASSES
 
 COLUMNS = tuple(column.name for column in output_columns(CLASSES))

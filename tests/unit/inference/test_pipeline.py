@@ -35,9 +35,10 @@ from lesioncli.images.decode import DecodedImage, decode
 from lesioncli.images.find import ImageFile, ImageListing
 from lesioncli.inference import pipeline
 from lesioncli.inference.outcome import Outcome, output_columns
+from lesioncli.inference.pictures import mask_path
 from lesioncli.inference.pipeline import segment
 from lesioncli.inference.record import MaskNames, RunIdentity, RunRecord
-from lesioncli.inference.results import ResultStore, mask_path
+from lesioncli.inference.results import ResultStore
 from lesioncli.inference.run import segment_images
 from lesioncli.inference.tta import PROCEDURES
 from lesioncli.options import TTA, FailureStage, Regions, SegmentOptions, Status

@@ -19,8 +19,9 @@ from lesioncli.backends.base import Engine
 from lesioncli.errors import InputError
 from lesioncli.images.find import ImageFile, list_images
 from lesioncli.inference.outcome import Outcome, output_columns
+from lesioncli.inference.pictures import mask_path, write_mask
 from lesioncli.inference.record import MaskNames, RunIdentity, RunRecord
-from lesioncli.inference.results import ResultStore, mask_path, write_mask
+from lesioncli.inference.results import ResultStore
 from lesioncli.inference.run import segment_images
 from lesioncli.options import TTA, FailureStage, Regions, Status
 

@@ -98,6 +98,74 @@ def test_a_second_run_does_what_is_missing(
     assert list(rows_of(out)) == sorted(path.name for path in images.iterdir())
 
 
+CUTS = {
+    "empty": lambda content: b"",
+    "half": lambda content: content[: len(content) // 2],
+    "without its last byte": lambda content: content[:-1],
+    "zeros at the end": lambda content: content[:-20] + bytes(20),
+    "longer": lambda content: content + b"\0",
+}
+
+
+@pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
+def test_a_mask_that_was_cut_is_written_again(
+    engine: Engine, images: Path, out: Path, cut: Callable[[bytes], bytes]
+) -> None:
+    """A power cut, or a program that copies folders, leaves files of the right name."""
+    statuses(images, engine, out)
+    before = files_of(out)
+    (out / "002.png").write_bytes(cut(before["002.png"]))
+    assert statuses(images, engine, out) == "ssosss"
+    assert files_of(out) == before
+
+
+def test_an_overlay_that_was_cut_is_drawn_again(engine: Engine, images: Path, out: Path) -> None:
+    statuses(images, engine, out, overlay=True)
+    before = files_of(out)
+    (out / "overlays" / "003.jpg").write_bytes(before["overlays/003.jpg"][:-10])
+    assert statuses(images, engine, out, overlay=True) == "sssoss"
+    assert files_of(out) == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not rename a folder with open files")
+@pytest.mark.parametrize("is_replaced", [False, True])
+@pytest.mark.parametrize("after", [1, 3, 6])
+def test_a_folder_that_is_renamed_during_the_run_is_noticed(
+    engine: Engine, images: Path, out: Path, tmp_path: Path, after: int, is_replaced: bool
+) -> None:
+    seen: list[Outcome] = []
+
+    def rename(outcome: Outcome) -> None:
+        seen.append(outcome)
+        if len(seen) == after:
+            out.rename(tmp_path / "moved")
+            if is_replaced:
+                out.mkdir()
+
+    with pytest.raises(InputError, match=str(out)):
+        segment_images(list_images([images]), engine, out, on_outcome=rename)
+    assert len(seen) == after
+    assert out.exists() == is_replaced
+    assert not (out / "scores.csv").exists()
+    assert statuses(images, engine, tmp_path / "moved") == "s" * after + "o" * (6 - after)
+    assert statuses(images, engine, tmp_path / "whole") == "oooooo"
+    assert files_of(tmp_path / "moved") == files_of(tmp_path / "whole")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not remove a folder with open files")
+def test_a_folder_that_is_removed_during_the_run_is_noticed(tiny_manifest: MakeEngine, tmp_path: Path) -> None:
+    images, out = tmp_path / "images", tmp_path / "out"
+    save_many(images, 100)
+    with start_program("segment", images, "--out", out, "--engine", tiny_manifest(1), delay=0.02) as process:
+        while not list(out.glob("*.png")) and process.poll() is None:
+            time.sleep(0.02)
+        shutil.rmtree(out, ignore_errors=True)
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 3, output.decode()
+    assert f"{out}: " in output.decode()
+    assert not out.exists()
+
+
 def test_a_failed_image_is_tried_again(engine: Engine, images: Path, out: Path) -> None:
     good = (images / "001.jpg").read_bytes()
     (images / "001.jpg").write_bytes(good[:-500])

@@ -8,7 +8,7 @@ from helpers.drawn_run import HEIGHT, WIDTH, DrawnRun
 from helpers.report_page import EvaluatedRun, write_page
 
 from lesioncli.evaluation.evaluate import evaluate
-from lesioncli.inference.results import write_mask
+from lesioncli.inference.pictures import write_mask
 
 
 @pytest.fixture

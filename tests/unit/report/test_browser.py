@@ -18,7 +18,7 @@ from PIL import Image
 
 from lesioncli.evaluation.evaluate import evaluate
 from lesioncli.evaluation.result import Evaluation
-from lesioncli.inference.results import write_mask
+from lesioncli.inference.pictures import write_mask
 from lesioncli.report.options import ReportOptions
 from lesioncli.report.page import write_report
 from lesioncli.report.segmented import read_segmented_folder

@@ -14,7 +14,7 @@ from lesioncli.demo.draw import draw_case
 from lesioncli.errors import InputError
 from lesioncli.evaluation.evaluate import evaluate
 from lesioncli.evaluation.result import Evaluation
-from lesioncli.inference.results import write_mask
+from lesioncli.inference.pictures import write_mask
 from lesioncli.options import EvaluationOptions, ProtocolName
 from lesioncli.report.cases import Case, list_cases
 from lesioncli.report.segmented import choose_image_sources, find_image_files, read_segmented_folder

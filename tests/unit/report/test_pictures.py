@@ -14,7 +14,7 @@ from PIL import Image
 
 from lesioncli.demo.draw import draw_case
 from lesioncli.images.geometry import from_upright, to_upright
-from lesioncli.inference.results import write_mask
+from lesioncli.inference.pictures import write_mask
 from lesioncli.report import pictures
 from lesioncli.report.cases import Case, CaseState
 from lesioncli.report.pictures import GRID, MAX_OUTLINES, MAX_SIDE_PX, Picture, draw, draw_all

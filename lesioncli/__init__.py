@@ -7,13 +7,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lesioncli.api import evaluate, read_results, segment_folder
+    from lesioncli.api import calibrate, evaluate, read_results, segment_folder
     from lesioncli.engines import build_engine, ensure_engine
     from lesioncli.errors import EngineError, ImageError, InputError, LesionError, MissingPackageError
     from lesioncli.options import (
         TTA,
         Backend,
         BuildOptions,
+        CalibrationOptions,
         EvaluationOptions,
         Precision,
         ProtocolName,
@@ -28,6 +29,7 @@ __all__ = [
     "TTA",
     "Backend",
     "BuildOptions",
+    "CalibrationOptions",
     "EngineError",
     "EvaluationOptions",
     "ImageError",
@@ -41,6 +43,7 @@ __all__ = [
     "Segmentation",
     "Segmenter",
     "build_engine",
+    "calibrate",
     "ensure_engine",
     "evaluate",
     "read_results",
@@ -48,13 +51,14 @@ __all__ = [
 ]
 
 _MODULES = {
-    "lesioncli.api": ("evaluate", "read_results", "segment_folder"),
+    "lesioncli.api": ("calibrate", "evaluate", "read_results", "segment_folder"),
     "lesioncli.engines": ("build_engine", "ensure_engine"),
     "lesioncli.errors": ("EngineError", "ImageError", "InputError", "LesionError", "MissingPackageError"),
     "lesioncli.options": (
         "TTA",
         "Backend",
         "BuildOptions",
+        "CalibrationOptions",
         "EvaluationOptions",
         "Precision",
         "ProtocolName",

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lesioncli.engines import ensure_engine, verify_on_gpu
-from lesioncli.errors import InputError
-from lesioncli.files import StrPath, os_errors_as_input_errors
-from lesioncli.options import Backend, EvaluationOptions, SegmentOptions
+from lesioncli.errors import EngineError, InputError
+from lesioncli.files import ENGINES, StrPath, os_errors_as_input_errors
+from lesioncli.options import Backend, CalibrationOptions, EvaluationOptions, SegmentOptions
 from lesioncli.process import count_cores, opencv_on_one_thread, quiet_decoders
 from lesioncli.progress import Reporter, ReportTo, reporting
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from lesioncli.backends.manifest import StoredEngine
+    from lesioncli.calibrator import CalibrationResult
     from lesioncli.evaluation.result import Evaluation
     from lesioncli.images.find import ImageListing
     from lesioncli.inference.record import RunSummary
@@ -135,6 +136,39 @@ def evaluate(
         return evaluation.evaluate(
             Path(ground_truth),
             Path(predictions),
+            options,
+            on_progress=lambda done, total: reporter.count("evaluate", done, total),
+        )
+
+
+@os_errors_as_input_errors()
+def calibrate(
+    ground_truth: StrPath,
+    predictions: StrPath = "masks",
+    options: CalibrationOptions = CalibrationOptions(),
+    *,
+    engine: StrPath | None = None,
+    backend: Backend = Backend.AUTO,
+    progress: ReportTo = False,
+) -> "CalibrationResult":
+    """Fit a calibration on labelled images and write a calibrated engine, as `lesioncli calibrate` does.
+
+    `predictions` is the output folder of segment_folder() with `engine`, the name of a model in engines/ or the path of
+    a manifest.
+
+    Raises EngineError if there is no such engine, and what calibrator.calibrate() raises.
+    """
+    from lesioncli import calibrator
+    from lesioncli.backends.registry import choose_backend, find_engine
+
+    found = find_engine(None if engine is None else os.fspath(engine), choose_backend(Backend(backend)).value, ENGINES)
+    if found.value is None:
+        raise EngineError(f"{found.reason}; run lesioncli segment first, or name the engine with --engine")
+    with reporting(progress) as reporter:
+        return calibrator.calibrate(
+            Path(ground_truth),
+            Path(predictions),
+            found.value,
             options,
             on_progress=lambda done, total: reporter.count("evaluate", done, total),
         )

@@ -106,7 +106,7 @@ class Calibration:
     @property
     def description(self) -> str:
         """Return one line: the name, and what is calibrated, with the prevalence that probabilities assume."""
-        parts = [f"{name} at a prevalence of {scaling.prevalence:.1%}" for name, scaling in self.classes.items()]
+        parts = [f"{name} at prevalence {scaling.prevalence:.2f}" for name, scaling in self.classes.items()]
         parts += ["confidence"] if self.confidence else []
         return f"{self.name} ({', '.join(parts)})"
 

@@ -154,6 +154,26 @@ class SegmentOptions:
 
 
 @dataclass(frozen=True)
+class CalibrationOptions:
+    """Options of `calibrate`.
+
+    `name` is that of the calibrated engine, by default that of the engine with `-calibrated`. `labels`, `cluster`,
+    `metadata`, `workers` and `seed` are those of EvaluationOptions. `export`: file to write the calibration to, too.
+    """
+
+    name: str | None = None
+    labels: Path | None = None
+    cluster: str = ""
+    metadata: Path | None = None
+    export: Path | None = None
+    workers: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _convert(self, **dict.fromkeys(("labels", "metadata", "export"), Path))
+
+
+@dataclass(frozen=True)
 class EvaluationOptions:
     """Options of `evaluate`.
 

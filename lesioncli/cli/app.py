@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from lesioncli import __version__
 from lesioncli.cli.build_engine import build_engine
+from lesioncli.cli.calibrate import calibrate
 from lesioncli.cli.console import drop_output, escape_markup, flush_output, naming_stdout, print_line, stderr
 from lesioncli.cli.demo import demo
 from lesioncli.cli.doctor import doctor
@@ -32,6 +33,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "build-engine": build_engine,
     "segment": segment,
     "evaluate": evaluate,
+    "calibrate": calibrate,
     "report": report,
     "submission": submission,
     "demo": demo,

@@ -50,6 +50,15 @@ def _print_means(evaluation: "Evaluation") -> None:
         interval = _format_interval(scores.intervals.get(name))
         _add_row(table, _metric_title(name, evaluation), _format(value), interval, scores.labelled.count)
     stdout.print(table)
+    confidence = masks.confidence
+    if confidence.images:
+        error = _format_with_interval(
+            confidence.metrics["calibration_error"], confidence.intervals["calibration_error"]
+        )
+        print_line(
+            f"confidence: mean {confidence.means['confidence']:.3f} at a mean Jaccard of"
+            f" {confidence.means['jaccard']:.3f}; calibration error {error}"
+        )
 
 
 def _aucs(scores: "ScoreEvaluation") -> dict[str, float]:

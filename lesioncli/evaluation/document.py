@@ -1,9 +1,11 @@
 """The JSON document of an evaluation."""
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from lesioncli.evaluation.reliability import ConfidenceEvaluation, ReliabilityBin
 from lesioncli.evaluation.result import ConfusionMatrix, Evaluation
 from lesioncli.evaluation.statistics.comparison import Comparison
 from lesioncli.evaluation.statistics.groups import Estimate, GroupResult
@@ -27,6 +29,8 @@ def evaluation_document(evaluation: Evaluation) -> Mapping[str, Any]:
         "confusion_matrix": _matrix_document(scores.matrix) if scores.matrix else None,
         "intervals": {**masks.intervals, **scores.intervals},
         "interval_method": _interval_method(evaluation),
+        "confidence": _confidence_document(masks.confidence) if masks.confidence.images else None,
+        "reliability": {name: _bin_documents(table) for name, table in scores.reliability.items()},
         "per_class_intervals": scores.per_class_intervals,
         "official_intervals": official.intervals,
         "groups": [_group_document(group) for group in evaluation.groups],
@@ -37,6 +41,21 @@ def evaluation_document(evaluation: Evaluation) -> Mapping[str, Any]:
         "notes": evaluation.all_notes,
     }
     return cast(Mapping[str, Any], _nan_to_null({**official.joined(), "lesioncli": lesioncli}))
+
+
+def _confidence_document(confidence: ConfidenceEvaluation) -> Mapping[str, Any]:
+    return {
+        "images": confidence.images,
+        "missing": confidence.missing,
+        "means": confidence.means,
+        "metrics": confidence.metrics,
+        "intervals": confidence.intervals,
+        "reliability": _bin_documents(confidence.reliability),
+    }
+
+
+def _bin_documents(table: Sequence[ReliabilityBin]) -> Sequence[Mapping[str, Any]]:
+    return [dataclasses.asdict(row) for row in table]
 
 
 def _matrix_document(matrix: ConfusionMatrix) -> Mapping[str, Sequence[Any]]:

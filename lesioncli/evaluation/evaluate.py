@@ -11,6 +11,7 @@ from lesioncli.evaluation.class_scores import evaluate_scores, resample_metrics
 from lesioncli.evaluation.columns import group_images, plan_resampling, read_clusters, read_columns_by_image
 from lesioncli.evaluation.notes import (
     notes_on_clusters,
+    notes_on_confidence,
     notes_on_intervals,
     notes_on_missing_labels,
     notes_on_ratios,
@@ -20,6 +21,7 @@ from lesioncli.evaluation.official import official_figures
 from lesioncli.evaluation.predictions import EvaluatedPredictions, evaluate_predictions
 from lesioncli.evaluation.protocols import PROTOCOLS
 from lesioncli.evaluation.reading.ground_truth import GroundTruth, read_ground_truth
+from lesioncli.evaluation.reliability import evaluate_confidence
 from lesioncli.evaluation.result import Evaluation, MaskEvaluation
 from lesioncli.evaluation.statistics.bootstrap import bootstrap_means, column_means
 from lesioncli.evaluation.statistics.comparison import Comparison, compare_predictions
@@ -73,6 +75,7 @@ def evaluate(
             *notes_on_missing_labels(truth, ours, options.protocol),
             *notes_on_scores(truth.labels, ours.labelled, options.protocol),
             *notes_on_ratios(scores, options.protocol),
+            *notes_on_confidence(masks.confidence),
             *notes_on_intervals(plan, ours, comparison),
         ),
         plan=plan,
@@ -113,4 +116,6 @@ def _evaluate_masks(predictions: EvaluatedPredictions, resampling: Resampling) -
     intervals: dict[str, Interval] = {
         name: percentile_interval(resampled[name]) for name in means if not math.isnan(means[name])
     }
-    return MaskEvaluation(predictions.cases, predictions.extra, means, intervals)
+    jaccard = masks.values[:, masks.names.index("jaccard")]
+    confidence = evaluate_confidence(jaccard, predictions.confidence, resampling)
+    return MaskEvaluation(predictions.cases, predictions.extra, means, intervals, confidence)

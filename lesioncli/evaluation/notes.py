@@ -7,6 +7,7 @@ from lesioncli.evaluation.predictions import EvaluatedPredictions
 from lesioncli.evaluation.protocols import PROTOCOLS, missing_classes, unknown_classes
 from lesioncli.evaluation.reading.ground_truth import GroundTruth
 from lesioncli.evaluation.reading.tables import LabelTable
+from lesioncli.evaluation.reliability import ConfidenceEvaluation
 from lesioncli.evaluation.result import ScoreEvaluation
 from lesioncli.evaluation.statistics.comparison import Comparison
 from lesioncli.evaluation.statistics.groups import MIN_IMAGES
@@ -54,6 +55,13 @@ def notes_on_ratios(scores: ScoreEvaluation, protocol: ProtocolName) -> tuple[st
     }
     listed = ", ".join(f"{name} ({', '.join(metrics)})" for name, metrics in undefined.items() if metrics)
     return (f"0/0 counts as 1, as in the official scorer: {listed}",) if listed else ()
+
+
+def notes_on_confidence(confidence: ConfidenceEvaluation) -> tuple[str, ...]:
+    """Return a note if some masks have a confidence, and others have none."""
+    if not (confidence.images and confidence.missing):
+        return ()
+    return (f"masks without a confidence from 0 to 1, left out of its calibration error: {confidence.missing}",)
 
 
 def notes_on_clusters(plan: ResamplingPlan, predictions: EvaluatedPredictions) -> tuple[str, ...]:

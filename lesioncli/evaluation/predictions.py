@@ -1,15 +1,19 @@
 """Read and evaluate one set of predictions: a folder of masks with scores, or a table of scores alone."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lesioncli.errors import InputError
 from lesioncli.evaluation.cases import CaseResult, MaskMetrics, Progress, evaluate_pairs
 from lesioncli.evaluation.labelled_scores import LabelledScores, join_scores
 from lesioncli.evaluation.protocols import PROTOCOLS, Protocol
 from lesioncli.evaluation.reading.ground_truth import GroundTruth
-from lesioncli.evaluation.reading.masks import MaskListing, find_masks
+from lesioncli.evaluation.reading.masks import MaskListing, find_masks, mask_name
 from lesioncli.evaluation.reading.matching import MaskPair, masks_by_image, match, pair_masks
 from lesioncli.evaluation.reading.tables import LabelTable, ScoreRow, read_scores
 from lesioncli.options import EvaluationOptions
@@ -27,6 +31,7 @@ class EvaluatedPredictions:
 
     `cases` has one entry per ground truth mask, sorted by name, and `masks` the metrics of those without a problem.
     `extra` names masks without ground truth. `has_scores`: there is a table of scores, with or without labels.
+    `confidence` (N,) is that of each row of `masks`, nan where the table of scores has none.
     """
 
     cases: tuple[CaseResult, ...] = ()
@@ -34,6 +39,7 @@ class EvaluatedPredictions:
     masks: MaskMetrics = field(default_factory=lambda: MaskMetrics.from_cases(()))
     labelled: LabelledScores = field(default_factory=LabelledScores)
     has_scores: bool = False
+    confidence: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
 
 def evaluate_predictions(
@@ -42,13 +48,17 @@ def evaluate_predictions(
     scores: Path | None,
     options: EvaluationOptions,
     on_progress: Progress | None = None,
+    *,
+    prefix: str = "",
 ) -> EvaluatedPredictions:
     """Evaluate the masks in folder `predictions`, and the scores there or in the CSV `scores`.
+
+    `prefix` is that of the columns of scores and confidence, as for read_scores().
 
     Raises InputError where there is nothing to evaluate, or no prediction belongs to the ground truth.
     """
     rules = PROTOCOLS[options.protocol]
-    rows = _read_scores(scores, predictions, ground_truth.labels)
+    rows = _read_scores(scores, predictions, ground_truth.labels, prefix)
     listing = _find_masks(ground_truth, predictions)
     _require_predictions(predictions, ground_truth, listing, rows)
     failures = {name: row.failure for name, row in (rows or {}).items() if row.failure}
@@ -61,13 +71,22 @@ def evaluate_predictions(
         _require_usable_masks(predictions, pairs, listing)
     cases = evaluate_pairs(pairs, options.distances, options.workers, on_progress)
     labelled = _join(ground_truth, rows, rules)
-    return EvaluatedPredictions(cases, extra, MaskMetrics.from_cases(cases), labelled, rows is not None)
+    confidence = _confidences(cases, rows or {})
+    return EvaluatedPredictions(cases, extra, MaskMetrics.from_cases(cases), labelled, rows is not None, confidence)
 
 
-def _read_scores(table: Path | None, predictions: Path, labels: LabelTable) -> dict[str, ScoreRow] | None:
+def _confidences(cases: Sequence[CaseResult], rows: Mapping[str, ScoreRow]) -> NDArray[np.float64]:
+    """Return the confidence (N,) of the cases without a problem; nan if it is missing or not from 0 to 1."""
+    by_mask = {mask_name(PurePosixPath(row.mask)): row.confidence for row in rows.values() if row.mask}
+    names = [case.pair.matched for case in cases if case.pair and not case.problem]
+    values = np.array([by_mask.get(name, math.nan) for name in names], np.float64)
+    return np.where((values >= 0) & (values <= 1), values, math.nan)
+
+
+def _read_scores(table: Path | None, predictions: Path, labels: LabelTable, prefix: str) -> dict[str, ScoreRow] | None:
     if table and not table.is_file():
         raise InputError(f"{table}: no such file")
-    return read_scores(table or predictions / SCORES, labels.classes, optional_class=_NEVUS, labels=labels.path)
+    return read_scores(table or predictions / SCORES, labels.classes, _NEVUS, labels.path, prefix)
 
 
 def _find_masks(ground_truth: GroundTruth, predictions: Path) -> MaskListing:

@@ -8,6 +8,7 @@ from lesioncli.evaluation.cases import CaseResult
 from lesioncli.evaluation.labelled_scores import LabelledScores
 from lesioncli.evaluation.metrics.pixels import Counts
 from lesioncli.evaluation.official import OfficialFigures
+from lesioncli.evaluation.reliability import ConfidenceEvaluation, ReliabilityBin
 from lesioncli.evaluation.statistics.comparison import Comparison
 from lesioncli.evaluation.statistics.groups import GroupResult
 from lesioncli.evaluation.statistics.resampling import Interval, ResamplingPlan
@@ -20,13 +21,15 @@ class MaskEvaluation:
 
     `cases` has one entry per ground truth mask, sorted by name; `extra` names the predictions without ground truth.
     `means` are over the evaluated cases in which a metric is defined: nan where there is no such case, and empty where
-    no case was evaluated. `intervals` are their 95 % intervals, except for means that are nan.
+    no case was evaluated. `intervals` are their 95 % intervals, except for means that are nan. `confidence` compares
+    the confidence of masks with their Jaccard.
     """
 
     cases: tuple[CaseResult, ...] = ()
     extra: tuple[str, ...] = ()
     means: Mapping[str, float] = field(default_factory=dict)
     intervals: Mapping[str, Interval] = field(default_factory=dict)
+    confidence: ConfidenceEvaluation = field(default_factory=ConfidenceEvaluation)
 
     @property
     def evaluated(self) -> tuple[CaseResult, ...]:
@@ -50,7 +53,7 @@ class ScoreEvaluation:
     where only one label occurs, `auc_mean` the mean over the classes. `per_class` has every metric of a class and
     `confusion` its counts. `intervals` are 95 % intervals for the keys of `auc` and for AUC_MEAN, and
     `per_class_intervals` for those of `per_class`, except for values that are nan. `matrix` is None unless every image
-    belongs to exactly one of several classes.
+    belongs to exactly one of several classes. `reliability` has the share of positives of each class by score.
     """
 
     labelled: LabelledScores = field(default_factory=LabelledScores, compare=False, repr=False)
@@ -61,6 +64,7 @@ class ScoreEvaluation:
     per_class_intervals: Mapping[str, Mapping[str, Interval]] = field(default_factory=dict)
     confusion: Mapping[str, Counts] = field(default_factory=dict)
     matrix: ConfusionMatrix | None = None
+    reliability: Mapping[str, tuple[ReliabilityBin, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ _TITLES = {
     "npv": "negative predictive value",
     "brier": "Brier score",
     "calibration_error": "calibration error",
+    "log_loss": "log loss",
 }
 _OPERATING_POINT = re.compile(r"(sens|spec)_at_(sens|spec)_(\d+)")
 _RATES = {"sens": "sensitivity", "spec": "specificity"}

@@ -21,9 +21,10 @@ from lesioncli.inference.results import ResultStore
 
 ROOT = Path(__file__).parents[2]
 NAMES = {
-    "TTA", "Backend", "BuildOptions", "EngineError", "EvaluationOptions", "ImageError", "InputError", "LesionError",
-    "MissingPackageError", "Precision", "ProtocolName", "Regions", "SegmentOptions", "Segmentation", "Segmenter",
-    "build_engine", "ensure_engine", "evaluate", "read_results", "segment_folder",
+    "TTA", "Backend", "BuildOptions", "CalibrationOptions", "EngineError", "EvaluationOptions", "ImageError",
+    "InputError", "LesionError", "MissingPackageError", "Precision", "ProtocolName", "Regions", "SegmentOptions",
+    "Segmentation", "Segmenter",
+    "build_engine", "calibrate", "ensure_engine", "evaluate", "read_results", "segment_folder",
 }  # fmt: skip
 
 

@@ -23,7 +23,8 @@ ALLOWED: dict[str, set[str]] = {
     "source": {"backends", "training"},
     "doctor": {"backends"},
     "engines": {"backends", "images", "source", "demo"},
-    "api": {"engines", "backends", "inference", "evaluation", "images"},
+    "calibrator": {"backends", "evaluation", "inference.record"},
+    "api": {"calibrator", "engines", "backends", "inference", "evaluation", "images"},
     "segmenter": {"engines", "backends", "inference", "images"},
     "__main__": {"cli"},
     "cli": {

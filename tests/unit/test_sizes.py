@@ -13,6 +13,7 @@ MAX_FUNCTION_LINES, MAX_PARAMETERS, MAX_MODULE_LINES = 60, 7, 350
 # Typer reads a command's flags from its parameters: one for each flag.
 COMMANDS = {
     "cli/build_engine.py:build_engine",
+    "cli/calibrate.py:calibrate",
     "cli/evaluate.py:evaluate",
     "cli/report.py:report",
     "cli/segment.py:segment",

@@ -13,6 +13,7 @@ from functools import cached_property, partial
 import numpy as np
 from numpy.typing import NDArray
 
+from lesioncli.calibration import SCORE_FLOOR
 from lesioncli.evaluation.metrics.pixels import (
     CountMetric,
     Counts,
@@ -144,13 +145,21 @@ def specificity_at_sensitivity(minimum: float, curve: RocCurve) -> Floats:
     return np.asarray(1 - np.where(is_too_low, 1, curve.false_positive_rate).min(axis=-1))
 
 
-# Scores as probabilities
+# Scores as probabilities; instead of labels, all but log_loss() also take targets (N,) from 0 to 1
 
 
-def brier(labels: Labels, scores: Floats, weights: Floats) -> Floats:
+def brier(labels: Labels | Floats, scores: Floats, weights: Floats) -> Floats:
     """Return the mean squared difference of score and label (Brier 1950)."""
     total = weights.sum(axis=-1)
     return np.asarray(weights @ np.square(scores - labels) / np.where(total > 0, total, math.nan))
+
+
+def log_loss(labels: Labels, scores: Floats, weights: Floats) -> Floats:
+    """Return the mean negative log-likelihood of the labels; scores count as at least SCORE_FLOOR from 0 and 1."""
+    clipped = np.clip(scores, SCORE_FLOOR, 1 - SCORE_FLOOR)
+    losses = -np.where(labels, np.log(clipped), np.log1p(-clipped))
+    total = weights.sum(axis=-1)
+    return np.asarray(weights @ losses / np.where(total > 0, total, math.nan))
 
 
 @dataclass(frozen=True)
@@ -162,7 +171,7 @@ class CalibrationBins:
     positives: Floats
 
 
-def calibration_bins(labels: Labels, scores: Floats, weights: Floats) -> CalibrationBins:
+def calibration_bins(labels: Labels | Floats, scores: Floats, weights: Floats) -> CalibrationBins:
     """Sort images by score into CALIBRATION_BINS bins of equal width."""
     bin_numbers = np.minimum((scores * CALIBRATION_BINS).astype(np.intp), CALIBRATION_BINS - 1)
     in_bin = (bin_numbers[:, None] == np.arange(CALIBRATION_BINS)).astype(np.float64)
@@ -173,7 +182,7 @@ def calibration_bins(labels: Labels, scores: Floats, weights: Floats) -> Calibra
     return CalibrationBins(totals, score_sums / divisors, positives / divisors)
 
 
-def calibration_error(labels: Labels, scores: Floats, weights: Floats) -> Floats:
+def calibration_error(labels: Labels | Floats, scores: Floats, weights: Floats) -> Floats:
     """Return the expected calibration error: mean absolute difference of mean score and fraction of positives."""
     bins = calibration_bins(labels, scores, weights)
     total = bins.weights.sum(axis=-1)
@@ -228,6 +237,7 @@ SCORE_METRICS: dict[str, ScoreMetric] = {
     "spec_at_sens_89": _from_curve(partial(specificity_at_sensitivity, 0.89)),
     "spec_at_sens_95": _from_curve(partial(specificity_at_sensitivity, 0.95)),
     "brier": _from_scores(brier),
+    "log_loss": _from_scores(log_loss),
     "calibration_error": _from_scores(calibration_error),
 }
 

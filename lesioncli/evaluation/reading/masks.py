@@ -72,7 +72,7 @@ def find_masks(folder: Path, skip: str = "") -> MaskListing:
     for path in _list_files(folder):
         if path.stem.endswith("_superpixels"):
             continue
-        name = path.relative_to(folder).with_name(image_stem(path)).as_posix()
+        name = mask_name(path.relative_to(folder))
         if path.suffix.lower() in UNSUPPORTED_SUFFIXES and not name.startswith(f"{skip}/"):
             unsupported[name] = path
         elif path.suffix.lower() in MASK_SUFFIXES:
@@ -80,6 +80,11 @@ def find_masks(folder: Path, skip: str = "") -> MaskListing:
                 raise InputError(f"{path}: second mask for {name}, beside {masks[name]}; keep one of them")
             masks[name] = path
     return MaskListing(masks, {name: path for name, path in unsupported.items() if name not in masks})
+
+
+def mask_name(path: PurePath) -> str:
+    """Return the name of a mask, as POSIX path without suffix and `_segmentation`, given its relative path."""
+    return path.with_name(image_stem(path)).as_posix()
 
 
 def image_stem(path: PurePath) -> str:

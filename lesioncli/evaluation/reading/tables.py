@@ -52,12 +52,14 @@ class ScoreRow:
     """Class scores of one image in the order of the labels, nan where a cell is not a number.
 
     `failure` is the reason why `segment` failed on the image, else "". `optional_score` is the score of a class that
-    the table may lack, then nan.
+    the table may lack, and `confidence` that of the mask; nan where there is none. `mask` is the path of the mask.
     """
 
     failure: str
     scores: tuple[float, ...]
     optional_score: float = math.nan
+    confidence: float = math.nan
+    mask: str = ""
 
 
 # CSV files
@@ -220,17 +222,19 @@ def _parse_weights(name: str, row: Mapping[str, str], location: str) -> tuple[fl
 
 
 def read_scores(
-    path: Path, classes: tuple[str, ...], optional_class: str = "", labels: Path | None = None
+    path: Path, classes: tuple[str, ...], optional_class: str = "", labels: Path | None = None, prefix: str = ""
 ) -> dict[str, ScoreRow] | None:
     """Read scores by image id from segment's scores.csv or a submission, which has no status; None if no such file.
 
-    All `classes`, which are those of the table `labels`, must have a column; `optional_class` may have one.
+    All `classes`, which are those of the table `labels`, must have a column; `optional_class` may have one. `prefix` is
+    put before the names of the columns of classes and confidence.
     """
     if not path.exists():
         return None
     table = open_table(path)
     from_segment = "status" in table.keys
-    required = ["image", "reason", *classes] if from_segment else list(classes)
+    columns = tuple(f"{prefix}{name}" for name in classes)
+    required = ["image", "reason", *columns] if from_segment else list(columns)
     if missing := [column for column in required if column_key(column) not in table.keys]:
         raise InputError(f"{path}: no column {', '.join(missing)}{_explain_classes(missing, classes, labels)}")
     id_column = table.id_column()
@@ -239,8 +243,9 @@ def read_scores(
         name = _SUFFIX.sub("", row["image"]) if from_segment else _image_id(row[id_column])
         _new_id(name, scores, f"{path}, line {line}")
         failure = (row["reason"] or "failed") if from_segment and row["status"] == "failed" else ""
-        values = tuple(_parse_number(row[column_key(column)]) for column in classes)
-        scores[name] = ScoreRow(failure, values, _parse_number(row.get(optional_class, "")))
+        values = tuple(_parse_number(row[column_key(column)]) for column in columns)
+        optional, confidence = (_parse_number(row.get(f"{prefix}{key}", "")) for key in (optional_class, "confidence"))
+        scores[name] = ScoreRow(failure, values, optional, confidence, row.get("mask", "") if from_segment else "")
     return scores
 
 

@@ -38,6 +38,12 @@ class Resampling:
         """Return the number of clusters that the images at `rows` belong to."""
         return rows.size if self.clusters is None else np.unique(self.clusters[rows]).size
 
+    def select(self, rows: NDArray[np.bool_]) -> "Resampling":
+        """Return the resampling of the images at `rows` (N,) alone."""
+        if self.clusters is None:
+            return self
+        return Resampling(self.seed, np.unique(self.clusters[rows], return_inverse=True)[1])
+
     def per_image(self, per_cluster: NDArray[np.float64]) -> NDArray[np.float64]:
         """Repeat values per cluster (R, C) for each image of the cluster, which gives (R, N)."""
         return per_cluster if self.clusters is None else per_cluster[:, self.clusters]

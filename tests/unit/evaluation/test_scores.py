@@ -9,7 +9,7 @@ from helpers.evaluation_data import write_lines
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
+from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
 from lesioncli.evaluation.evaluate import evaluate
 from lesioncli.evaluation.metrics.scores import (
@@ -55,6 +55,8 @@ def test_metrics_equal_scikit_learn_with_ties_and_weights(rows: list[tuple[bool,
     assert roc_auc(labels, scores, weights) == ours["auc"]
     assert ours["ap"] == pytest.approx(average_precision_score(labels, scores, sample_weight=weights), abs=1e-12)
     assert ours["brier"] == pytest.approx(brier_score_loss(labels, scores, sample_weight=weights), abs=1e-12)
+    inside = np.clip(scores, 5e-6, 1 - 5e-6)
+    assert ours["log_loss"] == pytest.approx(log_loss(labels, inside, sample_weight=weights), abs=1e-9)
 
 
 @settings(deadline=None)

@@ -189,19 +189,30 @@ def read_results(folder: StrPath) -> "pd.DataFrame":
 
     folder = Path(folder)
     path = folder / "scores.csv"
-    types: dict[str, Any] = {**dict.fromkeys(TEXT_COLUMNS, str), **dict.fromkeys(SIZE_COLUMNS, "Int64")}
     try:
-        table = pd.read_csv(path, dtype=types, keep_default_na=False, na_values=_empty_numbers(path))
+        table = pd.read_csv(path, dtype=str, keep_default_na=False).fillna("")  # of a row that is too short
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"{path}: cannot be read ({reason}); give the output folder of lesioncli segment") from error
+    for name in table.columns.difference(list(TEXT_COLUMNS)):
+        table[name] = _to_numbers(table[name], path)
     masks: Iterable[str] = table.get("mask", [])
     table["mask_path"] = pd.Series([folder / mask if mask else None for mask in masks], table.index, dtype=object)
     return table
 
 
-def _empty_numbers(path: Path) -> dict[str, list[str]]:
-    """Return the columns of a table that are not text, with the value that stands for a missing number."""
+def _to_numbers(cells: "pd.Series[Any]", path: Path) -> "pd.Series[Any]":
+    """Return a column of text as numbers; InputError if only some of its cells are numbers."""
     import pandas as pd
 
-    return {name: [""] for name in pd.read_csv(path, nrows=0).columns if name not in TEXT_COLUMNS}
+    numbers = pd.to_numeric(cells, errors="coerce")
+    is_text = numbers.isna() & ~cells.isin(["", "nan"])
+    if not is_text.any():
+        return numbers.astype("Int64") if cells.name in SIZE_COLUMNS else numbers
+    if cells.name not in SIZE_COLUMNS and is_text.sum() == (cells != "").sum():
+        return cells  # a column of the user's own
+    position = int(is_text.to_numpy().argmax())
+    raise InputError(
+        f"{path}, line {position + 2}: {cells.name} is {cells.iloc[position]!r}, not a number; correct it or empty the"
+        " cell"
+    )

@@ -101,8 +101,8 @@ def report(
             on_progress=lambda done, total: progress.count("draw", done, total),
         )
     say(f"images: {source_names} ({sources.reason})")
-    if segmented.interruption:
-        say(f"{masks}: {segmented.interruption}; the same lesioncli segment command continues")
+    if written.interruption:
+        say(f"{masks}: {written.interruption}; the same lesioncli segment command continues")
     _print_written(written)
     if written.failed or (evaluation and evaluation.failed):
         raise typer.Exit(ExitCode.SOME_FAILED)

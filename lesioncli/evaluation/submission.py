@@ -2,7 +2,7 @@
 
 import csv
 import zipfile
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -16,6 +16,8 @@ from lesioncli.evaluation.predictions import OVERLAYS, SCORES
 from lesioncli.evaluation.reading.masks import MaskRole, find_masks, read_mask
 from lesioncli.evaluation.reading.tables import ScoreRow, read_scores
 from lesioncli.files import atomic_output
+from lesioncli.images.find import find_images
+from lesioncli.inference.record import read_record
 from lesioncli.options import Challenge
 from lesioncli.spec import CLASSES
 
@@ -67,12 +69,15 @@ def write_submission(predictions: Path, out: Path, challenge: Challenge) -> Subm
     masks = {image: path for image, path in masks.items() if image not in failures}
     scores = {image: row for image, row in rows.items() if image not in failures}
     report = _Report([f"{image}: no mask: {reason}" for image, reason in failures.items()])
+    report.problems += _missing_from_run(predictions, {**masks, **rows})
     report.problems += _missing_from_one_file(masks, scores, classes)
     files: dict[Path, int] = {}
     if masks:
-        files[out / MASKS_ZIP] = _write_masks(masks, out / MASKS_ZIP, report)
+        files[out / MASKS_ZIP] = _write_masks(masks, scores, out / MASKS_ZIP, report)
     if classes and rows:
         files[out / SCORES_CSV] = _write_scores(scores, classes, out / SCORES_CSV, report)
+    elif classes:
+        report.notes.append(f"{SCORES_CSV}: not written, because there is no {predictions / SCORES}")
     report.notes += _left_over(out, files)
     return Submission(files, tuple(report.problems), tuple(report.notes))
 
@@ -81,6 +86,22 @@ def _left_over(out: Path, files: Container[Path]) -> list[str]:
     """Return a note on each file of an earlier submission that this one does not have."""
     older = [path for path in (out / MASKS_ZIP, out / SCORES_CSV) if path not in files and path.exists()]
     return [f"{path}: of an earlier submission; delete it, or choose another folder with --out" for path in older]
+
+
+def _missing_from_run(predictions: Path, known: Collection[str]) -> list[str]:
+    """Return the images that the latest run of `segment` did not come to; by number if the images are gone."""
+    record = read_record(predictions)
+    interruption = record.describe_interruption(len(known))
+    if not interruption:
+        return []
+    sources = [predictions / source for source in record.sources]
+    try:
+        images = [image.name for image in find_images(sources, exclude=predictions)]
+    except InputError:  # they were moved
+        images = []
+    names = [isic.find_id(name) or name for name in images]
+    missing = [f"{name}: no mask: not segmented" for name in names if name not in known]
+    return [f"{predictions}: {interruption}; the same lesioncli segment command continues", *missing]
 
 
 def _missing_from_one_file(
@@ -105,8 +126,8 @@ def _by_isic_id(by_name: Mapping[str, Value]) -> dict[str, Value]:
     return {image: by_name[names[image]] for image in sorted(names)}
 
 
-def _write_masks(masks: Mapping[str, Path], path: Path, report: _Report) -> int:
-    """Write masks as PNGs of 8 bits, 0 or 255, and return their number."""
+def _write_masks(masks: Mapping[str, Path], rows: Mapping[str, ScoreRow], path: Path, report: _Report) -> int:
+    """Write masks as PNGs of 8 bits, 0 or 255, and return their number; `rows` have the sizes of the images."""
     written = 0
     with atomic_output(path, "--out") as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         for image, mask in masks.items():
@@ -115,9 +136,14 @@ def _write_masks(masks: Mapping[str, Path], path: Path, report: _Report) -> int:
             except ImageError as error:
                 report.problems.append(f"{image}: no mask: {error.reason}")
                 continue
+            height, width = prediction.lesion.shape
+            row = rows.get(image, ScoreRow("", ()))
+            if row.width and (row.width, row.height) != (str(width), str(height)):
+                size = f"{width} x {height} pixels, its image has {row.width} x {row.height}"
+                report.problems.append(f"{image}: no mask: {size}; run lesioncli segment again")
+                continue
             is_encoded, png = cv2.imencode(".png", prediction.lesion.astype(np.uint8) * 255)
             if not is_encoded:
-                height, width = prediction.lesion.shape
                 report.problems.append(f"{image}: no mask: {width} x {height} pixels are too large for PNG")
                 continue
             archive.writestr(zipfile.ZipInfo(f"{image}{isic.MASK_ENDING}.png"), png.tobytes())

@@ -1,8 +1,10 @@
 """The outcome of an image, and its row: the columns of scores.csv as one table."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from lesioncli.errors import InputError
 from lesioncli.files import printable
 from lesioncli.images.find import ImageFile
 from lesioncli.options import FailureStage, Status
@@ -63,6 +65,21 @@ def output_columns(classes: Sequence[str], extra: Sequence[str] = ()) -> tuple[C
     """Return the columns of scores.csv for a network's classes and its further outputs."""
     scores, outputs = map(value_column, classes), map(value_column, extra)
     return (*IMAGE_COLUMNS, *scores, *MEASURE_COLUMNS, *outputs, *NOTE_COLUMNS)
+
+
+def read_number(text: str, location: str, column: str) -> float:
+    """Return the number in a cell of scores.csv, nan if it is empty; InputError names its location and column."""
+    try:
+        return float(text) if text else math.nan
+    except ValueError as error:
+        raise InputError(f"{location}: {column} is {text!r}, not a number; correct it or empty the cell") from error
+
+
+def read_count(text: str, location: str, column: str) -> int | None:
+    """Return the whole number in a cell of scores.csv, None if it is empty; InputError as read_number()."""
+    if text and not text.isdecimal():
+        raise InputError(f"{location}: {column} is {text!r}, not a whole number; correct it or empty the cell")
+    return int(text) if text else None
 
 
 def image_name(image: ImageFile) -> str:

@@ -88,6 +88,14 @@ class RunRecord(RunIdentity, frozen=True, kw_only=True):
         """The recorded values of RunIdentity."""
         return {name: getattr(self, name) for name in RunIdentity.__struct_fields__}
 
+    def describe_interruption(self, known: int) -> str:
+        """Return what the latest run left undone, given the number of images with a result; "" if it finished."""
+        images = self.images or 0
+        if known < images:
+            return f"interrupted: {known} of {images} images"
+        is_unfinished = self.status in (RunStatus.RUNNING, RunStatus.INTERRUPTED)
+        return "interrupted: the latest run into this folder did not finish" if is_unfinished else ""
+
     def to_dict(self) -> dict[str, Any]:
         """Return the recorded values by their keys in run.json."""
         return {key: value for key, value in msgspec.to_builtins(self).items() if value is not None}

@@ -21,7 +21,7 @@ from lesioncli.errors import InputError
 from lesioncli.files import atomic_write
 from lesioncli.images.find import RUN_RECORD, ImageFile, file_bytes
 from lesioncli.inference.journal import Journal
-from lesioncli.inference.outcome import Column, Outcome, image_name, without_suffix
+from lesioncli.inference.outcome import Column, Outcome, image_name, read_count, read_number, without_suffix
 from lesioncli.inference.pictures import is_whole, mask_path, overlay_name, overlay_path
 from lesioncli.inference.record import ImageConfidence, MaskNames, RunIdentity, RunRecord, read_record, write_record
 from lesioncli.options import Status
@@ -168,27 +168,35 @@ class ResultStore:
     def _read_table(self, path: Path) -> Iterator[_Row]:
         if not path.exists():
             return
-        with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
             # A crash may truncate the last row, even inside a character; its image is segmented again.
             reader = csv.reader(line for line in file if line.endswith(("\r", "\n")))
-            if next(reader, []) not in ([], self._names):
-                if self.earlier.engine_sha256:  # another engine, which may have other columns, is the better reason
-                    self._check_identity()
-                raise InputError(
-                    f"{path}: its columns are not those of this run; choose another --out or use --overwrite"
-                )
-            for fields in reader:
-                if len(fields) == len(self._names):
-                    yield self._parse(fields)
+            try:
+                if next(reader, []) not in ([], self._names):
+                    if self.earlier.engine_sha256:  # another engine, which may have other columns, is the better reason
+                        self._check_identity()
+                    raise InputError(
+                        f"{path}: its columns are not those of this run; choose another --out or use --overwrite"
+                    )
+                for fields in reader:
+                    if len(fields) == len(self._names):
+                        yield self._parse(fields, f"{path}, line {reader.line_num}")
+                    elif path == self._csv:
+                        raise InputError(
+                            f"{path}, line {reader.line_num}: {len(fields)} fields, but the header has"
+                            f" {len(self._names)}; correct or remove the line"
+                        )
+            except csv.Error as error:
+                raise InputError(f"{path}, line {reader.line_num}: {error}; correct or remove the line") from error
 
-    def _parse(self, fields: Sequence[str]) -> _Row:
+    def _parse(self, fields: Sequence[str], location: str = "") -> _Row:
         image, status, size, confidence = self._pick_fields(fields)
         return _Row(
             line=_csv_line(fields),
             image=image,
             is_ok=status == Status.OK,
-            file_bytes=int(size) if size.isdecimal() else None,
-            confidence=_number(confidence),
+            file_bytes=read_count(size, location, "bytes"),
+            confidence=read_number(confidence, location, "confidence"),
         )
 
     def _key(self, name: str) -> str:
@@ -289,10 +297,3 @@ def _csv_line(fields: Sequence[str]) -> str:
     text = io.StringIO(newline="")
     csv.writer(text).writerow(fields)
     return text.getvalue()
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan

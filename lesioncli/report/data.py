@@ -26,6 +26,12 @@ class ReportData:
     options: ReportOptions = field(default_factory=ReportOptions)
 
     @property
+    def interruption(self) -> str:
+        """What the latest run of `segment` left undone, in words; "" if it finished or nothing is recorded."""
+        known = {case.name for case in self.cases if case.prediction_path or case.name in self.segmented.rows}
+        return self.segmented.record.describe_interruption(len(known))
+
+    @property
     def shown(self) -> Sequence[Case]:
         """Cases in the gallery."""
         return self.cases[: self.options.gallery]

@@ -33,18 +33,22 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class WrittenReport:
-    """A written report: its cases by state, the number in its gallery, and what could not be drawn, with reasons."""
+    """A written report: its cases by state, the number in its gallery, and what could not be drawn, with reasons.
+
+    `interruption` is what the latest run of `segment` left undone, "" if it finished.
+    """
 
     path: Path
     states: Mapping[CaseState, int]
     shown: int
     problems: tuple[str, ...]
     size_bytes: int
+    interruption: str
 
     @property
     def failed(self) -> bool:
-        """Whether an image failed, could not be evaluated or could not be drawn."""
-        return bool(self.problems) or any(self.states[state] for state in PROBLEMS)
+        """Whether an image is missing, failed, could not be evaluated or could not be drawn."""
+        return bool(self.problems or self.interruption) or any(self.states[state] for state in PROBLEMS)
 
 
 def refuse_foreign_file(out: Path) -> None:
@@ -97,9 +101,8 @@ def write_report(
         with temporary.open("w", encoding="utf-8", newline="\n") as file:
             file.writelines(page)
         size_bytes = temporary.stat().st_size
-    return WrittenReport(
-        out, {state: states[state] for state in CaseState}, len(data.shown), tuple(problems), size_bytes
-    )
+    counts = {state: states[state] for state in CaseState}
+    return WrittenReport(out, counts, len(data.shown), tuple(problems), size_bytes, data.interruption)
 
 
 def _environment() -> Any:
@@ -152,7 +155,7 @@ def _header(data: ReportData, states: Mapping[CaseState, int]) -> dict[str, Any]
         "states": {state: states[state] for state in CaseState if states[state] or state == CaseState.FAILED},
         "problem_states": PROBLEMS,
         "missing_images": sum(case.image_path is None for case in data.cases),
-        "interruption": data.segmented.interruption,
+        "interruption": data.interruption,
         "origin": _origin(data),
     }
 

@@ -11,8 +11,8 @@ from lesioncli.evaluation.predictions import SCORES
 from lesioncli.evaluation.reading.masks import image_stem
 from lesioncli.evaluation.reading.tables import column_key, read_header, read_rows
 from lesioncli.images.find import find_images
-from lesioncli.inference.outcome import DESCRIPTIVE_COLUMNS, image_name, without_suffix
-from lesioncli.inference.record import MaskNames, RunRecord, RunStatus, read_record
+from lesioncli.inference.outcome import DESCRIPTIVE_COLUMNS, image_name, read_number, without_suffix
+from lesioncli.inference.record import MaskNames, RunRecord, read_record
 from lesioncli.isic import name_by_id
 from lesioncli.options import Decision
 from lesioncli.spec import CLASSES
@@ -36,17 +36,8 @@ class SegmentedFolder:
     columns: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
 
-    @property
-    def interruption(self) -> str:
-        """What the latest run left undone, in words; "" if it finished or nothing is recorded."""
-        images = self.record.images or 0
-        if len(self.rows) < images:
-            return f"interrupted: {len(self.rows)} of {images} images"
-        is_unfinished = self.record.status in (RunStatus.RUNNING, RunStatus.INTERRUPTED)
-        return "interrupted: the latest run into this folder did not finish" if is_unfinished else ""
-
     def values(self, name: str) -> dict[str, float]:
-        """Return the numbers in the row of a mask; nan where a cell is not a number."""
+        """Return the numbers in the row of a mask; nan where a cell is not a number, in a column of the user's own."""
         row = self.rows[name]
         return {column: _number(row[column]) for column in self.columns}
 
@@ -54,7 +45,7 @@ class SegmentedFolder:
 def read_segmented_folder(folder: Path) -> SegmentedFolder:
     """Read run.json and scores.csv of a folder.
 
-    Raises InputError if scores.csv lacks a column that `segment` writes.
+    Raises InputError if scores.csv lacks a column that `segment` writes, or has text in one of its numbers.
     """
     record = read_record(folder)
     path = folder / SCORES
@@ -68,13 +59,14 @@ def read_segmented_folder(folder: Path) -> SegmentedFolder:
     columns = tuple(column for column in header if column not in DESCRIPTIVE_COLUMNS)
     # A run.json of an early version does not name the classes: its models had these.
     recorded = CLASSES if record.classes is None else tuple(map(column_key, record.classes))
-    return SegmentedFolder(
-        folder,
-        record,
-        rows={_mask_name(row, record): row for _, row in read_rows(path)},
-        columns=columns,
-        classes=tuple(column for column in columns if column in recorded),
-    )
+    classes = tuple(column for column in columns if column in recorded)
+    numeric = [*classes, *(column for column in columns if column in (AREA, CONFIDENCE))]
+    rows = {}
+    for line, row in read_rows(path):
+        for column in numeric:
+            read_number(row[column], f"{path}, line {line}", column)
+        rows[_mask_name(row, record)] = row
+    return SegmentedFolder(folder, record, rows, columns, classes)
 
 
 def _mask_name(row: Mapping[str, str], record: RunRecord) -> str:

@@ -89,12 +89,28 @@ def test_report_has_the_suffix_of_html(run: DrawnRun, name: str) -> None:
 def test_interrupted_run_is_named_on_the_page_and_by_the_command(run: DrawnRun) -> None:
     run.finish(images=600, status="interrupted")
     done = call("report")
-    assert done.exit_code == ExitCode.SOME_FAILED, "an image of the run failed"
+    assert done.exit_code == ExitCode.SOME_FAILED
     assert "interrupted: 3 of 600 images" in done.stderr
     assert "interrupted: 3 of 600 images" in Page(Path("report.html")).words
     run.finish(images=3, status="finished")
     assert "interrupted" not in call("report").stderr
     assert "interrupted" not in Page(Path("report.html")).words
+
+
+def test_a_killed_run_is_not_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It leaves masks and a journal, but no scores.csv."""
+    run = DrawnRun(tmp_path)
+    for number in range(3):
+        run.add(f"case_{number}", number)
+    run.finish(images=3, status="finished")
+    monkeypatch.chdir(tmp_path)
+    assert call("report").exit_code == ExitCode.OK
+    run.finish(images=40, status="running")
+    (run.masks / "scores.csv").rename(run.masks / "scores.csv.part")
+    done = call("report")
+    assert done.exit_code == ExitCode.SOME_FAILED
+    assert "interrupted: 3 of 40 images" in done.stderr
+    assert "interrupted: 3 of 40 images" in Page(Path("report.html")).words
 
 
 def test_images_beside_the_masks_are_named_by_their_plain_path(run: DrawnRun, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -187,6 +187,19 @@ def test_results_are_typed(images: Path) -> None:
         lesioncli.read_results("nowhere")
 
 
+def test_results_edited_by_hand_are_refused_at_their_line(images: Path) -> None:
+    lesioncli.segment_folder(images, "masks")
+    path = Path("masks/scores.csv")
+    header, first, second, *rest = path.read_text().splitlines()
+    path.write_text("\n".join(("\ufeff" + header + ",site", first + ",back", second + ",arm", *rest)) + "\n")
+    assert list(lesioncli.read_results("masks").site[:2]) == ["back", "arm"]
+    fields = second.split(",")
+    fields[header.split(",").index("confidence")] = "abc"
+    path.write_text("\n".join((header, first, ",".join(fields), *rest)) + "\n")
+    with pytest.raises(lesioncli.InputError, match=r"scores\.csv, line 3: confidence is 'abc'"):
+        lesioncli.read_results("masks")
+
+
 @pytest.mark.parametrize(
     ("kind", "values"),
     [

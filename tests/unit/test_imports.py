@@ -15,7 +15,7 @@ ALLOWED: dict[str, set[str]] = {
     "images": set(),
     "backends": {"images", "evaluation.metrics"},
     "inference": {"backends", "images"},
-    "evaluation": {"images"},
+    "evaluation": {"images", "inference.record"},
     "models": set(),
     "training": {"models", "evaluation", "images", "backends"},
     "report": {"evaluation", "images", "inference.outcome", "inference.record"},

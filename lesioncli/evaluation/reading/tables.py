@@ -53,6 +53,7 @@ class ScoreRow:
 
     `failure` is the reason why `segment` failed on the image, else "". `optional_score` is the score of a class that
     the table may lack, and `confidence` that of the mask; nan where there is none. `mask` is the path of the mask.
+    `width` and `height` are those of the image, as `segment` recorded them, as text.
     """
 
     failure: str
@@ -60,6 +61,8 @@ class ScoreRow:
     optional_score: float = math.nan
     confidence: float = math.nan
     mask: str = ""
+    width: str = ""
+    height: str = ""
 
 
 # CSV files
@@ -127,11 +130,14 @@ def _read_lines(path: Path) -> Iterator[Line]:
             first = file.readline()
             file.seek(0)
             reader = csv.reader(file, strict=True, delimiter=";" if first.count(";") > first.count(",") else ",")
-            yield from ((reader.line_num, fields) for fields in reader if fields)
+            try:
+                yield from ((reader.line_num, fields) for fields in reader if fields)
+            except csv.Error as error:
+                raise InputError(f"{path}, line {reader.line_num}: cannot be read as CSV ({error})") from error
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
-    except (csv.Error, OSError) as error:
-        raise InputError(f"{path}: cannot be read as CSV ({error})") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 # Labels
@@ -245,7 +251,8 @@ def read_scores(
         failure = (row["reason"] or "failed") if from_segment and row["status"] == "failed" else ""
         values = tuple(_parse_number(row[column_key(column)]) for column in columns)
         optional, confidence = (_parse_number(row.get(f"{prefix}{key}", "")) for key in (optional_class, "confidence"))
-        scores[name] = ScoreRow(failure, values, optional, confidence, row.get("mask", "") if from_segment else "")
+        recorded = (row.get(key, "") if from_segment else "" for key in ("mask", "width", "height"))
+        scores[name] = ScoreRow(failure, values, optional, confidence, *recorded)
     return scores
 
 

@@ -80,6 +80,45 @@ def test_scores_of_2017_have_its_two_classes(run: Path, tmp_path: Path) -> None:
         ]
 
 
+@pytest.mark.parametrize("status", ["running", "interrupted"])
+def test_images_that_a_run_did_not_come_to_are_missing(run: Path, tmp_path: Path, status: str) -> None:
+    record = {"images": 5, "status": status, "sources": ["../images"]}
+    (run / "run.json").write_text(json.dumps(record))
+    problems = write_submission(run, tmp_path / "out", Challenge.ISIC2018).problems
+    assert [problem.partition(":")[0] for problem in problems] == ["ISIC_0000003", str(run)]
+    assert "3 of 5 images" in problems[1]
+    for number in range(1, 6):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        (tmp_path / "images" / f"ISIC_000000{number}_downsampled.jpg").touch()
+    problems = write_submission(run, tmp_path / "out", Challenge.ISIC2018).problems
+    assert [problem.partition(":")[0] for problem in problems[2:]] == ["ISIC_0000004", "ISIC_0000005"]
+    (run / "run.json").write_text(json.dumps({**record, "images": 3, "status": "finished"}))
+    assert len(write_submission(run, tmp_path / "out", Challenge.ISIC2018).problems) == 1
+
+
+def test_scores_are_not_left_out_without_a_word(run: Path, tmp_path: Path) -> None:
+    (run / "scores.csv").unlink()
+    written = write_submission(run, tmp_path / "out", Challenge.ISIC2017)
+    assert [path.name for path in written.files] == ["segmentation.zip"]
+    assert any("classification.csv" in note and str(run / "scores.csv") in note for note in written.notes)
+    assert write_submission(run, tmp_path / "out", Challenge.ISIC2018).notes == ()
+
+
+def test_a_mask_of_another_size_than_its_image_is_refused(run: Path, tmp_path: Path) -> None:
+    height, width = MASK.shape
+    rows = (
+        f"ISIC_0000001.jpg,ok,,{width},{height},0.5,0,1",
+        f"sub/ISIC_0000002.jpg,ok,,{height},{width + 1},0.5,0,1",
+    )
+    write_lines(run / "scores.csv", HEADER.replace("reason,", "reason,width,height,"), *rows)
+    written = write_submission(run, tmp_path / "out", Challenge.ISIC2017)
+    assert list(masks_in(tmp_path / "out" / "segmentation.zip")) == ["ISIC_0000001_segmentation.png"]
+    (problem,) = written.problems
+    assert problem.startswith("ISIC_0000002: no mask: ")
+    assert f"{width} x {height}" in problem
+    assert f"{height} x {width + 1}" in problem
+
+
 def test_images_may_be_in_a_folder_named_overlays(run: Path, tmp_path: Path) -> None:
     (run / "sub").rename(run / "overlays" / "sub")
     write_submission(run, tmp_path / "out", Challenge.ISIC2018)

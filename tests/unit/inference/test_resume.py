@@ -119,6 +119,41 @@ def test_a_mask_that_was_cut_is_written_again(
     assert files_of(out) == before
 
 
+def edit_scores(out: Path, edit: Callable[[list[str]], list[str]], line: int = 3) -> None:
+    """Change the fields of a line of scores.csv, as a user does by hand."""
+    path = out / "scores.csv"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    lines[line - 1] = ",".join(edit(lines[line - 1].split(",")))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("edit", "named"),
+    [
+        (lambda fields: [*fields[:-3], "abc", *fields[-2:]], "confidence is 'abc'"),
+        (lambda fields: [*fields[:4], "12.5", *fields[5:]], "bytes is '12.5'"),
+        (lambda fields: fields[:-1], "13"),
+        (lambda fields: [*fields[:-1], "x" * 200_000], "131072"),
+    ],
+)
+def test_a_table_edited_by_hand_is_refused_at_its_line(
+    engine: Engine, images: Path, out: Path, edit: Callable[[list[str]], list[str]], named: str
+) -> None:
+    statuses(images, engine, out)
+    edit_scores(out, edit)
+    before = files_of(out)
+    with pytest.raises(InputError, match=f"{out / 'scores.csv'}, line 3: .*{named}"):
+        statuses(images, engine, out)
+    assert files_of(out) == before
+
+
+def test_a_byte_order_mark_is_accepted(engine: Engine, images: Path, out: Path) -> None:
+    statuses(images, engine, out)
+    path = out / "scores.csv"
+    path.write_text("\ufeff" + path.read_text(encoding="utf-8"), encoding="utf-8")
+    assert statuses(images, engine, out) == "ssssss"
+
+
 def test_an_overlay_that_was_cut_is_drawn_again(engine: Engine, images: Path, out: Path) -> None:
     statuses(images, engine, out, overlay=True)
     before = files_of(out)

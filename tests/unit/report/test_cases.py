@@ -156,6 +156,16 @@ def test_a_new_column_is_not_a_class(position: int, recorded: tuple[str, ...] | 
     assert cases_of(run)["a"].values["blur"] == 0.25
 
 
+@pytest.mark.parametrize("column", ["confidence", "melanoma"])
+def test_text_in_a_column_of_numbers_is_refused(tmp_path: Path, column: str) -> None:
+    run = DrawnRun(tmp_path)
+    run.add("a", 0)
+    run.rows = [run.rows[0], {**run.rows[0], "image": "b.jpg", column: "high"}]
+    run.finish()
+    with pytest.raises(InputError, match=rf"scores\.csv, line 3: {column} .*'high'"):
+        read_segmented_folder(run.masks)
+
+
 def test_classes_are_those_of_the_run_record(tmp_path: Path) -> None:
     run = DrawnRun(tmp_path)
     run.columns = tuple(column if column != "nevus" else "MEL" for column in COLUMNS)

@@ -47,7 +47,8 @@ def _measure(network: MBDCNN, sample: Sample, size_hw: tuple[int, int], reductio
         "enhanced, map zeroed": without_map,
         "mean of both": (out.coarse_logits + out.enhanced_logits) / 2,
     }
-    truth = read_sample_mask(sample, picture.stored_hw) > 0
+    assert sample.mask is not None
+    truth = read_sample_mask(sample.mask, picture.stored_hw) > 0
     maps = {name: np.rint(each[0, 0].sigmoid().numpy() * 255).astype(np.uint8) for name, each in logits.items()}
     row = {}
     for name, probability in maps.items():

@@ -1,7 +1,7 @@
 """The command `train`."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +14,6 @@ from lesioncli.options import TrainingDevice
 
 if TYPE_CHECKING:
     from lesioncli.training.run import Progress
-    from lesioncli.training.samples import Sample
 
 
 def train(
@@ -30,6 +29,14 @@ def train(
             metavar="DIR",
             help="Folder of validation data. Repeatable.",
             show_default="the --data folders' own",
+        ),
+    ] = None,
+    fold: Annotated[
+        str | None,
+        typer.Option(
+            metavar="K/N",
+            help="Instead of --val: validate on the K-th of N parts of --data, train on the others.",
+            show_default=False,
         ),
     ] = None,
     stage: Annotated[
@@ -51,16 +58,27 @@ def train(
     """
     try:
         from lesioncli.training.devices import choose_device, make_fabric
+        from lesioncli.training.groups import Fold, split_fold
         from lesioncli.training.run import TrainingRun
-        from lesioncli.training.samples import read_training_data
+        from lesioncli.training.samples import read_training_data, read_training_samples
+        from lesioncli.training.summary import describe_samples, note_undefined_aucs
         from lesioncli.training.trainer import train as run_training
     except ModuleNotFoundError as error:
         raise MissingPackageError(str(error.name), "train") from error
     from lesioncli.process import keep_freed_memory
     from lesioncli.training.recipe import find_recipe, load_recipe
 
+    if fold and validation:
+        raise typer.BadParameter("--fold takes the validation images from --data; leave --val out")
+    try:
+        held_out = Fold.parse(fold) if fold else None
+    except ValueError as error:
+        raise typer.BadParameter(f"--fold: {error}") from error
     loaded = load_recipe(find_recipe(recipe))
-    samples = read_training_data(data, validation or data, loaded.train.exclude)
+    if held_out:
+        samples = split_fold(read_training_samples(data, loaded.train.exclude), held_out)
+    else:
+        samples = read_training_data(data, validation or data, loaded.train.exclude)
     chosen = choose_device(device)
     if chosen.value == TrainingDevice.CPU:
         keep_freed_memory()
@@ -68,8 +86,11 @@ def train(
     fabric = made.value
     prints = fabric.is_global_zero  # only one of several processes
     if prints:
-        counts = f"{_describe(samples.training)} training and {_describe(samples.validation)} validation samples"
-        say(f"{counts}; device {chosen.value}: {chosen.reason}; {made.reason}")
+        say(f"training: {describe_samples(samples.training)}")
+        say(f"validation: {describe_samples(samples.validation)}")
+        for note in note_undefined_aucs(samples.validation):
+            say(note)
+        say(f"device {chosen.value}: {chosen.reason}; {made.reason}")
     with _training_progress(prints) as (on_step, on_epoch):
         run = TrainingRun(
             recipe=loaded,
@@ -85,10 +106,6 @@ def train(
         best = run_training(run, fabric, stage)
     if prints:
         print_line(f"best checkpoint: {best}; next: lesioncli build-engine {best}")
-
-
-def _describe(samples: "Sequence[Sample]") -> str:
-    return f"{len(samples)} ({sum(sample.is_labelled for sample in samples)} labelled)"
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from lesioncli.models.deeplab import DeepLab
 from lesioncli.models.encoders import LITE_VARIANTS, EfficientNetLite, signed, smoothed
-from lesioncli.models.network import Network, NetworkType, Stage, StageOutput
+from lesioncli.models.network import Network, NetworkType, Stage, StageOutput, Target
 from lesioncli.models.region import cut_out, put_back, region_of
 from lesioncli.models.xception import AlignedXception65, Xception41
 from lesioncli.spec import CLASSES
@@ -234,9 +234,16 @@ ENCODERS: dict[str, CascadeEncoders] = {
 NETWORK = NetworkType(
     MBDCNN,
     (
-        Stage("coarse-sn", "coarse_sn", _run_coarse),
-        Stage("mask-cn", "mask_cn", _run_classes),
-        Stage("enhanced-sn", "enhanced_sn", _run_enhanced, starts_from="coarse_sn", new_layers=("map_merge.",)),
+        Stage("coarse-sn", "coarse_sn", _run_coarse, targets=(Target.MASKS,)),
+        Stage("mask-cn", "mask_cn", _run_classes, targets=(Target.LABELS,)),
+        Stage(
+            "enhanced-sn",
+            "enhanced_sn",
+            _run_enhanced,
+            starts_from="coarse_sn",
+            new_layers=("map_merge.",),
+            targets=(Target.MASKS,),
+        ),
     ),
     columns={"agreement": lambda output: mask_agreement(output.coarse_logits, output.enhanced_logits)},
 )

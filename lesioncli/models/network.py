@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, nn
@@ -26,6 +27,13 @@ class Network(nn.Module, ABC):
         """Class logits (N, K) -> probabilities (N, 3) in the order of spec.CLASSES."""
 
 
+class Target(StrEnum):
+    """What a stage learns from, as messages name it."""
+
+    MASKS = "masks"
+    LABELS = "labels"
+
+
 class StageOutput(NamedTuple):
     """Outputs that a training stage has losses for: lesion logits (N, 1, H, W), class logits (N, K), or None."""
 
@@ -39,6 +47,7 @@ class Stage:
 
     `run` computes the stage's outputs from the network and images (N, 3, H, W) in [0, 1]. A stage may start from the
     weights of another part, `starts_from`; tensors whose names begin with one of `new_layers` are not in that part.
+    `targets` says for which outputs of `run` there is a loss.
     """
 
     name: str
@@ -46,6 +55,7 @@ class Stage:
     run: Callable[[Any, Tensor], StageOutput]
     starts_from: str = ""
     new_layers: tuple[str, ...] = ()
+    targets: tuple[Target, ...] = tuple(Target)
 
 
 @dataclass(frozen=True)

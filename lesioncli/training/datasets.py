@@ -14,10 +14,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from lesioncli.errors import InputError
 from lesioncli.images.geometry import to_network, to_upright
 from lesioncli.training.augment import augment
+from lesioncli.training.groups import SampleGroup
 from lesioncli.training.recipe import AugmentSettings
 from lesioncli.training.samples import Sample, read_sample_image, read_sample_mask
 
-Batch = tuple[Tensor, Tensor, Tensor]  # images (N, 3, H, W) and masks (N, 1, H, W) in [0, 1], labels (N, 2)
+# Images (N, 3, H, W) and masks (N, 1, H, W) in [0, 1], labels (N, 2). Unknown masks and labels are nan.
+Batch = tuple[Tensor, Tensor, Tensor]
 
 
 class SampleKey(NamedTuple):
@@ -40,30 +42,34 @@ class AugmentedSamples(Dataset[Batch]):
         self.seed = seed
 
     def __getitem__(self, key: SampleKey) -> Batch:
-        """Image (3, H, W) and mask (1, H, W) in [0, 1], labels (2,)."""
+        """Image (3, H, W) and mask (1, H, W) in [0, 1], labels (2,); a missing mask is nan."""
         sample = self.samples[key[2]]
         decoded = read_sample_image(sample, self.size_hw)
-        stored_mask = read_sample_mask(sample, decoded.stored_hw)
         upright_hw = (decoded.rgb.shape[0], decoded.rgb.shape[1])
-        mask = to_network(to_upright(stored_mask, decoded.orientation), *upright_hw, kernel="box")
+        mask = np.zeros(upright_hw, np.uint8)
+        if sample.mask is not None:
+            stored_mask = read_sample_mask(sample.mask, decoded.stored_hw)
+            mask = to_network(to_upright(stored_mask, decoded.orientation), *upright_hw, kernel="box")
         rng = np.random.default_rng((self.seed, *key))
         image, mask = augment(decoded.rgb, mask, self.size_hw, self.settings, rng)
         pixels = torch.from_numpy(image.transpose(2, 0, 1).astype(np.float32) / 255)
-        return pixels, torch.from_numpy(mask[None].astype(np.float32) / 255), torch.tensor(sample.labels)
+        target = mask[None].astype(np.float32) / 255 if sample.mask else np.full((1, *self.size_hw), np.nan, np.float32)
+        return pixels, torch.from_numpy(target), torch.tensor(sample.labels)
 
 
 class EpochSampler(Sampler[list[SampleKey]]):
     """Shuffled batches that depend on seed and epoch alone. An incomplete last batch is left out.
 
-    `weights`, one per sample, are relative frequencies; with equal weights every sample comes once per epoch. Process
-    `rank` of `processes` gets its part of every batch, so that batches are the same on any number of devices.
+    An epoch has as many samples as there are groups. With equal weights, it has one of each: one of the group's images,
+    in one of its renderings. Process `rank` of `processes` gets its part of every batch, so that batches are the same
+    on any number of devices.
 
     Raises InputError if there are more processes than samples in a batch.
     """
 
-    def __init__(self, weights: Sequence[float], batch: int, seed: int, rank: int = 0, processes: int = 1) -> None:
-        self.weights = np.asarray(weights, np.float64)
-        self.batch = min(batch, len(weights))
+    def __init__(self, groups: Sequence[SampleGroup], batch: int, seed: int, rank: int = 0, processes: int = 1) -> None:
+        self.groups = groups
+        self.batch = min(batch, len(groups))
         if processes > self.batch:
             raise InputError(f"a batch of {self.batch} cannot be divided among {processes} processes; start fewer")
         self.seed = seed
@@ -72,32 +78,34 @@ class EpochSampler(Sampler[list[SampleKey]]):
         self.epoch = 0
 
     def __len__(self) -> int:
-        return len(self.weights) // self.batch
+        return len(self.groups) // self.batch
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        order = self._shuffle(np.random.default_rng((self.seed, self.epoch)))
-        keys = [SampleKey(self.epoch, position, index) for position, index in enumerate(order)]
+        rng = np.random.default_rng((self.seed, self.epoch))
+        samples = [_choose_sample(self.groups[index], rng) for index in self._shuffle(rng)]
+        keys = [SampleKey(self.epoch, position, sample) for position, sample in enumerate(samples)]
         for start in range(0, len(self) * self.batch, self.batch):
             yield keys[start + self.rank : start + self.batch : self.processes]
 
     def _shuffle(self, rng: np.random.Generator) -> list[int]:
-        """As many indices as there are samples, in random order.
+        """As many indices of groups as there are groups, in random order.
 
-        A sample whose weight says 2.3 times comes 2 or 3 times: systematic sampling along the summed weights.
+        A group whose weight says 2.3 times comes 2 or 3 times: systematic sampling along the summed weights.
         """
-        count = len(self.weights)
+        weights = np.array([group.weight for group in self.groups])
+        count = len(weights)
         shuffled = rng.permutation(count)
-        if np.ptp(self.weights) == 0:
+        if np.ptp(weights) == 0:
             return [int(index) for index in shuffled]
-        cumulative = np.cumsum(self.weights[shuffled])
+        cumulative = np.cumsum(weights[shuffled])
         points = (np.arange(count) + rng.random()) * cumulative[-1] / count
         chosen = shuffled[np.searchsorted(cumulative, points, side="right")]
         return [int(index) for index in rng.permutation(chosen)]
 
 
-def balance_weights(samples: Sequence[Sample], balance: Sequence[float]) -> list[float]:
-    """Relative frequency per sample, by its class: melanoma, seborrheic keratosis, or neither (also if unknown)."""
-    return [balance[sample.labels.index(1.0)] if 1.0 in sample.labels else balance[-1] for sample in samples]
+def _choose_sample(group: SampleGroup, rng: np.random.Generator) -> int:
+    renderings = group.images[rng.integers(len(group.images))]
+    return renderings[rng.integers(len(renderings))]
 
 
 def make_loader(samples: AugmentedSamples, sampler: EpochSampler, workers: int, fabric: Fabric) -> Any:

@@ -47,7 +47,7 @@ def rank_loss(probability: Tensor, mask: Tensor) -> Tensor:
 def total_loss(
     mask_logits: Tensor | None, class_logits: Tensor | None, mask: Tensor, labels: Tensor, weights: LossWeights
 ) -> Tensor:
-    """Sum of the losses of a stage's outputs, of which one may be None.
+    """Sum of the losses of a stage's outputs, of which one may be None. Masks and labels are nan where unknown.
 
     For a joint network it is the sum in Yang et al. of the losses of the mask and two classifiers.
     """
@@ -60,8 +60,11 @@ def total_loss(
 
 
 def mask_loss(logits: Tensor, mask: Tensor, weights: LossWeights) -> Tensor:
-    """Weighted sum of the mask's loss terms; logits and mask (N, 1, H, W)."""
-    logits = logits.float()
+    """Weighted sum of the mask's loss terms; logits and mask (N, 1, H, W). Images whose mask is nan do not count."""
+    known = ~mask.isnan().any(dim=(1, 2, 3))
+    if not known.any():
+        return logits.float().sum() * 0
+    logits, mask = logits.float()[known], mask[known]
     probability = logits.sigmoid()
     terms: dict[str, Callable[[], Tensor]] = {
         "jaccard": lambda: soft_jaccard_loss(probability, mask),

@@ -101,7 +101,10 @@ class TrainSettings:
         tuple[NonNegative, NonNegative, NonNegative],
         Meta(description="relative frequency of samples with melanoma, with seborrheic keratosis, with neither"),
     ] = (1.0, 1.0, 1.0)
-    exclude: Annotated[tuple[str, ...], Meta(description="names of training images to leave out")] = ()
+    exclude: Annotated[
+        tuple[str, ...],
+        Meta(description='training images to leave out, by name; "isic2017-test-duplicates" is a list of eight'),
+    ] = ()
     workers: Annotated[int, Meta(ge=0, description="processes that load and augment images; 0: none")] = 1
 
     def __post_init__(self) -> None:

@@ -5,17 +5,20 @@ DIR/ISIC-2017_Training_Part1_GroundTruth/ISIC_0000000_segmentation.png     DIR/m
 DIR/ISIC-2017_Training_Part3_GroundTruth.csv                               DIR/labels.csv
 
 The same with Validation instead of Training; or, as `evaluate` reads them, masks and labels.csv both in DIR/labels/.
+Masks, labels, or single ones of them may be missing: a sample has what it has.
 """
 
 import hashlib
 import itertools
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isnan, nan
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from lesioncli import isic
 from lesioncli.errors import ImageError, InputError
 from lesioncli.evaluation.reading.isic_layout import SplitPaths, find_isic_split
 from lesioncli.evaluation.reading.masks import MASK_SUFFIXES, MaskRole, read_mask
@@ -26,21 +29,33 @@ from lesioncli.images.geometry import UInt8
 from lesioncli.images.pixels import DecodedImage
 
 LABEL_COLUMNS = ("melanoma", "seborrheic_keratosis")  # a sample with neither is a nevus
+GROUP_COLUMNS = {"lesion": "lesion_id", "patient": "patient_id"}  # field of a Sample -> column of the table
 UNKNOWN = (nan,) * len(LABEL_COLUMNS)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """An image, its mask, and its labels in the order of LABEL_COLUMNS; nan is unknown."""
+    """An image file, its mask if it has one, and its labels in the order of LABEL_COLUMNS; nan is unknown.
+
+    `lesion` and `patient` are ids from the table of labels, "" where unknown.
+    """
 
     name: str
     image: Path
-    mask: Path
-    labels: tuple[float, ...]
+    mask: Path | None
+    labels: tuple[float, ...] = UNKNOWN
+    lesion: str = ""
+    patient: str = ""
 
     @property
     def is_labelled(self) -> bool:
         return not all(map(isnan, self.labels))
+
+    @property
+    def image_id(self) -> str:
+        """The ISIC id in the name, else the name: samples of one id are renderings of one image."""
+        is_from_isic = "isic" in self.name.lower()  # another archive's numbers of seven digits are no ids
+        return isic.name_by_id(self.name) if is_from_isic else self.name
 
 
 @dataclass(frozen=True)
@@ -58,33 +73,76 @@ def read_training_data(
 
     Raises InputError if a plain folder is in both, since it has no split of its own, or if an image is in both.
     """
-    training_samples = [sample for folder in training for sample in read_samples(folder, "Training", exclude)]
+    training_samples = read_training_samples(training, exclude)
     for folder in validation:
         if folder in training and not has_split(folder, "Validation"):
-            raise InputError(f"{folder}: has no validation split; give other images with --val")
+            raise InputError(
+                f"{folder}: has no validation split; give other images with --val, or hold some out with --fold"
+            )
     validation_samples = [sample for folder in validation for sample in read_samples(folder, "Validation")]
-    shared = {sample.name for sample in training_samples} & {sample.name for sample in validation_samples}
+    shared = {sample.image_id for sample in training_samples} & {sample.image_id for sample in validation_samples}
     if shared:
         raise InputError(f"{len(shared)} images are in both training and validation, for example {min(shared)}")
     return TrainingData(training_samples, validation_samples)
 
 
-def read_samples(folder: Path, split: str, exclude: Iterable[str] = ()) -> list[Sample]:
+def read_training_samples(folders: Sequence[Path], exclude: Iterable[str] = ()) -> list[Sample]:
+    """Samples of all folders without those named in `exclude`; renderings of one image share labels and ids."""
+    excluded = isic.expand_lists(exclude)
+    return share_labels([sample for folder in folders for sample in read_samples(folder, "Training", excluded)])
+
+
+def read_samples(folder: Path, split: str, exclude: Collection[str] = ()) -> list[Sample]:
     """The samples of a folder, sorted by name. `split` is "Training" or "Validation"; a plain folder has no splits.
 
-    Images that only the label file lists are ignored, since reduced copies of a data set keep the whole file. Raises
-    InputError for an image without a mask, and for a folder without images.
+    Images that only the label file lists are ignored, since reduced copies of a data set keep the whole file. `exclude`
+    has names or ISIC ids. Raises InputError for a folder without images, without both masks and labels, or whose masks
+    or labels are all those of other images.
     """
-    split_paths, excluded = _find_paths(folder, split), set(exclude)
-    paths = sorted(path for path in split_paths.images.iterdir() if _is_image(path) and path.stem not in excluded)
-    if not paths:
-        raise InputError(f"{split_paths.images}: no images ({', '.join(supported_suffixes())})")
-    has_labels = split_paths.labels.exists()
-    labels = _read_labels(split_paths.labels, {path.stem for path in paths}) if has_labels else {}
+    paths = _find_paths(folder, split)
+    samples = [Sample(path.stem, path, None) for path in sorted(paths.images.iterdir()) if _is_image(path)]
+    samples = [sample for sample in samples if not {sample.name, sample.image_id} & {*exclude}]
+    if not samples:
+        raise InputError(f"{paths.images}: no images ({', '.join(supported_suffixes())})")
+    masks = _find_masks(paths.masks, samples)
+    rows = _read_rows(paths.labels, samples) if paths.labels.exists() else {}
+    samples = [replace(rows.get(sample.name, sample), mask=masks.get(sample.name)) for sample in samples]
+    if not any(sample.mask or sample.is_labelled for sample in samples):
+        raise InputError(
+            f"{folder}: no image has a mask or a label; masks belong in {paths.masks}, labels in {paths.labels}"
+        )
+    return samples
+
+
+def share_labels(samples: Sequence[Sample]) -> list[Sample]:
+    """The samples, with what one rendering of an image lacks in labels and ids taken from the others.
+
+    Raises InputError if renderings of one image contradict each other.
+    """
+    known: dict[tuple[str, str], tuple[Any, Path]] = {}  # by image and column
+    for sample in samples:
+        for column, value in _known_values(sample).items():
+            first, image = known.setdefault((sample.image_id, column), (value, sample.image))
+            if first != value:
+                raise InputError(f"{sample.image}: {column} is {value}, but {first} for {image}, the same image")
+
+    def value_of(sample: Sample, column: str, default: Any) -> Any:
+        return known.get((sample.image_id, column), (default, None))[0]
+
     return [
-        Sample(path.stem, path, _find_mask(path.stem, split_paths.masks), labels.get(path.stem, UNKNOWN))
-        for path in paths
+        replace(
+            sample,
+            labels=tuple(value_of(sample, column, nan) for column in LABEL_COLUMNS),
+            **{name: value_of(sample, column, "") for name, column in GROUP_COLUMNS.items()},
+        )
+        for sample in samples
     ]
+
+
+def _known_values(sample: Sample) -> dict[str, Any]:
+    labels = dict(zip(LABEL_COLUMNS, sample.labels, strict=True))
+    ids = {column: getattr(sample, name) for name, column in GROUP_COLUMNS.items()}
+    return {column: value for column, value in (labels | ids).items() if value == value and value != ""}
 
 
 def has_split(folder: Path, split: str) -> bool:
@@ -96,8 +154,8 @@ def fingerprint(samples: Sequence[Sample]) -> str:
     """SHA-256 of names, file sizes and labels: whether two runs have the same data, without reading it all."""
     digest = hashlib.sha256()
     for sample in samples:
-        sizes = (sample.image.stat().st_size, sample.mask.stat().st_size)
-        digest.update(repr((sample.name, sizes, sample.labels)).encode())
+        sizes = (sample.image.stat().st_size, sample.mask.stat().st_size if sample.mask else 0)
+        digest.update(repr((sample.name, sizes, sample.labels, sample.lesion, sample.patient)).encode())
     return digest.hexdigest()
 
 
@@ -109,17 +167,17 @@ def read_sample_image(sample: Sample, at_least_hw: tuple[int, int]) -> DecodedIm
         raise InputError(f"{sample.image}: {error.reason}") from error
 
 
-def read_sample_mask(sample: Sample, stored_hw: tuple[int, int]) -> UInt8:
-    """A sample's mask (H, W) as 0 or 255, read as strictly as by `evaluate`.
+def read_sample_mask(path: Path, stored_hw: tuple[int, int]) -> UInt8:
+    """The mask (H, W) of a sample as 0 or 255, read as strictly as by `evaluate`.
 
     Raises InputError if it is not a 0/255 mask, or not of the size at which its image is stored.
     """
     try:
-        mask = read_mask(sample.mask, MaskRole.GROUND_TRUTH).lesion
+        mask = read_mask(path, MaskRole.GROUND_TRUTH).lesion
     except ImageError as error:
-        raise InputError(f"{sample.mask}: {error.reason}") from error
+        raise InputError(f"{path}: {error.reason}") from error
     if mask.shape != stored_hw:
-        raise InputError(f"{sample.mask}: size {mask.shape} differs from that of its image, {stored_hw}")
+        raise InputError(f"{path}: size {mask.shape} differs from that of its image, {stored_hw}")
     return mask * np.uint8(255)
 
 
@@ -139,28 +197,45 @@ def _is_image(path: Path) -> bool:
     return has_supported_suffix(path) and not path.stem.endswith("_superpixels") and not is_hidden
 
 
-def _find_mask(name: str, masks: Path) -> Path:
-    for stem, suffix in itertools.product((f"{name}_segmentation", name), MASK_SUFFIXES):
-        if (path := masks / f"{stem}{suffix}").exists():
-            return path
-    raise InputError(f"{masks}: no mask {name}_segmentation.png or {name}.png for image {name}")
+def _find_masks(folder: Path, samples: Sequence[Sample]) -> dict[str, Path]:
+    """Masks by sample name; InputError if the folder has masks, but only of other images."""
+    if not folder.is_dir():
+        return {}
+    files = {path.name: path for path in folder.iterdir()}
+    masks = {
+        sample.name: files[name]
+        for sample in samples
+        for ending, suffix in itertools.product(("", isic.MASK_ENDING), MASK_SUFFIXES)
+        if (name := f"{sample.name}{ending}{suffix}") in files
+    }
+    others = sorted(name for name in files if name.lower().endswith(MASK_SUFFIXES) and not name.startswith("."))
+    if others and not masks:
+        raise InputError(
+            f"{folder}: none of its masks, for example {others[0]}, belongs to an image, for example {samples[0].name};"
+            f" a mask is named {samples[0].name}{isic.MASK_ENDING}.png or {samples[0].name}.png"
+        )
+    return masks
 
 
-def _read_labels(path: Path, names: Collection[str]) -> dict[str, tuple[float, ...]]:
-    """Labels by image name; InputError if none of the images in `names` has any."""
-    columns = read_columns(path, LABEL_COLUMNS)
+def _read_rows(path: Path, samples: Sequence[Sample]) -> dict[str, Sample]:
+    """Labels and ids by sample name; InputError if the table has none of the samples."""
+    columns = read_columns(path, (*LABEL_COLUMNS, *GROUP_COLUMNS.values()))
     if missing := [name for name in LABEL_COLUMNS if name not in columns]:
         raise InputError(f"{path}: no column {', '.join(missing)}; it needs image, {', '.join(LABEL_COLUMNS)}")
-    labels = {
-        name: tuple(_parse_label(columns[column][name], f"{path}: {column} of {name}") for column in LABEL_COLUMNS)
-        for name in columns[LABEL_COLUMNS[0]]
-    }
-    if not labels.keys() & names:
+    ids = columns[LABEL_COLUMNS[0]]
+    rows = {}
+    for sample in samples:
+        if name := next((name for name in (sample.name, sample.image_id) if name in ids), ""):
+            texts = {column: columns[column][name] for column in LABEL_COLUMNS}
+            labels = tuple(_parse_label(text, f"{path}: {column} of {name}") for column, text in texts.items())
+            lesion, patient = (columns.get(column, {}).get(name, "") for column in GROUP_COLUMNS.values())
+            rows[sample.name] = replace(sample, labels=labels, lesion=lesion, patient=patient)
+    if not rows:
         raise InputError(
-            f"{path}: none of its images, for example {next(iter(labels), 'none')}, is in the folder, for example"
-            f" {min(names)}"
+            f"{path}: none of its images, for example {next(iter(ids), 'none')}, is in the folder, for example"
+            f" {samples[0].name}"
         )
-    return labels
+    return rows
 
 
 def _parse_label(text: str, where: str) -> float:

@@ -39,9 +39,13 @@ class Teachers(nn.Module):
         return logits.sigmoid(), classes
 
     def mix_into(self, share: float, images: Tensor, masks: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Mix predictions into masks (N, 1, H, W) and labels (N, 2) by `share`; unknown labels (nan) stay unknown."""
+        """Mix predictions into masks (N, 1, H, W) and labels (N, 2) by `share`.
+
+        They replace an unknown mask (nan); unknown labels stay unknown.
+        """
         probability, classes = self(images)
-        mixed_masks = torch.lerp(masks, probability.to(masks.dtype), share)
+        probability = probability.to(masks.dtype)
+        mixed_masks = torch.where(masks.isnan(), probability, torch.lerp(masks, probability, share))
         return mixed_masks, torch.lerp(labels, classes.to(labels.dtype), share)
 
 

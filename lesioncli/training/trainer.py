@@ -30,16 +30,17 @@ from lesioncli.training.datasets import (
     AugmentedSamples,
     Batch,
     EpochSampler,
-    balance_weights,
     make_loader,
     shared_memory_errors,
 )
+from lesioncli.training.groups import group_samples
 from lesioncli.training.history import Row, write_history
 from lesioncli.training.initialize import initialize_stage
 from lesioncli.training.losses import total_loss
 from lesioncli.training.recipe import LossWeights
 from lesioncli.training.run import BEST, Progress, TrainingRun, check_or_write_record
 from lesioncli.training.state import TrainingState, prepare_state
+from lesioncli.training.summary import check_targets
 from lesioncli.training.teachers import Teachers, teacher_path
 from lesioncli.training.validation import validate
 
@@ -57,6 +58,10 @@ def train(run: TrainingRun, fabric: Fabric, only: str | None = None) -> Path:
     stages = [stage for stage in all_stages if only in (None, stage.name)]
     if run.start is None and any(run.recipe.for_stage(stage.name).train.keep_start for stage in stages):
         raise InputError("[train] keep_start keeps a share of a checkpoint's weights; name the checkpoint with --start")
+    for stage in stages:
+        has_teachers = bool(run.recipe.for_stage(stage.name).train.teachers)
+        for note in check_targets(stage, run.training, run.validation, has_teachers):
+            run.on_note(note)
     if fabric.is_global_zero:
         check_or_write_record(run)
     fabric.barrier()
@@ -81,8 +86,8 @@ def _train_stage(run: TrainingRun, stage: Stage, fabric: Fabric) -> None:
     torch.manual_seed(run.seed + number)
     network = initialize_stage(run, stage, fabric.device)
     start = copy.deepcopy(network.part.state_dict())
-    weights = balance_weights(run.training, settings.train.balance)
-    sampler = EpochSampler(weights, settings.train.batch, run.seed, fabric.global_rank, fabric.world_size)
+    groups = group_samples(run.training, settings.train.balance)
+    sampler = EpochSampler(groups, settings.train.batch, run.seed, fabric.global_rank, fabric.world_size)
     state = prepare_state(network, settings.train, fabric, steps=settings.train.epochs * len(sampler))
     history = state.resume(folder / "last.pt")
     teachers = _make_teachers(settings.train.teachers, fabric)

@@ -19,7 +19,7 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class SampleMetrics:
-    """Jaccard (N,) and class probabilities (N, 3); empty if the stage has no such output."""
+    """Jaccard of the samples with a mask (M,), class probabilities (N, 3); empty if the stage has no such output."""
 
     jaccards: NDArray[np.float64]
     scores: NDArray[np.float64]
@@ -56,8 +56,10 @@ def measure_samples(
             continue
         probabilities = (output.mask_logits[:, 0].float().sigmoid() * 255).round().byte().cpu().numpy()
         for sample, image, probability in zip(chunk, decoded, probabilities, strict=True):
+            if sample.mask is None:
+                continue
             full = to_full_size(probability, image.stored_hw, image.orientation)
-            truth_mask = read_sample_mask(sample, image.stored_hw)
+            truth_mask = read_sample_mask(sample.mask, image.stored_hw)
             jaccards.append(pixels.jaccard(pixels.count_pixels(truth_mask > 0, full > 127)))
     all_scores = np.concatenate(scores, dtype=np.float64) if scores else np.empty((0, len(CLASSES)))
     return SampleMetrics(np.array(jaccards), all_scores)

@@ -1,5 +1,6 @@
 """`lesioncli train`: what a run prints and leaves, and its exit codes."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -37,7 +38,12 @@ def folder(trained: tuple[Path, Result], monkeypatch: pytest.MonkeyPatch) -> Pat
 def test_every_stage_is_trained_and_reported(trained: tuple[Path, Result]) -> None:
     done = trained[1]
     assert done.exit_code == 0, done.output
-    assert "8 (8 labelled) training and 3 (3 labelled) validation samples; device cpu" in done.stderr
+    for line in (
+        "training: 8 images: melanoma 3, seborrheic keratosis 3, neither 2, unknown 0; without mask 0",
+        "validation: 3 images: melanoma 1, seborrheic keratosis 1, neither 1, unknown 0; without mask 0",
+        "device cpu: ",
+    ):
+        assert line in done.stderr
     for stage, metric in (("coarse-sn", "jaccard"), ("mask-cn", "auc_melanoma"), ("enhanced-sn", "jaccard")):
         assert f"{stage}: initial weights: " in done.stderr
         assert metric in done.stderr.partition(f"{stage}, epoch 1: loss ")[2].splitlines()[0]
@@ -61,10 +67,43 @@ def test_a_stage_without_the_stage_before_it_is_bad_input(folder: Path) -> None:
     assert "coarse-sn" in done.stderr
 
 
-def test_a_missing_mask_is_named(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copytree(folder, tmp_path / "spoilt", ignore=shutil.ignore_patterns("run*", "again"))
-    next((tmp_path / "spoilt/lesions/labels").glob("*_0003_*.png")).unlink()
-    monkeypatch.chdir(tmp_path / "spoilt")
-    done = call(*TRAIN, "--out", "run")
+def test_a_fold_is_held_out(folder: Path) -> None:
+    words = ("train", "--recipe", "tiny.toml", "--data", "lesions", "--stage", "coarse-sn")
+    done = call(*words, "--fold", "1/2", "--out", "fold")
+    assert done.exit_code == 0, done.output
+    record = json.loads((folder / "fold/recipe.json").read_text())
+    assert sum(record["counts"].values()) == 8
+    assert 1 <= record["counts"]["validation"] <= 7
+    again = call(*words, "--fold", "2/2", "--out", "fold")
+    assert again.exit_code == ExitCode.INPUT
+    assert "another data" in again.stderr
+
+
+@pytest.mark.parametrize("words", [("--fold", "3/2"), ("--fold", "1/2", "--val", "held-out")])
+def test_a_fold_that_cannot_be_is_a_wrong_option(folder: Path, words: tuple[str, ...]) -> None:
+    done = call("train", "--recipe", "tiny.toml", "--data", "lesions", "--out", "never", *words)
+    assert done.exit_code == ExitCode.USAGE
+    assert not (folder / "never").exists()
+
+
+def test_images_of_one_class_are_validated_without_its_auc(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "held-out", tmp_path / "held-out")
+    table = tmp_path / "held-out/labels/labels.csv"
+    table.write_text(table.read_text().replace("1.0", "0.0"))
+    words = ("--val", str(tmp_path / "held-out"), "--out", str(tmp_path / "run"), "--stage", "mask-cn")
+    done = call("train", "--recipe", "tiny.toml", "--data", "lesions", *words, "--start", "run/best.safetensors")
+    assert done.exit_code == 0, done.output
+    assert "validation: melanoma is 0 for every image" in done.stderr
+
+
+def test_images_without_masks_train_what_they_have(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "lesions", tmp_path / "lesions")
+    for path in (tmp_path / "lesions/labels").glob("*.png"):
+        path.unlink()
+    words = ("train", "--recipe", "tiny.toml", "--data", str(tmp_path / "lesions"), "--val", "held-out")
+    done = call(*words, "--stage", "mask-cn", "--start", "run/best.safetensors", "--out", str(tmp_path / "run"))
+    assert done.exit_code == 0, done.output
+    assert "without mask 8" in done.stderr
+    done = call(*words, "--stage", "coarse-sn", "--out", str(tmp_path / "other"))
     assert done.exit_code == ExitCode.INPUT
-    assert "demo_0003_segmentation.png" in done.stderr
+    assert "coarse-sn" in done.stderr

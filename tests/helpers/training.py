@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,11 @@ def draw_folder(folder: Path, count: int, height: int = SIDE, width: int = SIDE)
         rows.append(f"x{seed},{case.label == CLASSES[0]:d},{case.label == CLASSES[1]:d}")
     (folder / "labels.csv").write_text("\n".join(rows))
     return folder
+
+
+def repeat(samples: list[Sample], count: int) -> list[Sample]:
+    """Return the samples `count` times, each time as other images."""
+    return [replace(sample, name=f"{sample.name}-{number}") for number in range(count) for sample in samples]
 
 
 def run(recipe: Recipe, training: list[Sample], validation: list[Sample], folder: Path, **more: Any) -> Path:

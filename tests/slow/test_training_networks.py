@@ -9,7 +9,7 @@ import openvino
 import pytest
 import torch
 from helpers.networks import lively
-from helpers.training import NEARLY_STILL, SPEC, differences, draw_folder, killed, run, saved_state
+from helpers.training import NEARLY_STILL, SPEC, differences, draw_folder, killed, repeat, run, saved_state
 
 from lesioncli.demo.draw import draw_case
 from lesioncli.spec import ModelSpec
@@ -86,7 +86,7 @@ def test_the_joint_network_learns_four_lesions(tmp_path: Path, lesions: list[Sam
     rows: list[dict[str, float]] = []
     run(
         Recipe(spec, settings, augment=NEARLY_STILL),
-        lesions * 8,
+        repeat(lesions, 8),
         lesions,
         tmp_path,
         on_epoch=lambda stage, row: rows.append(row),
@@ -106,7 +106,7 @@ def test_each_stage_of_the_cascade_learns_four_lesions(tmp_path: Path, lesions: 
     def keep_best(stage: str, row: dict[str, float]) -> None:
         best[stage] = max(best[stage], row["choice"])
 
-    run(recipe, lesions * 8, lesions, tmp_path, on_epoch=keep_best)
+    run(recipe, repeat(lesions, 8), lesions, tmp_path, on_epoch=keep_best)
     assert best["coarse-sn"] > 0.7
     assert best["mask-cn"] == 1
     assert best["enhanced-sn"] > 0.7

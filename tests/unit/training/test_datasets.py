@@ -16,7 +16,8 @@ from lesioncli.demo.draw import draw_case
 from lesioncli.errors import InputError
 from lesioncli.images.geometry import UInt8, to_upright
 from lesioncli.training.augment import augment
-from lesioncli.training.datasets import AugmentedSamples, EpochSampler, SampleKey, balance_weights
+from lesioncli.training.datasets import AugmentedSamples, EpochSampler, SampleKey
+from lesioncli.training.groups import SampleGroup
 from lesioncli.training.recipe import AugmentSettings
 from lesioncli.training.samples import (
     Sample,
@@ -25,6 +26,7 @@ from lesioncli.training.samples import (
     read_sample_mask,
     read_samples,
     read_training_data,
+    read_training_samples,
 )
 
 HEIGHT, WIDTH = 48, 64
@@ -97,8 +99,9 @@ def test_both_layouts_are_read_in_order_of_names(tmp_path: Path, layout: Callabl
     assert [each.labels for each in samples] == [(1, 0), (0, 1), (0, 0)]
     for each in samples:
         assert each.image.stem == each.name
+        assert each.mask
         assert each.mask.stem.removesuffix("_segmentation") == each.name
-        assert read_sample_mask(each, (HEIGHT, WIDTH)).shape == (HEIGHT, WIDTH)
+        assert read_sample_mask(each.mask, (HEIGHT, WIDTH)).shape == (HEIGHT, WIDTH)
 
 
 def test_superpixels_hidden_files_and_other_files_are_no_images(tmp_path: Path) -> None:
@@ -167,9 +170,22 @@ def test_label_columns_go_by_name(tmp_path: Path, header: tuple[str, ...]) -> No
     assert read_samples(folder, "Training")[0].labels == (0, 1)
 
 
-def without_mask(folder: Path) -> Path:
-    (folder / "masks/x1.png").unlink()
+def with_masks_of_other_images(folder: Path) -> Path:
+    for path in (folder / "masks").iterdir():
+        path.rename(path.with_name(f"lesion of {path.name}"))
     return folder / "masks"
+
+
+def without_masks_and_labels(folder: Path) -> Path:
+    shutil.rmtree(folder / "masks")
+    (folder / "labels.csv").unlink()
+    return folder
+
+
+def without_masks_and_with_unknown_labels(folder: Path) -> Path:
+    shutil.rmtree(folder / "masks")
+    write_labels(folder / "labels.csv", [["x0", "", ""]])
+    return folder
 
 
 def without_images(folder: Path) -> Path:
@@ -216,7 +232,9 @@ def with_labels_of_excel(folder: Path) -> Path:
 @pytest.mark.parametrize(
     "spoil",
     [
-        without_mask,
+        with_masks_of_other_images,
+        without_masks_and_labels,
+        without_masks_and_with_unknown_labels,
         without_images,
         without_layout,
         with_wrong_label,
@@ -234,6 +252,56 @@ def test_faulty_folders_are_refused_with_the_name_of_what_is_wrong(
     with pytest.raises(InputError) as raised:
         read_samples(tmp_path, "Training")
     assert str(raised.value).startswith(str(at_fault))
+
+
+def test_a_folder_of_labelled_images_needs_no_masks(tmp_path: Path) -> None:
+    rows = [drawn(tmp_path / f"images/x{n}.jpg", tmp_path / "unused.png", n) for n in range(3)]
+    table = [[name, "MEL", *labels] for name, *labels in rows[:2]] + [["x2", "", "", ""]]
+    write_labels(tmp_path / "labels/labels.csv", table, ("image", "diagnosis", *COLUMNS))
+    samples = read_samples(tmp_path, "Training")
+    assert [sample.mask for sample in samples] == [None] * 3
+    np.testing.assert_array_equal([sample.labels for sample in samples], [(1, 0), (0, 1), (np.nan, np.nan)])
+
+
+def test_a_sample_without_a_mask_has_the_same_pixels_and_an_unknown_mask(tmp_path: Path) -> None:
+    plain(tmp_path)
+    pixels, _, labels = read_one(tmp_path)
+    (tmp_path / "masks/x0.png").unlink()
+    same, mask, same_labels = read_one(tmp_path)
+    assert torch.equal(pixels, same)
+    assert torch.equal(labels, same_labels)
+    assert mask.shape == (1, HEIGHT, WIDTH)
+    assert mask.isnan().all()
+    assert read_samples(tmp_path, "Training")[1].mask == tmp_path / "masks/x1.png"
+
+
+def test_renderings_of_an_image_share_what_one_of_them_lacks(tmp_path: Path) -> None:
+    first, second = challenge(tmp_path / "frames", count=2), tmp_path / "crops"
+    (first / "ISIC-2017_Training_Part3_GroundTruth.csv").unlink()
+    for name in ("ISIC_0000000", "ISIC_0000000_crop", "isic_0000001"):
+        save(second / f"images/{name}.png", draw_case(0, HEIGHT, WIDTH).image)
+    write_labels(second / "labels.csv", [["ISIC_0000000", 1, 0, "L1"]], ("image", *COLUMNS, "lesion_id"))
+    samples = read_training_samples([first, second])
+    np.testing.assert_array_equal(
+        [sample.labels for sample in samples],
+        [(1, 0), (np.nan, np.nan), (1, 0), (1, 0), (np.nan, np.nan)],
+    )
+    assert [sample.lesion for sample in samples] == ["L1", "", "L1", "L1", ""]
+    assert [sample.mask is None for sample in samples] == [False, False, True, True, True]  # of another size
+
+
+def test_renderings_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
+    first, second = challenge(tmp_path / "frames", count=2), challenge(tmp_path / "crops", count=2)
+    write_labels(second / "ISIC-2017_Training_Part3_GroundTruth.csv", [["ISIC_0000000", 0, 0]], ("image_id", *COLUMNS))
+    with pytest.raises(InputError, match=r"crops.*ISIC_0000000\.jpg: melanoma is 0.*frames"):
+        read_training_samples([first, second])
+
+
+def test_a_list_of_ids_can_be_excluded_by_its_name(tmp_path: Path) -> None:
+    for name in ("ISIC_0012237", "ISIC_0013737_crop", "ISIC_0012238"):
+        drawn(tmp_path / f"images/{name}.png", tmp_path / f"masks/{name}.png", 0)
+    samples = read_training_samples([tmp_path], ["isic2017-test-duplicates"])
+    assert [sample.name for sample in samples] == ["ISIC_0012238"]
 
 
 def with_truncated_image(folder: Path) -> Path:
@@ -323,7 +391,7 @@ def test_a_folder_without_a_validation_split_is_not_both(tmp_path: Path, layout:
 
 
 def mask_at(path: Path, stored_hw: tuple[int, int]) -> UInt8:
-    return read_sample_mask(Sample("mask", path, path, ()), stored_hw)
+    return read_sample_mask(path, stored_hw)
 
 
 def test_a_mask_is_lesion_above_128_as_in_the_official_scorer(tmp_path: Path) -> None:
@@ -356,7 +424,7 @@ def test_a_sample_is_the_augmentation_of_its_key(tmp_path: Path) -> None:
         picture = np.asarray(file)
     expected = augment(
         picture,
-        read_sample_mask(samples[1], (HEIGHT, WIDTH)),
+        read_sample_mask(tmp_path / "masks/x1.png", (HEIGHT, WIDTH)),
         (32, 64),
         AugmentSettings(),
         np.random.default_rng((7, 5, 3, 1)),
@@ -407,8 +475,13 @@ def test_a_large_jpeg_that_is_decoded_smaller_keeps_its_mask(tmp_path: Path) -> 
     assert (lesion & outline).sum() / (lesion | outline).sum() > 0.97
 
 
+def single(weights: Sequence[float]) -> list[SampleGroup]:
+    """Groups of one sample each."""
+    return [SampleGroup(((index,),), weight) for index, weight in enumerate(weights)]
+
+
 def batches(count: int, batch: int, seed: int, epoch: int, share: tuple[int, int] = (0, 1)) -> list[list[SampleKey]]:
-    sampler = EpochSampler([1.0] * count, batch, seed, *share)
+    sampler = EpochSampler(single([1.0] * count), batch, seed, *share)
     sampler.epoch = epoch
     return list(sampler)
 
@@ -424,7 +497,7 @@ def test_an_epochs_order_depends_on_seed_and_epoch_alone() -> None:
 def test_an_epoch_takes_each_sample_at_most_once_and_leaves_the_short_tail_out() -> None:
     taken = batches(10, 3, seed=0, epoch=6)
     assert [len(batch) for batch in taken] == [3, 3, 3]
-    assert len(EpochSampler([1.0] * 10, 3, 0)) == 3
+    assert len(EpochSampler(single([1.0] * 10), 3, 0)) == 3
     keys = [key for batch in taken for key in batch]
     assert {epoch for epoch, _, _ in keys} == {6}
     assert [place for _, place, _ in keys] == list(range(9))
@@ -451,11 +524,11 @@ def test_devices_share_every_batch_out_between_them() -> None:
 
 def test_more_devices_than_samples_in_a_batch_are_refused() -> None:
     with pytest.raises(InputError, match=r"batch of 2 .* 3 processes"):
-        EpochSampler([1.0] * 8, 2, seed=0, rank=0, processes=3)
+        EpochSampler(single([1.0] * 8), 2, seed=0, rank=0, processes=3)
 
 
 def counted(weights: list[float], epoch: int) -> list[int]:
-    sampler = EpochSampler(weights, 1, seed=0)
+    sampler = EpochSampler(single(weights), 1, seed=0)
     sampler.epoch = epoch
     taken = [index for batch in sampler for _, _, index in batch]
     assert len(taken) == len(weights)
@@ -473,18 +546,11 @@ def test_a_sample_is_drawn_as_often_as_its_weight_says() -> None:
 
 def test_a_repeated_sample_is_bent_anew_each_time(tmp_path: Path) -> None:
     samples = read_samples(plain(tmp_path), "Training")
-    sampler = EpochSampler([9.0, 1.0, 1.0], 3, seed=0)
+    sampler = EpochSampler(single([9.0, 1.0, 1.0]), 3, seed=0)
     keys = [key for batch in sampler for key in batch]
     twice = [key for key in keys if key[2] == 0][:2]
     bent = AugmentedSamples(samples, (32, 32), AugmentSettings(), seed=0)
     assert not torch.equal(bent[twice[0]][0], bent[twice[1]][0])
-
-
-def test_balance_goes_by_class_and_counts_unknown_ones_as_neither(tmp_path: Path) -> None:
-    one = read_samples(plain(tmp_path), "Training")[0]
-    labels = [(1.0, 0.0), (0.0, 1.0), (0.0, 0.0), (float("nan"), float("nan"))]
-    samples = [replace(one, labels=each) for each in labels]
-    assert balance_weights(samples, (5.0, 4.0, 1.0)) == [5, 4, 1, 1]
 
 
 def test_a_fingerprint_tells_names_labels_and_files_apart(tmp_path: Path) -> None:
@@ -497,10 +563,13 @@ def test_a_fingerprint_tells_names_labels_and_files_apart(tmp_path: Path) -> Non
         [replace(samples[0], name="y"), *samples[1:]],
         [replace(samples[0], labels=(0.0, 0.0)), *samples[1:]],
         [replace(samples[0], labels=(float("nan"), 0.0)), *samples[1:]],
+        [replace(samples[0], mask=None), *samples[1:]],
+        [replace(samples[0], lesion="a"), *samples[1:]],
+        [replace(samples[0], patient="a"), *samples[1:]],
     ]
     known = {fingerprint(each) for each in others}
     assert len(known) == len(others)
     assert fingerprint(samples) not in known
     before = fingerprint(samples)
-    save(samples[0].mask, np.full((HEIGHT, WIDTH), 255, np.uint8))
+    save(tmp_path / "masks/x0.png", np.full((HEIGHT, WIDTH), 255, np.uint8))
     assert fingerprint(samples) != before

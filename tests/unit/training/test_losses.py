@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lesioncli.training.losses import HARDEST, dice_loss, rank_loss, soft_jaccard_loss, total_loss
+from lesioncli.training.losses import HARDEST, dice_loss, mask_loss, rank_loss, soft_jaccard_loss, total_loss
 from lesioncli.training.recipe import LossWeights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -118,6 +118,23 @@ def test_without_any_label_the_classes_cost_nothing() -> None:
     class_logits = logits(2, 2).requires_grad_()
     loss = classes(class_logits, torch.full((2, 2), NAN))
     (gradient,) = torch.autograd.grad(loss, class_logits)
+    assert loss.item() == 0
+    assert (gradient == 0).all()
+
+
+@pytest.mark.parametrize("term", ["jaccard", "cross_entropy", "dice", "rank"])
+def test_an_image_without_a_mask_does_not_count(term: str) -> None:
+    weights = LossWeights(**{"jaccard": 0, "cross_entropy": 0, term: 1})
+    mask_logits, masks = logits(3, 1, 8, 8), draw(3, 1, 8, 8, seed=1).round().float()
+    known = mask_loss(mask_logits[::2], masks[::2], weights)
+    masks[1] = NAN
+    assert mask_loss(mask_logits, masks, weights).item() == pytest.approx(known.item())
+
+
+def test_without_any_mask_the_masks_cost_nothing() -> None:
+    mask_logits = logits(2, 1, 8, 8).requires_grad_()
+    loss = mask_loss(mask_logits, torch.full((2, 1, 8, 8), NAN), LossWeights())
+    (gradient,) = torch.autograd.grad(loss, mask_logits)
     assert loss.item() == 0
     assert (gradient == 0).all()
 

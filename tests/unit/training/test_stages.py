@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.training import NEARLY_STILL, differences, draw_folder, run, saved_state
+from helpers.training import NEARLY_STILL, differences, draw_folder, repeat, run, saved_state
 from safetensors.torch import load_file
 
 from lesioncli.errors import InputError
@@ -55,7 +55,7 @@ def lesions(folder: Path) -> list[Sample]:
 def finished(tmp_path_factory: pytest.TempPathFactory, lesions: list[Sample]) -> Path:
     """A run of all three stages on the four lesions, each 16 times per epoch."""
     folder = tmp_path_factory.mktemp("runs") / "cascade"
-    assert run(LEARNS, lesions * 16, lesions, folder) == folder / BEST
+    assert run(LEARNS, repeat(lesions, 16), lesions, folder) == folder / BEST
     return folder
 
 
@@ -225,4 +225,4 @@ def test_a_damaged_checkpoint_of_an_earlier_stage_is_refused_by_name(
     broken: Any = tmp_path / "coarse-sn" / BEST
     broken.write_bytes(broken.read_bytes()[:1000])
     with pytest.raises(InputError, match=f"{broken}: not a readable safetensors file"):
-        run(LEARNS, lesions * 16, lesions, tmp_path)
+        run(LEARNS, repeat(lesions, 16), lesions, tmp_path)

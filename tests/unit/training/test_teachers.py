@@ -79,6 +79,14 @@ def test_a_share_of_the_truth_is_the_teachers(teachers: Teachers, images: torch.
     assert mixed_labels[1, 0].isnan(), "an unknown label stays unknown"
 
 
+def test_teachers_stand_in_for_a_missing_mask(teachers: Teachers, images: torch.Tensor) -> None:
+    masks = torch.stack([torch.ones(1, 64, 64), torch.full((1, 64, 64), torch.nan)])
+    mixed, _ = teachers.mix_into(0.25, images, masks, torch.zeros(2, 2))
+    probability, _ = teachers(images)
+    torch.testing.assert_close(mixed[0], 0.75 + 0.25 * probability[0])
+    torch.testing.assert_close(mixed[1], probability[1])
+
+
 def test_teachers_do_not_learn(teachers: Teachers, images: torch.Tensor) -> None:
     probability, _ = teachers(images)
     assert not probability.requires_grad

@@ -24,6 +24,7 @@ from helpers.training import (
     SPEC,
     differences,
     draw_folder,
+    repeat,
     run,
     saved_state,
 )
@@ -83,7 +84,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, lesions: list[Sample]) ->
     folder, steps, rows = tmp_path_factory.mktemp("runs") / "a", list[Progress](), list[dict[str, float]]()
     best = run(
         LEARNS,
-        lesions * REPEATS,
+        repeat(lesions, REPEATS),
         lesions,
         folder,
         on_step=steps.append,
@@ -141,7 +142,7 @@ def test_the_best_checkpoint_has_the_best_validation_metrics(finished: Finished,
 def test_a_finished_run_is_left_as_it_is(finished: Finished, lesions: list[Sample]) -> None:
     before = contents(finished.run)
     steps: list[Progress] = []
-    assert run(LEARNS, lesions * REPEATS, lesions, finished.run, on_step=steps.append) == finished.best
+    assert run(LEARNS, repeat(lesions, REPEATS), lesions, finished.run, on_step=steps.append) == finished.best
     assert not steps
     assert contents(finished.run) == before
 
@@ -158,6 +159,7 @@ def jaccard_by_hand(network: nn.Module, sample: Sample, stored_hw: tuple[int, in
         mask_logits, class_logits = network.eval()(torch.from_numpy(small).permute(2, 0, 1)[None] / 255)
     probability = np.rint(255 / (1 + np.exp(-mask_logits[0, 0].double().numpy()))).astype(np.uint8)
     lesion = cv2.resize(probability, stored_hw[::-1], interpolation=cv2.INTER_LINEAR) >= 128
+    assert sample.mask
     with Image.open(sample.mask) as file:
         truth = np.array(file) == 255
     return float((lesion & truth).sum() / (lesion | truth).sum()), class_logits[0].tolist()
@@ -215,7 +217,7 @@ def test_every_epoch_has_its_own_augmentation(tmp_path: Path, lesions: list[Samp
 
 def test_a_folder_that_holds_another_run_is_refused_and_left_alone(finished: Finished, lesions: list[Sample]) -> None:
     before = contents(finished.run)
-    training = lesions * REPEATS
+    training = repeat(lesions, REPEATS)
     with pytest.raises(InputError, match=r"another recipe;.*--out"):
         run(replace(LEARNS, augment=AugmentSettings()), training, lesions, finished.run)
     with pytest.raises(InputError, match="another seed;"):
@@ -236,7 +238,7 @@ def test_a_damaged_run_folder_is_refused_by_name(
         shutil.copy(finished.run / each, tmp_path / each)
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError) as raised:
-        run(LEARNS, lesions * REPEATS, lesions, tmp_path)
+        run(LEARNS, repeat(lesions, REPEATS), lesions, tmp_path)
     assert str(raised.value).startswith(f"{tmp_path / name}: ")
 
 
@@ -251,7 +253,7 @@ def lite_with_settings(**settings: Any) -> Recipe:
 def test_a_loss_that_is_no_longer_finite_ends_the_run(tmp_path: Path, lesions: list[Sample]) -> None:
     absurd = with_settings(initial="none", encoder_lr=1e30, head_lr=1e30)
     with pytest.raises(InputError, match=r"joint: .*(nan|inf) in epoch 1, step \d;.*learning rates"):
-        run(absurd, lesions * REPEATS, lesions, tmp_path / "run")
+        run(absurd, repeat(lesions, REPEATS), lesions, tmp_path / "run")
     assert [each.name for each in (tmp_path / "run").rglob("*") if each.is_file()] == ["recipe.json"]
 
 
@@ -317,6 +319,38 @@ def test_a_resumed_run_keeps_the_same_start(tmp_path: Path, finished: Finished, 
     assert len(end["history"]) == 2
     assert not differences(end, uninterrupted)  # nor in what validation said of the second epoch
     assert resumed.read_bytes() == best.read_bytes()
+
+
+def test_a_resumed_run_draws_the_same_images_of_a_lesion(tmp_path: Path, lesions: list[Sample]) -> None:
+    """Images of one lesion, renderings of one image, and images without masks or labels."""
+    recipe = replace(LEARNS, train=replace(LEARNS.train, epochs=2, batch=2, balance=(2.0, 1.0, 1.0)))
+    renderings = [replace(one, name=f"ISIC_000000{n}_crop", mask=None) for n, one in enumerate(lesions)]
+    samples = [replace(one, name=f"ISIC_000000{n}") for n, one in enumerate(lesions)] + renderings
+    samples += [replace(one, lesion="L", labels=(math.nan, math.nan)) for one in repeat(lesions, 2)]
+
+    def stop(stage: str, row: dict[str, float]) -> None:
+        raise KeyboardInterrupt
+
+    steps: list[Progress] = []
+    best = run(recipe, samples, lesions, tmp_path / "whole", on_step=steps.append)
+    assert [step.steps for step in steps] == [2] * 4  # five lesions in batches of two
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, samples, lesions, tmp_path / "stopped", on_epoch=stop)
+    resumed = run(recipe, samples, lesions, tmp_path / "stopped")
+    end, uninterrupted = saved_state(tmp_path / "stopped/joint"), saved_state(tmp_path / "whole/joint")
+    assert not differences(end, uninterrupted)
+    assert resumed.read_bytes() == best.read_bytes()
+
+
+def test_masks_are_learnt_from_teachers_alone(tmp_path: Path, finished: Finished, lesions: list[Sample]) -> None:
+    without_masks = [replace(one, mask=None) for one in repeat(lesions, REPEATS)]
+    taught = replace(
+        LEARNS,
+        train=replace(LEARNS.train, teachers=(str(finished.best),)),
+        loss=replace(LEARNS.loss, teachers=0.5),
+    )
+    best = run(taught, without_masks, lesions, tmp_path / "taught")
+    assert check(load_checkpoint(best)[0], lesions)["jaccard"] > 0.6
 
 
 def test_a_share_of_a_start_that_is_not_named_is_refused(tmp_path: Path, lesions: list[Sample]) -> None:

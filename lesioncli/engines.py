@@ -57,6 +57,7 @@ def _build(model: StrPath | None, out: Path, options: BuildOptions, reporter: Re
     check_output(out, options.name)  # build() does so, too, but only after the model was read and images were drawn
     with work_folder(out) as work:
         compiler = open_compiler(options, out, reporter.build)
+        reporter.build("read or export the model", 0, 3)
         source = resolve(None if model is None else os.fspath(model), work)
         options = replace(
             options,
@@ -64,7 +65,15 @@ def _build(model: StrPath | None, out: Path, options: BuildOptions, reporter: Re
             batch=options.batch or source.settings.batch,
         )
         images = _parity_images(options.images)
-        built = build(source.onnx, out, images, options, compiler=compiler, reference=source.reference)
+        built = build(
+            source.onnx,
+            out,
+            images,
+            options,
+            compiler=compiler,
+            reference=source.reference,
+            on_progress=reporter.build,
+        )
         reporter.note(f"precision {built.manifest.precision}: {built.reason}")
         return built
 

@@ -1,10 +1,12 @@
-"""Progress of long calls: what they report, and bars that show it in a terminal or a notebook.
+"""Progress of long calls: what they report, and what shows it: bars in a terminal or a notebook, else lines.
 
 Every long call of the Python API takes `progress`: False shows nothing, True shows bars and notes on stderr, a function
 is called with (done, total), and a Reporter receives everything.
 """
 
 import importlib.util
+import threading
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from lesioncli.inference.outcome import Outcome
 
 MAX_NAMED_FAILURES = 20
+LINE_INTERVAL_S = 30.0
 
 
 class Reporter:
@@ -38,6 +41,9 @@ class Reporter:
 
     def build(self, phase: str, step: int, steps: int) -> None:
         """Receive a step of a compiler; called from any thread."""
+
+    def train(self, where: str, done: int, total: int, loss: float) -> None:
+        """Receive that `done` of `total` steps of an epoch are finished; `where` names it."""
 
     def start_images(self, total: int) -> None:
         """Receive the number of images before the first of them is finished."""
@@ -87,7 +93,8 @@ class _Callback(Reporter):
 class ProgressBars(Reporter):
     """Shows notes, the first failed images, and one progress bar at a time.
 
-    `bars` False, or a console that is neither a terminal nor a notebook with ipywidgets, leaves out the bars.
+    `bars` False, or a console that is neither a terminal nor a notebook with ipywidgets, gives a line every
+    LINE_INTERVAL_S seconds in place of the bars.
     """
 
     def __init__(self, console: "Console", bars: bool = True, stop: StopRequest | None = None) -> None:
@@ -96,6 +103,7 @@ class ProgressBars(Reporter):
         self._bars = bars and (console.is_terminal or console.is_jupyter)
         self._bar: Progress | None = None
         self._title = ""
+        self._lines = _Lines(self.note)
         self._failures = self._processed = 0
 
     def note(self, text: str) -> None:
@@ -108,16 +116,36 @@ class ProgressBars(Reporter):
 
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
         self._show(title, columns, True, description=title, completed=done, total=total)
+        self._lines.update(title, done, total)
 
     def build(self, phase: str, step: int, steps: int) -> None:
         from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
         self._show("build", columns, True, description=phase, completed=step, total=max(steps, 1))
+        self._lines.update(f"build: {phase}")
+
+    def train(self, where: str, done: int, total: int, loss: float) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+        )
+        elapsed = self._bar.tasks[0].elapsed if self._bar and self._title == where else None
+        speed = f"  {done / elapsed:.1f} steps/s" if elapsed else ""
+        rate = f"loss {loss:.3f}{speed}"
+        self._show(
+            where, (*columns, TimeRemainingColumn()), True, description=where, completed=done, total=total, rate=rate
+        )
+        self._lines.update(where, done, total, unit="steps", detail=f"loss {loss:.3f}")
 
     def start_images(self, total: int) -> None:
         self._failures = self._processed = 0
         self._show_images(0, total, "")
+        self._lines.update("segment", 0, total, unit="images")
 
     def image(self, outcome: "Outcome", done: int, total: int) -> None:
         self._processed += outcome.status != Status.SKIPPED
@@ -125,6 +153,8 @@ class ProgressBars(Reporter):
         self._show_images(done, total, f"{self._processed / elapsed:.0f} images/s" if elapsed else "")
         if outcome.status == Status.FAILED:
             self._name_failure(outcome)
+        detail = f"{self._failures} failed"
+        self._lines.update("segment", done, total, unit="images", detail=detail, processed=self._processed)
 
     def _show_images(self, done: int, total: int, rate: str) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -149,6 +179,7 @@ class ProgressBars(Reporter):
             self.note("progress bars in a notebook need ipywidgets; run pip install ipywidgets")
             self._bars = False
         if not self._bars:
+            self._lines.start()
             return
         if self._bar is None or self._title != title:
             self._stop()
@@ -165,7 +196,71 @@ class ProgressBars(Reporter):
 
     def close(self) -> None:
         self._stop()
+        self._lines.stop()
         if self._failures > MAX_NAMED_FAILURES:
             rest = self._failures - MAX_NAMED_FAILURES
             self._console.print(f"... and {rest} more failed; scores.csv names all of them")
         self._failures = 0
+
+
+class _Lines:
+    """Prints where a call stands every LINE_INTERVAL_S seconds, also while it reports nothing."""
+
+    def __init__(self, print_line: Callable[[str], None]) -> None:
+        self._print = print_line
+        self._describe: Callable[[], str] = str
+        self._title, self._started = "", 0.0
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Print lines from now on."""
+        if self._thread is None:
+            self._ended.clear()
+            self._thread = threading.Thread(target=self._run, daemon=True, name="progress lines")
+            self._thread.start()
+
+    def update(
+        self,
+        title: str,
+        done: int = 0,
+        total: int = 0,
+        *,
+        unit: str = "",
+        detail: str = "",
+        processed: int | None = None,
+    ) -> None:
+        """Take the place of the earlier state. `processed` of the `done` items took time; all, by default."""
+        if title != self._title:
+            self._title, self._started = title, time.monotonic()
+        started, timed = self._started, done if processed is None else processed
+
+        def describe() -> str:
+            seconds = time.monotonic() - started
+            if not total:
+                return f"{title}, {_duration(seconds)}"
+            rate = timed / seconds
+            speed = f"{rate:.3g} {unit}/s" if rate and unit else ""
+            left = f"{_duration((total - done) / rate)} left" if rate else ""
+            return ", ".join(filter(None, (f"{title}: {done} of {total} {unit}".strip(), detail, speed, left)))
+
+        self._describe = describe
+
+    def stop(self) -> None:
+        """Print no more lines."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def _run(self) -> None:
+        while not self._ended.wait(LINE_INTERVAL_S):
+            if line := self._describe():
+                self._print(line)
+
+
+def _duration(seconds: float) -> str:
+    """Return a duration in a unit that suits it."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -9,7 +9,7 @@ import msgspec
 
 from lesioncli.backends import openvino
 from lesioncli.backends.base import Outputs, predict_all
-from lesioncli.backends.interface import Compiler
+from lesioncli.backends.interface import Compiler, OnProgress
 from lesioncli.backends.manifest import Manifest, StoredEngine, manifest_path, write_manifest
 from lesioncli.backends.parity import compare, describe_disagreement
 from lesioncli.backends.registry import open_compiler
@@ -38,6 +38,7 @@ def build(
     *,
     compiler: Compiler | None = None,
     reference: Reference | None = None,
+    on_progress: OnProgress = lambda phase, step, steps: None,
 ) -> BuiltEngine:
     """Build an engine of an ONNX graph in `folder` and check its parity on `images`, RGB (H, W, 3).
 
@@ -56,9 +57,11 @@ def build(
     inputs = [to_network(image, spec.height, spec.width, spec.reduction) for image in images]
     candidates = compiler.list_precisions(draft.precision_asked)
     with work_folder(folder) as work:
+        on_progress(f"reference outputs of {len(inputs)} images", 1, 3)
         expected = reference(inputs) if reference else predict_all(openvino.open_graph(onnx, draft, work), inputs)
 
         def run(candidate: Manifest) -> Outputs:
+            on_progress(f"compile and check {candidate.precision}", 2, 3)
             return predict_all(compiler.open_for_parity(onnx, candidate, work), inputs)
 
         checked = _choose_precision(draft, candidates, run, expected)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from lesioncli.cli.arguments import MASKS, JsonOption, MasksArgument
-from lesioncli.cli.console import list_first, print_json, print_line
+from lesioncli.cli.console import list_first, print_json, print_line, stderr
 from lesioncli.errors import ExitCode
 from lesioncli.options import Challenge
 
@@ -25,8 +25,12 @@ def submission(
     Exit code 5: some images have no mask or no scores.
     """
     from lesioncli.evaluation.submission import write_submission
+    from lesioncli.progress import ProgressBars
 
-    written = write_submission(masks, out, challenge)
+    with ProgressBars(stderr, bars=not json_output) as progress:
+        written = write_submission(
+            masks, out, challenge, lambda done, total: progress.count("write masks", done, total)
+        )
     if json_output:
         files = {str(path): images for path, images in written.files.items()}
         print_json({"files": files, "problems": written.problems, "notes": written.notes})

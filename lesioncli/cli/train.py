@@ -1,10 +1,8 @@
 """The command `train`."""
 
-import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -66,6 +64,7 @@ def train(
     except ModuleNotFoundError as error:
         raise MissingPackageError(str(error.name), "train") from error
     from lesioncli.process import keep_freed_memory
+    from lesioncli.progress import ProgressBars, Reporter
     from lesioncli.training.recipe import find_recipe, load_recipe
 
     if fold and validation:
@@ -91,7 +90,7 @@ def train(
         for note in note_undefined_aucs(samples.validation):
             say(note)
         say(f"device {chosen.value}: {chosen.reason}; {made.reason}")
-    with _training_progress(prints) as (on_step, on_epoch):
+    with ProgressBars(stderr) if prints else Reporter() as progress:
         run = TrainingRun(
             recipe=loaded,
             training=samples.training,
@@ -99,8 +98,8 @@ def train(
             folder=out,
             seed=seed,
             start=start,
-            on_step=on_step,
-            on_epoch=on_epoch,
+            on_step=lambda at: progress.train(_name_epoch(at), at.step + 1, at.steps, at.loss),
+            on_epoch=_print_epoch if prints else lambda stage, row: None,
             on_note=say if prints else lambda text: None,
         )
         best = run_training(run, fabric, stage)
@@ -108,33 +107,10 @@ def train(
         print_line(f"best checkpoint: {best}; next: lesioncli build-engine {best}")
 
 
-@contextmanager
-def _training_progress(
-    show: bool,
-) -> Iterator[tuple[Callable[["Progress"], None], Callable[[str, Mapping[str, float]], None]]]:
-    """Yield the functions that show steps as a bar in a terminal, and each epoch as a line."""
-    from rich import progress as rich_progress
+def _name_epoch(progress: "Progress") -> str:
+    return f"{progress.stage} {progress.epoch + 1}/{progress.epochs}"
 
-    columns: tuple[Any, ...] = (
-        rich_progress.TextColumn("{task.fields[where]}"),
-        rich_progress.BarColumn(),
-        rich_progress.MofNCompleteColumn(),
-        rich_progress.TextColumn("loss {task.fields[loss]:.3f}  {task.fields[rate]}"),
-        rich_progress.TimeRemainingColumn(),
-    )
-    with rich_progress.Progress(*columns, console=stderr, disable=not (show and stderr.is_terminal)) as bar:
-        task = bar.add_task("", total=None, where="", loss=math.nan, rate="")
 
-        def on_step(progress: "Progress") -> None:
-            speed = bar.tasks[0].speed
-            rate = f"{speed:.1f} steps/s" if speed else ""
-            if progress.step == 0:
-                bar.reset(task, total=progress.steps)
-            where = f"{progress.stage} {progress.epoch + 1}/{progress.epochs}"
-            bar.update(task, completed=progress.step + 1, where=where, loss=progress.loss, rate=rate)
-
-        def on_epoch(stage: str, row: Mapping[str, float]) -> None:
-            metrics = ", ".join(f"{key} {value:.4g}" for key, value in row.items() if key != "epoch")
-            stderr.print(f"{stage}, epoch {row['epoch']:.0f}: {metrics}", soft_wrap=True)
-
-        yield on_step, on_epoch
+def _print_epoch(stage: str, row: Mapping[str, float]) -> None:
+    metrics = ", ".join(f"{key} {value:.4g}" for key, value in row.items() if key != "epoch")
+    stderr.print(f"{stage}, epoch {row['epoch']:.0f}: {metrics}", soft_wrap=True)

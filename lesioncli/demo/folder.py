@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +19,22 @@ LABELLED = CLASSES[:2]  # as in ISIC 2017, where a nevus has neither label
 JPEG_QUALITY = 92
 
 
-def write_demo(folder: Path, count: int = 12, seed: int = 0, height: int = 480, width: int = 640) -> None:
+def write_demo(
+    folder: Path,
+    count: int = 12,
+    seed: int = 0,
+    height: int = 480,
+    width: int = 640,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
     """Write the images of seeds `seed`, `seed` + 1, ... with their masks and a table of labels.
 
     Seed 0 becomes images/demo_0001.jpg and labels/demo_0001_segmentation.png (0 or 255); labels/labels.csv has the
     columns image, melanoma, seborrheic_keratosis (0.0 or 1.0). Other seeds give other names, so that one folder can
     train and another validate.
 
-    A working folder with other files may be given if it has no images/, no labels/ and no image files.
+    `on_progress` receives (done, total) before each image. A working folder with other files may be given if it has no
+    images/, no labels/ and no image files.
 
     Raises InputError if the folder has other contents, or if images/ or labels/ cannot be made.
     """
@@ -34,7 +43,8 @@ def write_demo(folder: Path, count: int = 12, seed: int = 0, height: int = 480, 
     for subfolder in (images, labels):
         _make_folder(subfolder)
     rows: list[list[object]] = [["image", *LABELLED]]
-    for number in range(seed, seed + count):
+    for done, number in enumerate(range(seed, seed + count)):
+        on_progress(done, count)
         case, stem = draw_case(number, height, width), f"demo_{number + 1:04d}"
         _write(images / f"{stem}.jpg", _encode(case.image, "JPEG"))
         _write(labels / f"{stem}_segmentation.png", _encode(case.mask.astype(np.uint8) * 255, "PNG"))

@@ -2,7 +2,7 @@
 
 import csv
 import zipfile
-from collections.abc import Collection, Container, Mapping
+from collections.abc import Callable, Collection, Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -48,14 +48,22 @@ class Submission:
 
 @dataclass
 class _Report:
-    """Problems and notes, collected while the files are written."""
+    """Problems and notes, collected while the files are written, and the function that receives progress."""
 
+    on_progress: Callable[[int, int], None]
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
-def write_submission(predictions: Path, out: Path, challenge: Challenge) -> Submission:
+def write_submission(
+    predictions: Path,
+    out: Path,
+    challenge: Challenge,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Submission:
     """Write segmentation.zip and, if the challenge takes scores, classification.csv to the folder `out`.
+
+    `on_progress` receives (done, total) before each mask.
 
     Raises InputError if the name of an image has no ISIC number or that of another image, there is nothing to submit,
     or `out` cannot be written.
@@ -68,7 +76,7 @@ def write_submission(predictions: Path, out: Path, challenge: Challenge) -> Subm
     failures = {image: row.failure for image, row in rows.items() if row.failure}
     masks = {image: path for image, path in masks.items() if image not in failures}
     scores = {image: row for image, row in rows.items() if image not in failures}
-    report = _Report([f"{image}: no mask: {reason}" for image, reason in failures.items()])
+    report = _Report(on_progress, [f"{image}: no mask: {reason}" for image, reason in failures.items()])
     report.problems += _missing_from_run(predictions, {**masks, **rows})
     report.problems += _missing_from_one_file(masks, scores, classes)
     files: dict[Path, int] = {}
@@ -130,7 +138,8 @@ def _write_masks(masks: Mapping[str, Path], rows: Mapping[str, ScoreRow], path: 
     """Write masks as PNGs of 8 bits, 0 or 255, and return their number; `rows` have the sizes of the images."""
     written = 0
     with atomic_output(path, "--out") as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-        for image, mask in masks.items():
+        for done, (image, mask) in enumerate(masks.items()):
+            report.on_progress(done, len(masks))
             try:
                 prediction = read_mask(mask, MaskRole.PREDICTION)
             except ImageError as error:

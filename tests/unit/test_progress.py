@@ -2,7 +2,11 @@
 
 import importlib.util
 import io
+import re
+import threading
+import time
 import warnings
+from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
@@ -12,7 +16,7 @@ from rich.console import Console
 from lesioncli.images.find import ImageFile
 from lesioncli.inference.outcome import Outcome
 from lesioncli.options import Status
-from lesioncli.progress import ProgressBars
+from lesioncli.progress import ProgressBars, Reporter
 
 
 def show(console: Console) -> None:
@@ -46,3 +50,49 @@ def test_bars_are_shown_in_a_terminal_only() -> None:
         show(console)
         assert isinstance(console.file, io.StringIO)
         assert ("1/2" in console.file.getvalue()) == is_terminal
+
+
+def report_images(progress: Reporter) -> None:
+    """Report 4 of 100 images: two skipped ones, a finished and a failed one."""
+    progress.start_images(100)
+    statuses = (Status.SKIPPED, Status.SKIPPED, Status.OK, Status.FAILED)
+    for done, status in enumerate(statuses, 1):
+        progress.image(Outcome(ImageFile(Path("a.jpg"), "a"), status, reason="cut"), done, 100)
+
+
+@pytest.mark.parametrize(
+    ("report", "expected"),
+    [
+        (report_images, r"segment: 4 of 100 images, 1 failed, [\d.e+]+ images/s, \d+ (s|min) left"),
+        (lambda progress: progress.count("draw", 3, 9), r"draw: 3 of 9, \d+ s left"),
+        (lambda progress: progress.count("draw", 0, 9), r"draw: 0 of 9"),
+        (lambda progress: progress.build("export", 0, 3), r"build: export, \d+ s"),
+        (
+            lambda progress: progress.train("cn 1/2", 3, 9, 0.5),
+            r"cn 1/2: 3 of 9 steps, loss 0\.500, .* steps/s, .* left",
+        ),
+    ],
+)
+def test_a_log_has_a_line_at_intervals_also_while_nothing_is_reported(
+    report: Callable[[Reporter], None], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lesioncli.progress.LINE_INTERVAL_S", 0.2)
+    console = Console(file=io.StringIO(), width=200)
+    with ProgressBars(console) as progress:
+        report(progress)
+        time.sleep(0.9)
+    assert isinstance(console.file, io.StringIO)
+    lines = [line for line in console.file.getvalue().splitlines() if not line.startswith("failed: ")]
+    assert len(lines) >= 3
+    assert [line for line in lines if not re.fullmatch(expected, line)] == []
+    assert threading.active_count() == 1
+
+
+def test_a_terminal_has_no_such_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lesioncli.progress.LINE_INTERVAL_S", 0.02)
+    console = Console(file=io.StringIO(), force_terminal=True, width=200)
+    with ProgressBars(console) as progress:
+        report_images(progress)
+        time.sleep(0.1)
+    assert isinstance(console.file, io.StringIO)
+    assert "segment: " not in console.file.getvalue()

@@ -135,6 +135,7 @@ class SegmentOptions:
 
     `threshold` is the minimum lesion probability of a pixel of the mask. `workers` 0: one thread per core. `verify`:
     check the parity of an engine that never ran on this GPU. `trace`: JSON file for a timeline of the run.
+    `save_probabilities`: also write the lesion probability of every pixel.
     """
 
     threshold: float = 0.5
@@ -146,6 +147,7 @@ class SegmentOptions:
     overwrite: bool = False
     verify: bool = True
     trace: Path | None = None
+    save_probabilities: bool = False
 
     def __post_init__(self) -> None:
         _convert(self, tta=TTA, regions=Regions, trace=Path)

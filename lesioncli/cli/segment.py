@@ -1,5 +1,6 @@
 """The command `segment`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -57,6 +58,12 @@ def segment(
     overlay: Annotated[
         bool, typer.Option("--overlay", help="Also write images with the outline of the mask, to overlays/.")
     ] = False,
+    save_probabilities: Annotated[
+        bool,
+        typer.Option(
+            "--save-probabilities", help="Also write the lesion probability of each pixel, to probabilities/."
+        ),
+    ] = False,
     isic_names: Annotated[
         bool, typer.Option("--isic", help="Name masks as ISIC does: ISIC_0012345_segmentation.png.")
     ] = False,
@@ -84,7 +91,16 @@ def segment(
     if trace and trace.suffix.lower() != ".json":
         raise typer.BadParameter(f"{trace} does not end in .json", param_hint="--trace")
     options = SegmentOptions(
-        threshold, workers, overlay, tta, regions, isic_names, overwrite, verify=not no_verify, trace=trace
+        threshold,
+        workers,
+        overlay,
+        tta,
+        regions,
+        isic_names,
+        overwrite,
+        verify=not no_verify,
+        trace=trace,
+        save_probabilities=save_probabilities,
     )
     with ProgressBars(stderr, bars=not json_output, stop=HANDLER.stop) as progress:
         summary = api.segment_folder(
@@ -93,7 +109,8 @@ def segment(
     if json_output:
         print_json(summary.to_dict())
     else:
-        _print_summary(summary, overlay)
+        kinds = {"masks": True, "overlays/": overlay, "probabilities/": save_probabilities}
+        _print_summary(summary, [name for name, is_written in kinds.items() if is_written])
     if summary.remaining:
         say(f"interrupted: {summary.remaining} of {summary.images} images remain; the same command continues")
         raise typer.Exit(HANDLER.exit_code)
@@ -101,12 +118,11 @@ def segment(
         raise typer.Exit(ExitCode.SOME_FAILED)
 
 
-def _print_summary(summary: "RunSummary", has_overlays: bool) -> None:
-    contents = "masks, overlays/ and scores.csv" if has_overlays else "masks and scores.csv"
+def _print_summary(summary: "RunSummary", pictures: Sequence[str]) -> None:
     speed = f", {summary.images_per_second:.0f} images/s" if summary.ok + summary.failed else ""
     print_line(
         f"{summary.images} images: {summary.ok} ok, {summary.failed} failed, {summary.skipped} skipped"
-        f" ({summary.seconds:.1f} s{speed}); {contents} are in {summary.out}/"
+        f" ({summary.seconds:.1f} s{speed}); {', '.join(pictures)} and scores.csv are in {summary.out}/"
     )
     if summary.ok + summary.skipped > len(summary.least_confident):
         names = ", ".join(f"{lowest.image} ({lowest.confidence:.2f})" for lowest in summary.least_confident)

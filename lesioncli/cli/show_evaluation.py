@@ -9,7 +9,7 @@ from lesioncli.options import ProtocolName
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from lesioncli.evaluation.result import ConfusionMatrix, Evaluation, ScoreEvaluation
+    from lesioncli.evaluation.result import ConfusionMatrix, Evaluation, MaskEvaluation, ScoreEvaluation
     from lesioncli.evaluation.statistics.comparison import Comparison
     from lesioncli.evaluation.statistics.groups import Estimate
 
@@ -50,7 +50,20 @@ def _print_means(evaluation: "Evaluation") -> None:
         interval = _format_interval(scores.intervals.get(name))
         _add_row(table, _metric_title(name, evaluation), _format(value), interval, scores.labelled.count)
     stdout.print(table)
-    confidence = masks.confidence
+    if masks.means:
+        _print_bias(masks)
+
+
+def _print_bias(masks: "MaskEvaluation") -> None:
+    """Print whether the masks are too large or too small, their confidence too high, and the threshold off."""
+    from lesioncli.evaluation.metrics.pixels import AREA_LOG_RATIO
+
+    if AREA_LOG_RATIO in masks.intervals:
+        area, low, high = (
+            f"{math.exp(value):.3f}" for value in (masks.means[AREA_LOG_RATIO], *masks.intervals[AREA_LOG_RATIO])
+        )
+        print_line(f"area of the masks over that of the ground truth, geometric mean: {area} ({low} to {high})")
+    confidence, curve = masks.confidence, masks.thresholds
     if confidence.images:
         error = _format_with_interval(
             confidence.metrics["calibration_error"], confidence.intervals["calibration_error"]
@@ -59,6 +72,11 @@ def _print_means(evaluation: "Evaluation") -> None:
             f"confidence: mean {confidence.means['confidence']:.3f} at a mean Jaccard of"
             f" {confidence.means['jaccard']:.3f}; calibration error {error}"
         )
+    if curve:
+        low, high = (f"{value:.2f}" for value in curve.best_interval)
+        print_line(f"Jaccard over thresholds: highest at {curve.best:.2f} ({low} to {high}), {max(curve.means):.4f}")
+    else:
+        print_line("Jaccard over thresholds: needs the probability maps of `segment --save-probabilities`")
 
 
 def _aucs(scores: "ScoreEvaluation") -> dict[str, float]:
@@ -89,7 +107,7 @@ def _print_groups(evaluation: "Evaluation", column: str) -> None:
 
 
 def _print_comparison(comparison: "Comparison", evaluation: "Evaluation") -> None:
-    table = _table("metric", "ours", "other", "ours - other", "95 % interval", "p")
+    table = _table("metric", "ours", "other", "difference", "95 % interval", "p")
     for name, difference in comparison.differences.items():
         _add_row(
             table,

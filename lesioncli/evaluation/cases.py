@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from lesioncli.errors import ImageError
 from lesioncli.evaluation.metrics.distances import measure_distances
 from lesioncli.evaluation.metrics.pixels import PIXEL_METRICS, count_pixels
-from lesioncli.evaluation.reading.masks import MaskRole, read_mask
+from lesioncli.evaluation.metrics.thresholds import threshold_jaccards
+from lesioncli.evaluation.reading.masks import Mask, MaskRole, read_mask, read_probability_map
 from lesioncli.evaluation.reading.matching import MaskPair
+from lesioncli.options import Regions
 from lesioncli.process import count_cores
 
 _QUEUE_LENGTH = 1024  # cases given to the threads at once; a future per image of a million would outweigh the results
@@ -30,7 +32,8 @@ class CaseResult:
     """Evaluation of one ground truth mask: its metrics by name, or the `problem` that prevented them.
 
     `note` names unusual properties of files that were evaluated all the same. `pair` has the two files, and
-    `lesion_fraction` is the fraction of the ground truth's pixels that are lesion.
+    `lesion_fraction` is the fraction of the ground truth's pixels that are lesion. `threshold_jaccards` (T,) is the
+    Jaccard of the probability map at each of THRESHOLDS, None if there is no map that can be evaluated.
     """
 
     name: str
@@ -39,6 +42,7 @@ class CaseResult:
     note: str = ""
     pair: MaskPair | None = field(default=None, compare=False, repr=False)
     lesion_fraction: float = field(default=math.nan, compare=False, repr=False)
+    threshold_jaccards: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,29 +62,40 @@ class MaskMetrics:
         return cls(tuple(case.name for case in evaluated), names, values.reshape(len(evaluated), len(names)))
 
 
+@dataclass(frozen=True)
+class Measures:
+    """What is measured beside the pixel metrics: boundary distances, and probability maps at many thresholds.
+
+    `regions` are those that `segment` kept; None: maps are not read.
+    """
+
+    distances: bool = False
+    regions: Regions | None = None
+
+
 def evaluate_pairs(
-    pairs: Sequence[MaskPair], distances: bool, workers: int = 0, on_progress: Progress | None = None
+    pairs: Sequence[MaskPair], measures: Measures, workers: int = 0, on_progress: Progress | None = None
 ) -> tuple[CaseResult, ...]:
     """Evaluate pairs of masks on `workers` threads (0: one per core), in their order.
 
-    `distances` adds boundary distances to the pixel metrics. `on_progress` receives (done, total) after each pair.
+    `on_progress` receives (done, total) after each pair.
     """
     cases: list[CaseResult] = []
-    for case in _map_pairs(pairs, distances, workers or count_cores()):
+    for case in _map_pairs(pairs, measures, workers or count_cores()):
         cases.append(case)
         if on_progress:
             on_progress(len(cases), len(pairs))
     return tuple(cases)
 
 
-def _map_pairs(pairs: Sequence[MaskPair], distances: bool, workers: int) -> Iterator[CaseResult]:
-    evaluate_one = partial(evaluate_pair, distances=distances)
+def _map_pairs(pairs: Sequence[MaskPair], measures: Measures, workers: int) -> Iterator[CaseResult]:
+    evaluate_one = partial(evaluate_pair, measures=measures)
     with ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(pairs), _QUEUE_LENGTH):
             yield from pool.map(evaluate_one, pairs[start : start + _QUEUE_LENGTH])
 
 
-def evaluate_pair(pair: MaskPair, distances: bool) -> CaseResult:
+def evaluate_pair(pair: MaskPair, measures: Measures) -> CaseResult:
     """Evaluate one predicted mask; a file that cannot be evaluated gives a CaseResult with a problem."""
     if pair.prediction is None:
         return CaseResult(pair.name, {}, pair.problem, pair=pair)
@@ -94,8 +109,23 @@ def evaluate_pair(pair: MaskPair, distances: bool) -> CaseResult:
         return CaseResult(pair.name, {}, f"sizes differ: {sizes} pixels", pair=pair)
     counts = count_pixels(truth.lesion, prediction.lesion)
     metrics = {name: metric(counts) for name, metric in PIXEL_METRICS.items()}
-    if distances:
+    if measures.distances:
         metrics |= measure_distances(truth.lesion, prediction.lesion)
-    note = "; ".join(filter(None, (truth.note, prediction.note)))
+    jaccards, map_note = _measure_thresholds(pair, truth, measures.regions)
+    note = "; ".join(filter(None, (truth.note, prediction.note, map_note)))
     fraction = (counts.true_positive + counts.false_negative) / truth.lesion.size
-    return CaseResult(pair.name, metrics, note=note, pair=pair, lesion_fraction=fraction)
+    return CaseResult(pair.name, metrics, note=note, pair=pair, lesion_fraction=fraction, threshold_jaccards=jaccards)
+
+
+def _measure_thresholds(pair: MaskPair, truth: Mask, regions: Regions | None) -> tuple[NDArray[np.float32] | None, str]:
+    """Return the Jaccards (T,) of the probability map, if there is one, and a note if it cannot be evaluated."""
+    if pair.probability_map is None or regions is None:
+        return None, ""
+    try:
+        probability = read_probability_map(pair.probability_map)
+    except ImageError as error:
+        return None, error.reason
+    if probability.shape != truth.lesion.shape:
+        height, width = probability.shape
+        return None, f"{MaskRole.PROBABILITY_MAP} has another size: {width} x {height} pixels"
+    return threshold_jaccards(truth.lesion, probability, regions), ""

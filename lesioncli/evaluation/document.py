@@ -30,6 +30,7 @@ def evaluation_document(evaluation: Evaluation) -> Mapping[str, Any]:
         "intervals": {**masks.intervals, **scores.intervals},
         "interval_method": _interval_method(evaluation),
         "confidence": _confidence_document(masks.confidence) if masks.confidence.images else None,
+        "thresholds": dataclasses.asdict(masks.thresholds) if masks.thresholds else None,
         "reliability": {name: _bin_documents(table) for name, table in scores.reliability.items()},
         "per_class_intervals": scores.per_class_intervals,
         "official_intervals": official.intervals,

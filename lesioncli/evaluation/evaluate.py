@@ -16,6 +16,7 @@ from lesioncli.evaluation.notes import (
     notes_on_missing_labels,
     notes_on_ratios,
     notes_on_scores,
+    notes_on_thresholds,
 )
 from lesioncli.evaluation.official import official_figures
 from lesioncli.evaluation.predictions import EvaluatedPredictions, evaluate_predictions
@@ -26,7 +27,8 @@ from lesioncli.evaluation.result import Evaluation, MaskEvaluation
 from lesioncli.evaluation.statistics.bootstrap import bootstrap_means, column_means
 from lesioncli.evaluation.statistics.comparison import Comparison, compare_predictions
 from lesioncli.evaluation.statistics.groups import evaluate_groups
-from lesioncli.evaluation.statistics.resampling import Interval, Resampling, ResamplingPlan, percentile_interval
+from lesioncli.evaluation.statistics.resampling import Interval, ResamplingPlan, percentile_interval
+from lesioncli.evaluation.threshold_curve import evaluate_thresholds
 from lesioncli.options import EvaluationOptions
 
 _DEFAULT_OPTIONS = EvaluationOptions()
@@ -49,12 +51,12 @@ def evaluate(
     group_columns = read_columns_by_image(options.by, options.metadata, truth, rules)
     clusters = read_clusters(options.cluster, options.metadata, truth, rules)
 
-    ours = evaluate_predictions(truth, predictions, options.scores, options, on_progress)
+    ours = evaluate_predictions(truth, predictions, options.scores, options, on_progress, with_maps=True)
     plan = plan_resampling(options.cluster, clusters, options.seed)
     comparison = _compare(ours, truth, options.compare, plan, options, on_progress) if options.compare else None
 
-    mask_resampling, score_resampling = plan.for_images(ours.masks.images), plan.for_images(ours.labelled.ids)
-    masks = _evaluate_masks(ours, mask_resampling)
+    score_resampling = plan.for_images(ours.labelled.ids)
+    masks = _evaluate_masks(ours, plan)
     resampled = resample_metrics(ours.labelled, score_resampling)
     scores = evaluate_scores(ours.labelled, resampled, score_resampling, options.score_threshold)
     tested = (rules.mask_metric, *ours.labelled.classes)
@@ -76,6 +78,7 @@ def evaluate(
             *notes_on_scores(truth.labels, ours.labelled, options.protocol),
             *notes_on_ratios(scores, options.protocol),
             *notes_on_confidence(masks.confidence),
+            *notes_on_thresholds(masks.thresholds),
             *notes_on_intervals(plan, ours, comparison),
         ),
         plan=plan,
@@ -106,9 +109,9 @@ def _compare(
     return comparison
 
 
-def _evaluate_masks(predictions: EvaluatedPredictions, resampling: Resampling) -> MaskEvaluation:
+def _evaluate_masks(predictions: EvaluatedPredictions, plan: ResamplingPlan) -> MaskEvaluation:
     """Compute the mean metrics of the evaluated masks, and their intervals."""
-    masks = predictions.masks
+    masks, resampling = predictions.masks, plan.for_images(predictions.masks.images)
     if not masks.images:
         return MaskEvaluation(predictions.cases, predictions.extra)
     means = dict(zip(masks.names, column_means(masks.values).tolist(), strict=True))
@@ -118,4 +121,5 @@ def _evaluate_masks(predictions: EvaluatedPredictions, resampling: Resampling) -
     }
     jaccard = masks.values[:, masks.names.index("jaccard")]
     confidence = evaluate_confidence(jaccard, predictions.confidence, resampling)
-    return MaskEvaluation(predictions.cases, predictions.extra, means, intervals, confidence)
+    curve = evaluate_thresholds(predictions.cases, plan)
+    return MaskEvaluation(predictions.cases, predictions.extra, means, intervals, confidence, curve)

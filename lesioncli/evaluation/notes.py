@@ -12,6 +12,7 @@ from lesioncli.evaluation.result import ScoreEvaluation
 from lesioncli.evaluation.statistics.comparison import Comparison
 from lesioncli.evaluation.statistics.groups import MIN_IMAGES
 from lesioncli.evaluation.statistics.resampling import ResamplingPlan
+from lesioncli.evaluation.threshold_curve import ThresholdCurve
 from lesioncli.options import ProtocolName
 
 _HITS = {  # numerator of a ratio; a ratio that is 1 without any hit is 0/0
@@ -62,6 +63,13 @@ def notes_on_confidence(confidence: ConfidenceEvaluation) -> tuple[str, ...]:
     if not (confidence.images and confidence.missing):
         return ()
     return (f"masks without a confidence from 0 to 1, left out of its calibration error: {confidence.missing}",)
+
+
+def notes_on_thresholds(curve: ThresholdCurve | None) -> tuple[str, ...]:
+    """Return a note if some masks have a probability map, and others have none."""
+    if not (curve and curve.missing):
+        return ()
+    return (f"masks without a probability map, left out of the Jaccard over thresholds: {curve.missing}",)
 
 
 def notes_on_clusters(plan: ResamplingPlan, predictions: EvaluatedPredictions) -> tuple[str, ...]:

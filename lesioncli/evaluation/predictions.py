@@ -9,18 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesioncli.errors import InputError
-from lesioncli.evaluation.cases import CaseResult, MaskMetrics, Progress, evaluate_pairs
+from lesioncli.evaluation.cases import CaseResult, MaskMetrics, Measures, Progress, evaluate_pairs
 from lesioncli.evaluation.labelled_scores import LabelledScores, join_scores
 from lesioncli.evaluation.protocols import PROTOCOLS, Protocol
 from lesioncli.evaluation.reading.ground_truth import GroundTruth
-from lesioncli.evaluation.reading.masks import MaskListing, find_masks, mask_name
+from lesioncli.evaluation.reading.masks import MaskListing, find_predicted_masks, mask_name
 from lesioncli.evaluation.reading.matching import MaskPair, masks_by_image, match, pair_masks
 from lesioncli.evaluation.reading.tables import LabelTable, ScoreRow, read_scores
-from lesioncli.options import EvaluationOptions
+from lesioncli.inference.record import read_record
+from lesioncli.options import EvaluationOptions, Regions
 from lesioncli.spec import CLASSES
 
 SCORES = "scores.csv"
-OVERLAYS = "overlays"  # holds JPEGs that segment writes; a data set may have a folder of this name, too
 
 _NEVUS = CLASSES[2]  # ISIC-2017 labels have no column for it
 
@@ -50,10 +50,12 @@ def evaluate_predictions(
     on_progress: Progress | None = None,
     *,
     prefix: str = "",
+    with_maps: bool = False,
 ) -> EvaluatedPredictions:
     """Evaluate the masks in folder `predictions`, and the scores there or in the CSV `scores`.
 
-    `prefix` is that of the columns of scores and confidence, as for read_scores().
+    `prefix` is that of the columns of scores and confidence, as for read_scores(). `with_maps`: probability maps are
+    evaluated, too.
 
     Raises InputError where there is nothing to evaluate, or no prediction belongs to the ground truth.
     """
@@ -69,7 +71,8 @@ def evaluate_predictions(
     pairs, extra = pair_masks(truths, listing, failures, rules)
     if rows is None:
         _require_usable_masks(predictions, pairs, listing)
-    cases = evaluate_pairs(pairs, options.distances, options.workers, on_progress)
+    regions = read_record(predictions).regions or Regions.LARGEST if with_maps and listing.maps else None
+    cases = evaluate_pairs(pairs, Measures(options.distances, regions), options.workers, on_progress)
     labelled = _join(ground_truth, rows, rules)
     confidence = _confidences(cases, rows or {})
     return EvaluatedPredictions(cases, extra, MaskMetrics.from_cases(cases), labelled, rows is not None, confidence)
@@ -94,7 +97,7 @@ def _find_masks(ground_truth: GroundTruth, predictions: Path) -> MaskListing:
     if ground_truth.pairs is not None:
         return MaskListing(ground_truth.pairs)
     has_masks = ground_truth.masks or not ground_truth.labels.by_id
-    return find_masks(predictions, skip=OVERLAYS) if has_masks else MaskListing()
+    return find_predicted_masks(predictions) if has_masks else MaskListing()
 
 
 def _require_predictions(

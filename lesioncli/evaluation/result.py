@@ -12,6 +12,7 @@ from lesioncli.evaluation.reliability import ConfidenceEvaluation, ReliabilityBi
 from lesioncli.evaluation.statistics.comparison import Comparison
 from lesioncli.evaluation.statistics.groups import GroupResult
 from lesioncli.evaluation.statistics.resampling import Interval, ResamplingPlan
+from lesioncli.evaluation.threshold_curve import ThresholdCurve
 from lesioncli.options import ProtocolName
 
 
@@ -22,7 +23,7 @@ class MaskEvaluation:
     `cases` has one entry per ground truth mask, sorted by name; `extra` names the predictions without ground truth.
     `means` are over the evaluated cases in which a metric is defined: nan where there is no such case, and empty where
     no case was evaluated. `intervals` are their 95 % intervals, except for means that are nan. `confidence` compares
-    the confidence of masks with their Jaccard.
+    the confidence of masks with their Jaccard. `thresholds` is None if no evaluated mask has a probability map.
     """
 
     cases: tuple[CaseResult, ...] = ()
@@ -30,6 +31,7 @@ class MaskEvaluation:
     means: Mapping[str, float] = field(default_factory=dict)
     intervals: Mapping[str, Interval] = field(default_factory=dict)
     confidence: ConfidenceEvaluation = field(default_factory=ConfidenceEvaluation)
+    thresholds: ThresholdCurve | None = None
 
     @property
     def evaluated(self) -> tuple[CaseResult, ...]:

@@ -12,8 +12,8 @@ import numpy as np
 
 from lesioncli import isic
 from lesioncli.errors import ImageError, InputError
-from lesioncli.evaluation.predictions import OVERLAYS, SCORES
-from lesioncli.evaluation.reading.masks import MaskRole, find_masks, read_mask
+from lesioncli.evaluation.predictions import SCORES
+from lesioncli.evaluation.reading.masks import MaskRole, find_predicted_masks, read_mask
 from lesioncli.evaluation.reading.tables import ScoreRow, read_scores
 from lesioncli.files import atomic_output
 from lesioncli.images.find import find_images
@@ -69,7 +69,7 @@ def write_submission(
     or `out` cannot be written.
     """
     classes = CHALLENGE_CLASSES[challenge]
-    masks = _by_isic_id(find_masks(predictions, skip=OVERLAYS).masks)
+    masks = _by_isic_id(find_predicted_masks(predictions).masks)
     rows = _by_isic_id(read_scores(predictions / SCORES, classes) or {})
     if not masks and not rows:
         raise InputError(f"{predictions}: no masks found; give the folder that `lesioncli segment` wrote")

@@ -12,6 +12,7 @@ from lesioncli.errors import InputError
 from lesioncli.files import printable, walk
 from lesioncli.images.formats import has_supported_suffix, supported_suffixes
 
+PROBABILITIES = "probabilities"  # folder of probability maps in an output folder
 RUN_RECORD = "run.json"  # identifies an output folder of `segment`, if it holds the hash of an engine
 
 # Kinds of ignored files beside unsupported suffixes; these words are values of run.json.

@@ -1,4 +1,4 @@
-"""Masks and overlays: their paths in the output folder of a run, and how they are written."""
+"""Masks, overlays and probability maps: their paths in the output folder of a run, and how they are written."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,12 +8,14 @@ import numpy as np
 
 from lesioncli.files import atomic_write, ends_with
 from lesioncli.images import jpeg, png
-from lesioncli.images.find import ImageFile
+from lesioncli.images.find import PROBABILITIES, ImageFile
 from lesioncli.images.geometry import UInt8
+from lesioncli.options import SegmentOptions
 
 # 8 bits per pixel, 0 or 255, as in the masks of the challenges: many programs read a 1-bit file as True and False, and
 # "> 128" then finds no lesion. Without filters, encoding takes a quarter of the time of OpenCV's default.
 PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE)
+PROBABILITY_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 1)
 _ENDS = {".png": png.END, ".jpg": jpeg.END_MARKER}
 
 
@@ -27,19 +29,40 @@ def overlay_path(folder: Path, image: ImageFile) -> Path:
     return folder / overlay_name(image.name)
 
 
+def probability_name(mask_name: str) -> str:
+    """Return the path of a probability map, relative to the output folder, given that of its mask."""
+    return f"{PROBABILITIES}/{mask_name}"
+
+
+def probability_path(folder: Path, image: ImageFile) -> Path:
+    """Return the path of an image's probability map."""
+    return folder / probability_name(image.mask_name)
+
+
+def extra_paths(folder: Path, image: ImageFile, options: SegmentOptions) -> list[Path]:
+    """Return the paths of the pictures beside the mask that the options ask for."""
+    asked = {overlay_path: options.overlay, probability_path: options.save_probabilities}
+    return [path(folder, image) for path, is_asked in asked.items() if is_asked]
+
+
 def mask_path(folder: Path, image: ImageFile) -> Path:
     """Return the path of an image's mask; sub-folders are mirrored, never flattened."""
     return folder / image.mask_name
 
 
 def is_whole(path: Path) -> bool:
-    """Return whether a mask or overlay exists and has an end; a power cut or another program may have cut it."""
+    """Return whether a mask, overlay or map exists and has an end; a power cut or another program may have cut it."""
     return ends_with(path, _ENDS[path.suffix])
 
 
 def write_mask(path: Path, mask: UInt8, top: Path | None = None) -> None:
     """Write a mask (H, W) of 0 and 255 as PNG, as write_picture() does. Raises OSError."""
     write_picture(path, mask, PNG_OPTIONS, top)
+
+
+def write_probability(path: Path, probability: UInt8, top: Path) -> None:
+    """Write lesion probabilities (H, W) in 1/255 as PNG, as write_picture() does. Raises OSError."""
+    write_picture(path, probability, PROBABILITY_OPTIONS, top)
 
 
 def write_picture(path: Path, pixels: UInt8, options: Sequence[int], top: Path | None = None) -> None:

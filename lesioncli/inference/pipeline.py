@@ -19,9 +19,18 @@ from lesioncli.backends.base import Cycle, Engine, Prediction
 from lesioncli.errors import EngineError, ImageError
 from lesioncli.images.decode import OUT_OF_MEMORY, DecodedImage, decode
 from lesioncli.images.find import ImageFile, file_bytes
-from lesioncli.images.geometry import to_full_size
+from lesioncli.images.geometry import UInt8, to_full_size
 from lesioncli.inference.outcome import Outcome
-from lesioncli.inference.pictures import mask_path, overlay_path, write_mask, write_picture
+from lesioncli.inference.pictures import (
+    extra_paths,
+    is_whole,
+    mask_path,
+    overlay_path,
+    probability_path,
+    write_mask,
+    write_picture,
+    write_probability,
+)
 from lesioncli.inference.postprocess import LesionMask, apply_threshold, make_mask
 from lesioncli.inference.prefetch import fill_cycles
 from lesioncli.inference.results import ResultStore
@@ -66,7 +75,7 @@ def segment(
     """
     if engine.layout != PROCEDURES[options.tta].layout(engine.spec, engine.batch_size):
         raise ValueError(f"the engine was not opened for --tta {options.tta}")
-    done = [store.is_done(image) and (not options.overlay or store.has_overlay(image)) for image in images]
+    done = [store.is_done(image) and all(map(is_whole, extra_paths(store.folder, image, options))) for image in images]
     remaining = [image for image, is_done in zip(images, done, strict=True) if not is_done]
     pipeline = _Pipeline(remaining, engine, store, options, trace)
     with closing(pipeline.outcomes(stop or StopRequest())) as outcomes:
@@ -168,10 +177,9 @@ class _Pipeline:
             )
             try:
                 folder = self._store.folder
-                self._store.remove_overlay(loaded.image)  # an earlier run may have drawn one
+                self._store.remove_extras(loaded.image)  # those of an earlier run
                 write_mask(mask_path(folder, loaded.image), lesion.mask, folder)
-                if options.overlay:
-                    _write_overlay(self._store, loaded.image, decoded, lesion)
+                self._write_extras(loaded.image, decoded, lesion, merged.probability)
             except OSError as error:
                 return _failed(loaded, ImageError(FailureStage.WRITE, error.strerror or str(error)))
             values = {
@@ -183,6 +191,14 @@ class _Pipeline:
             return Outcome(
                 loaded.image, Status.OK, decoded.stored_hw, loaded.file_bytes, note=note, values=values, seconds=seconds
             )
+
+    def _write_extras(self, image: ImageFile, decoded: DecodedImage, lesion: LesionMask, probability: UInt8) -> None:
+        """Write the pictures beside the mask that the options ask for; the probability map is (h, w)."""
+        if self._options.overlay:
+            _write_overlay(self._store, image, decoded, lesion)
+        if self._options.save_probabilities:
+            full_size = to_full_size(probability, decoded.stored_hw, decoded.orientation)
+            write_probability(probability_path(self._store.folder, image), full_size, self._store.folder)
 
     def _traced(self, stage: str, image: ImageFile) -> AbstractContextManager[None]:
         return self._trace.timed(stage, image.path.name) if self._trace else nullcontext()

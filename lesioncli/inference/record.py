@@ -59,6 +59,7 @@ class RunRecord(RunIdentity, frozen=True, kw_only=True):
     classes: names of the columns of scores.csv that are class scores. sources: files and folders of the images of all
     runs, relative to the output folder. ignored: files in them that are not images, by kind. ok, failed, skipped,
     seconds and cpu_seconds (by stage) are those of the latest run. calibration_maps: the calibration in full.
+    probabilities: any run wrote probability maps.
     """
 
     format: int = RUN_FORMAT
@@ -82,6 +83,7 @@ class RunRecord(RunIdentity, frozen=True, kw_only=True):
     seconds: float | None = None
     cpu_seconds: dict[str, float] | None = None
     calibration_maps: Calibration | None = None
+    probabilities: bool | None = None
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -19,10 +19,10 @@ from typing import NamedTuple
 from lesioncli import isic
 from lesioncli.errors import InputError
 from lesioncli.files import atomic_write
-from lesioncli.images.find import RUN_RECORD, ImageFile, file_bytes
+from lesioncli.images.find import PROBABILITIES, RUN_RECORD, ImageFile, file_bytes
 from lesioncli.inference.journal import Journal
 from lesioncli.inference.outcome import Column, Outcome, image_name, read_count, read_number, without_suffix
-from lesioncli.inference.pictures import is_whole, mask_path, overlay_name, overlay_path
+from lesioncli.inference.pictures import is_whole, mask_path, overlay_name, probability_name
 from lesioncli.inference.record import ImageConfidence, MaskNames, RunIdentity, RunRecord, read_record, write_record
 from lesioncli.options import Status
 
@@ -41,10 +41,11 @@ class ResultStore:
     """The output folder of a run: rows, masks and the run record. One run at a time may have it open.
 
     Raises InputError, before anything is changed, if the folder holds masks with another `identity`, if the file of an
-    image that is done has changed, or if an image would take the mask of another; `overwrite` removes the earlier
-    results instead.
+    image that is done has changed, or if an image would take the mask or map of another; `overwrite` removes the
+    earlier results instead.
 
-    images: the images of this run. earlier: the record of the run before. columns: see output_columns().
+    images: the images of this run. earlier: the record of the run before. columns: see output_columns(). with_maps:
+    this run writes probability maps.
     """
 
     def __init__(
@@ -55,8 +56,10 @@ class ResultStore:
         images: Sequence[ImageFile] = (),
         *,
         overwrite: bool = False,
+        with_maps: bool = False,
     ) -> None:
         self.folder = folder
+        self._with_maps = with_maps
         self._identity = identity
         self._columns = columns
         self._names = [column.name for column in columns]
@@ -82,6 +85,7 @@ class ResultStore:
             self._remove_earlier()
         self.earlier = read_record(self.folder)
         self._rows = self._read_rows()
+        self._check_maps(images)
         self._done = self._find_done(images)
         self._save_rows()
         self._journal.clear()
@@ -91,12 +95,13 @@ class ResultStore:
         """Return whether an earlier run left this image's row, without failure, and its whole mask."""
         return image.name in self._done
 
-    def has_overlay(self, image: ImageFile) -> bool:
-        """Return whether an earlier run left this image's whole overlay."""
-        return is_whole(overlay_path(self.folder, image))
+    @property
+    def has_maps(self) -> bool:
+        """Return whether this run or an earlier one writes probability maps."""
+        return self._with_maps or bool(self.earlier.probabilities)
 
     def add(self, outcome: Outcome) -> None:
-        """Record an outcome. A skipped image keeps its row; a failed one loses its mask and overlay of earlier runs.
+        """Record an outcome. A skipped image keeps its row; a failed one loses its pictures of earlier runs.
 
         Raises InputError if the folder was removed or renamed, or if the row cannot be written.
         """
@@ -106,16 +111,18 @@ class ResultStore:
         if outcome.status == Status.FAILED:
             with suppress(OSError):  # a mask that cannot be written often cannot be removed either
                 mask_path(self.folder, outcome.image).unlink(missing_ok=True)
-                self.remove_overlay(outcome.image)
+                self.remove_extras(outcome.image)
         row = self._parse([column.text(outcome) for column in self._columns])
         self._rows[self._key(row.image)] = row
         with _reporting_full_disk(self._part):
             self._journal.append(row.line)
 
-    def remove_overlay(self, image: ImageFile) -> None:
-        """Remove an image's overlay, if it has one. Raises OSError."""
-        if path := _regular_file_below(self.folder, overlay_name(image.name)):
-            path.unlink()
+    def remove_extras(self, image: ImageFile) -> None:
+        """Remove an image's overlay and probability map, if it has them. Raises OSError."""
+        names = [overlay_name(image.name), *([probability_name(image.mask_name)] if self.has_maps else [])]
+        for name in names:
+            if path := _regular_file_below(self.folder, name):
+                path.unlink()
 
     def least_confident(self, count: int) -> list[ImageConfidence]:
         """Return the images, of all runs into this folder, whose masks have the lowest confidence, the lowest first."""
@@ -150,8 +157,9 @@ class ResultStore:
             )
 
     def _remove_earlier(self) -> None:
-        """Remove masks and overlays before the tables: whatever stops this, the rows still name the files left."""
-        for name in (name for table in (self._csv, self._part) for name in _files_named_in(table)):
+        """Remove all pictures before the tables: whatever stops this, the rows still name the files left."""
+        has_maps = bool(read_record(self.folder).probabilities)
+        for name in (name for table in (self._csv, self._part) for name in _files_named_in(table, has_maps)):
             if path := _regular_file_below(self.folder, name):
                 path.unlink()
         for path in (self._csv, self.folder / RUN_RECORD):
@@ -213,6 +221,16 @@ class ResultStore:
                     f" has {value}; choose another --out or use --overwrite"
                 )
 
+    def _check_maps(self, images: Sequence[ImageFile]) -> None:
+        """Raise InputError if there are probability maps, and an image whose mask would be in their folder."""
+        names = (*(image.mask_name for image in images), *(row.image for row in self._rows.values()))
+        below = next((name for name in names if name.startswith(f"{PROBABILITIES}/")), None)
+        if self.has_maps and below:
+            raise InputError(
+                f"{self.folder}: {below} would be among the probability maps; segment the images in a folder"
+                f" {PROBABILITIES}/ to another --out, or rename it"
+            )
+
     def _find_done(self, images: Sequence[ImageFile]) -> set[str]:
         """Return the names of the images that are done.
 
@@ -270,14 +288,16 @@ def _describe_change(image: ImageFile, earlier_bytes: int | None) -> list[str]:
     return [f"{image.path} (was {earlier} bytes, is {size} bytes)"]
 
 
-def _files_named_in(table: Path) -> Iterator[str]:
-    """Yield the masks and overlays that a scores.csv of any version names."""
+def _files_named_in(table: Path, has_maps: bool) -> Iterator[str]:
+    """Yield the masks, overlays and maps that a scores.csv of any version names."""
     if not table.exists():
         return
     with table.open(newline="", encoding="utf-8", errors="replace") as file, suppress(csv.Error):
         for row in csv.DictReader(file):
             if (mask := row.get("mask") or "").endswith(".png"):
                 yield mask
+                if has_maps:
+                    yield probability_name(mask)
             yield overlay_name(without_suffix(row.get("image") or ""))
 
 

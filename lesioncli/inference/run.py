@@ -49,7 +49,9 @@ def segment_images(
     """
     identity = _identity(listing, engine, options)
     columns = output_columns(engine.spec.classes, (*engine.extra, *raw_columns(engine.spec)))
-    store = ResultStore(out, identity, columns, listing.images, overwrite=options.overwrite)
+    store = ResultStore(
+        out, identity, columns, listing.images, overwrite=options.overwrite, with_maps=options.save_probabilities
+    )
     record = _new_record(identity, listing, engine, store, options.workers)
     totals = _Totals()
     stop = stop or StopRequest()
@@ -119,6 +121,7 @@ def _new_record(
         ignored=dict(listing.ignored),
         status=RunStatus.RUNNING,
         calibration_maps=engine.spec.calibration,
+        probabilities=store.has_maps or None,
     )
 
 

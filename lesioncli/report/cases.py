@@ -12,8 +12,7 @@ from pathlib import Path
 
 from lesioncli.errors import InputError
 from lesioncli.evaluation.cases import CaseResult
-from lesioncli.evaluation.predictions import OVERLAYS
-from lesioncli.evaluation.reading.masks import find_masks
+from lesioncli.evaluation.reading.masks import find_predicted_masks
 from lesioncli.evaluation.result import Evaluation
 from lesioncli.files import printable
 from lesioncli.inference.outcome import without_suffix
@@ -96,7 +95,7 @@ def _case_name(result: CaseResult, names_by_image: Mapping[str, str]) -> str:
 def _find_predictions(folder: Path, evaluation: Evaluation | None) -> dict[str, Path]:
     if evaluation and not folder.is_dir():  # a table of pairs may name masks anywhere
         return {}
-    return {printable(name): path for name, path in find_masks(folder, skip=OVERLAYS).masks.items()}
+    return {printable(name): path for name, path in find_predicted_masks(folder).masks.items()}
 
 
 def _labels_by_row(evaluation: Evaluation | None) -> dict[str, tuple[str, ...]]:

@@ -2,6 +2,7 @@
 
 import re
 
+from lesioncli.evaluation.metrics.pixels import AREA_LOG_RATIO
 from lesioncli.evaluation.statistics.bootstrap import AUC_MEAN
 from lesioncli.report.segmented import AREA
 
@@ -9,6 +10,7 @@ _TITLES = {
     "jaccard": "Jaccard",
     "dice": "Dice",
     "threshold_jaccard": "thresholded Jaccard",
+    AREA_LOG_RATIO: "log of predicted / ground-truth area",
     "hausdorff95_px": "95 % Hausdorff distance, px",
     "hausdorff95_diagonal": "95 % Hausdorff distance / diagonal",
     "surface_distance_px": "average surface distance, px",

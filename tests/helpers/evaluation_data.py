@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lesioncli.evaluation.cases import CaseResult
+from lesioncli.evaluation.metrics.pixels import AREA_LOG_RATIO, PIXEL_METRICS
 from lesioncli.evaluation.result import Evaluation
 
 UInt8 = NDArray[np.uint8]
 
+PERFECT = {**dict.fromkeys(PIXEL_METRICS, 1.0), AREA_LOG_RATIO: 0.0}  # metrics of a mask that equals the ground truth
 IMAGES = 60
 SCORES_HEADER = (
     "image,mask,width,height,status,reason,melanoma,seborrheic_keratosis,nevus,lesion_area_fraction,confidence"

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 MASK_THRESHOLD = 128  # a pixel above this is lesion, as in the official scorer: 128 is background, 129 is lesion
 
+AREA_LOG_RATIO = "area_log_ratio"
+
 # ISIC-2018 Task 1: a Jaccard index below this, the smallest agreement of three experts, scores 0.
 MINIMUM_JACCARD = 0.65
 
@@ -83,6 +85,12 @@ def npv(counts: Counts) -> float:
     return counts.true_negative / predicted if predicted else 1.0
 
 
+def area_log_ratio(counts: Counts) -> float:
+    """Return the natural logarithm of predicted over ground-truth area; nan if one of the masks is empty."""
+    predicted, area = counts.true_positive + counts.false_positive, counts.true_positive + counts.false_negative
+    return math.log(predicted / area) if predicted and area else math.nan
+
+
 CountMetric = Callable[[Counts], float]
 
 # Metrics of a mask by name, in the order of evaluation.csv. To add one, write its function and add a line here.
@@ -93,4 +101,5 @@ PIXEL_METRICS: dict[str, CountMetric] = {
     "sensitivity": sensitivity,
     "specificity": specificity,
     "threshold_jaccard": threshold_jaccard,
+    AREA_LOG_RATIO: area_log_ratio,
 }

@@ -18,12 +18,16 @@ from lesioncli.errors import ImageError, InputError
 from lesioncli.evaluation.metrics.pixels import MASK_THRESHOLD
 from lesioncli.evaluation.reading.png import read_grey_png
 from lesioncli.files import walk
+from lesioncli.images.find import PROBABILITIES
 from lesioncli.images.png import check_rows
 from lesioncli.options import FailureStage
 
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
 MASK_FORMATS = ("PNG", "BMP", "TIFF")  # checked by content: Pillow would run Ghostscript on an EPS named x.png
 UNSUPPORTED_SUFFIXES = (".jpg", ".jpeg", ".gif", ".webp")  # images that may be meant as masks
+
+OVERLAYS = "overlays"  # holds JPEGs that segment writes
+_MAPS = f"{PROBABILITIES}/"
 
 BLOCK_ROWS = 32
 
@@ -36,14 +40,16 @@ class MaskRole(StrEnum):
 
     GROUND_TRUTH = "ground truth"
     PREDICTION = "prediction"
+    PROBABILITY_MAP = "probability map"
 
 
 @dataclass(frozen=True)
 class MaskListing:
-    """Masks by name, and images in unsupported formats whose name no mask has."""
+    """Masks by name, images in unsupported formats whose name no mask has, and probability maps by name of the mask."""
 
     masks: Mapping[str, Path] = field(default_factory=dict)
     unsupported: Mapping[str, Path] = field(default_factory=dict)
+    maps: Mapping[str, Path] = field(default_factory=dict)
 
     def count_unsupported(self) -> str:
         """Return the number of unsupported images by suffix, as in "1 .gif, 6 .jpg"; "" if there are none."""
@@ -57,6 +63,19 @@ class Mask:
 
     lesion: NDArray[np.bool_]
     note: str
+
+
+def find_predicted_masks(folder: Path) -> MaskListing:
+    """Find masks as find_masks() does, in a folder that may be the output of `segment`.
+
+    Its overlays are not listed. A picture in the folder of probability maps is one if there is a mask of its name: a
+    data set may have folders of these names, too.
+    """
+    listing = find_masks(folder, skip=OVERLAYS)
+    inside = {name.removeprefix(_MAPS): path for name, path in listing.masks.items() if name.startswith(_MAPS)}
+    maps = {name: path for name, path in inside.items() if name in listing.masks}
+    masks = {name: path for name, path in listing.masks.items() if maps.get(name.removeprefix(_MAPS)) != path}
+    return MaskListing(masks, listing.unsupported, maps)
 
 
 def find_masks(folder: Path, skip: str = "") -> MaskListing:
@@ -127,6 +146,16 @@ def read_mask(path: Path, role: MaskRole) -> Mask:
         empty = f": no pixel is above {threshold}" if brightest <= threshold else ""
         notes.append(f"the maximum of the {role} is {brightest}, not {white}{empty}")
     return Mask(np.asarray(levels > threshold), "; ".join(notes))
+
+
+def read_probability_map(path: Path) -> UInt8:
+    """Read lesion probabilities (H, W) in 1/255; ImageError if it is not an 8-bit grey picture."""
+    role = MaskRole.PROBABILITY_MAP
+    with _name_failures(role):
+        pixels = _decode(path.read_bytes(), role)
+    if pixels.mode != "L" or pixels.levels.dtype != np.uint8:
+        raise ImageError(FailureStage.DECODE, f"{role} is stored as {pixels.mode}, not as 8-bit grey")
+    return np.asarray(pixels.levels, np.uint8)
 
 
 def _count_level(levels: Levels, level: int) -> int:

@@ -16,6 +16,7 @@ class MaskPair:
     """A ground truth mask and its prediction, or the `problem` why there is none.
 
     `matched` is the name of the image in the predictions, with a mask or as a failure; "" if no or several names match.
+    `probability_map` is that of the prediction, None if it has none.
     """
 
     name: str
@@ -23,6 +24,7 @@ class MaskPair:
     prediction: Path | None
     problem: str
     matched: str
+    probability_map: Path | None = None
 
 
 def masks_by_image(masks: Mapping[str, Path], rules: Protocol) -> dict[str, Path]:
@@ -65,7 +67,9 @@ def pair_masks(
         candidates = matches[name]
         problem = _pairing_problem(candidates, failures, unsupported.get(name.rpartition("/")[2]))
         prediction = None if problem else predictions.masks[candidates[0]]
-        pairs.append(MaskPair(name, truths[name], prediction, problem, candidates[0] if len(candidates) == 1 else ""))
+        image = candidates[0] if len(candidates) == 1 else ""
+        probability_map = predictions.maps.get(image) if prediction else None
+        pairs.append(MaskPair(name, truths[name], prediction, problem, image, probability_map))
     matched = {candidate for candidates in matches.values() for candidate in candidates}
     return pairs, tuple(sorted(predictions.masks.keys() - matched))
 

@@ -17,11 +17,11 @@ from lesioncli.evaluation.metrics.pixels import PIXEL_METRICS, Counts
 from lesioncli.evaluation.result import Evaluation, MaskEvaluation
 from lesioncli.options import EvaluationOptions, ProtocolName
 
-METRICS = ("jaccard", "dice", "accuracy", "sensitivity", "specificity", "threshold_jaccard")
+METRICS = ("jaccard", "dice", "accuracy", "sensitivity", "specificity", "threshold_jaccard", "area_log_ratio")
 
 
 def test_cases_are_written_with_all_their_digits(tmp_path: Path) -> None:
-    metrics = dict(zip(PIXEL_METRICS, (1 / 3, 0.5, 1.0, 0.0, 2 / 3, math.nan), strict=True))
+    metrics = dict(zip(PIXEL_METRICS, (1 / 3, 0.5, 1.0, 0.0, 2 / 3, 0.75, math.nan), strict=True))
     cases = (
         CaseResult("a", metrics, note="prediction is stored as RGB"),
         CaseResult("sub/b", {}, 'no prediction: "odd", quoted'),
@@ -30,8 +30,8 @@ def test_cases_are_written_with_all_their_digits(tmp_path: Path) -> None:
     write_cases(cases, path)
     assert list(csv.reader(path.read_text().splitlines())) == [
         ["image", *METRICS, "problem", "note"],
-        ["a", repr(1 / 3), "0.5", "1.0", "0.0", repr(2 / 3), "", "", "prediction is stored as RGB"],
-        ["sub/b", "", "", "", "", "", "", 'no prediction: "odd", quoted', ""],
+        ["a", repr(1 / 3), "0.5", "1.0", "0.0", repr(2 / 3), "0.75", "", "", "prediction is stored as RGB"],
+        ["sub/b", "", "", "", "", "", "", "", 'no prediction: "odd", quoted', ""],
     ]
     assert list(path.parent.iterdir()) == [path]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.evaluation_data import block, jaccards, only_case, save_mask
+from helpers.evaluation_data import PERFECT, block, jaccards, only_case, save_mask
 
 from lesioncli.evaluation import cases
 from lesioncli.evaluation.cases import CaseResult
@@ -38,11 +38,12 @@ def test_metrics_by_hand(truth: Path, masks: Path) -> None:
     evaluation = evaluate(truth, masks)
     first, second = evaluation.masks.cases
     assert (first.name, second.name) == ("a", "b")
-    assert first.metrics == dict.fromkeys(PIXEL_METRICS, 1.0)
+    assert first.metrics == PERFECT
     expected = {"jaccard": 1 / 2, "dice": 2 / 3, "accuracy": 3 / 4, "sensitivity": 1, "specificity": 2 / 3}
-    expected["threshold_jaccard"] = 0
+    expected |= {"threshold_jaccard": 0, "area_log_ratio": math.log(2)}
     assert second.metrics == pytest.approx(expected)
-    assert evaluation.masks.means == pytest.approx({name: (1 + value) / 2 for name, value in expected.items()})
+    means = {name: (PERFECT[name] + value) / 2 for name, value in expected.items()}
+    assert evaluation.masks.means == pytest.approx(means)
     assert (evaluation.masks.extra, evaluation.scores.labelled.problems, evaluation.failed) == ((), (), False)
 
 
@@ -138,7 +139,7 @@ def test_progress_is_reported_after_each_case(truth: Path, masks: Path) -> None:
 def test_empty_masks_agree(truth: Path, masks: Path) -> None:
     save_mask(truth / "x.png", block(0, 0))
     save_mask(masks / "x.png", block(0, 0))
-    assert only_case(evaluate(truth, masks)) == CaseResult("x", dict.fromkeys(PIXEL_METRICS, 1.0))
+    assert only_case(evaluate(truth, masks)) == CaseResult("x", {**PERFECT, "area_log_ratio": math.nan})
 
 
 def test_sizes_must_be_equal(truth: Path, masks: Path) -> None:

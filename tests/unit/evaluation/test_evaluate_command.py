@@ -34,7 +34,7 @@ def test_groups_and_differences_fit_into_80_columns(data_set: Path) -> None:
 
 def test_the_default_output_is_short(data_set: Path) -> None:
     done = call()
-    assert len(done.stdout.splitlines()) == 15
+    assert len(done.stdout.splitlines()) == 18
     assert not (data_set / "masks" / "comparison.csv").exists()
 
 

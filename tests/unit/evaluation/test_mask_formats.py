@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 from helpers.encoded_images import chunk
 from helpers.encoded_images import png as encoded_png
-from helpers.evaluation_data import UInt8, block, jaccards, only_case, problems, save_mask
+from helpers.evaluation_data import PERFECT, UInt8, block, jaccards, only_case, problems, save_mask
 from PIL import Image
 
 from lesioncli.evaluation.evaluate import evaluate
-from lesioncli.evaluation.metrics.pixels import PIXEL_METRICS
 from lesioncli.evaluation.reading.masks import MaskRole, read_mask
 
 MASK = block(4, 5)
@@ -79,7 +78,7 @@ def test_masks_with_one_grey_channel_in_effect(
     save_mask((masks if folder == "labels" else truth) / "x.png")
     save_mask(truth.parent / folder / f"x.{suffix}", image, **options)
     case = only_case(evaluate(truth, masks))
-    assert (case.metrics, case.problem) == (dict.fromkeys(PIXEL_METRICS, 1.0), "")
+    assert (case.metrics, case.problem) == (PERFECT, "")
     if image.mode in ("1", "L"):
         assert case.note == ""
     else:

@@ -31,30 +31,32 @@ EMPTY, FULL = draw(".... .... ...."), draw("#### #### ####")
 LEFT, TOP, CORNER = draw("##.. ##.. ##.."), draw("#### .... ...."), draw("#... .... ....")
 
 
-# Ground truth, prediction, and jaccard, dice, accuracy, sensitivity, specificity, threshold_jaccard
+# Ground truth, prediction, then jaccard, dice, accuracy, sensitivity, specificity and threshold_jaccard, and the ratio
+# of the areas, "" if one is 0
 DRAWN = {
-    "same": (LEFT, LEFT, "1 1 1 1 1 1"),
-    "almost same": (LEFT, draw("##.. ##.. #..."), "5/6 10/11 11/12 5/6 1 5/6"),
-    "crossing": (LEFT, TOP, "2/8 4/10 6/12 2/6 4/6 0"),
-    "crossing, swapped": (TOP, LEFT, "2/8 4/10 6/12 2/4 4/8 0"),
-    "too small": (LEFT, CORNER, "1/6 2/7 7/12 1/6 1 0"),
-    "too large": (CORNER, LEFT, "1/6 2/7 7/12 1 6/11 0"),
-    "apart": (LEFT, ~LEFT, "0 0 0 0 0 0"),
-    "both empty": (EMPTY, EMPTY, "1 1 1 1 1 1"),
-    "both full": (FULL, FULL, "1 1 1 1 1 1"),
-    "truth empty": (EMPTY, CORNER, "0 0 11/12 1 11/12 0"),
-    "prediction empty": (CORNER, EMPTY, "0 0 11/12 0 1 0"),
-    "truth full": (FULL, CORNER, "1/12 2/13 1/12 1/12 1 0"),
-    "prediction full": (CORNER, FULL, "1/12 2/13 1/12 1 0 0"),
+    "same": (LEFT, LEFT, "1 1 1 1 1 1", "1"),
+    "almost same": (LEFT, draw("##.. ##.. #..."), "5/6 10/11 11/12 5/6 1 5/6", "5/6"),
+    "crossing": (LEFT, TOP, "2/8 4/10 6/12 2/6 4/6 0", "4/6"),
+    "crossing, swapped": (TOP, LEFT, "2/8 4/10 6/12 2/4 4/8 0", "6/4"),
+    "too small": (LEFT, CORNER, "1/6 2/7 7/12 1/6 1 0", "1/6"),
+    "too large": (CORNER, LEFT, "1/6 2/7 7/12 1 6/11 0", "6"),
+    "apart": (LEFT, ~LEFT, "0 0 0 0 0 0", "1"),
+    "both empty": (EMPTY, EMPTY, "1 1 1 1 1 1", ""),
+    "both full": (FULL, FULL, "1 1 1 1 1 1", "1"),
+    "truth empty": (EMPTY, CORNER, "0 0 11/12 1 11/12 0", ""),
+    "prediction empty": (CORNER, EMPTY, "0 0 11/12 0 1 0", ""),
+    "truth full": (FULL, CORNER, "1/12 2/13 1/12 1/12 1 0", "1/12"),
+    "prediction full": (CORNER, FULL, "1/12 2/13 1/12 1 0 0", "12"),
 }
 
 
-@pytest.mark.parametrize(("truth", "prediction", "expected"), DRAWN.values(), ids=DRAWN)
-def test_hand_drawn_masks(truth: Bools, prediction: Bools, expected: str) -> None:
+@pytest.mark.parametrize(("truth", "prediction", "expected", "areas"), DRAWN.values(), ids=DRAWN)
+def test_hand_drawn_masks(truth: Bools, prediction: Bools, expected: str, areas: str) -> None:
     counts = count_pixels(truth, prediction)
-    assert [metric(counts) for metric in PIXEL_METRICS.values()] == [
-        float(Fraction(value)) for value in expected.split()
-    ]
+    *values, log_ratio = (metric(counts) for metric in PIXEL_METRICS.values())
+    assert values == [float(Fraction(value)) for value in expected.split()]
+    expected_log = math.log(Fraction(areas)) if areas else math.nan
+    assert log_ratio == pytest.approx(expected_log, abs=1e-12, nan_ok=True)
 
 
 @pytest.mark.parametrize(("agreed", "expected"), [(64, 0.0), (65, 0.65), (66, 0.66)])

@@ -1,6 +1,7 @@
 """Runs with a calibrated engine: calibrated and raw values, run.json, and folders of another calibration."""
 
 import csv
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -30,8 +31,10 @@ def calibrate(manifest: Path, calibration: Calibration, name: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def calibrated_manifest(tiny_manifest: MakeEngine) -> Path:
-    return calibrate(tiny_manifest(2), CALIBRATION, "calibrated")
+def calibrated_manifest(tiny_manifest: MakeEngine, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("calibrated") / "engines"
+    shutil.copytree(tiny_manifest(2).parent, folder)
+    return calibrate(folder / tiny_manifest(2).name, CALIBRATION, "calibrated")
 
 
 @pytest.fixture

@@ -132,6 +132,53 @@ def test_a_failed_image_keeps_no_earlier_mask(engine: Engine, images: Path, out:
     assert not (out / "003.png").exists()
 
 
+def test_probability_maps_have_the_size_of_the_image(engine: Engine, images: Path, out: Path, tmp_path: Path) -> None:
+    statuses(images, engine, tmp_path / "plain", regions="all")
+    statuses(images, engine, out, regions="all", save_probabilities=True)
+    masks, maps = files_of(tmp_path / "plain"), files_of(out)
+    assert maps.items() >= masks.items()
+    added = maps.keys() - masks.keys()
+    assert added == {f"probabilities/00{number}.png" for number in range(6)}
+    for name in added:
+        probability, mask = read(out / name), read(out / Path(name).name)
+        assert probability.dtype == np.uint8
+        assert np.array_equal(probability >= 128, mask == 255)
+    assert record_of(out)["probabilities"] is True
+    assert "probabilities" not in record_of(tmp_path / "plain")
+
+
+def test_maps_are_made_where_they_are_missing(engine: Engine, images: Path, out: Path) -> None:
+    statuses(images, engine, out)
+    assert statuses(images, engine, out, save_probabilities=True) == "oooooo"
+    whole = files_of(out)
+    (out / "probabilities" / "002.png").unlink()
+    (out / "probabilities" / "003.png").write_bytes(whole["probabilities/003.png"][:-9])
+    assert statuses(images, engine, out) == "ssssss"
+    assert statuses(images, engine, out, save_probabilities=True) == "ssooss"
+    assert files_of(out) == whole
+    (images / "004.jpg").write_bytes(b"")
+    (out / "004.png").unlink()
+    assert statuses(images, engine, out) == "ssssfs"
+    assert not (out / "probabilities" / "004.png").exists()  # a failed image keeps no map
+    statuses(images, engine, out, overwrite=True)
+    assert not any(name.startswith("probabilities/") for name in files_of(out))
+
+
+def test_a_mask_among_the_maps_is_refused(engine: Engine, images: Path, out: Path, tmp_path: Path) -> None:
+    """The map of x.png would be the mask of probabilities/x.png."""
+    save_many(tmp_path / "more" / "probabilities", 2)
+    for first, second, options in [
+        (images, tmp_path / "more", {}),
+        (tmp_path / "more", images, {"save_probabilities": True}),
+    ]:
+        statuses(first, engine, out, save_probabilities=first is images, overwrite=True)
+        before = files_of(out)
+        with pytest.raises(InputError, match="probabilities/"):
+            statuses(second, engine, out, **options)
+        assert files_of(out) == before
+    assert statuses(tmp_path / "more", engine, tmp_path / "alone") == "oo"
+
+
 def test_overlays_are_never_those_of_an_earlier_image(engine: Engine, images: Path, out: Path) -> None:
     """Overlays of skipped images stay as they are."""
     statuses(images, engine, out, overlay=True)

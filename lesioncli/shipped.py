@@ -82,6 +82,16 @@ def find_checkpoint(model: str) -> Path:
     )
 
 
+def find_model(name: str, source: str) -> Path:
+    """The checkpoint of a shipped model, or the path of a file; InputError, which begins with `source`, if neither."""
+    if name in shipped_models():
+        return find_checkpoint(name)
+    if Path(name).is_file():
+        return Path(name)
+    models = ", ".join(shipped_models())
+    raise InputError(f"{source}: {name!r} is neither a shipped model ({models}) nor the path of a checkpoint")
+
+
 def source_sha256(model: str) -> str:
     """SHA-256 of a shipped model's complete ONNX file, as the manifests of its engines name it."""
     return _read_parts(PRETRAINED / f"{model}.skeleton.json").sha256

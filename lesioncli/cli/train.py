@@ -41,8 +41,10 @@ def train(
         str | None, typer.Option(metavar="NAME", help="Train only this stage.", show_default="all, in order")
     ] = None,
     start: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Checkpoint (.safetensors) to start from, as far as its networks fit."),
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="Shipped model, or path of a checkpoint, to start from as far as its networks fit."
+        ),
     ] = None,
     seed: Annotated[
         int, typer.Option(min=0, metavar="N", help="Random seed of initial weights, order of images and augmentation.")
@@ -65,6 +67,7 @@ def train(
         raise MissingPackageError(str(error.name), "train") from error
     from lesioncli.process import keep_freed_memory
     from lesioncli.progress import ProgressBars, Reporter
+    from lesioncli.shipped import find_model
     from lesioncli.training.recipe import find_recipe, load_recipe
 
     if fold and validation:
@@ -97,7 +100,7 @@ def train(
             validation=samples.validation,
             folder=out,
             seed=seed,
-            start=start,
+            start=find_model(start, "--start") if start else None,
             on_step=lambda at: progress.train(_name_epoch(at), at.step + 1, at.steps, at.loss),
             on_epoch=_print_epoch if prints else lambda stage, row: None,
             on_note=say if prints else lambda text: None,

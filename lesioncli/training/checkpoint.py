@@ -18,6 +18,9 @@ from lesioncli.spec import METADATA_KEY, ModelSpec
 
 Weights = Mapping[str, Tensor]
 
+WEIGHT_KEYS = ("weights", "state_dict", "model")  # of a dictionary in a file of torch; the first is lesioncli's
+PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
+
 
 def make_network(spec: ModelSpec) -> Network:
     """Make the network of a ModelSpec with random weights; InputError if its network or options do not exist."""
@@ -35,13 +38,31 @@ def save_checkpoint(path: Path, network: nn.Module, spec: ModelSpec) -> None:
         save_file(tensors, temporary, metadata={METADATA_KEY: spec.to_json()})
 
 
-def load_checkpoint(path: Path) -> tuple[Network, ModelSpec]:
-    """Read a .safetensors or .pt file; returns the network in eval mode, and its ModelSpec.
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network in eval mode, its ModelSpec, and a note on what was unwrapped, usually empty."""
 
-    Raises InputError if the file cannot be read, or its weights are not those of the network that it describes.
+    network: Network
+    spec: ModelSpec
+    note: str = ""
+
+
+def load_checkpoint(path: Path) -> tuple[Network, ModelSpec]:
+    """Read a file as open_checkpoint() does; returns the network in eval mode, and its ModelSpec."""
+    checkpoint = open_checkpoint(path)
+    return checkpoint.network, checkpoint.spec
+
+
+def open_checkpoint(path: Path, default_spec: ModelSpec | None = None) -> Checkpoint:
+    """Read a .safetensors file, or one of torch: .pt, .pth and others. One without a ModelSpec has the default.
+
+    Weights under `state_dict` or `model`, and with the prefixes of DistributedDataParallel and torch.compile, are
+    unwrapped. Raises InputError if the file cannot be read, or its weights are not those of the network that it
+    describes.
     """
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pt(path)
-    spec = _parse_spec(content.spec, path)
+    content = _without_prefixes(content)
+    spec = default_spec if content.spec is None and default_spec else _parse_spec(content.spec, path)
     try:
         network = make_network(spec)
     except InputError as error:
@@ -52,7 +73,7 @@ def load_checkpoint(path: Path) -> tuple[Network, ModelSpec]:
             f"{path}: the weights are not those of {spec.name}: missing {missing[:3]}, unexpected {unexpected[:3]}"
         )
     network.load_state_dict(content.weights)
-    return network.eval(), spec
+    return Checkpoint(network.eval(), spec, ", ".join(content.notes))
 
 
 def read_weights(path: Path) -> Weights:
@@ -64,10 +85,11 @@ def read_weights(path: Path) -> Weights:
 
 @dataclass(frozen=True)
 class _Content:
-    """Weights by name, and the JSON text of their ModelSpec if the file has one."""
+    """Weights by name, the JSON text of their ModelSpec if the file has one, and what was unwrapped."""
 
     weights: Weights
     spec: object
+    notes: tuple[str, ...] = ()
 
 
 def _compare_names(expected: Weights, actual: Weights) -> tuple[list[str], list[str]]:
@@ -86,11 +108,22 @@ def _read_safetensors(path: Path) -> _Content:
 
 
 def _read_pt(path: Path) -> _Content:
-    """A .pt file holds {"spec": JSON text, "weights": state dict}."""
+    """A file of torch holds {"spec": JSON text, "weights": state dict}, or a state dict, alone or under another key."""
     content = _load_pt(path)
-    if not isinstance(content, dict) or "weights" not in content:
-        raise InputError(f"{path}: not a checkpoint of lesioncli, which holds 'spec' and 'weights'")
-    return _Content(_check_weights(content["weights"], path), content.get("spec"))
+    key = next((key for key in WEIGHT_KEYS if isinstance(content, dict) and isinstance(content.get(key), dict)), "")
+    if not key:
+        return _Content(_check_weights(content, path), None)
+    notes = () if key == WEIGHT_KEYS[0] else (f"weights under {key!r}",)
+    return _Content(_check_weights(content[key], path), content.get("spec"), notes)
+
+
+def _without_prefixes(content: _Content) -> _Content:
+    """The content without prefixes that all its names have."""
+    weights, notes = content.weights, content.notes
+    while prefix := next((prefix for prefix in PREFIXES if weights and all(n.startswith(prefix) for n in weights)), ""):
+        weights = {name.removeprefix(prefix): value for name, value in weights.items()}
+        notes = (*notes, f"names without {prefix!r}")
+    return _Content(weights, content.spec, notes)
 
 
 def _load_pt(path: Path) -> Any:

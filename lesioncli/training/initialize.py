@@ -11,7 +11,7 @@ from lesioncli.models.registry import find_network
 from lesioncli.shipped import find_checkpoint, shipped_models
 from lesioncli.training.checkpoint import make_network
 from lesioncli.training.initial import imagenet_file, load_initial
-from lesioncli.training.run import BEST, TrainingRun
+from lesioncli.training.run import BEST, LAST, TrainingRun
 from lesioncli.training.stages import StageNetwork, copy_earlier_part, load_parts
 
 
@@ -20,17 +20,25 @@ def initialize_stage(run: TrainingRun, stage: Stage, device: torch.device) -> St
     spec, settings = run.recipe.model, run.recipe.for_stage(stage.name).train
     checkpoint = _checkpoint_before(run, stage)
     network = make_network(spec)
-    loaded_stages = load_parts(network, stage, spec.network, checkpoint) if checkpoint else set()
-    if settings.keep_start and (stage.starts_from or stage.name not in loaded_stages):
+    loaded = load_parts(network, stage, spec, checkpoint) if checkpoint else None
+    is_loaded = loaded is not None and stage.name in loaded.stages
+    if settings.keep_start and (stage.starts_from or not is_loaded):
         raise InputError(f"{stage.name}: [train] keep_start is set, but this stage takes no weights from --start")
     part = StageNetwork(network, stage)
     if stage.starts_from:
         count = len(copy_earlier_part(network, stage))
         notes = [f"initial weights: those of {stage.starts_from}; {count} tensors are new"]
+    elif is_loaded and run.start and settings.initial == "none":
+        notes = [f"initial weights: those of {checkpoint}"]
     else:
         notes = _initialize(part.part, settings.initial)
-    for note in notes:
-        run.on_note(f"{stage.name}: {note}")
+        if is_loaded and checkpoint == run.start:
+            notes.append(
+                f'[train] initial = "{settings.initial}" replaced weights of {checkpoint}; to keep all: "none"'
+            )
+    if not (run.folder / stage.name / LAST).exists():  # a stage that continues does not begin with them
+        for note in [*([loaded.note] if loaded else []), *notes]:
+            run.on_note(f"{stage.name}: {note}")
     part.to(device)
     part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
     return part
@@ -54,7 +62,7 @@ def _checkpoint_before(run: TrainingRun, stage: Stage) -> Path | None:
 def _initialize(part: nn.Module, initial: str) -> list[str]:
     """Load the recipe's initial weights into a part; returns lines that describe what was loaded."""
     if initial == "none":
-        return ["initial weights: none"]
+        return ["initial weights: random"]
     if initial == "imagenet":
         return load_initial(part, imagenet_file(part)).lines()
     path = find_checkpoint(initial) if initial in shipped_models() else Path(initial)

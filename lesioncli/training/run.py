@@ -18,6 +18,7 @@ from lesioncli.training.samples import Sample, fingerprint
 from lesioncli.training.teachers import teacher_path
 
 BEST = "best.safetensors"
+LAST = "last.pt"
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,16 @@ def check_or_write_record(run: TrainingRun) -> None:
         "teachers": _hash_teachers(run.recipe),
     }
     path = run.folder / "recipe.json"
-    if any(run.folder.glob("*/last.pt")):
+    if any(run.folder.glob(f"*/{LAST}")):
         saved, inputs = _read_record(path), json.loads(json.dumps(inputs))
-        if changed := [key for key in inputs if saved.get(key) != inputs[key]]:
+        changed = [key for key in inputs if saved.get(key) != inputs[key]]
+        if changed == ["recipe"] and _without_epochs(saved["recipe"]) == _without_epochs(inputs["recipe"]):
+            raise InputError(
+                f"{run.folder}: holds a run with another number of epochs, for which its learning rates were planned;"
+                f" to train its result further, choose another folder with --out, and --start {run.folder / BEST}"
+                ' with initial = "none" in the recipe'
+            )
+        if changed:
             raise InputError(
                 f"{run.folder}: holds a run with another {' and '.join(changed)}; choose another folder with --out"
             )
@@ -74,6 +82,13 @@ def check_or_write_record(run: TrainingRun) -> None:
     versions = {"lesioncli": __version__, "torch": torch.__version__, "python": platform.python_version()}
     with atomic_output(path, "--out") as temporary:
         temporary.write_text(json.dumps({**inputs, "versions": versions}, indent=1) + "\n", encoding="utf-8")
+
+
+def _without_epochs(recipe: Any) -> Any:
+    """A recipe as a dictionary, without the numbers of epochs in its tables."""
+    if not isinstance(recipe, dict):
+        return recipe
+    return {key: _without_epochs(value) for key, value in recipe.items() if key != "epochs"}
 
 
 def _hash_start(path: Path) -> str:

@@ -1,5 +1,6 @@
 """A network as one training stage sees it, and the weights that a stage starts from."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, cast
 
@@ -8,7 +9,8 @@ from torch import Tensor, nn
 from lesioncli.errors import InputError
 from lesioncli.models.network import Network, Stage, StageOutput
 from lesioncli.models.registry import find_network
-from lesioncli.training.checkpoint import load_checkpoint
+from lesioncli.spec import ModelSpec
+from lesioncli.training.checkpoint import open_checkpoint
 
 
 class StageNetwork(nn.Module):
@@ -62,26 +64,36 @@ def copy_earlier_part(network: nn.Module, stage: Stage) -> list[str]:
     return new_names
 
 
-def load_parts(network: nn.Module, stage: Stage, kind: str, path: Path) -> set[str]:
-    """Give a network the parts of a checkpoint that have the same shape; returns the names of their stages.
+@dataclass(frozen=True)
+class LoadedParts:
+    """Names of the stages whose parts were taken from a checkpoint, and a line that says so."""
+
+    stages: tuple[str, ...]
+    note: str
+
+
+def load_parts(network: nn.Module, stage: Stage, spec: ModelSpec, path: Path) -> LoadedParts:
+    """Give a network of this ModelSpec the parts of a checkpoint that have the same shape.
 
     Parts of stages before `stage` must fit, since it builds on them; InputError names one that does not.
     """
-    loaded, spec = load_checkpoint(path)
-    if spec.network != kind:
-        raise InputError(f"{path}: holds network {spec.network}, the recipe needs {kind}")
-    stages = find_network(kind).stages
+    checkpoint = open_checkpoint(path, spec)
+    if checkpoint.spec.network != spec.network:
+        raise InputError(f"{path}: holds network {checkpoint.spec.network}, the recipe needs {spec.network}")
+    stages = find_network(spec.network).stages
     required = stages[: stages.index(stage)]
-    loaded_stages = set()
+    loaded_stages = []
     for other in stages:
-        own, weights = network.get_submodule(other.part), loaded.get_submodule(other.part).state_dict()
+        own, weights = network.get_submodule(other.part), checkpoint.network.get_submodule(other.part).state_dict()
         shapes = {key: value.shape for key, value in own.state_dict().items()}
         if shapes == {key: value.shape for key, value in weights.items()}:
             own.load_state_dict(weights)
-            loaded_stages.add(other.name)
+            loaded_stages.append(other.name)
         elif other in required:
             raise InputError(f"{path}: its {other.part} is not that of the recipe; see [model] there")
-    return loaded_stages
+    source = f"{path} ({checkpoint.spec.name}, {checkpoint.spec.height}x{checkpoint.spec.width} pixels)"
+    loaded = f"loaded {', '.join(loaded_stages) or 'nothing: all parts have other shapes'} from {source}"
+    return LoadedParts(tuple(loaded_stages), "; ".join(filter(None, (loaded, checkpoint.note))))
 
 
 def _shallow_copy(network: Network) -> Network:

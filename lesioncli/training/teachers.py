@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lesioncli.errors import InputError
 from lesioncli.models.network import Network
-from lesioncli.shipped import find_checkpoint, shipped_models
+from lesioncli.shipped import find_model
 from lesioncli.spec import ModelSpec
 from lesioncli.training.checkpoint import load_checkpoint
 
@@ -51,12 +50,7 @@ class Teachers(nn.Module):
 
 def teacher_path(name: str) -> Path:
     """The checkpoint of a recipe's teacher, the name of a shipped model or a path; InputError if there is none."""
-    if name in shipped_models():
-        return find_checkpoint(name)
-    if Path(name).is_file():
-        return Path(name)
-    models = ", ".join(shipped_models())
-    raise InputError(f"[train] teachers: {name!r} is neither a shipped model ({models}) nor the path of a checkpoint")
+    return find_model(name, "[train] teachers")
 
 
 def _predict(network: Network, spec: ModelSpec, images: Tensor) -> tuple[Tensor, Tensor]:

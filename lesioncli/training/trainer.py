@@ -38,7 +38,7 @@ from lesioncli.training.history import Row, write_history
 from lesioncli.training.initialize import initialize_stage
 from lesioncli.training.losses import total_loss
 from lesioncli.training.recipe import LossWeights
-from lesioncli.training.run import BEST, Progress, TrainingRun, check_or_write_record
+from lesioncli.training.run import BEST, LAST, Progress, TrainingRun, check_or_write_record
 from lesioncli.training.state import TrainingState, prepare_state
 from lesioncli.training.summary import check_targets
 from lesioncli.training.teachers import Teachers, teacher_path
@@ -89,7 +89,9 @@ def _train_stage(run: TrainingRun, stage: Stage, fabric: Fabric) -> None:
     groups = group_samples(run.training, settings.train.balance)
     sampler = EpochSampler(groups, settings.train.batch, run.seed, fabric.global_rank, fabric.world_size)
     state = prepare_state(network, settings.train, fabric, steps=settings.train.epochs * len(sampler))
-    history = state.resume(folder / "last.pt")
+    history = state.resume(folder / LAST)
+    if history:
+        run.on_note(f"{stage.name}: {len(history)} of {settings.train.epochs} epochs are complete in {folder / LAST}")
     teachers = _make_teachers(settings.train.teachers, fabric)
     samples = AugmentedSamples(run.training, (spec.height, spec.width), settings.augment, run.seed)
     loader = make_loader(samples, sampler, settings.train.workers, fabric)
@@ -110,7 +112,7 @@ def _train_stage(run: TrainingRun, stage: Stage, fabric: Fabric) -> None:
                 save_checkpoint(folder / BEST, averaged.network, spec)
             write_history(folder, history)
             # Last, since an epoch in this file counts as complete.
-            state.save(folder / "last.pt", history)
+            state.save(folder / LAST, history)
             run.on_epoch(stage.name, row)
         fabric.barrier()
 

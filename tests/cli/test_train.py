@@ -12,7 +12,30 @@ from helpers.train_command import TRAIN, write_training_folder
 from typer.testing import Result
 
 from lesioncli.errors import ExitCode
+from lesioncli.shipped import find_checkpoint
 from lesioncli.training.checkpoint import load_checkpoint
+
+FINE_TUNE = """
+[model]
+name = "mine"
+network = "multitask"
+height = 64
+width = 64
+[model.options]
+encoder = "efficientnet_lite0"
+decoder_widths = [128, 64, 48]
+separable = true
+lesion_pooling = true
+smooth = true
+[train]
+epochs = 1
+batch = 4
+initial = "none"
+encoder_lr = 0.0
+head_lr = 0.0
+ema = 0.999
+workers = 0
+"""
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -59,6 +82,25 @@ def test_one_stage_can_be_trained_again_from_a_checkpoint(folder: Path) -> None:
     before, after = (load_checkpoint(folder / name / "best.safetensors")[0].state_dict() for name in ("run", "again"))
     changed = {key.split(".")[0] for key in before if not torch.equal(before[key], after[key])}
     assert changed == {"enhanced_sn"}
+
+
+def test_a_shipped_model_is_a_start(folder: Path) -> None:
+    (folder / "mine.toml").write_text(FINE_TUNE)
+    done = call("train", "--recipe", "mine.toml", *TRAIN[3:], "--start", "multitask-lite", "--out", "tuned")
+    assert done.exit_code == 0, done.output
+    (loaded,) = [line for line in done.stderr.splitlines() if "joint: loaded joint from " in line]
+    assert "multitask-lite.safetensors" in loaded
+    tuned, _ = load_checkpoint(folder / "tuned/best.safetensors")
+    shipped, _ = load_checkpoint(find_checkpoint("multitask-lite"))
+    pairs = zip(tuned.parameters(), shipped.parameters(), strict=True)
+    assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
+
+
+def test_a_start_that_is_neither_a_model_nor_a_file_is_bad_input(folder: Path) -> None:
+    done = call(*TRAIN, "--out", "never", "--start", "multitask-lit")
+    assert done.exit_code == ExitCode.INPUT
+    assert "'multitask-lit'" in done.stderr
+    assert not (folder / "never").exists()
 
 
 def test_a_stage_without_the_stage_before_it_is_bad_input(folder: Path) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lesioncli.errors import InputError
 from lesioncli.spec import METADATA_KEY, ModelSpec
-from lesioncli.training.checkpoint import load_checkpoint, make_network, save_checkpoint
+from lesioncli.training.checkpoint import load_checkpoint, make_network, open_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -43,6 +43,47 @@ def weights(network: nn.Module) -> dict[str, Tensor]:
 def save_pt(path: Path, content: object) -> Path:
     torch.save(content, path)
     return path
+
+
+def wrapped(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {prefix + key: value for key, value in weights.items()}
+
+
+@pytest.mark.parametrize("name", ["given.pt", "given.pth", "given.safetensors"])
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", ""])
+def test_prefixes_of_wrapped_networks_are_taken_off(
+    tmp_path: Path, weights: dict[str, Tensor], name: str, prefix: str
+) -> None:
+    path, given = tmp_path / name, wrapped(weights, prefix)
+    if path.suffix == ".safetensors":
+        save_file(given, path, metadata={METADATA_KEY: SPEC.to_json()})
+    else:
+        save_pt(path, {"spec": SPEC.to_json(), "weights": given})
+    checkpoint = open_checkpoint(path)
+    assert all(torch.equal(value, weights[key]) for key, value in checkpoint.network.state_dict().items())
+    assert bool(checkpoint.note) == bool(prefix)
+    assert all(part in checkpoint.note for part in prefix.split(".") if part)
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model"])
+def test_weights_of_another_program_fit_a_network_that_is_given(
+    tmp_path: Path, weights: dict[str, Tensor], key: str
+) -> None:
+    path = save_pt(tmp_path / "given.pth", {"epoch": 3, key: wrapped(weights, "module.")})
+    checkpoint = open_checkpoint(path, SPEC)
+    assert checkpoint.spec == SPEC
+    assert all(torch.equal(value, weights[name]) for name, value in checkpoint.network.state_dict().items())
+    assert key in checkpoint.note
+    assert "module." in checkpoint.note
+    alone = open_checkpoint(save_pt(tmp_path / "alone.pth", weights), SPEC)
+    assert alone.note == ""
+
+
+def test_weights_that_do_not_all_fit_are_refused(tmp_path: Path, weights: dict[str, Tensor]) -> None:
+    given = {**wrapped(weights, "module."), "scaler": torch.zeros(1)}
+    path = save_pt(tmp_path / "given.pth", {"state_dict": given})
+    with pytest.raises(InputError, match=r"given\.pth: .*unexpected"):
+        open_checkpoint(path, SPEC)
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])

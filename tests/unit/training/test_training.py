@@ -353,6 +353,40 @@ def test_masks_are_learnt_from_teachers_alone(tmp_path: Path, finished: Finished
     assert check(load_checkpoint(best)[0], lesions)["jaccard"] > 0.6
 
 
+def test_a_run_says_where_its_weights_come_from(tmp_path: Path, finished: Finished, lesions: list[Sample]) -> None:
+    """Also those of a network of another size, and where it continues."""
+    path, other = tmp_path / "given.pth", replace(SPEC, height=96, width=96)
+    torch.save({"state_dict": load_file(finished.best)}, path)
+    recipe = replace(LEARNS, train=replace(LEARNS.train, epochs=1, encoder_lr=0.0, head_lr=0.0), model=other)
+    notes: list[str] = []
+    best = run(recipe, lesions, lesions, tmp_path / "run", start=path, on_note=notes.append)
+    assert [str(path) in note for note in notes] == [True, True]
+    assert "state_dict" in notes[0]
+    start = load_file(finished.best)
+    assert torch.equal(load_file(best)["decoder.logits.weight"], start["decoder.logits.weight"])
+    notes.clear()
+    run(recipe, lesions, lesions, tmp_path / "run", start=path, on_note=notes.append)
+    (note,) = notes
+    assert str(tmp_path / "run/joint/last.pt") in note
+
+
+def test_a_start_that_initial_weights_replace_is_said(
+    tmp_path: Path, lesions: list[Sample], finished: Finished
+) -> None:
+    save_checkpoint(tmp_path / "start.safetensors", make_network(LITE_SPEC), LITE_SPEC)
+    notes: list[str] = []
+    recipe = lite_with_settings(initial="imagenet")
+    run(recipe, lesions, lesions, tmp_path / "run", start=tmp_path / "start.safetensors", on_note=notes.append)
+    assert "imagenet" in notes[-1]
+    assert "start.safetensors" in notes[-1]
+
+
+def test_more_epochs_are_another_run_that_starts_from_the_first(finished: Finished, lesions: list[Sample]) -> None:
+    longer = replace(LEARNS, train=replace(LEARNS.train, epochs=EPOCHS + 1))
+    with pytest.raises(InputError, match=rf"--start {finished.best}"):
+        run(longer, repeat(lesions, REPEATS), lesions, finished.run)
+
+
 def test_a_share_of_a_start_that_is_not_named_is_refused(tmp_path: Path, lesions: list[Sample]) -> None:
     with pytest.raises(InputError, match=r"\[train\] keep_start .*--start"):
         run(with_settings(initial="none", keep_start=0.5), lesions, lesions, tmp_path / "run")

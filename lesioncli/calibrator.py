@@ -1,7 +1,7 @@
 """Fit a calibration on labelled images and write a calibrated engine: the call behind `calibrate`."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from lesioncli.evaluation.statistics.cross_validation import (
     make_folds,
 )
 from lesioncli.evaluation.statistics.resampling import Resampling, ResamplingPlan
+from lesioncli.evaluation.threshold_curve import ThresholdProposal, propose_threshold
 from lesioncli.inference.record import RunRecord, read_record
 from lesioncli.options import CalibrationOptions, EvaluationOptions, ProtocolName
 from lesioncli.spec import CLASSES, ModelSpec, check_name
@@ -66,7 +67,8 @@ class CalibrationResult:
     """A calibrated engine and its figures.
 
     `outputs` has the change of each calibrated output, and `skipped` the reason why another one was not. `problems`
-    names images that could not be used, with the reason.
+    names images that could not be used, with the reason. `threshold` compares mask thresholds; None without enough
+    probability maps. It changes nothing.
     """
 
     path: Path
@@ -75,6 +77,7 @@ class CalibrationResult:
     skipped: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    threshold: ThresholdProposal | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the values by the keys of `calibrate --json`."""
@@ -85,6 +88,7 @@ class CalibrationResult:
             "skipped": dict(self.skipped),
             "problems": self.problems,
             "notes": self.notes,
+            "threshold": {**asdict(self.threshold), "is_better": self.threshold.is_better} if self.threshold else None,
         }
 
 
@@ -115,7 +119,13 @@ def calibrate(
     clusters = read_clusters(options.cluster, options.metadata, truth, rules)
     prefix = "" if record.calibration == NO_CALIBRATION else RAW_PREFIX
     evaluated = evaluate_predictions(
-        truth, predictions, None, EvaluationOptions(workers=options.workers), on_progress, prefix=prefix
+        truth,
+        predictions,
+        None,
+        EvaluationOptions(workers=options.workers),
+        on_progress,
+        prefix=prefix,
+        with_maps=True,
     )
     plan = plan_resampling(options.cluster, clusters, options.seed)
     results = _fit_all(evaluated, spec, plan)
@@ -134,6 +144,7 @@ def calibrate(
         skipped,
         _problems(evaluated),
         (*truth.notes, *clusters.notes),
+        _propose_threshold(evaluated, calibration.threshold, plan),
     )
 
 
@@ -241,6 +252,12 @@ def _fit(
     metrics = CONFIDENCE_METRICS if isinstance(scaling, ConfidenceMap) else SCORE_METRICS
     changes = compare_values(targets, before, mapped, metrics, resampling)
     return _Fit(scaling, OutputChange(targets.size, float(targets.mean()), changes))
+
+
+def _propose_threshold(evaluated: EvaluatedPredictions, now: float, plan: ResamplingPlan) -> ThresholdProposal | None:
+    """Return a proposal if there are enough probability maps."""
+    with_map = [case for case in evaluated.cases if case.threshold_jaccards is not None]
+    return propose_threshold(with_map, now, plan) if len(with_map) >= MIN_IMAGES else None
 
 
 def _combine(earlier: Calibration | None, fits: Mapping[str, _Fit], name: str, record: RunRecord) -> Calibration:

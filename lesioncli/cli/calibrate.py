@@ -23,6 +23,7 @@ from lesioncli.options import Backend, CalibrationOptions
 
 if TYPE_CHECKING:
     from lesioncli.calibrator import CalibrationResult
+    from lesioncli.evaluation.threshold_curve import ThresholdProposal
 
 
 def calibrate(
@@ -81,6 +82,18 @@ def calibrate(
         raise typer.Exit(ExitCode.SOME_FAILED)
 
 
+def _describe_threshold(proposal: "ThresholdProposal | None") -> str:
+    if proposal is None:
+        return "mask threshold: not compared, which needs 100 probability maps of `segment --save-probabilities`"
+    low, high = (f"{value:.2f}" for value in proposal.best_interval)
+    gain = f"{proposal.gain:+.4f} ({proposal.gain_interval[0]:+.4f} to {proposal.gain_interval[1]:+.4f})"
+    found = f"highest Jaccard at {proposal.best:.2f} ({low} to {high}), by cross-validation {gain}"
+    if not proposal.is_better:
+        return f"mask threshold: {found}: not clearly better than {proposal.now:g}"
+    advice = f"to use it, run segment --threshold {proposal.best:g} and calibrate again"
+    return f"mask threshold: {found} over {proposal.now:g}; {advice}"
+
+
 def _print_result(result: "CalibrationResult") -> None:
     from rich.table import Table
 
@@ -93,5 +106,6 @@ def _print_result(result: "CalibrationResult") -> None:
             table.add_row(f"  {metric.replace('_', ' ')}", *numbers, f"{low:+.4f} to {high:+.4f}")
         table.add_section()
     stdout.print(table)
+    print_line(_describe_threshold(result.threshold))
     print_line(f"{result.path}: calibration {result.calibration.description}")
     print_line(f"to use it: lesioncli segment IMAGES --out DIR --engine {result.calibration.name}")

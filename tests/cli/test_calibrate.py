@@ -93,6 +93,22 @@ def test_json_has_the_figures_and_what_was_skipped(here: Path) -> None:
     assert list(document["skipped"]) == ["seborrheic_keratosis", "nevus"]
 
 
+def test_a_threshold_is_proposed_and_nothing_changed(here: Path) -> None:
+    """The ground truth is that of another threshold."""
+    words = ["segment", "images", "--engine", "tiny", "--regions", "all"]
+    assert call(*words, "--out", "low", "--threshold", "0.35").exit_code == ExitCode.OK
+    assert call(*words, "--out", "half", "--save-probabilities").exit_code == ExitCode.OK
+    shutil.copytree("low", "truth", ignore=shutil.ignore_patterns("*.csv", "*.json"))
+    document = json.loads(call("calibrate", "--gt", "truth", "half", "--engine", "tiny", "--json").stdout)
+    threshold = document["threshold"]
+    assert (threshold["now"], threshold["best"], threshold["is_better"]) == (0.5, 0.35, True)
+    assert document["calibration"]["threshold"] == 0.5
+    assert record_of(here / "half")["threshold"] == 0.5
+    printed = call("calibrate", "--gt", "truth", "half", "--engine", "tiny").stdout
+    assert "--threshold 0.35" in printed
+    assert "--save-probabilities" in call("calibrate", "--gt", "labels", "--engine", "tiny").stdout
+
+
 def test_images_that_cannot_be_used_are_named(here: Path) -> None:
     change_column(here / "masks" / "scores.csv", "confidence", ["", *["0.5"] * (IMAGES - 1)])
     done = call("calibrate", "--gt", "labels", "--engine", "tiny")

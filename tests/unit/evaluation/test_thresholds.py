@@ -10,11 +10,14 @@ from helpers.evaluation_data import block, only_case, save_mask
 from numpy.typing import NDArray
 from PIL import Image
 
+from lesioncli.evaluation.cases import CaseResult
 from lesioncli.evaluation.document import evaluation_document
 from lesioncli.evaluation.evaluate import evaluate
 from lesioncli.evaluation.metrics.thresholds import THRESHOLDS, threshold_jaccards
 from lesioncli.evaluation.reading.masks import find_predicted_masks
+from lesioncli.evaluation.statistics.resampling import ResamplingPlan
 from lesioncli.evaluation.submission import write_submission
+from lesioncli.evaluation.threshold_curve import propose_threshold
 from lesioncli.options import Challenge, Regions
 
 UInt8 = NDArray[np.uint8]
@@ -152,3 +155,43 @@ def test_a_submission_has_no_maps(tmp_path: Path) -> None:
     written = write_submission(tmp_path / "masks", tmp_path / "out", Challenge.ISIC2018)
     assert list(written.files.values()) == [1]
     assert not written.problems
+
+
+# The proposal of calibrate
+
+
+def cases_with(values: NDArray[np.float64], of_masks: NDArray[np.float64]) -> list[CaseResult]:
+    """Return cases with the Jaccards (N, T) of their maps and those of their masks (N,)."""
+    return [
+        CaseResult(f"{number:03}", {"jaccard": jaccard}, threshold_jaccards=row.astype(np.float32))
+        for number, (row, jaccard) in enumerate(zip(values, of_masks.tolist(), strict=True))
+    ]
+
+
+def test_a_threshold_is_proposed_where_annotators_are_wide() -> None:
+    rng = np.random.default_rng(0)
+    best_of_each = rng.normal(0.3, 0.05, 120)[:, None]
+    values = 0.9 - np.abs(np.array(THRESHOLDS) - best_of_each)
+    at_half = values[:, THRESHOLDS.index(0.5)]
+    proposal = propose_threshold(cases_with(values, at_half), 0.5, ResamplingPlan())
+    assert proposal
+    assert (proposal.now, proposal.best, proposal.images, proposal.is_better) == (0.5, 0.3, 120, True)
+    assert proposal.best_interval == (0.3, 0.3)
+    assert proposal.gain == pytest.approx(values[:, THRESHOLDS.index(0.3)].mean() - at_half.mean(), abs=1e-6)
+    assert proposal.gain_interval[0] < proposal.gain < proposal.gain_interval[1]
+
+
+def test_noise_is_no_reason_for_another_threshold() -> None:
+    """On the same images, the best of 19 thresholds looks better than the masks; on others it does not."""
+    values = np.random.default_rng(1).normal(0.8, 0.1, (120, len(THRESHOLDS)))
+    at_half = values[:, THRESHOLDS.index(0.5)]
+    proposal = propose_threshold(cases_with(values, at_half), 0.5, ResamplingPlan())
+    assert proposal
+    assert values[:, THRESHOLDS.index(proposal.best)].mean() > at_half.mean()
+    assert not proposal.is_better
+    low, high = proposal.best_interval
+    assert high - low > 0.3
+
+
+def test_without_maps_nothing_is_proposed() -> None:
+    assert propose_threshold([CaseResult("a", {"jaccard": 1.0})], 0.5, ResamplingPlan()) is None

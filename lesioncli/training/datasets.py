@@ -1,6 +1,6 @@
 """Augmented samples in shuffled, reproducible batches."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from lesioncli.errors import InputError
 from lesioncli.images.geometry import to_network, to_upright
@@ -111,7 +111,8 @@ def _choose_sample(group: SampleGroup, rng: np.random.Generator) -> int:
 def make_loader(samples: AugmentedSamples, sampler: EpochSampler, workers: int, fabric: Fabric) -> Any:
     """Fabric's loader of batches on its device; `workers` processes load and augment."""
     loader = DataLoader(
-        samples,
+        _ErrorsAsItems(samples),
+        collate_fn=_collate,
         batch_sampler=sampler,
         num_workers=workers,
         # Workers take their seeds from it; taken from torch's own generator, they would shift dropout after a resume.
@@ -123,6 +124,31 @@ def make_loader(samples: AugmentedSamples, sampler: EpochSampler, workers: int, 
         pin_memory=fabric.device.type != "cpu",
     )
     return fabric.setup_dataloaders(loader, use_distributed_sampler=False)  # the sampler divides batches itself
+
+
+def read_batches(loader: Iterable[Batch | InputError]) -> Iterator[Batch]:
+    """The batches of a loader that make_loader() made; InputError for a sample that cannot be read."""
+    for batch in loader:
+        if isinstance(batch, InputError):
+            raise batch
+        yield batch
+
+
+class _ErrorsAsItems(Dataset[Batch | InputError]):
+    """The samples, or the InputError of one: raised in a worker, its message would have the worker's traceback."""
+
+    def __init__(self, samples: AugmentedSamples) -> None:
+        self.samples = samples
+
+    def __getitem__(self, key: SampleKey) -> Batch | InputError:
+        try:
+            return self.samples[key]
+        except InputError as error:
+            return error
+
+
+def _collate(items: list[Batch | InputError]) -> Any:
+    return next((item for item in items if isinstance(item, InputError)), None) or default_collate(items)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from lesioncli import isic
 from lesioncli.errors import ImageError, InputError
@@ -30,6 +31,7 @@ from lesioncli.images.pixels import DecodedImage
 
 LABEL_COLUMNS = ("melanoma", "seborrheic_keratosis")  # a sample with neither is a nevus
 GROUP_COLUMNS = {"lesion": "lesion_id", "patient": "patient_id"}  # field of a Sample -> column of the table
+HEADER_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
 UNKNOWN = (nan,) * len(LABEL_COLUMNS)
 
 
@@ -145,6 +147,29 @@ def _known_values(sample: Sample) -> dict[str, Any]:
     return {column: value for column, value in (labels | ids).items() if value == value and value != ""}
 
 
+def check_mask_sizes(samples: Sequence[Sample]) -> None:
+    """Raise InputError for the first mask of another size than its image, as far as the headers of the files tell."""
+    for sample in samples:
+        if sample.mask is None or None in (sizes := [_header_size(sample.mask), _header_size(sample.image)]):
+            continue  # whoever reads the pixels names the fault
+        if sizes[0] != sizes[1]:
+            raise InputError(_size_fault(sample.mask, *sizes))
+
+
+def _header_size(path: Path) -> tuple[int, int] | None:
+    """Height and width as a file's header says; None if it is not readable."""
+    try:
+        with Image.open(path, formats=HEADER_FORMATS) as image:
+            return image.height, image.width
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+
+
+def _size_fault(mask: Path, size_hw: Any, image_hw: Any) -> str:
+    height, width = image_hw
+    return f"{mask}: {size_hw[1]} x {size_hw[0]} pixels, but its image has {width} x {height}; save it at that size"
+
+
 def has_split(folder: Path, split: str) -> bool:
     """Whether the folder is in the challenge's layout and has that split."""
     return find_isic_split(folder, split) is not None
@@ -177,7 +202,7 @@ def read_sample_mask(path: Path, stored_hw: tuple[int, int]) -> UInt8:
     except ImageError as error:
         raise InputError(f"{path}: {error.reason}") from error
     if mask.shape != stored_hw:
-        raise InputError(f"{path}: size {mask.shape} differs from that of its image, {stored_hw}")
+        raise InputError(_size_fault(path, mask.shape, stored_hw))
     return mask * np.uint8(255)
 
 

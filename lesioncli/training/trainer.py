@@ -31,6 +31,7 @@ from lesioncli.training.datasets import (
     Batch,
     EpochSampler,
     make_loader,
+    read_batches,
     shared_memory_errors,
 )
 from lesioncli.training.groups import group_samples
@@ -39,6 +40,7 @@ from lesioncli.training.initialize import initialize_stage
 from lesioncli.training.losses import total_loss
 from lesioncli.training.recipe import LossWeights
 from lesioncli.training.run import BEST, LAST, Progress, TrainingRun, check_or_write_record
+from lesioncli.training.samples import check_mask_sizes
 from lesioncli.training.state import TrainingState, prepare_state
 from lesioncli.training.summary import check_targets
 from lesioncli.training.teachers import Teachers, teacher_path
@@ -62,6 +64,7 @@ def train(run: TrainingRun, fabric: Fabric, only: str | None = None) -> Path:
         has_teachers = bool(run.recipe.for_stage(stage.name).train.teachers)
         for note in check_targets(stage, run.training, run.validation, has_teachers):
             run.on_note(note)
+    check_mask_sizes([*run.training, *run.validation])
     if fabric.is_global_zero:
         check_or_write_record(run)
     fabric.barrier()
@@ -120,7 +123,7 @@ def _train_stage(run: TrainingRun, stage: Stage, fabric: Fabric) -> None:
 def _train_epoch(
     run: TrainingRun,
     state: TrainingState,
-    loader: Iterable[Batch],
+    loader: Iterable[Batch | InputError],
     teachers: Teachers | None,
     weights: LossWeights,
     progress: Progress,
@@ -129,7 +132,7 @@ def _train_epoch(
     """Take one step per batch; returns the mean loss. Raises InputError if a loss is not finite."""
     losses = []
     state.network.train()
-    for step, batch in enumerate(loader):
+    for step, batch in enumerate(read_batches(loader)):
         loss = _take_step(state, batch, teachers, weights, fabric)
         if not math.isfinite(loss):
             raise InputError(

@@ -5,10 +5,12 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers.command import call
 from helpers.train_command import TRAIN, write_training_folder
+from PIL import Image
 from typer.testing import Result
 
 from lesioncli.errors import ExitCode
@@ -107,6 +109,37 @@ def test_a_stage_without_the_stage_before_it_is_bad_input(folder: Path) -> None:
     done = call(*TRAIN, "--out", "alone", "--stage", "mask-cn")
     assert done.exit_code == ExitCode.INPUT
     assert "coarse-sn" in done.stderr
+
+
+@pytest.fixture
+def spoilt(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the folder, without its run, as the working directory."""
+    shutil.copytree(folder, tmp_path / "spoilt", ignore=shutil.ignore_patterns("run*", "again", "tuned", "fold"))
+    monkeypatch.chdir(tmp_path / "spoilt")
+    return tmp_path / "spoilt"
+
+
+@pytest.mark.parametrize("data", ["lesions", "held-out"])
+def test_a_mask_of_another_size_is_named_before_the_first_epoch(spoilt: Path, data: str) -> None:
+    mask = max((spoilt / data / "labels").glob("*.png"))
+    Image.fromarray(np.zeros((64, 65), np.uint8)).save(mask)
+    done = call(*TRAIN, "--out", "run")
+    assert done.exit_code == ExitCode.INPUT
+    assert f"{mask.relative_to(spoilt)}: 65 x 64 pixels" in done.stderr
+    assert not (spoilt / "run").exists()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_image_is_named_by_its_own_message(spoilt: Path, workers: int) -> None:
+    recipe = spoilt / "tiny.toml"
+    recipe.write_text(recipe.read_text().replace("workers = 0", f"workers = {workers}"))
+    image = min((spoilt / "lesions/images").iterdir())
+    image.write_bytes(image.read_bytes()[:900])
+    done = call(*TRAIN, "--out", "run")
+    assert done.exit_code == ExitCode.INPUT
+    (error,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert error.startswith(f"error: {image.relative_to(spoilt)}: ")
+    assert "Traceback" not in done.output
 
 
 def test_a_fold_is_held_out(folder: Path) -> None:

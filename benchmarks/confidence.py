@@ -1,9 +1,11 @@
-"""Measure how well the confidence columns of scores.csv find poor masks. Figures for the model cards.
+"""Measure how well the confidence columns of scores.csv find poor masks and match the Jaccard. Figures for model cards.
 
     lesioncli segment ./images --out masks/ && lesioncli evaluate --gt ./labels
     python benchmarks/confidence.py masks/
 
-Intervals are 95 % percentile bootstraps over images.
+With a calibrated engine, the raw confidence is measured, too. On the images that its calibration was fitted on, the
+calibrated one looks too good; `lesioncli calibrate` prints cross-validated figures. `lesioncli evaluate --json` has the
+calibration errors of class scores. Intervals are 95 % percentile bootstraps over images.
 """
 
 import sys
@@ -16,10 +18,12 @@ from numpy.typing import NDArray
 
 from lesioncli.evaluation.metrics import pixels as metrics
 from lesioncli.evaluation.metrics.scores import roc_auc
+from lesioncli.evaluation.reliability import evaluate_confidence
 from lesioncli.evaluation.statistics import resampling
 
 Values = NDArray[np.float64]
 SEED = 0
+CONFIDENCES = ("confidence", "raw_confidence")
 
 
 def main() -> None:
@@ -27,8 +31,11 @@ def main() -> None:
     scores = pandas.read_csv(folder / "scores.csv").set_index("mask")
     cases = pandas.read_csv(folder / "evaluation.csv").dropna(subset="jaccard")
     rows = scores.loc[[f"{name}.png" for name in cases["image"]]]
-    indicators = {name: rows[name].to_numpy() for name in ("confidence", "agreement") if name in rows}
-    report_indicators(cases["jaccard"].to_numpy(), indicators)
+    indicators = {name: rows[name].to_numpy() for name in (*CONFIDENCES, "agreement") if name in rows}
+    jaccard = cases["jaccard"].to_numpy()
+    report_indicators(jaccard, indicators)
+    for name in (name for name in CONFIDENCES if name in indicators):
+        report_calibration(name, jaccard, indicators[name])
 
 
 def report_indicators(jaccard: Values, indicators: Mapping[str, Values]) -> None:
@@ -41,6 +48,14 @@ def report_indicators(jaccard: Values, indicators: Mapping[str, Values]) -> None
     for name, indicator in indicators.items():
         finds, ranks = interval(auc, is_poor, -indicator), interval(_spearman, indicator, jaccard)
         print(f"  {name}: Spearman correlation with the Jaccard {ranks}; AUC for finding poor masks {finds}")
+
+
+def report_calibration(name: str, jaccard: Values, confidence: Values) -> None:
+    """Print the calibration error of a confidence (N,) against the Jaccard (N,), and other CONFIDENCE_METRICS."""
+    found = evaluate_confidence(jaccard, confidence, resampling.Resampling(SEED))
+    for metric, value in found.metrics.items():
+        low, high = found.intervals[metric]
+        print(f"  {name}, {metric.replace('_', ' ')}: {value:.4f} ({low:.4f} to {high:.4f})")
 
 
 def mean(values: Values) -> float:

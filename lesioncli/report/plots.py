@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lesioncli.evaluation.metrics.pixels import MINIMUM_JACCARD
+from lesioncli.evaluation.metrics.pixels import AREA_LOG_RATIO, MINIMUM_JACCARD
 from lesioncli.evaluation.metrics.scores import CALIBRATION_BINS, calibration_bins
 from lesioncli.report.data import Floats, ReportData
 from lesioncli.report.segmented import AREA, CONFIDENCE
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 TENTHS = 10  # bins of confidence with equal numbers of images
+MAX_AREA_RATIO = 4  # of the plot's axis, and its reciprocal
 MIN_IMAGES = 2 * TENTHS  # for a plot over confidence
 
 # Line styles for colour-blind readers; six of them and seven colours give 42 classes different lines.
@@ -70,11 +71,66 @@ def plot_confidence(data: ReportData) -> Iterator[Plot]:
         start = math.floor(10 * min(x.min(), low.min())) / 10  # values near 1 would fill one corner of the plot
         _square(axes, "mean confidence per tenth of the images", "Jaccard index", start)
 
+    found = data.evaluation.masks.confidence
     caption = (
         f"Jaccard index against confidence, {count_images(len(pairs))} in tenths by confidence: median and middle "
         "80 %. On the diagonal, confidence equals the Jaccard index."
     )
+    if found.images:
+        caption += (
+            f" The mean confidence is {found.means['confidence']:.3f}, the mean Jaccard index"
+            f" {found.means['jaccard']:.3f}, the calibration error {found.metrics['calibration_error']:.3f}."
+        )
     yield Plot("confidence", render("confidence", draw, caption), caption)
+
+
+def plot_area(data: ReportData) -> Iterator[Plot]:
+    """Plot the distribution of predicted over ground-truth area, on a logarithmic axis."""
+    values = data.known(AREA_LOG_RATIO)
+    if data.evaluation is None or AREA_LOG_RATIO not in data.evaluation.masks.intervals:
+        return
+    masks = data.evaluation.masks
+    mean, low, high = (math.exp(value) for value in (masks.means[AREA_LOG_RATIO], *masks.intervals[AREA_LOG_RATIO]))
+    outside = int(np.count_nonzero(np.abs(values) > math.log(MAX_AREA_RATIO)))
+
+    def draw(axes: "Axes") -> None:
+        edges = np.linspace(-math.log(MAX_AREA_RATIO), math.log(MAX_AREA_RATIO), 21)
+        axes.hist(np.exp(np.clip(values, edges[0], edges[-1])), np.exp(edges).tolist(), color=SERIES[0], rwidth=0.9)
+        axes.set_xscale("log")
+        axes.set_xticks([0.25, 0.5, 1, 2, 4], labels=["1/4", "1/2", "1", "2", "4"])
+        axes.minorticks_off()
+        _vertical_line(axes, mean, "mean", "solid")
+        axes.set(xlabel="area of the mask / area of the ground truth", ylabel="images")
+        axes.locator_params(axis="y", integer=True)
+
+    caption = (
+        f"Area of the masks over that of the ground truth, {count_images(values.size)}: geometric mean {mean:.3f} "
+        f"({low:.3f} to {high:.3f}). Below 1, the masks are smaller than the annotators' outlines."
+    )
+    if outside:
+        caption += f" Beyond the axis, counted in the outer bins: {count_images(outside)}."
+    yield Plot("area", render("area", draw, caption), caption)
+
+
+def plot_thresholds(data: ReportData) -> Iterator[Plot]:
+    """Plot the mean Jaccard index over mask thresholds, with its interval."""
+    curve = data.evaluation.masks.thresholds if data.evaluation else None
+    if curve is None:
+        return
+    low, high = np.array(curve.intervals).T
+
+    def draw(axes: "Axes") -> None:
+        axes.fill_between(curve.thresholds, low, high, color=SERIES[0], alpha=0.2, linewidth=0)
+        axes.plot(curve.thresholds, curve.means, color=SERIES[0], marker="o", markersize=3)
+        _vertical_line(axes, curve.best, f"{curve.best:.2f}", "dotted")
+        axes.set(xlabel="minimum lesion probability of a mask pixel", ylabel="mean Jaccard index", xlim=(0, 1))
+
+    first, last = curve.best_interval
+    caption = (
+        f"Mean Jaccard index over mask thresholds with its 95 % interval, {count_images(curve.images)}: highest at "
+        f"{curve.best:.2f} (95 %: {first:.2f} to {last:.2f}). A threshold chosen here looks better than it is."
+    )
+    yield Plot("thresholds", render("thresholds", draw, caption), caption)
 
 
 def plot_columns(data: ReportData) -> Iterator[Plot]:
@@ -199,7 +255,7 @@ def _square(axes: "Axes", x_label: str, y_label: str, start: float = 0) -> None:
 
 # Plots of each section, in order; a plot that its data do not allow is left out.
 PLOTS: Mapping[str, tuple[PlotFunction, ...]] = {
-    "results": (plot_jaccard, plot_confidence, plot_columns),
+    "results": (plot_jaccard, plot_confidence, plot_area, plot_thresholds, plot_columns),
     "classes": (plot_roc, plot_precision_recall, plot_calibration),
 }
 

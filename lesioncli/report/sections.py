@@ -20,10 +20,12 @@ from lesioncli.report.tables import (
     PERCENTILES,
     class_table,
     column_table,
+    confidence_table,
     group_tables,
     headline_metrics,
     mask_metrics,
     matrix_table,
+    score_tables,
 )
 from lesioncli.report.titles import title
 
@@ -58,6 +60,7 @@ def results_section(data: ReportData, render: Render) -> Section:
         "columns": column_table(data),
         "percentiles": PERCENTILES,
         "plots": plots_of("results", data),
+        "reliability": confidence_table(evaluation) if evaluation else [],
     }
     return Section("results", "Results", render("results.html.j2", variables))
 
@@ -71,6 +74,7 @@ def classes_section(data: ReportData, render: Render) -> Section | None:
         "table": class_table(scores),
         "matrix": matrix_table(scores.matrix),
         "plots": plots_of("classes", data),
+        "reliability": score_tables(scores),
         "threshold": SCORE_THRESHOLD,
     }
     return Section("classes", "Classes", render("classes.html.j2", variables))
@@ -131,6 +135,7 @@ def _facts(data: ReportData) -> dict[str, str]:
         "threshold": record.threshold,
         "test-time augmentation": record.tta,
         "regions": record.regions,
+        "calibration": record.calibration_maps.description if record.calibration_maps else record.calibration,
         "segmented": record.started,
         "segmented by lesioncli": record.lesioncli,
     }

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lesioncli.evaluation.protocols import PROTOCOLS
+from lesioncli.evaluation.reliability import ReliabilityBin
 from lesioncli.evaluation.result import ConfusionMatrix, Evaluation, ScoreEvaluation
 from lesioncli.evaluation.statistics.bootstrap import AUC_MEAN
 from lesioncli.evaluation.statistics.groups import Estimate, GroupResult
@@ -157,6 +158,30 @@ def matrix_table(matrix: ConfusionMatrix | None) -> MatrixTable | None:
         return None
     classes = tuple(map(title, matrix.classes))
     return MatrixTable(classes, tuple(zip(classes, matrix.counts, strict=True)))
+
+
+@dataclass(frozen=True)
+class ReliabilityTable:
+    """Bins of a score or of the confidence, and what was observed there."""
+
+    heading: str
+    value: str
+    observed: str
+    rows: tuple[ReliabilityBin, ...]
+
+
+def confidence_table(evaluation: Evaluation) -> list[ReliabilityTable]:
+    """Return the reliability of the confidence; none if there are no confidences."""
+    rows = evaluation.masks.confidence.reliability
+    return [ReliabilityTable("confidence", "mean confidence", "mean Jaccard", rows)] if rows else []
+
+
+def score_tables(scores: ScoreEvaluation) -> list[ReliabilityTable]:
+    """Return the reliability of the scores of each class."""
+    return [
+        ReliabilityTable(f"score of {title(name)}", "mean score", "fraction of positives", rows)
+        for name, rows in scores.reliability.items()
+    ]
 
 
 @dataclass(frozen=True)

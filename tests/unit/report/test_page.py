@@ -48,6 +48,17 @@ def test_classes_have_their_metrics_intervals_and_confusion_matrix(evaluated: Ev
         assert f"{name.replace('_', ' ')}{''.join(map(str, counts))}" in page.text
 
 
+def test_reliability_of_scores_and_confidence_is_shown(evaluated: EvaluatedRun) -> None:
+    masks, scores, page = evaluated.evaluation.masks, evaluated.evaluation.scores, evaluated.page
+    tables = [masks.confidence.reliability, *scores.reliability.values()]
+    assert len(tables) == 3
+    for table in tables:
+        assert table
+        for row in table:
+            interval = f"{row.interval[0]:.3f} to {row.interval[1]:.3f}"
+            assert f"{row.images}{row.mean:.3f}{row.observed:.3f}{interval}" in page.text.replace("\n", "")
+
+
 def test_groups_and_those_that_are_behind_are_shown(run: DrawnRun, tmp_path: Path) -> None:
     for number in range(10, 60):
         run.add(f"case_{number}", number, shift_px=40 if number % 2 else 0)

@@ -1,5 +1,6 @@
 """Plots of the report: their SVG, and their values."""
 
+import math
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
@@ -13,7 +14,9 @@ from helpers.report_page import write_page
 from lesioncli.evaluation.evaluate import evaluate
 from lesioncli.evaluation.labelled_scores import LabelledScores
 from lesioncli.evaluation.metrics.scores import area_under_curve, calibration_bins, calibration_error
+from lesioncli.evaluation.metrics.thresholds import THRESHOLDS
 from lesioncli.evaluation.result import Evaluation, MaskEvaluation, ScoreEvaluation
+from lesioncli.evaluation.threshold_curve import ThresholdCurve
 from lesioncli.options import ProtocolName
 from lesioncli.report import svg
 from lesioncli.report.cases import Case, CaseState, list_cases
@@ -41,11 +44,24 @@ def data_of_classes(classes: list[str], images: int = 80) -> ReportData:
         np.ones((images, 2)),
     )
     cases = [
-        Case(name, name, CaseState.EVALUATED, values={"confidence": score}, metrics={"jaccard": score**2})
+        Case(
+            name,
+            name,
+            CaseState.EVALUATED,
+            values={"confidence": score},
+            metrics={"jaccard": score**2, "area_log_ratio": 4 * score - 2},
+        )
         for name, score in zip(names, scores[:, 0].tolist(), strict=True)
     ]
     scored = ScoreEvaluation(labelled, auc=dict.fromkeys(classes, 0.5))
-    evaluation = Evaluation(ProtocolName.PLAIN, MaskEvaluation(), scored)
+    means = tuple(0.8 - abs(threshold - 0.4) for threshold in THRESHOLDS)
+    intervals = tuple((mean - 0.02, mean + 0.02) for mean in means)
+    masks = MaskEvaluation(
+        means={"area_log_ratio": math.log(0.9)},
+        intervals={"area_log_ratio": (math.log(0.8), math.log(1.1))},
+        thresholds=ThresholdCurve(THRESHOLDS, means, intervals, images, 0, 0.4, (0.3, 0.45)),
+    )
+    evaluation = Evaluation(ProtocolName.PLAIN, masks, scored)
     return ReportData(SegmentedFolder(Path("masks")), cases, evaluation)
 
 
@@ -57,7 +73,8 @@ def all_plots(data: ReportData) -> list[Plot]:
 def test_plots_stand_in_one_page(name: str) -> None:
     """They are well-formed, share no ids, obey the security policy and use the colours of the page."""
     plots = all_plots(data_of_classes([name]))
-    assert [plot.name for plot in plots] == ["jaccard", "confidence", "roc", "precision-recall", "calibration"]
+    expected = ["jaccard", "confidence", "area", "thresholds", "roc", "precision-recall", "calibration"]
+    assert [plot.name for plot in plots] == expected
     trees = [ElementTree.fromstring(plot.svg) for plot in plots]  # noqa: S314 - made by this test
     ids = [element.get("id") for tree in trees for element in tree.iter() if element.get("id")]
     assert len(ids) == len(set(ids))
@@ -73,6 +90,13 @@ def test_plots_stand_in_one_page(name: str) -> None:
     text = "".join(plot.svg for plot in plots)
     assert {"currentColor", "var(--rule)", "var(--series-1)"} <= set(re.findall(r'"(currentColor|var\([^)]*\))"', text))
     assert not re.search(r'"#[0-9a-f]{6}"', text)
+
+
+def test_captions_have_the_bias_of_the_area_and_the_best_threshold() -> None:
+    plots = {plot.name: plot for plot in all_plots(data_of_classes(["a"]))}
+    assert "0.900 (0.800 to 1.100)" in plots["area"].caption
+    assert "outer bins: " in plots["area"].caption
+    assert "0.40 (95 %: 0.30 to 0.45)" in plots["thresholds"].caption
 
 
 def line_styles(plot: Plot) -> set[tuple[str, str]]:

@@ -136,6 +136,7 @@ class SegmentOptions:
     `threshold` is the minimum lesion probability of a pixel of the mask. `workers` 0: one thread per core. `verify`:
     check the parity of an engine that never ran on this GPU. `trace`: JSON file for a timeline of the run.
     `save_probabilities`: also write the lesion probability of every pixel.
+    `max_memory_mib`: memory of images in work; None is half of what is free.
     """
 
     threshold: float = 0.5
@@ -148,6 +149,12 @@ class SegmentOptions:
     verify: bool = True
     trace: Path | None = None
     save_probabilities: bool = False
+    max_memory_mib: int | None = None
+
+    @property
+    def max_memory_bytes(self) -> int | None:
+        """The same in bytes."""
+        return None if self.max_memory_mib is None else self.max_memory_mib * 2**20
 
     def __post_init__(self) -> None:
         _convert(self, tta=TTA, regions=Regions, trace=Path)

@@ -40,6 +40,15 @@ def segment(
             min=0, max=MAX_WORKERS, metavar="N", help="Threads that decode images and write masks; 0: one per core."
         ),
     ] = 0,
+    max_memory: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="MIB",
+            help="MiB for images in work; large ones wait for it.",
+            show_default="half of what is free",
+        ),
+    ] = None,
     threshold: Annotated[
         float,
         typer.Option(
@@ -101,6 +110,7 @@ def segment(
         verify=not no_verify,
         trace=trace,
         save_probabilities=save_probabilities,
+        max_memory_mib=max_memory,
     )
     with ProgressBars(stderr, bars=not json_output, stop=HANDLER.stop) as progress:
         summary = api.segment_folder(

@@ -10,10 +10,11 @@ from lesioncli.images.formats import ImageFormat, format_names, format_of, unsup
 from lesioncli.images.pixels import MAX_BYTES, TOO_LARGE, DecodedImage
 from lesioncli.options import FailureStage
 
-__all__ = ["OUT_OF_MEMORY", "DecodedImage", "decode"]
+__all__ = ["OUT_OF_MEMORY", "DecodedImage", "decode", "peak_bytes"]
 
+SIGNATURE_BYTES = 132  # that of DICOM begins at 128
 MAX_FILE_BYTES = 2 * MAX_BYTES  # half of it may be metadata, or further pages
-OUT_OF_MEMORY = "not enough memory for this image; use fewer --workers, or downsample it"
+OUT_OF_MEMORY = "not enough memory for this image; give more with --max-memory, use fewer --workers, or downsample it"
 
 
 def decode(path: Path, at_least_hw: tuple[int, int]) -> DecodedImage:
@@ -34,6 +35,23 @@ def decode(path: Path, at_least_hw: tuple[int, int]) -> DecodedImage:
         return _read(image_format, data, at_least_hw)
     except MemoryError as error:
         raise ImageError(FailureStage.DECODE, OUT_OF_MEMORY) from error
+
+
+def peak_bytes(path: Path, at_least_hw: tuple[int, int]) -> int:
+    """Return an estimate of the memory that decode() and a reduction of its result take, from the file's header.
+
+    A file that decode() refuses may give 0.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_FILE_BYTES:
+            return 0
+        with path.open("rb") as file:
+            image_format = format_of(file.read(SIGNATURE_BYTES))
+            file.seek(0)
+            return status.st_size + (image_format.measure(file, at_least_hw) if image_format else 0)
+    except Exception:  # as for _read(): decode() has the reason
+        return 0
 
 
 def _read(image_format: ImageFormat, data: bytes, at_least_hw: tuple[int, int]) -> DecodedImage:

@@ -6,13 +6,14 @@ To add a format, write a reader and add one line to FORMATS.
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePath
+from typing import BinaryIO
 
 from lesioncli.images import png
-from lesioncli.images.bmp import read_bmp
-from lesioncli.images.jpeg import read_jpeg
+from lesioncli.images.bmp import measure_bmp, read_bmp
+from lesioncli.images.jpeg import measure_jpeg, read_jpeg
 from lesioncli.images.pixels import DecodedImage
-from lesioncli.images.tiff import read_tiff
-from lesioncli.images.webp import read_webp
+from lesioncli.images.tiff import measure_tiff, read_tiff
+from lesioncli.images.webp import measure_webp, read_webp
 
 
 @dataclass(frozen=True)
@@ -20,21 +21,25 @@ class ImageFormat:
     """An image format.
 
     suffixes: lower case, with the dot. signatures: the possible first bytes of a file. read: takes the file's bytes and
-    the smallest (height, width) that the caller needs; returns the whole image, or raises any exception.
+    the smallest (height, width) that the caller needs; returns the whole image, or raises any exception. measure: takes
+    the open file instead; returns an estimate of the memory of read(), beside the file's content, or raises.
     """
 
     name: str
     suffixes: tuple[str, ...]
     signatures: tuple[bytes, ...]
     read: Callable[[bytes, tuple[int, int]], DecodedImage]
+    measure: Callable[[BinaryIO, tuple[int, int]], int]
 
 
 FORMATS: tuple[ImageFormat, ...] = (
-    ImageFormat("JPEG", (".jpg", ".jpeg", ".jfif"), (b"\xff\xd8\xff",), read_jpeg),
-    ImageFormat("PNG", (".png",), (png.SIGNATURE,), png.read_png),
-    ImageFormat("BMP", (".bmp",), (b"BM",), read_bmp),
-    ImageFormat("WebP", (".webp",), (b"RIFF",), read_webp),
-    ImageFormat("TIFF", (".tif", ".tiff"), (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), read_tiff),  # "+": BigTIFF
+    ImageFormat("JPEG", (".jpg", ".jpeg", ".jfif"), (b"\xff\xd8\xff",), read_jpeg, measure_jpeg),
+    ImageFormat("PNG", (".png",), (png.SIGNATURE,), png.read_png, png.measure_png),
+    ImageFormat("BMP", (".bmp",), (b"BM",), read_bmp, measure_bmp),
+    ImageFormat("WebP", (".webp",), (b"RIFF",), read_webp, measure_webp),
+    ImageFormat(
+        "TIFF", (".tif", ".tiff"), (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), read_tiff, measure_tiff
+    ),  # "+": BigTIFF
 )
 
 

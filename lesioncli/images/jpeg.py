@@ -6,10 +6,12 @@ which most damaged files would pass; simplejpeg reports them. On whole files its
 The image is downsampled while it is decoded: 2.4 times faster on the 2.6 to 12 megapixel originals of ISIC.
 """
 
+import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
+from typing import BinaryIO
 
 import numpy as np
 import simplejpeg
@@ -20,7 +22,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from lesioncli.errors import ImageError
 from lesioncli.images.color import to_srgb
 from lesioncli.images.geometry import UInt8, to_upright
-from lesioncli.images.pixels import DecodedImage, check_size, join_notes, to_rgb, valid_orientation
+from lesioncli.images.pixels import DecodedImage, check_size, join_notes, peak_bytes, to_rgb, valid_orientation
 from lesioncli.options import FailureStage
 
 # A decoded JPEG stays this many times larger than needed: the scaled decoder has a cruder kernel than to_network(),
@@ -34,6 +36,7 @@ START, END, SCAN = 0xD8, 0xD9, 0xDA
 WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}  # TEM, RST0 to RST7, SOI
 JFIF, ADOBE, COMMENT, APPLICATION = 0xE0, 0xEE, 0xFE, range(0xE0, 0xF0)
 SEQUENTIAL = {0xC0, 0xC1}  # SOF0 and SOF1
+FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15, without DHT, JPG and DAC
 _SCAN_MARKER, END_MARKER = bytes([0xFF, SCAN]), bytes([0xFF, END])
 
 
@@ -60,6 +63,39 @@ def read_jpeg(data: bytes, at_least_hw: tuple[int, int]) -> DecodedImage:
     return DecodedImage(to_upright(rgb, orientation), stored_hw, orientation, note)
 
 
+def measure_jpeg(file: BinaryIO, at_least_hw: tuple[int, int]) -> int:
+    """Estimate the memory of read_jpeg() from the headers: its pixels, and the coefficients of a progressive JPEG."""
+    marker, header = _read_frame_header(file)
+    height, width, channels = struct.unpack_from(">HHB", header, 1)
+    check_size((height, width), channels)
+    # A photograph may lie on its side; the smaller reduction takes more memory.
+    reduction = min(_choose_reduction((height, width), needed) for needed in (at_least_hw, at_least_hw[::-1]))
+    pixels = peak_bytes((-(-height // reduction), -(-width // reduction)), channels)
+    return pixels + (0 if marker in SEQUENTIAL else 2 * channels * height * width)
+
+
+def _read_frame_header(file: BinaryIO) -> tuple[int, bytes]:
+    """Return the marker and the parameters of the first frame. Raises struct.error at the end of the data."""
+    file.seek(2)
+    while True:
+        (byte,) = struct.unpack("B", file.read(1))
+        if byte != 0xFF:
+            continue
+        while byte == 0xFF:
+            (byte,) = struct.unpack("B", file.read(1))
+        if byte in WITHOUT_LENGTH or byte == 0:
+            continue
+        (length,) = struct.unpack(">H", file.read(2))
+        if byte in FRAMES:
+            return byte, file.read(length - 2)
+        file.seek(length - 2, os.SEEK_CUR)
+
+
+def _choose_reduction(size_hw: tuple[int, int], needed_hw: tuple[int, int]) -> int:
+    scale = min(side // (MIN_FINAL_REDUCTION * needed) for side, needed in zip(size_hw, needed_hw, strict=True))
+    return next((reduction for reduction in REDUCTIONS if reduction <= scale), 1)
+
+
 def _check_scans(data: bytes) -> None:
     if data.count(_SCAN_MARKER) <= MAX_SCANS:  # a thumbnail or chance bytes may add some
         return
@@ -72,19 +108,18 @@ def _check_scans(data: bytes) -> None:
 
 def _decode(data: bytes, header: JpegImageFile, needed_hw: tuple[int, int]) -> UInt8:
     """Decode to RGB (h, w, 3), downsampled; ImageError if libjpeg warns of damage."""
-    height, width = (MIN_FINAL_REDUCTION * needed for needed in needed_hw)
-    scale = min(header.height // height, header.width // width)
-    reduction = next((reduction for reduction in REDUCTIONS if reduction <= scale), 1)
     try:
-        return _decode_strictly(data, header, reduction)
+        return _decode_strictly(data, header, _choose_reduction((header.height, header.width), needed_hw))
     except ValueError as error:
         if "Could not determine subsampling" in str(error):  # legal, but no encoder in use writes it
-            header.draft(None, (width, height))
+            header.draft(None, (MIN_FINAL_REDUCTION * needed_hw[1], MIN_FINAL_REDUCTION * needed_hw[0]))
             return to_rgb(header, 8)
         first_error = error
     # Some cameras write headers that libjpeg warns of, or padding before the end marker. The pixels are whole.
     try:
-        return _decode_strictly(_without_oddities(data), header, reduction)
+        return _decode_strictly(
+            _without_oddities(data), header, _choose_reduction((header.height, header.width), needed_hw)
+        )
     except ValueError:
         raise ImageError(FailureStage.DECODE, _reason(str(first_error))) from first_error
 

@@ -17,6 +17,7 @@ MAX_SIDE_PX = 1_000_000  # of a PNG, in which the mask is written
 MAX_BYTES = 6 * MAX_PIXELS  # of the samples as stored: 16-bit RGB of MAX_PIXELS, 1 GiB
 MIN_ZERO_BYTES = 512  # a block of a disk: the least that is missing from a file whose copy stopped
 BLOCK_ROWS = 64
+COPIES_BYTES_PER_PIXEL = 16
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,19 @@ def check_size(stored_hw: tuple[int, int], channels: int = 3, bits: int = 8) -> 
             f"{width} x {height} pixels of {channels} x {bits} bits take {size_bytes / 2**30:.1f} GiB, more than"
             f" {MAX_BYTES / 2**30:.1f} GiB; save it as 8-bit RGB",
         )
+
+
+def peak_bytes(stored_hw: tuple[int, int], channels: int = 3, bits: int = 8) -> int:
+    """Return an estimate of the memory that a reader takes for an image of full size, beside the file's content.
+
+    That is the samples as stored, the image in the decoder, which takes 4 bytes per pixel for RGB, and the copies of
+    the conversion to upright sRGB. Measured were 8 to 24 bytes per pixel.
+
+    Raises ImageError where check_size() does.
+    """
+    check_size(stored_hw, channels, bits)
+    height, width = stored_hw
+    return height * width * (COPIES_BYTES_PER_PIXEL + channels * -(-bits // 8))
 
 
 def valid_orientation(value: Any) -> int:

@@ -5,6 +5,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
+from typing import BinaryIO
 
 import deflate
 from PIL import Image
@@ -14,10 +15,11 @@ from lesioncli.errors import ImageError
 from lesioncli.images.color import from_gamma
 from lesioncli.images.geometry import UInt8
 from lesioncli.images.pillow import to_upright_srgb
-from lesioncli.images.pixels import DecodedImage, check_size, to_rgb
+from lesioncli.images.pixels import DecodedImage, check_size, peak_bytes, to_rgb
 from lesioncli.options import FailureStage
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
+HEADER_BYTES = 33  # the signature and the first chunk
 END = b"\0\0\0\0IEND\xae\x42\x60\x82"  # the last chunk of every PNG
 SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # samples per pixel by colour type, https://www.w3.org/TR/png-3/#11IHDR
 # First row, first column, row step, column step of each pass, https://www.w3.org/TR/png-3/#8Interlace
@@ -81,6 +83,12 @@ def read_png(data: bytes, at_least_hw: tuple[int, int]) -> DecodedImage:
     if {"icc_profile", "srgb"} & image.info.keys():  # these matter more
         return to_upright_srgb(image, rgb, bits=header.bits)
     return to_upright_srgb(image, *from_gamma(rgb, image.info.get("gamma")), header.bits)
+
+
+def measure_png(file: BinaryIO, at_least_hw: tuple[int, int]) -> int:
+    """Estimate the memory of read_png() from the header."""
+    header = read_header(file.read(HEADER_BYTES))
+    return peak_bytes((header.height, header.width), header.samples, header.bits)
 
 
 def _is_uniform_and_not_black(row: UInt8) -> bool:

@@ -5,6 +5,7 @@ extra samples, big-endian BigTIFF. Pillow decodes the rest; it misread uncompres
 """
 
 from io import BytesIO
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from lesioncli.images.pixels import (
     describe_conversion,
     describe_zeros,
     join_notes,
+    peak_bytes,
     to_8_bit,
     to_8_bit_rgb,
     to_rgb,
@@ -44,7 +46,8 @@ _DNG_VERSION, _ICC_PROFILE = 50706, 34675  # tags
 
 def read_tiff(data: bytes, at_least_hw: tuple[int, int]) -> DecodedImage:
     """Decode the first page of a TIFF at full size, whatever `at_least_hw` is."""
-    with TiffFile(BytesIO(data)) as tiff:
+    # Closed, since TiffFile is part of a reference cycle that would keep the data.
+    with BytesIO(data) as stream, TiffFile(stream) as tiff:
         if not len(tiff.pages):  # most programs write the directory last, so a truncated file has no pages
             raise ImageError(FailureStage.DECODE, "truncated: the TIFF data end before their directory")
         page = tiff.pages.first
@@ -64,6 +67,14 @@ def read_tiff(data: bytes, at_least_hw: tuple[int, int]) -> DecodedImage:
             _describe_zeros(data, page),
         )
         return DecodedImage(rgb, (page.imagelength, page.imagewidth), orientation, note)
+
+
+def measure_tiff(file: BinaryIO, at_least_hw: tuple[int, int]) -> int:
+    """Estimate the memory of read_tiff() from the directory of the first page."""
+    with TiffFile(file) as tiff:
+        page = tiff.pages.first
+        _check(page)
+        return peak_bytes((page.imagelength, page.imagewidth), page.samplesperpixel, page.bitspersample)
 
 
 def _check(page: TiffPage) -> None:

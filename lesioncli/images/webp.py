@@ -5,6 +5,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
+from typing import BinaryIO
 
 import numpy as np
 from PIL.WebPImagePlugin import WebPImageFile
@@ -12,12 +13,14 @@ from PIL.WebPImagePlugin import WebPImageFile
 from lesioncli.errors import ImageError
 from lesioncli.images.geometry import UInt8
 from lesioncli.images.pillow import to_upright_srgb
-from lesioncli.images.pixels import DecodedImage, check_size, to_rgb
+from lesioncli.images.pixels import DecodedImage, check_size, peak_bytes, to_rgb
 from lesioncli.options import FailureStage
 
 # Zeros that store a flat macroblock of 16 x 16 pixels, at most: lossy ones take half a byte, lossless ones up to 5 bits
 # per pixel if the encoder does not look for repetitions.
 ZEROS_PER_MACROBLOCK = {b"VP8 ": 4, b"VP8L": 160}
+HEADER_BYTES = 30
+DECODER_CHANNELS = 8  # libwebp holds RGBA twice
 FRAME = b"ANMF"
 FRAME_HEADER_BYTES = 16
 ZEROS = re.compile(rb"\0{256,}")
@@ -40,6 +43,20 @@ def read_webp(data: bytes, at_least_hw: tuple[int, int]) -> DecodedImage:
     check_size((image.height, image.width), 4)
     rgb = to_rgb(image, 8)
     return to_upright_srgb(image, rgb, _describe_flat_areas(rgb, zeros))
+
+
+def measure_webp(file: BinaryIO, at_least_hw: tuple[int, int]) -> int:
+    """Estimate the memory of read_webp() from the header."""
+    header = file.read(HEADER_BYTES)
+    kind = header[12:16]
+    if kind == b"VP8X":
+        width, height = (1 + int.from_bytes(header[at : at + 3], "little") for at in (24, 27))
+    elif kind == b"VP8L":
+        sides = int.from_bytes(header[21:25], "little")
+        width, height = 1 + (sides & 0x3FFF), 1 + (sides >> 14 & 0x3FFF)
+    else:
+        width, height = (int.from_bytes(header[at : at + 2], "little") & 0x3FFF for at in (26, 28))
+    return peak_bytes((height, width), DECODER_CHANNELS)
 
 
 def _find_zeros(data: bytes) -> Zeros:

@@ -17,7 +17,7 @@ import numpy as np
 
 from lesioncli.backends.base import Cycle, Engine, Prediction
 from lesioncli.errors import EngineError, ImageError
-from lesioncli.images.decode import OUT_OF_MEMORY, DecodedImage, decode
+from lesioncli.images.decode import OUT_OF_MEMORY, DecodedImage, decode, peak_bytes
 from lesioncli.images.find import ImageFile, file_bytes
 from lesioncli.images.geometry import UInt8, to_full_size
 from lesioncli.inference.outcome import Outcome
@@ -37,6 +37,7 @@ from lesioncli.inference.results import ResultStore
 from lesioncli.inference.trace import Trace
 from lesioncli.inference.tta import PROCEDURES
 from lesioncli.inference.values import image_values
+from lesioncli.memory import MemoryBudget
 from lesioncli.options import FailureStage, SegmentOptions, Status
 from lesioncli.process import count_cores
 from lesioncli.signals import StopRequest
@@ -44,6 +45,7 @@ from lesioncli.signals import StopRequest
 OVERLAY_SIDE_PX = 1024
 OVERLAY_RGB = (255, 230, 0)
 OVERLAY_JPEG_QUALITY = 88
+WRITE_BYTES_PER_PIXEL = 4  # the upsampled probability map, the mask, and the files that are made of them
 NO_PIXELS = np.empty((0, 0, 3), np.uint8)
 OPENCV_OUT_OF_MEMORY = -4  # cv::Error::StsNoMem, which Python's cv2 does not name
 
@@ -100,6 +102,7 @@ class _Pipeline:
         self._images, self._engine, self._store, self._options, self._trace = images, engine, store, options, trace
         self._procedure = PROCEDURES[options.tta]
         self._pool = ThreadPoolExecutor(options.workers or count_cores())
+        self._memory = MemoryBudget.choose(options.max_memory_bytes)
         self._in_engine: deque[LoadedImage] = deque()
         self._writing: deque[Future[Outcome]] = deque()
 
@@ -141,20 +144,28 @@ class _Pipeline:
             started, size_bytes = time.thread_time(), file_bytes(image.path)
             decoded: DecodedImage | ImageError
             try:
-                decoded = decode(image.path, self._procedure.at_least_hw(self._engine.spec))
-                self._procedure.fill(decoded.rgb, cycle, index, self._engine.spec.reduction)
-                if not self._options.overlay:
-                    decoded = replace(decoded, rgb=NO_PIXELS)  # frees a large image while its batch is in the engine
+                decoded = self._decode_and_fill(image, cycle, index)
             except ImageError as error:
                 decoded = error
             except MemoryError:
                 decoded = ImageError(FailureStage.DECODE, OUT_OF_MEMORY)
             return LoadedImage(image, decoded, size_bytes, time.thread_time() - started)
 
+    def _decode_and_fill(self, image: ImageFile, cycle: Cycle, index: int) -> DecodedImage:
+        """Decode an image into its rows of a cycle; return it with the pixels of its overlay, or with none."""
+        at_least_hw = self._procedure.at_least_hw(self._engine.spec)
+        with self._memory.reserve(peak_bytes(image.path, at_least_hw)):
+            decoded = decode(image.path, at_least_hw)
+            self._procedure.fill(decoded.rgb, cycle, index, self._engine.spec.reduction)
+            # A large image is freed while its batch is in the engine.
+            return replace(decoded, rgb=_reduce_for_overlay(decoded.rgb) if self._options.overlay else NO_PIXELS)
+
     def _write(self, loaded: LoadedImage, prediction: Prediction, index: int) -> Outcome:
         """Return the outcome of an image; its mask is written, unless it failed."""
+        height, width = (0, 0) if isinstance(loaded.decoded, ImageError) else loaded.decoded.stored_hw
         try:
-            return self._write_mask(loaded, prediction, index)
+            with self._memory.reserve(WRITE_BYTES_PER_PIXEL * height * width):
+                return self._write_mask(loaded, prediction, index)
         except MemoryError:
             return _failed(loaded, ImageError(FailureStage.WRITE, OUT_OF_MEMORY))
         except cv2.error as error:
@@ -215,12 +226,18 @@ def _failed(loaded: LoadedImage, error: ImageError) -> Outcome:
     return Outcome(loaded.image, Status.FAILED, stored_hw, loaded.file_bytes, first.stage, first.reason)
 
 
-def _write_overlay(store: ResultStore, image: ImageFile, decoded: DecodedImage, lesion: LesionMask) -> None:
-    """Write the upright image with the outline of its mask as a JPEG, downsampled to at most OVERLAY_SIDE_PX."""
-    height, width = decoded.rgb.shape[:2]
+def _reduce_for_overlay(rgb: UInt8) -> UInt8:
+    """Downsample an image (h, w, 3) to at most OVERLAY_SIDE_PX."""
+    height, width = rgb.shape[:2]
     scale = min(1.0, OVERLAY_SIDE_PX / max(height, width))
-    size_hw = (max(1, round(height * scale)), max(1, round(width * scale)))
-    rgb = np.asarray(cv2.resize(decoded.rgb, size_hw[::-1], interpolation=cv2.INTER_AREA), np.uint8)
+    size_wh = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(cv2.resize(rgb, size_wh, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _write_overlay(store: ResultStore, image: ImageFile, decoded: DecodedImage, lesion: LesionMask) -> None:
+    """Write the reduced upright image with the outline of its mask as a JPEG."""
+    rgb = decoded.rgb
+    size_hw = (rgb.shape[0], rgb.shape[1])
     mask = apply_threshold(to_full_size(lesion.probability, size_hw), lesion.min_probability)
     outlines, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(rgb, outlines, -1, OVERLAY_RGB, max(2, max(size_hw) // 300), cv2.LINE_AA)

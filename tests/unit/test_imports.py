@@ -32,7 +32,19 @@ ALLOWED: dict[str, set[str]] = {
         *("report", "source", "demo", "doctor", "images"),
     },
 }
-FREE = {"calibration", "errors", "options", "spec", "files", "process", "progress", "isic", "shipped", "signals"}
+FREE = {
+    "calibration",
+    "errors",
+    "options",
+    "spec",
+    "files",
+    "memory",
+    "process",
+    "progress",
+    "isic",
+    "shipped",
+    "signals",
+}
 VENDORS = {
     "jinja2": {"report/page.py"},
     "matplotlib": {"report/plots.py", "report/svg.py", "training/history.py"},

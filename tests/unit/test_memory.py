@@ -1,13 +1,28 @@
-"""Memory of a process: its peak does not grow with the number of images, and freed memory is kept."""
+"""Memory of a process: its peak stays below a budget, whatever the images; freed memory is kept."""
 
 import platform
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
+import tifffile
 from helpers.graphs import MakeEngine
 from helpers.pictures import draw, save
+from PIL import Image
+
+from lesioncli import memory
+from lesioncli.backends.registry import open_engine
+from lesioncli.demo.draw import draw_case
+from lesioncli.images.find import ImageFile, ImageListing
+from lesioncli.inference.outcome import Outcome
+from lesioncli.inference.run import segment_images
+from lesioncli.memory import MemoryBudget, free_bytes
+from lesioncli.options import SegmentOptions, Status
 
 # VmHWM, not getrusage(): the latter starts from the peak of the process that started this one.
 PROGRAM = """
@@ -18,9 +33,11 @@ from lesioncli.images.find import list_images
 from lesioncli.inference.run import segment_images
 from lesioncli.options import SegmentOptions
 
-manifest, images, out = map(Path, sys.argv[1:])
-with open_engine(manifest) as engine:
-    summary = segment_images(list_images([images]), engine, out, SegmentOptions(workers=2))
+manifest, images, out = map(Path, sys.argv[1:4])
+workers, max_memory = int(sys.argv[4]), int(sys.argv[5]) or None
+with open_engine(manifest, 2 * workers) as engine:
+    options = SegmentOptions(workers=workers, max_memory_mib=max_memory)
+    summary = segment_images(list_images([images]), engine, out, options)
 peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
 print(summary.ok, peak.split()[1])
 """
@@ -33,7 +50,13 @@ def peak_mib(manifest: Path, images: Path, count: int) -> float:
     pictures = [save(images.parent / f"{images.name}-{seed}.jpg", draw(seed, 240, 320)) for seed in range(10)]
     for number in range(count):
         (images / f"{number:04d}.jpg").hardlink_to(pictures[number % len(pictures)])
-    command = [sys.executable, "-c", PROGRAM, str(manifest), str(images), str(images.with_suffix(".out"))]
+    return run_mib(manifest, images, count)
+
+
+def run_mib(manifest: Path, images: Path, count: int, workers: int = 2, max_memory_mib: int = 0) -> float:
+    """Return the peak of a run over a folder of `count` images."""
+    paths = [str(path) for path in (manifest, images, images.with_suffix(".out"))]
+    command = [sys.executable, "-c", PROGRAM, *paths, str(workers), str(max_memory_mib)]
     ok, peak_kib = subprocess.run(command, check=True, capture_output=True).stdout.split()
     assert int(ok) == count
     return int(peak_kib) / 1024
@@ -44,6 +67,171 @@ def test_a_thousand_images_take_no_more_memory_than_a_hundred(tiny_manifest: Mak
     few = peak_mib(tiny_manifest(4), tmp_path / "few", 100)
     many = peak_mib(tiny_manifest(4), tmp_path / "many", 1000)
     assert many - few < MAX_GROWTH_MIB
+
+
+LARGE_HW = (1800, 2400)
+
+
+def write_large_images(folder: Path) -> None:
+    """Write a photograph of 4 megapixels in every format, and in modes that differ in memory."""
+    folder.mkdir()
+    height, width = LARGE_HW
+    rgb = np.asarray(cv2.resize(draw_case(0, 480, 640).image, (width, height)), np.uint8)
+    picture, deep = Image.fromarray(rgb), rgb.astype(np.uint16) * 257
+    exif = Image.Exif()
+    exif[274] = 6  # on its side
+    picture.save(folder / "base.jpg", exif=exif)
+    picture.save(folder / "progressive.jpg", progressive=True, subsampling=0)
+    picture.convert("CMYK").save(folder / "cmyk.jpg")
+    picture.save(folder / "rgb.png", exif=exif, compress_level=1)
+    picture.convert("RGBA").save(folder / "rgba.png", compress_level=1)
+    picture.convert("L").save(folder / "grey.png", compress_level=1)
+    picture.quantize(64).save(folder / "palette.png", compress_level=1)
+    cv2.imwrite(str(folder / "16.png"), deep, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    picture.save(folder / "rgb.bmp")
+    picture.save(folder / "lossy.webp", method=0)
+    picture.save(folder / "lossless.webp", lossless=True, method=0, quality=0)
+    tifffile.imwrite(folder / "16.tif", deep, photometric="rgb")
+    tifffile.imwrite(folder / "deflate.tif", deep, photometric="rgb", compression="zlib", compressionargs={"level": 1})
+    tifffile.imwrite(folder / "planes.tif", deep.transpose(2, 0, 1), photometric="rgb", planarconfig="separate")
+    picture.convert("CMYK").save(folder / "cmyk.tif")
+    picture.save(folder / "lzw.tif", compression="tiff_lzw", exif=exif)
+
+
+PEAKS = """
+import sys
+from pathlib import Path
+from lesioncli.images.decode import decode, peak_bytes
+from lesioncli.images.geometry import to_network
+
+def status_bytes(key):
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
+    return 1024 * int(line.split()[1])
+
+path = Path(sys.argv[1])
+decode(path.parent / "warm.png", (64, 64))
+before = status_bytes("VmRSS")
+to_network(decode(path, (224, 224)).rgb, 224, 224)
+print(status_bytes("VmHWM") - before, peak_bytes(path, (224, 224)))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_no_reader_takes_more_than_its_estimate(tmp_path: Path) -> None:
+    folder = tmp_path / "large"
+    write_large_images(folder)
+    paths = sorted(folder.iterdir())
+    save(folder / "warm.png", draw(0, 40, 60))
+    peaks: dict[str, tuple[int, int]] = {}
+    for path in paths:
+        command = [sys.executable, "-c", PEAKS, str(path)]
+        measured, estimate = subprocess.run(command, check=True, capture_output=True).stdout.split()
+        peaks[path.name] = int(measured), int(estimate)
+    assert {name: peak for name, peak in peaks.items() if peak[0] > peak[1]} == {}
+    too_high = {name: peak for name, peak in peaks.items() if peak[1] > 3 * peak[0] + 32 * 2**20}
+    assert too_high == {}, "images would wait without need"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_large_images_wait_for_memory(tiny_manifest: MakeEngine, tmp_path: Path) -> None:
+    """Four workers would hold four 16-bit TIFFs of 72 MB, each with 100 MiB of copies."""
+    images, deep = tmp_path / "images", np.full((3000, 4000, 3), 30000, np.uint16)
+    images.mkdir()
+    tifffile.imwrite(images / "0.tif", deep, photometric="rgb")
+    for number in range(1, 6):
+        (images / f"{number}.tif").hardlink_to(images / "0.tif")
+    manifest = tiny_manifest(1)
+    base = peak_mib(manifest, tmp_path / "few", 10)
+    assert run_mib(manifest, images, 6, workers=4, max_memory_mib=400) - base < 400
+    (tmp_path / "images.out").rename(tmp_path / "first")
+    assert run_mib(manifest, images, 6, workers=4) - base > 400
+
+
+def test_an_image_that_needs_more_than_the_budget_is_a_row(tiny_manifest: MakeEngine, tmp_path: Path) -> None:
+    """A PNG of some hundred bytes may hold 170 megapixels."""
+    paths = [save(tmp_path / "a.png", draw(0, 40, 60)), tmp_path / "b.png", save(tmp_path / "c.jpg", draw(1, 40, 60))]
+    save(paths[1], np.zeros((4000, 4000, 3), np.uint8))
+    outcomes: list[Outcome] = []
+    with open_engine(tiny_manifest(1)) as engine:
+        listing = ImageListing([ImageFile(path, path.stem) for path in paths])
+        options = SegmentOptions(max_memory_mib=100)
+        segment_images(listing, engine, tmp_path / "out", options, on_outcome=outcomes.append)
+    assert [outcome.status for outcome in outcomes] == [Status.OK, Status.FAILED, Status.OK]
+    assert "--max-memory" in outcomes[1].reason
+
+
+def test_a_budget_is_shared_in_turn() -> None:
+    budget, order = MemoryBudget(100, 1000), list[str]()
+
+    def hold(name: str, size: int, ended: threading.Event) -> threading.Thread:
+        def run() -> None:
+            with budget.reserve(size):
+                order.append(name)
+                ended.wait(10)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        time.sleep(0.05)
+        return thread
+
+    first, second, later = threading.Event(), threading.Event(), threading.Event()
+    threads = [hold("60", 60, first), hold("40", 40, second), hold("900", 900, later), hold("1", 1, later)]
+    assert order == ["60", "40"]
+    first.set()
+    time.sleep(0.05)
+    assert order == ["60", "40"], "900 waits for all, and 1 behind it"
+    second.set()
+    time.sleep(0.05)
+    assert order == ["60", "40", "900"]
+    later.set()
+    for thread in threads:
+        thread.join()
+    assert order == ["60", "40", "900", "1"]
+    with pytest.raises(MemoryError), budget.reserve(1001):
+        pytest.fail("the body must not run")
+
+
+def write_tree(root: Path, files: dict[str, str]) -> Path:
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(content)
+    return root
+
+
+MACHINE = {"proc/meminfo": "MemTotal: 9000 kB\nMemAvailable: 8000 kB\n"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no cgroups")
+@pytest.mark.parametrize(
+    ("files", "free"),
+    [
+        (MACHINE, 8000 * 1024),
+        ({}, memory.UNKNOWN_BYTES),
+        (
+            {
+                **MACHINE,
+                "proc/self/cgroup": "0::/user/job\n",
+                "sys/fs/cgroup/user/job/memory.max": "max\n",
+                "sys/fs/cgroup/user/job/memory.current": "500\n",
+                "sys/fs/cgroup/user/memory.max": "5000\n",
+                "sys/fs/cgroup/user/memory.current": "3000\n",
+                "sys/fs/cgroup/user/memory.stat": "anon 1\ninactive_file 700\n",
+            },
+            2700,
+        ),
+        (
+            {
+                **MACHINE,
+                "proc/self/cgroup": "5:cpu:/a\n4:memory,hugetlb:/docker/x\n",
+                "sys/fs/cgroup/memory/memory.limit_in_bytes": "6000\n",
+                "sys/fs/cgroup/memory/memory.usage_in_bytes": "1000\n",
+            },
+            5000,
+        ),
+    ],
+)
+def test_free_memory_is_that_of_the_smallest_limit(files: dict[str, str], free: int, tmp_path: Path) -> None:
+    assert free_bytes(write_tree(tmp_path, files)) == free
 
 
 KEEP_FREED_MEMORY = """

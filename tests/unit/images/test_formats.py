@@ -1,13 +1,14 @@
 """The table of formats: a new entry is enough for an image to be found and decoded."""
 
 from pathlib import Path, PurePath
+from typing import BinaryIO
 
 import numpy as np
 import pytest
 
 from lesioncli.errors import ImageError
 from lesioncli.images import formats
-from lesioncli.images.decode import decode
+from lesioncli.images.decode import decode, peak_bytes
 from lesioncli.images.find import list_images
 from lesioncli.images.formats import (
     FORMATS,
@@ -27,15 +28,23 @@ def read_fake(data: bytes, at_least_hw: tuple[int, int]) -> DecodedImage:
     return DecodedImage(np.repeat(grey[..., None], 3, -1), (2, 2), 1, "")
 
 
+def measure_fake(file: BinaryIO, at_least_hw: tuple[int, int]) -> int:
+    """Return twice the size of the file."""
+    return 2 * len(file.read())
+
+
 def test_a_format_is_added_with_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "x.Fake"
     path.write_bytes(b"FAKE\x01\x02\x03\x04")
     (tmp_path / "y.png").write_bytes(b"any")
     assert list_images([tmp_path]).ignored == {".fake": 1}
-    monkeypatch.setattr(formats, "FORMATS", (*FORMATS, ImageFormat("Fake", (".fake",), (b"FAKE",), read_fake)))
+    monkeypatch.setattr(
+        formats, "FORMATS", (*FORMATS, ImageFormat("Fake", (".fake",), (b"FAKE",), read_fake, measure_fake))
+    )
     listing = list_images([tmp_path])
     assert [image.path for image in listing.images] == [path, tmp_path / "y.png"]
     assert listing.ignored == {}
+    assert peak_bytes(path, (2, 2)) == 8 + 16
     assert decode(path, (2, 2)).rgb[..., 0].tolist() == [[1, 2], [3, 4]]
     path.write_bytes(b"FAKE\x01")
     with pytest.raises(ImageError, match="Fake"):

@@ -194,7 +194,8 @@ def test_a_folder_that_is_removed_during_the_run_is_noticed(tiny_manifest: MakeE
     with start_program("segment", images, "--out", out, "--engine", tiny_manifest(1), delay=0.02) as process:
         while not list(out.glob("*.png")) and process.poll() is None:
             time.sleep(0.02)
-        shutil.rmtree(out, ignore_errors=True)
+        out.rename(tmp_path / "gone")  # rmtree() would race with new files
+        shutil.rmtree(tmp_path / "gone", ignore_errors=True)
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 3, output.decode()
     assert f"{out}: " in output.decode()

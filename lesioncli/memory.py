@@ -1,0 +1,106 @@
+"""The memory that is free for this process, and a budget of it that threads share."""
+
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+SHARE = 0.5  # of the free memory: estimates are not exact, and other programs need some
+MIN_BYTES = 256 * 2**20  # a cgroup whose memory is full of cached files seems to have nothing left
+UNKNOWN_BYTES = 4 * 2**30  # what is taken to be free on systems that do not tell
+
+
+class MemoryBudget:
+    """Bytes that threads reserve before they allocate them.
+
+    One that asks for more than is left waits, and those after it wait behind it. One that asks for more than
+    `share_bytes` waits until no other has any.
+    """
+
+    def __init__(self, share_bytes: int, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self._share_bytes = share_bytes
+        self._reserved = 0
+        self._waiting: deque[object] = deque()
+        self._changed = threading.Condition()
+
+    @classmethod
+    def choose(cls, max_bytes: int | None) -> "MemoryBudget":
+        """Return a budget of `max_bytes`, or of a share of the memory that is free now."""
+        if max_bytes is not None:
+            return cls(max_bytes, max_bytes)
+        free = max(MIN_BYTES, free_bytes())
+        return cls(round(SHARE * free), free)
+
+    @contextmanager
+    def reserve(self, size_bytes: int) -> Iterator[None]:
+        """Hold some bytes inside the context. Raises MemoryError if they are more than the limit."""
+        if size_bytes > self.limit_bytes:
+            raise MemoryError
+        size_bytes = min(size_bytes, self._share_bytes)
+        ticket = object()
+        with self._changed:
+            self._waiting.append(ticket)
+            self._changed.wait_for(
+                lambda: self._waiting[0] is ticket and self._reserved + size_bytes <= self._share_bytes
+            )
+            self._waiting.popleft()
+            self._reserved += size_bytes
+            self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._reserved -= size_bytes
+                self._changed.notify_all()
+
+
+def free_bytes(root: Path = Path("/")) -> int:
+    """Return the memory that this process may still take: of the machine, of its cgroups, of its own limit."""
+    known = [*_free_on_linux(root), *_free_below_own_limit(root)] if sys.platform == "linux" else []
+    return min(known, default=UNKNOWN_BYTES)
+
+
+def _free_on_linux(root: Path) -> Iterator[int]:
+    """Yield the free memory of the machine, and of each cgroup of this process that has a limit."""
+    for line in _read(root / "proc/meminfo").splitlines():
+        if line.startswith("MemAvailable:"):
+            yield 1024 * int(line.split()[1])
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            yield from _free_in_cgroups(root / "sys/fs/cgroup", path, "memory.max", "memory.current")
+        elif "memory" in controllers.split(","):
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+            yield from _free_in_cgroups(root / "sys/fs/cgroup/memory", path, *names)
+
+
+def _free_in_cgroups(top: Path, path: str, limit_name: str, usage_name: str) -> Iterator[int]:
+    """Yield what is free in a cgroup and in those above it; in a container, only the top may be visible."""
+    group = top / path.strip("/")
+    for folder in (group, *group.parents):
+        if not folder.is_relative_to(top):
+            return
+        limit, usage = (_read(folder / name).strip() for name in (limit_name, usage_name))
+        if limit.isdecimal() and usage.isdecimal():
+            statistics = dict(line.split() for line in _read(folder / "memory.stat").splitlines())
+            yield int(limit) - int(usage) + int(statistics.get("inactive_file", 0))  # files that can be read again
+
+
+def _free_below_own_limit(root: Path) -> Iterator[int]:
+    """Yield what is free below the limit on address space (`ulimit -v`), if there is one."""
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    pages = _read(root / "proc/self/statm").split()
+    if limit != resource.RLIM_INFINITY and pages:
+        yield limit - int(pages[0]) * resource.getpagesize()
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

@@ -86,6 +86,7 @@ def segment(
             if outcome is None:
                 return
             yield outcome
+        next(outcomes, None)  # raises the error of an engine that failed on the last images
 
 
 class _Pipeline:

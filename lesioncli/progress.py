@@ -42,8 +42,8 @@ class Reporter:
     def build(self, phase: str, step: int, steps: int) -> None:
         """Receive a step of a compiler; called from any thread."""
 
-    def train(self, where: str, done: int, total: int, loss: float) -> None:
-        """Receive that `done` of `total` steps of an epoch are finished; `where` names it."""
+    def train(self, where: str, done: int, total: int, detail: str) -> None:
+        """Receive that `done` of `total` steps of an epoch are finished; `where` names it, `detail` has figures."""
 
     def start_images(self, total: int) -> None:
         """Receive the number of images before the first of them is finished."""
@@ -125,8 +125,8 @@ class ProgressBars(Reporter):
         self._show("build", columns, True, description=phase, completed=step, total=max(steps, 1))
         self._lines.update(f"build: {phase}")
 
-    def train(self, where: str, done: int, total: int, loss: float) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    def train(self, where: str, done: int, total: int, detail: str) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
         columns = (
             TextColumn("{task.description}"),
@@ -134,13 +134,8 @@ class ProgressBars(Reporter):
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
         )
-        elapsed = self._bar.tasks[0].elapsed if self._bar and self._title == where else None
-        speed = f"  {done / elapsed:.1f} steps/s" if elapsed else ""
-        rate = f"loss {loss:.3f}{speed}"
-        self._show(
-            where, (*columns, TimeRemainingColumn()), True, description=where, completed=done, total=total, rate=rate
-        )
-        self._lines.update(where, done, total, unit="steps", detail=f"loss {loss:.3f}")
+        self._show(where, columns, True, description=where, completed=done, total=total, rate=detail)
+        self._lines.update(where, done, total, unit="steps", detail=detail, has_speed=False)
 
     def start_images(self, total: int) -> None:
         self._failures = self._processed = 0
@@ -229,8 +224,12 @@ class _Lines:
         unit: str = "",
         detail: str = "",
         processed: int | None = None,
+        has_speed: bool = True,
     ) -> None:
-        """Take the place of the earlier state. `processed` of the `done` items took time; all, by default."""
+        """Take the place of the earlier state. `processed` of the `done` items took time; all, by default.
+
+        Without `has_speed`, neither speed nor time left is computed: `detail` has them.
+        """
         if title != self._title:
             self._title, self._started = title, time.monotonic()
         started, timed = self._started, done if processed is None else processed
@@ -238,10 +237,10 @@ class _Lines:
         def describe() -> str:
             seconds = time.monotonic() - started
             if not total:
-                return f"{title}, {_duration(seconds)}"
-            rate = timed / seconds
+                return f"{title}, {describe_duration(seconds)}"
+            rate = timed / seconds if has_speed else 0.0
             speed = f"{rate:.3g} {unit}/s" if rate and unit else ""
-            left = f"{_duration((total - done) / rate)} left" if rate else ""
+            left = f"{describe_duration((total - done) / rate)} left" if rate else ""
             return ", ".join(filter(None, (f"{title}: {done} of {total} {unit}".strip(), detail, speed, left)))
 
         self._describe = describe
@@ -259,7 +258,7 @@ class _Lines:
                 self._print(line)
 
 
-def _duration(seconds: float) -> str:
+def describe_duration(seconds: float) -> str:
     """Return a duration in a unit that suits it."""
     if seconds < 100:
         return f"{seconds:.0f} s"

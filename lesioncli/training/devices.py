@@ -2,6 +2,8 @@
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -9,6 +11,7 @@ from lightning_fabric import Fabric
 
 from lesioncli.errors import EngineError
 from lesioncli.options import Decision, TrainingDevice
+from lesioncli.process import count_cores
 
 
 def choose_device(asked: TrainingDevice) -> Decision[TrainingDevice]:
@@ -21,6 +24,27 @@ def choose_device(asked: TrainingDevice) -> Decision[TrainingDevice]:
     if has_gpu:
         return Decision(TrainingDevice.CUDA, torch.cuda.get_device_name())
     return Decision(TrainingDevice.CPU, "torch finds no CUDA device")
+
+
+def choose_threads(asked: int | None, workers: int) -> Decision[int]:
+    """The threads of torch on a CPU. A thread that shares its core with a worker keeps all others waiting."""
+    if asked:
+        return Decision(asked, "as asked")
+    if os.environ.get("OMP_NUM_THREADS"):
+        return Decision(torch.get_num_threads(), "OMP_NUM_THREADS is set")
+    cores = count_cores()
+    return Decision(max(1, cores - workers), f"cores: {cores}, workers: {workers}")
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Let torch use this number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def make_fabric(device: TrainingDevice) -> Decision[Fabric]:

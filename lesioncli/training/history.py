@@ -2,8 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 from lesioncli.files import atomic_write
 
@@ -15,11 +19,13 @@ def write_history(folder: Path, history: Sequence[Row]) -> None:
     with atomic_write(folder / "history.csv") as temporary:
         pandas.DataFrame(history).round(6).to_csv(temporary, index=False)
     with atomic_write(folder / "curves.png") as temporary:
-        _plot_history(temporary, history)
+        plot_history(history).savefig(temporary, format="png")
 
 
-def _plot_history(path: Path, history: Sequence[Row]) -> None:
+def plot_history(history: Sequence[Row]) -> "Figure":
+    """Plot the training loss and the validation metrics over epochs."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(8, 4), layout="constrained")
     loss, metrics = figure.subplots(1, 2)
@@ -30,4 +36,7 @@ def _plot_history(path: Path, history: Sequence[Row]) -> None:
         metrics.plot(epochs, [row[name] for row in history], marker=".", label=name.replace("_", " "))
     metrics.set(title="validation", xlabel="epoch", ylim=(0, 1.02))
     metrics.legend(loc="lower right")
-    figure.savefig(path, format="png")
+    for plot in (loss, metrics):
+        plot.set_xlim(0.5, epochs[-1] + 0.5)  # with ticks inside, also for one epoch
+        plot.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    return figure

@@ -158,6 +158,11 @@ class Recipe:
     def for_stage(self, name: str) -> StageSettings:
         return self.stages.get(name) or StageSettings(self.train, self.loss, self.augment)
 
+    @property
+    def most_workers(self) -> int:
+        """The workers of the stage that has most."""
+        return max(settings.workers for settings in (self.train, *(stage.train for stage in self.stages.values())))
+
     def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 

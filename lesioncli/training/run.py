@@ -23,14 +23,24 @@ LAST = "last.pt"
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands after a step. Epochs and steps count from 0."""
+    """Where a run stands after a step. Epochs and steps count from 0.
+
+    `batch` is the number of images per step, `later` that of the images in all epochs after this one.
+    """
 
     stage: str
     epoch: int
     epochs: int
     steps: int
+    batch: int
+    later: int
     step: int = 0
     loss: float = 0.0
+
+    @property
+    def images_left(self) -> int:
+        """Images until the end of the last stage of this call."""
+        return (self.steps - self.step - 1) * self.batch + self.later
 
     def at(self, step: int, loss: float) -> "Progress":
         return replace(self, step=step, loss=loss)

@@ -13,7 +13,7 @@ import copy
 import math
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -68,9 +68,9 @@ def train(run: TrainingRun, fabric: Fabric, only: str | None = None) -> Path:
     if fabric.is_global_zero:
         check_or_write_record(run)
     fabric.barrier()
-    for stage in stages:
+    for number, stage in enumerate(stages):
         with shared_memory_errors():
-            _train_stage(run, stage, fabric)
+            _train_stage(run, stage, fabric, later=stages[number + 1 :])
     best = run.folder / stages[-1].name / BEST
     if stages[-1] != all_stages[-1]:
         return best
@@ -80,8 +80,11 @@ def train(run: TrainingRun, fabric: Fabric, only: str | None = None) -> Path:
     return run.folder / BEST
 
 
-def _train_stage(run: TrainingRun, stage: Stage, fabric: Fabric) -> None:
-    """Train one stage from its first epoch, or from the one after the last that is complete."""
+def _train_stage(run: TrainingRun, stage: Stage, fabric: Fabric, later: Sequence[Stage]) -> None:
+    """Train one stage from its first epoch, or from the one after the last that is complete.
+
+    `later`: stages that follow, for the time left.
+    """
     spec, settings = run.recipe.model, run.recipe.for_stage(stage.name)
     number = find_network(spec.network).stages.index(stage)
     folder = run.folder / stage.name
@@ -99,12 +102,14 @@ def _train_stage(run: TrainingRun, stage: Stage, fabric: Fabric) -> None:
     samples = AugmentedSamples(run.training, (spec.height, spec.width), settings.augment, run.seed)
     loader = make_loader(samples, sampler, settings.train.workers, fabric)
 
+    per_epoch, images_later = len(sampler) * sampler.batch, _count_images(run, later, len(groups))
     for epoch in range(len(history), settings.train.epochs):
         started = time.monotonic()
         # The same dropout whether the run was resumed or not.
         _seed_torch(run.seed, number, epoch, fabric.global_rank)
         sampler.epoch = epoch
-        progress = Progress(stage.name, epoch, settings.train.epochs, steps=len(sampler))
+        images_left = (settings.train.epochs - epoch - 1) * per_epoch + images_later
+        progress = Progress(stage.name, epoch, settings.train.epochs, len(sampler), sampler.batch, images_left)
         loss = _train_epoch(run, state, loader, teachers, settings.loss, progress, fabric)
         if fabric.is_global_zero:
             averaged = network.with_part(blend(state.average.module, start, settings.train.keep_start))
@@ -174,6 +179,12 @@ def blend(part: nn.Module, start: Mapping[str, Tensor], share: float) -> nn.Modu
         if value.is_floating_point():  # not the counters of batch norms
             value.lerp_(start[name], share)
     return blended
+
+
+def _count_images(run: TrainingRun, stages: Sequence[Stage], groups: int) -> int:
+    """Images of all epochs of these stages."""
+    settings = [run.recipe.for_stage(stage.name).train for stage in stages]
+    return sum(each.epochs * (groups - groups % min(each.batch, groups)) for each in settings)
 
 
 def _make_teachers(names: tuple[str, ...], fabric: Fabric) -> Teachers | None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -67,11 +68,15 @@ def test_every_stage_is_trained_and_reported(trained: tuple[Path, Result]) -> No
         "training: 8 images: melanoma 3, seborrheic keratosis 3, neither 2, unknown 0; without mask 0",
         "validation: 3 images: melanoma 1, seborrheic keratosis 1, neither 1, unknown 0; without mask 0",
         "device cpu: ",
+        "threads 1: as asked",
+        "choice: ",
     ):
         assert line in done.stderr
     for stage, metric in (("coarse-sn", "jaccard"), ("mask-cn", "auc_melanoma"), ("enhanced-sn", "jaccard")):
         assert f"{stage}: initial weights: " in done.stderr
-        assert metric in done.stderr.partition(f"{stage}, epoch 1: loss ")[2].splitlines()[0]
+        line = done.stderr.partition(f"{stage}, epoch 1: loss ")[2].splitlines()[0]
+        assert metric in line
+        assert re.search(r", [\d.e+]+ images/s, \d+ s left$", line)
     assert done.stdout.strip().endswith("lesioncli build-engine run/best.safetensors")
 
 

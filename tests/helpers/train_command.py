@@ -4,7 +4,7 @@ from pathlib import Path
 
 from lesioncli.demo.folder import write_demo
 
-TRAIN = ("train", "--recipe", "tiny.toml", "--data", "lesions", "--val", "held-out")
+TRAIN = ("train", "--recipe", "tiny.toml", "--data", "lesions", "--val", "held-out", "--threads", "1")
 RECIPE = """
 [model]
 name = "tiny-cascade"

@@ -172,6 +172,14 @@ def test_a_stage_goes_by_its_own_settings(tmp_path: Path, lesions: list[Sample])
     assert rows == [("coarse-sn", 1), ("coarse-sn", 2), ("mask-cn", 1), ("enhanced-sn", 1), ("enhanced-sn", 2)]
 
 
+def test_the_images_left_are_those_of_all_stages(tmp_path: Path, lesions: list[Sample]) -> None:
+    left: list[int] = []
+    own = StageSettings(replace(QUICK, epochs=1, batch=3))
+    recipe = replace(LEARNS, train=replace(QUICK, epochs=2, batch=2), stages={"mask-cn": own})
+    run(recipe, lesions, lesions, tmp_path, on_step=lambda at: left.append(at.images_left))
+    assert left == [17, 15, 13, 11, 8, 6, 4, 2, 0]  # twice four images, once three, twice four
+
+
 def test_a_cascade_that_was_stopped_ends_with_the_same_weights(tmp_path: Path, lesions: list[Sample]) -> None:
     recipe = replace(LEARNS, train=replace(QUICK, epochs=2, schedule=Schedule.POLY, balance=(2.0, 3.0, 1.0)))
 

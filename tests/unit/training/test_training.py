@@ -38,7 +38,8 @@ from lesioncli.models.registry import find_stage
 from lesioncli.options import Decision, TrainingDevice
 from lesioncli.spec import CLASSES
 from lesioncli.training.checkpoint import load_checkpoint, make_network, save_checkpoint
-from lesioncli.training.devices import choose_device
+from lesioncli.training.devices import choose_device, choose_threads, torch_threads
+from lesioncli.training.history import plot_history
 from lesioncli.training.recipe import AugmentSettings, Recipe, TrainSettings
 from lesioncli.training.run import BEST, Progress
 from lesioncli.training.samples import Sample, read_samples
@@ -106,6 +107,7 @@ def test_it_learns_four_lesions_by_heart(finished: Finished, lesions: list[Sampl
 def test_progress_is_reported_per_step_and_per_epoch(finished: Finished) -> None:
     assert [(each.epoch, each.step) for each in finished.steps] == list(product(range(EPOCHS), range(REPEATS)))
     assert {(each.stage, each.steps, each.epochs) for each in finished.steps} == {("joint", REPEATS, EPOCHS)}
+    assert [each.images_left for each in finished.steps] == list(range(4 * REPEATS * EPOCHS - 4, -1, -4))
     assert all(row.pop("joint") for row in finished.rows)
     assert [row["epoch"] for row in finished.rows] == [1, 2, 3]
     for row in finished.rows:
@@ -441,6 +443,29 @@ def test_a_device_is_chosen_with_its_reason() -> None:
     chosen = choose_device(TrainingDevice.AUTO)
     assert chosen.value == ("cuda" if torch.cuda.is_available() else "cpu")
     assert chosen.reason
+
+
+def test_threads_leave_cores_to_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("lesioncli.training.devices.count_cores", lambda: 8)
+    assert [choose_threads(None, workers).value for workers in (0, 1, 8, 9)] == [8, 7, 1, 1]
+    assert choose_threads(3, workers=1).value == 3
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert choose_threads(None, workers=1).value == torch.get_num_threads()
+    before = torch.get_num_threads()
+    with torch_threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 30])
+def test_curves_have_whole_epochs_on_the_axis(epochs: int) -> None:
+    figure = plot_history([{"epoch": 1.0 + n, "loss": 1.0, "jaccard": 0.5} for n in range(epochs)])
+    for axes in figure.axes:
+        low, high = axes.get_xlim()
+        ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
+        assert ticks
+        assert all(tick == int(tick) for tick in ticks)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU to choose")

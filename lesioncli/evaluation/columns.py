@@ -43,7 +43,7 @@ def read_columns_by_image(
                 raise InputError(f"{column}: is measured on ground truth masks, and there are none")
             values[column] = None
             continue
-        masks, ids = masks_by_image(ground_truth.masks, rules), ground_truth.labels.by_id
+        masks, ids = masks_by_image(ground_truth.masks, rules), ground_truth.labels.ids
         values[column], note = values_by_image(masks, ids, by_id, rules, column)
         notes.append(note)
     return Columns(values, tuple(filter(None, notes)))

@@ -8,7 +8,7 @@ from pathlib import Path
 from lesioncli.errors import InputError
 from lesioncli.evaluation.cases import CaseResult
 from lesioncli.evaluation.metrics.pixels import PIXEL_METRICS
-from lesioncli.evaluation.reading.tables import read_header
+from lesioncli.evaluation.reading.csv_table import read_header
 from lesioncli.evaluation.result import Evaluation
 from lesioncli.evaluation.statistics.comparison import Comparison
 from lesioncli.files import atomic_output

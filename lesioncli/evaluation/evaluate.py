@@ -99,7 +99,7 @@ def _compare(
     """
     truth = replace(truth, pairs=None)
     if other.is_file():
-        if not truth.labels.by_id:
+        if not truth.labels.ids:
             raise InputError(f"{other}: scores need labels to be compared; give them with --labels")
         truth, ours = replace(truth, masks={}), replace(ours, masks=MaskMetrics.from_cases(()))
     theirs = evaluate_predictions(truth, other, other if other.is_file() else None, options, on_progress)

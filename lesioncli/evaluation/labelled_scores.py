@@ -11,6 +11,7 @@ from lesioncli.evaluation.reading.matching import match
 from lesioncli.evaluation.reading.tables import LabelTable, ScoreRow
 
 NO_ROW = "no row of scores"
+UNKNOWN_LABEL = "a label is unknown"
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,6 +22,7 @@ class LabelledScores:
     (N, 2) are the score weight and the validation weight, which only the official figures of a challenge use.
     `nevus` (N,) are scores of the class that ISIC-2017 labels have no column for, nan where there are none.
     `problems` names labelled ids without usable scores, with the reason, and `extra` the rows without a label.
+    `unknown` names labelled ids with scores and an unknown label, which count in no figure.
     """
 
     classes: tuple[str, ...] = ()
@@ -31,6 +33,7 @@ class LabelledScores:
     weights: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
     problems: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
     nevus: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
     @property
@@ -53,13 +56,18 @@ def join_scores(labels: LabelTable, rows: Mapping[str, ScoreRow] | None, rules: 
         return LabelledScores()
     usable: list[tuple[str, str]] = []
     problems: list[str] = []
-    matches = match(labels.by_id, rows, rules)
+    unknown: list[str] = []
+    matches = match(labels.ids, rows, rules)
     for name, candidates in sorted(matches.items()):
-        if problem := _score_problem(candidates, rows, labels.classes):
+        if name in labels.partial:
+            unknown += [name] if candidates else []
+        elif problem := _score_problem(candidates, rows, labels.classes):
             problems.append(f"{name}: {problem}")
         else:
             usable.append((name, candidates[0]))
-    extra = rows.keys() - {row for candidates in matches.values() for row in candidates} if labels.by_id else ()
+    if rules.complete:
+        problems = sorted([*problems, *(f"{name}: {UNKNOWN_LABEL}" for name in unknown)])
+    extra = rows.keys() - {row for candidates in matches.values() for row in candidates} if labels.ids else ()
     shape = len(usable), len(labels.classes)
     return LabelledScores(
         classes=labels.classes,
@@ -67,8 +75,9 @@ def join_scores(labels: LabelTable, rows: Mapping[str, ScoreRow] | None, rules: 
         rows=tuple(row for _, row in usable),
         labels=np.array([labels.by_id[name] for name, _ in usable], np.bool_).reshape(shape),
         scores=np.array([rows[row].scores for _, row in usable], np.float64).reshape(shape),
-        weights=np.array([labels.weights[name] for name, _ in usable], np.float64).reshape(len(usable), 2),
+        weights=np.array([labels.weights.get(name, (1, 1)) for name, _ in usable], np.float64).reshape(len(usable), 2),
         problems=tuple(problems),
+        unknown=tuple(unknown),
         extra=tuple(sorted(extra)),
         nevus=np.array([rows[row].optional_score for _, row in usable], np.float64),
     )

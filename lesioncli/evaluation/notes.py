@@ -29,7 +29,7 @@ def notes_on_missing_labels(
 ) -> tuple[str, ...]:
     """Return a note if there are class scores but no labels; in ISIC-2018, no image has both a mask and a label."""
     expected = ground_truth.expected_labels
-    if ground_truth.labels.by_id or not (predictions.has_scores and expected) or protocol == ProtocolName.ISIC2018:
+    if ground_truth.labels.ids or not (predictions.has_scores and expected) or protocol == ProtocolName.ISIC2018:
         return ()
     return (f"no {expected}: class scores are not evaluated; give labels with --labels",)
 
@@ -40,6 +40,7 @@ def notes_on_scores(labels: LabelTable, labelled: LabelledScores, protocol: Prot
         return ()
     return (
         *_ignored_columns(labels),
+        *_unknown_labels(labels, labelled, protocol),
         *_not_ranked(labelled, protocol),
         *_single_label(labelled),
         *_zero_weights(labels, labelled, protocol),
@@ -103,6 +104,14 @@ def notes_on_intervals(
 def _ignored_columns(labels: LabelTable) -> tuple[str, ...]:
     ignored = ", ".join(labels.ignored_columns)
     return (f"{labels.path}: ignored columns, which are not classes: {ignored}",) if ignored else ()
+
+
+def _unknown_labels(labels: LabelTable, labelled: LabelledScores, protocol: ProtocolName) -> tuple[str, ...]:
+    """Return the number of images with an unknown label; under a protocol that needs every image, each is a problem."""
+    if not labelled.unknown or PROTOCOLS[protocol].complete:
+        return ()
+    shown = ", ".join(labelled.unknown[:3]) + ", ..." * (len(labelled.unknown) > 3)
+    return (f"{labels.path}: an unknown label, not in any figure of scores: {len(labelled.unknown)} images, {shown}",)
 
 
 def _not_ranked(labelled: LabelledScores, protocol: ProtocolName) -> tuple[str, ...]:

@@ -96,7 +96,7 @@ def _find_masks(ground_truth: GroundTruth, predictions: Path) -> MaskListing:
     """Return the predicted masks that a table of pairs names, else those in the folder; none for labels alone."""
     if ground_truth.pairs is not None:
         return MaskListing(ground_truth.pairs)
-    has_masks = ground_truth.masks or not ground_truth.labels.by_id
+    has_masks = ground_truth.masks or not ground_truth.labels.ids
     return find_predicted_masks(predictions) if has_masks else MaskListing()
 
 
@@ -133,9 +133,9 @@ def _require_usable_masks(predictions: Path, pairs: Sequence[MaskPair], listing:
 
 def _require_common_ids(labels: LabelTable, rows: Collection[str], rules: Protocol) -> None:
     """Raise InputError if no labelled image has a row of scores."""
-    if labels.by_id and rows and not any(match(labels.by_id, rows, rules).values()):
+    if labels.ids and rows and not any(match(labels.ids, rows, rules).values()):
         raise InputError(
-            f"{labels.path or 'labels'}: no id matches a row of scores: the first ids are {min(labels.by_id)} and"
+            f"{labels.path or 'labels'}: no id matches a row of scores: the first ids are {min(labels.ids)} and"
             f" {min(rows)}; use the image's file name in both tables, with or without suffix"
         )
 
@@ -153,6 +153,6 @@ def _unlabelled(ground_truth: GroundTruth, rules: Protocol) -> list[str]:
 
     In ISIC-2018, masks and labels belong to different images: then no image has both, and none is returned.
     """
-    matches = match(masks_by_image(ground_truth.masks, rules), ground_truth.labels.by_id, rules)
+    matches = match(masks_by_image(ground_truth.masks, rules), ground_truth.labels.ids, rules)
     unlabelled = [name for name, ids in matches.items() if not ids]
     return unlabelled if rules.complete and len(unlabelled) < len(matches) else []

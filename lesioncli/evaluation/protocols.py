@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from lesioncli.evaluation.reading.tables import column_key
+from lesioncli.evaluation.reading.csv_table import column_key
 from lesioncli.isic import find_id
 from lesioncli.options import ProtocolName
 from lesioncli.spec import CLASSES

@@ -18,6 +18,8 @@ RUN_RECORD = "run.json"  # identifies an output folder of `segment`, if it holds
 # Kinds of ignored files beside unsupported suffixes; these words are values of run.json.
 ISIC_ENDINGS = ("_superpixels.png", f"{isic.MASK_ENDING}.png")  # in ISIC's folders, in either case
 OUTPUT_FOLDER = "output folder(s) of segment"
+# Endings of the folders of a PH2 case: IMD003_Dermoscopic_Image, IMD003_lesion and IMD003_roi are in IMD003.
+PH2_PHOTOGRAPH, PH2_MASK, PH2_REGIONS = "_Dermoscopic_Image", "_lesion", "_roi"
 IN_OUTPUT_FOLDER = "in the output folder"
 NO_SUFFIX = "without suffix"
 

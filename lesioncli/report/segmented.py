@@ -8,8 +8,8 @@ from pathlib import Path, PurePosixPath
 
 from lesioncli.errors import InputError
 from lesioncli.evaluation.predictions import SCORES
+from lesioncli.evaluation.reading.csv_table import column_key, read_header, read_rows
 from lesioncli.evaluation.reading.masks import image_stem
-from lesioncli.evaluation.reading.tables import column_key, read_header, read_rows
 from lesioncli.images.find import find_images
 from lesioncli.inference.outcome import DESCRIPTIVE_COLUMNS, image_name, read_number, without_suffix
 from lesioncli.inference.record import MaskNames, RunRecord, read_record

@@ -10,7 +10,7 @@ Masks, labels, or single ones of them may be missing: a sample has what it has.
 
 import hashlib
 import itertools
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isnan, nan
 from pathlib import Path
@@ -23,7 +23,8 @@ from lesioncli import isic
 from lesioncli.errors import ImageError, InputError
 from lesioncli.evaluation.reading.isic_layout import SplitPaths, find_isic_split
 from lesioncli.evaluation.reading.masks import MASK_SUFFIXES, MaskRole, read_mask
-from lesioncli.evaluation.reading.tables import read_columns
+from lesioncli.evaluation.reading.names import loose_key, match_names
+from lesioncli.evaluation.reading.tables import read_columns, read_labels
 from lesioncli.images.decode import decode
 from lesioncli.images.formats import has_supported_suffix, supported_suffixes
 from lesioncli.images.geometry import UInt8
@@ -243,27 +244,43 @@ def _find_masks(folder: Path, samples: Sequence[Sample]) -> dict[str, Path]:
 
 
 def _read_rows(path: Path, samples: Sequence[Sample]) -> dict[str, Sample]:
-    """Labels and ids by sample name; InputError if the table has none of the samples."""
-    columns = read_columns(path, (*LABEL_COLUMNS, *GROUP_COLUMNS.values()))
-    if missing := [name for name in LABEL_COLUMNS if name not in columns]:
+    """Labels and ids by sample name; InputError if the table is that of other images, or spells their names otherwise.
+
+    Rows of images that are not in the folder are ignored, since reduced copies of a data set keep the whole table.
+    """
+    labels, columns = read_labels(path), read_columns(path, GROUP_COLUMNS.values())
+    if missing := [name for name in LABEL_COLUMNS if name not in labels.classes]:
         raise InputError(f"{path}: no column {', '.join(missing)}; it needs image, {', '.join(LABEL_COLUMNS)}")
-    ids = columns[LABEL_COLUMNS[0]]
+    by_name = match_names([sample.name for sample in samples], labels.ids)
+    by_image = match_names({sample.image_id for sample in samples}, labels.ids)  # renderings share a row
+    matches = {sample.name: by_name[sample.name] or by_image[sample.image_id] for sample in samples}
+    _check_matches(path, matches, labels.ids)
+    known: dict[str, tuple[float, ...]] = {**labels.by_id, **labels.partial}
     rows = {}
-    for sample in samples:
-        if name := next((name for name in (sample.name, sample.image_id) if name in ids), ""):
-            texts = {column: columns[column][name] for column in LABEL_COLUMNS}
-            labels = tuple(_parse_label(text, f"{path}: {column} of {name}") for column, text in texts.items())
-            lesion, patient = (columns.get(column, {}).get(name, "") for column in GROUP_COLUMNS.values())
-            rows[sample.name] = replace(sample, labels=labels, lesion=lesion, patient=patient)
-    if not rows:
-        raise InputError(
-            f"{path}: none of its images, for example {next(iter(ids), 'none')}, is in the folder, for example"
-            f" {samples[0].name}"
-        )
+    for sample in (sample for sample in samples if matches[sample.name]):
+        (name,) = matches[sample.name]
+        values = dict(zip(labels.classes, map(float, known[name]), strict=True))
+        lesion, patient = (columns.get(column, {}).get(name, "") for column in GROUP_COLUMNS.values())
+        chosen = tuple(values[column] for column in LABEL_COLUMNS)
+        rows[sample.name] = replace(sample, labels=chosen, lesion=lesion, patient=patient)
     return rows
 
 
-def _parse_label(text: str, where: str) -> float:
-    if text not in ("0", "1", "0.0", "1.0", ""):
-        raise InputError(f"{where} is {text!r}; it must be 0, 1 or empty")
-    return float(text or "nan")
+def _check_matches(path: Path, matches: Mapping[str, tuple[str, ...]], ids: Collection[str]) -> None:
+    """Raise InputError if a row probably belongs to an image but has another name, or few images have a row."""
+    if several := [f"{name}: {', '.join(rows)}" for name, rows in matches.items() if len(rows) > 1]:
+        raise InputError(f"{path}: several rows for one image, {several[0]}; keep one of them")
+    without = [name for name, rows in matches.items() if not rows]
+    unused = set(ids) - {row for rows in matches.values() for row in rows}
+    if not without or not unused:
+        return
+    similar: dict[str, str] = {loose_key(row): row for row in unused}
+    pairs = [f"{similar[key]} for {name}" for name in without if (key := loose_key(name)) in similar]
+    is_other_table = len(without) == len(matches) or len(unused) >= len(without) > len(matches) / 2
+    if not pairs and not is_other_table:
+        return
+    shown = ", ".join(pairs[:3]) or f"{min(unused)}, but no row for {without[0]}"
+    raise InputError(
+        f"{path}: {len(without)} of {len(matches)} images have no row, and {len(unused)} rows no image: {shown}; name"
+        " each image in the table as its file, with or without suffix"
+    )

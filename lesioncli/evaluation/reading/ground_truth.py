@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from lesioncli.errors import InputError
+from lesioncli.evaluation.reading.csv_table import open_table
 from lesioncli.evaluation.reading.isic_layout import labels_beside, list_mask_folders
 from lesioncli.evaluation.reading.masks import (
     MASK_FORMATS,
@@ -14,8 +16,16 @@ from lesioncli.evaluation.reading.masks import (
     find_masks,
     image_stem,
 )
-from lesioncli.evaluation.reading.ph2 import IMAGES, SPREADSHEET, TABLE, find_ph2, list_ph2_masks, read_ph2_labels
-from lesioncli.evaluation.reading.tables import NO_LABELS, LabelTable, find_labels, open_table, read_labels
+from lesioncli.evaluation.reading.ph2 import (
+    IMAGES,
+    SPREADSHEET,
+    TABLE,
+    find_ph2,
+    is_ph2_photograph,
+    list_ph2_masks,
+    read_ph2_labels,
+)
+from lesioncli.evaluation.reading.tables import NO_LABELS, LabelTable, find_labels, read_labels
 from lesioncli.images.find import is_output_folder
 
 _NOT_TABLES = (*MASK_SUFFIXES, *UNSUPPORTED_SUFFIXES, ".xlsx", ".zip")
@@ -26,7 +36,7 @@ class GroundTruth:
     """Masks by image name, labels, and notes on ignored files.
 
     `pairs` has the predicted mask of every image if a table pairs them, else it is None. `expected_labels` says
-    where labels were looked for.
+    where labels were looked for. `labels_from` reads them, unless others replace them; only a reader sets it.
     """
 
     masks: Mapping[str, Path] = field(default_factory=dict)
@@ -34,18 +44,20 @@ class GroundTruth:
     pairs: Mapping[str, Path] | None = None
     notes: tuple[str, ...] = ()
     expected_labels: str = ""
+    labels_from: Callable[[], LabelTable] | None = field(default=None, compare=False)
 
 
 def read_ground_truth(path: Path, labels: Path | None = None) -> GroundTruth:
-    """Read the ground truth at `path`, a folder or a CSV; the CSV `labels` replaces the labels there.
+    """Read the ground truth at `path`, a folder or a CSV; the CSV `labels` replaces the labels there, unread.
 
     Raises InputError if there is none, or a file is ambiguous or invalid.
     """
     if path.is_file() and path.suffix.lower() in _NOT_TABLES:
         raise InputError(f"{path}: not a folder or CSV; give the folder of ground truth masks, or a CSV, with --gt")
     candidates = (reader(path) for reader in GROUND_TRUTH_READERS.values())
-    ground_truth = next((result for result in candidates if result is not None), None) or _read_folder(path)
-    return replace(ground_truth, labels=read_labels(labels)) if labels else ground_truth
+    found = next((result for result in candidates if result is not None), None) or _read_folder(path)
+    read = partial(read_labels, labels) if labels else found.labels_from
+    return replace(found, labels=read() if read else found.labels, labels_from=None)
 
 
 def _read_pairs(path: Path) -> GroundTruth | None:
@@ -67,17 +79,22 @@ def _read_pairs(path: Path) -> GroundTruth | None:
 
 def _read_labels_only(path: Path) -> GroundTruth | None:
     """Read a CSV of labels, for scores without masks."""
-    return GroundTruth(labels=read_labels(path)) if path.is_file() else None
+    return GroundTruth(labels_from=partial(read_labels, path)) if path.is_file() else None
 
 
 def _read_ph2(folder: Path) -> GroundTruth | None:
-    root = find_ph2(folder)
-    if root is None:
+    images = find_ph2(folder)
+    if images is None:
         return None
-    masks, labels = list_ph2_masks(root), read_ph2_labels(root)
-    if not masks:
-        raise InputError(f"{root / IMAGES}: no folder of an image, such as IMD003")
-    return GroundTruth(masks, labels or NO_LABELS, expected_labels=f"{TABLE} or {SPREADSHEET} in {root}/")
+    if not (masks := list_ph2_masks(images)):
+        raise InputError(f"{images}: no folder of an image, such as IMD003")
+    root = images.parent
+    labels_from = partial(_read_ph2_labels, root)
+    return GroundTruth(masks, expected_labels=f"{TABLE} or {SPREADSHEET} in {root}/", labels_from=labels_from)
+
+
+def _read_ph2_labels(root: Path) -> LabelTable:
+    return read_ph2_labels(root) or NO_LABELS
 
 
 def _read_isic(folder: Path) -> GroundTruth | None:
@@ -91,19 +108,23 @@ def _read_isic(folder: Path) -> GroundTruth | None:
     masks, labels = mask_folders[0], labels_beside(mask_folders[0])
     return replace(
         _read_masks(masks),
-        labels=read_labels(labels) if labels.is_file() else NO_LABELS,
+        labels_from=partial(read_labels, labels) if labels.is_file() else None,
         expected_labels=f"CSV of class labels beside {masks}/",
     )
 
 
 def _read_folder(folder: Path) -> GroundTruth:
     """Read a folder of masks with one CSV of labels, if there is one."""
-    ground_truth, labels = _read_masks(folder), find_labels(folder)
     return replace(
-        ground_truth,
-        labels=read_labels(labels) if labels else NO_LABELS,
+        _read_masks(folder),
+        labels_from=partial(_read_labels_in, folder),
         expected_labels=f"CSV of class labels in {folder}/",
     )
+
+
+def _read_labels_in(folder: Path) -> LabelTable:
+    labels = find_labels(folder)
+    return read_labels(labels) if labels else NO_LABELS
 
 
 def _read_masks(folder: Path) -> GroundTruth:
@@ -111,6 +132,11 @@ def _read_masks(folder: Path) -> GroundTruth:
     if is_output_folder(folder):
         raise InputError(f"{folder}: written by `lesioncli segment`, not ground truth; give another folder with --gt")
     listing = find_masks(folder)
+    if photograph := next((path for path in listing.masks.values() if is_ph2_photograph(path)), None):
+        raise InputError(
+            f"{photograph}: a photograph of PH2, not a mask; give the folder that holds {IMAGES}/ or that folder, with"
+            " masks such as IMD003/IMD003_lesion/IMD003_lesion.bmp in it"
+        )
     if not listing.masks:
         raise InputError(f"{folder}: no masks found{_advise_on_masks(listing)}")
     formats = ", ".join(MASK_FORMATS)

@@ -8,6 +8,7 @@ from pathlib import Path
 from lesioncli.errors import InputError
 from lesioncli.evaluation.protocols import Protocol, image_id
 from lesioncli.evaluation.reading.masks import MASK_FORMATS, MaskListing
+from lesioncli.evaluation.reading.names import match_names
 from lesioncli.isic import name_by_id
 
 
@@ -41,16 +42,8 @@ def masks_by_image(masks: Mapping[str, Path], rules: Protocol) -> dict[str, Path
 
 
 def match(names: Collection[str], available: Collection[str], rules: Protocol) -> dict[str, tuple[str, ...]]:
-    """Return the available names that each name may stand for: one is a match, none or several are a problem.
-
-    Equal names match. If no name contains a folder, the last part of an available name is enough: otherwise x could
-    match a/x although a name a/x exists.
-    """
-    by_image: dict[str, list[str]] = {}
-    if not any("/" in name for name in names):
-        for candidate in sorted(available):
-            by_image.setdefault(image_id(candidate, rules), []).append(candidate)
-    return {name: (name,) if name in available else tuple(by_image.get(name, ())) for name in names}
+    """Return the available names that each name may stand for, as match_names() does, by the rules of a protocol."""
+    return match_names(names, available, any_number=rules.isic_names)
 
 
 def pair_masks(

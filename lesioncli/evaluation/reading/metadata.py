@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from lesioncli.errors import InputError
 from lesioncli.evaluation.protocols import Protocol
+from lesioncli.evaluation.reading.csv_table import ID_COLUMNS, column_key, read_header
 from lesioncli.evaluation.reading.matching import match
-from lesioncli.evaluation.reading.tables import ID_COLUMNS, WEIGHTS, LabelTable, column_key, read_columns, read_header
+from lesioncli.evaluation.reading.tables import WEIGHTS, LabelTable, read_columns
 
 LESION_SIZE = "lesion_size"  # percentage of the pixels that are lesion in the ground truth
 
@@ -48,9 +49,11 @@ def find_columns(
     LESION_SIZE, or image ids are missing or duplicate.
     """
     names = list(dict.fromkeys(names))
+    if not names:
+        return {}
     tables = [table for table in (metadata, labels.path) if table]
     texts: dict[str, Mapping[str, str] | None] = {LESION_SIZE: None}
-    texts |= {name: _class_column(name, labels) for name in labels.classes}
+    texts |= {name: _class_column(name, labels) for name in labels.classes if name in names}
     for table in reversed(tables):
         columns = read_columns(table, names)
         if LESION_SIZE in columns:
@@ -66,7 +69,10 @@ def find_columns(
 
 def _class_column(name: str, labels: LabelTable) -> dict[str, str]:
     index = labels.classes.index(name)
-    return {image: str(int(label[index])) for image, label in labels.by_id.items()}
+    return {
+        image: "" if math.isnan(label[index]) else str(int(label[index]))
+        for image, label in (*labels.by_id.items(), *labels.partial.items())
+    }
 
 
 def _known_columns(tables: Iterable[Path], labels: LabelTable) -> Iterable[str]:

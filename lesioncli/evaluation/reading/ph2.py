@@ -1,12 +1,15 @@
 """PH2: masks in `PH2 Dataset images/IMDxxx/IMDxxx_lesion/IMDxxx_lesion.bmp`, and a table of diagnoses beside them."""
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from lesioncli.errors import InputError, MissingPackageError
+from lesioncli.evaluation.reading.csv_table import column_key
 from lesioncli.evaluation.reading.tables import LabelTable
+from lesioncli.images.find import PH2_MASK, PH2_PHOTOGRAPH
 
 IMAGES = "PH2 Dataset images"
 TABLE = "PH2_dataset.txt"
@@ -28,15 +31,40 @@ class _Row:
 
 
 def find_ph2(folder: Path) -> Path | None:
-    """Return the folder of the data set, of which `folder` may be the folder of images; None for any other folder."""
-    root = folder.parent if folder.name == IMAGES else folder
-    return root if (root / IMAGES).is_dir() else None
+    """Return the folder of images, which is `folder` or in it, by its name or its contents; None if there is none."""
+    if not folder.is_dir():
+        return None
+    candidates = [folder, *_list_folders(folder)]
+    return next((path for path in candidates if column_key(path.name) == column_key(IMAGES) or _has_cases(path)), None)
 
 
-def list_ph2_masks(root: Path) -> Mapping[str, Path]:
+def is_ph2_photograph(path: Path) -> bool:
+    """Return whether a file is the photograph of a PH2 case, by its folder."""
+    return path.parent.name == f"{path.stem}{PH2_PHOTOGRAPH}"
+
+
+def _has_cases(folder: Path) -> bool:
+    return any(_mask_of(case).is_file() for case in _list_folders(folder))
+
+
+def _mask_of(case: Path) -> Path:
+    name = f"{case.name}{PH2_MASK}"
+    return case / name / f"{name}.bmp"
+
+
+def _list_folders(folder: Path) -> list[Path]:
+    """Return the sub-folders that are not hidden, sorted; none if the folder cannot be listed."""
+    try:
+        with os.scandir(folder) as entries:  # tells folders apart without a system call per file
+            return sorted(folder / entry.name for entry in entries if entry.name[0] != "." and entry.is_dir())
+    except OSError:
+        return []
+
+
+def list_ph2_masks(images: Path) -> Mapping[str, Path]:
     """Return the mask of every image; a mask may not exist."""
-    cases = sorted(case for case in (root / IMAGES).iterdir() if case.is_dir() and case.name[0] != ".")
-    return {case.name: case / f"{case.name}_lesion" / f"{case.name}_lesion.bmp" for case in cases}
+    cases = _list_folders(images)
+    return {case.name: _mask_of(case) for case in cases}
 
 
 def read_ph2_labels(root: Path) -> LabelTable | None:
@@ -90,4 +118,4 @@ def _make_labels(path: Path, rows: Iterable[_Row]) -> LabelTable:
         by_id[row.image] = (row.diagnosis == _MELANOMA,)
     if not by_id:
         raise InputError(f"{path}: no rows of an image, such as IMD003, and its diagnosis")
-    return LabelTable(("melanoma",), by_id, dict.fromkeys(by_id, (1.0, 1.0)))
+    return LabelTable(("melanoma",), by_id)

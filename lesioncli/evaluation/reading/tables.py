@@ -1,22 +1,24 @@
-"""CSV tables that evaluate reads: labels, class scores, and any columns by image id.
+"""Tables by image id: labels, class scores, and any other columns."""
 
-The csv module is used rather than pandas: messages name the line, file names need not be UTF-8, a table of a million
-rows is read as a stream, and `segment` must not load pandas.
-"""
-
-import csv
 import math
 import re
-from collections.abc import Collection, Container, Iterable, Iterator, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lesioncli import isic
 from lesioncli.errors import InputError
+from lesioncli.evaluation.reading.csv_table import (
+    ID_COLUMNS,
+    CsvTable,
+    column_key,
+    find_id_column,
+    open_table,
+    read_lines,
+)
 from lesioncli.images.formats import supported_suffixes
 from lesioncli.spec import CLASSES
 
-ID_COLUMNS = ("image", "image_id", "isic_id", "lesion_id", "name")
 WEIGHTS = ("score_weight", "validation_weight")
 SEGMENT_COLUMNS = {"mask", "status", "reason"}  # of segment's scores.csv, beside its id and class columns
 WITHOUT_WEIGHT = "ISIC_0035068"  # the official scorer gives this image weight 0
@@ -24,24 +26,31 @@ WITHOUT_WEIGHT = "ISIC_0035068"  # the official scorer gives this image weight 0
 _SUFFIX = re.compile(r"\.[^./]+$")
 _IMAGE_SUFFIX = re.compile(f"({'|'.join(map(re.escape, supported_suffixes()))})$", re.IGNORECASE)  # ids may have dots
 _ISIC2016_LABELS = {"benign": False, "malignant": True, "0.0": False, "1.0": True, "0": False, "1": True}
-
-Line = tuple[int, list[str]]
-Row = tuple[int, dict[str, str]]
+_WORDS = {"": math.nan, "true": 1.0, "false": 0.0}  # of labels that are not numbers; an empty one is unknown
+_TABLE_SUFFIXES = (".csv", ".tsv", ".tab")
+_ISIC2020_LABELS = {"image_name", "benign_malignant", "target"}  # target is 1 for melanoma
 
 
 @dataclass(frozen=True)
 class LabelTable:
-    """Labels by image id: membership of each class, and the weights (score, validation) of the image.
+    """Labels by image id: membership of each class, and the weights (score, validation) of the image, if not (1, 1).
 
-    `path` is the CSV if it has a header, and so perhaps further columns; `ignored_columns` are those that are neither
-    ids nor weights nor classes.
+    `partial` has the images with an unknown label, which is nan; they are not in `by_id`. `path` is the
+    CSV if it has a header, and so perhaps further columns; `ignored_columns` are those that are neither ids nor weights
+    nor classes.
     """
 
     classes: tuple[str, ...] = ()
     by_id: Mapping[str, tuple[bool, ...]] = field(default_factory=dict)
     weights: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    partial: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     path: Path | None = None
     ignored_columns: tuple[str, ...] = ()
+
+    @property
+    def ids(self) -> Collection[str]:
+        """The images with a row."""
+        return {**self.by_id, **self.partial} if self.partial else self.by_id.keys()
 
 
 NO_LABELS = LabelTable()
@@ -65,88 +74,15 @@ class ScoreRow:
     height: str = ""
 
 
-# CSV files
-
-
-@dataclass(frozen=True)
-class CsvTable:
-    """An open CSV: `columns` as in its header, and by column_key() in `keys`.
-
-    `rows` yields the line number and the fields by key of each row below the header, once. It raises InputError if the
-    header has a column twice, or a row has more or fewer fields than the header.
-    """
-
-    path: Path
-    columns: tuple[str, ...]
-    keys: tuple[str, ...]
-    rows: Iterator[Row]
-
-    def id_column(self) -> str:
-        """Return the key of the column of image ids; InputError if there is none."""
-        if key := _find_id_column(self.keys):
-            return key
-        raise InputError(f"{self.path}: no column of image ids; name it {' or '.join(ID_COLUMNS)}")
-
-
-def column_key(column: str) -> str:
-    """Return the normalized name of a column: `Seborrheic keratosis` is `seborrheic_keratosis`."""
-    return column.strip().lower().replace(" ", "_").replace("-", "_")
-
-
-def open_table(path: Path) -> CsvTable:
-    """Open a CSV and read its header, which is empty if the file is; InputError if it cannot be read."""
-    lines = _read_lines(path)
-    _, header = next(lines, (0, []))
-    keys = tuple(map(column_key, header))
-    return CsvTable(path, tuple(column.strip() for column in header), keys, _read_rows(path, keys, lines))
-
-
-def read_header(path: Path) -> tuple[str, ...]:
-    """Return the columns of a CSV, without surrounding spaces; none if it is empty."""
-    return open_table(path).columns
-
-
-def read_rows(path: Path) -> Iterator[Row]:
-    """Return the rows of a CSV, as CsvTable describes them."""
-    return open_table(path).rows
-
-
-def _read_rows(path: Path, keys: tuple[str, ...], lines: Iterator[Line]) -> Iterator[Row]:
-    if duplicates := sorted({key for key in keys if key and keys.count(key) > 1}):
-        raise InputError(f"{path}: duplicate column {', '.join(duplicates)}")
-    for line, fields in lines:
-        if len(fields) != len(keys):
-            raise InputError(f"{path}, line {line}: {len(fields)} fields, but the header has {len(keys)}")
-        yield line, dict(zip(keys, fields, strict=True))
-
-
-def _read_lines(path: Path) -> Iterator[Line]:
-    """Yield line number and fields of each line that is not blank. File names need not be UTF-8, hence the escapes.
-
-    The separator is a semicolon if the first line has more of them than commas, as Excel writes in much of Europe.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-            first = file.readline()
-            file.seek(0)
-            reader = csv.reader(file, strict=True, delimiter=";" if first.count(";") > first.count(",") else ",")
-            try:
-                yield from ((reader.line_num, fields) for fields in reader if fields)
-            except csv.Error as error:
-                raise InputError(f"{path}, line {reader.line_num}: cannot be read as CSV ({error})") from error
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-
-
 # Labels
 
 
 def find_labels(folder: Path) -> Path | None:
-    """Return the CSV in `folder` that has ids and a column for any of CLASSES; None if there is none."""
-    tables = [path for path in sorted(folder.iterdir()) if path.suffix.lower() == ".csv" and path.name[0] != "."]
-    labels = [path for path in tables if _find_id_column(keys := open_table(path).keys) and _known_classes(keys)]
+    """Return the CSV in `folder` that has ids and a column for any of CLASSES, or is that of ISIC-2020."""
+    tables = [
+        path for path in sorted(folder.iterdir()) if path.suffix.lower() in _TABLE_SUFFIXES and path.name[0] != "."
+    ]
+    labels = [path for path in tables if _has_labels(open_table(path).keys)]
     if len(labels) > 1:
         raise InputError(f"{folder}: several CSV files with labels; keep one of them: {', '.join(map(str, labels))}")
     return labels[0] if labels else None
@@ -164,34 +100,49 @@ def read_labels(path: Path) -> LabelTable:
         return _read_isic2016_labels(path)
     others = [column for column in table.columns if column_key(column) not in (*ID_COLUMNS, *WEIGHTS)]
     id_column = table.id_column()
-    if not (classes := _known_classes(table.keys) or tuple(others)):
+    classes, keys = _label_columns(table, others)
+    if not classes:
         raise InputError(f"{path}: no column of a class; add a column of 0 and 1 for each class")
     by_id: dict[str, tuple[bool, ...]] = {}
-    weights: dict[str, tuple[float, float]] = {}
-    for line, row in table.rows:
-        location = f"{path}, line {line}"
-        name = _new_id(_image_id(row[id_column]), by_id, location)
-        by_id[name] = tuple(_parse_label(column, row[column_key(column)], location) for column in classes)
-        weights[name] = _parse_weights(name, row, location)
-    if not by_id:
+    partial: dict[str, tuple[float, ...]] = {}
+    parsed: dict[tuple[str, ...], tuple[float, ...]] = {}  # of a million rows, only a few differ
+    for line, (text, *fields) in table.pick(id_column, *keys):
+        name = _new_id(_image_id(text), (by_id, partial), path, line)
+        cells = tuple(fields)
+        if (labels := parsed.get(cells)) is None:
+            parsed[cells] = labels = _parse_labels(classes, cells, table, line)
+        if any(map(math.isnan, labels)):
+            partial[name] = labels
+        else:
+            by_id[name] = labels  # type: ignore[assignment]
+    if not by_id and not partial:
         raise InputError(f"{path}: no labels below the header")
-    read = {"", *map(column_key, classes)}
+    read = {"", *keys}
     ignored = tuple(column for column in others if column_key(column) not in read)
-    return LabelTable(classes, by_id, weights, path, ignored)
+    return LabelTable(classes, by_id, _read_weights(path, by_id), partial, path, ignored)
+
+
+def _label_columns(table: CsvTable, others: Collection[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the classes that a table has labels of, and the keys of their columns."""
+    if classes := _known_classes(table.keys):
+        return classes, classes
+    if set(table.keys) >= _ISIC2020_LABELS:
+        return CLASSES[:1], ("target",)
+    return tuple(others), tuple(map(column_key, others))
 
 
 def _read_isic2016_labels(path: Path) -> LabelTable:
     by_id: dict[str, tuple[bool, ...]] = {}
-    for line, (name, *labels) in _read_lines(path):
-        _new_id(name, by_id, f"{path}, line {line}")
+    for line, (name, *labels) in read_lines(path):
+        _new_id(name, (by_id,), path, line)
         if len(labels) != 1 or labels[0].strip() not in _ISIC2016_LABELS:
             raise InputError(f"{path}, line {line}: label {','.join(labels)!r} is not benign or malignant, or 0 or 1")
         by_id[name] = (_ISIC2016_LABELS[labels[0].strip()],)
-    return LabelTable(("melanoma",), by_id, dict.fromkeys(by_id, (1.0, 1.0)))
+    return LabelTable(("melanoma",), by_id)
 
 
-def _find_id_column(keys: Collection[str]) -> str:
-    return next((column for column in ID_COLUMNS if column in keys), "")
+def _has_labels(keys: Collection[str]) -> bool:
+    return bool(find_id_column(keys) and _known_classes(keys)) or set(keys) >= _ISIC2020_LABELS
 
 
 def _known_classes(keys: Collection[str]) -> tuple[str, ...]:
@@ -202,26 +153,51 @@ def _image_id(text: str) -> str:
     return _IMAGE_SUFFIX.sub("", text.strip())
 
 
-def _new_id(name: str, known: Container[str], location: str) -> str:
+def _new_id(name: str, known: Iterable[Container[str]], path: Path, line: int) -> str:
     if not name:
-        raise InputError(f"{location}: empty image id")
-    if name in known:
-        raise InputError(f"{location}: duplicate image id {name}")
+        raise InputError(f"{path}, line {line}: empty image id")
+    if any(name in ids for ids in known):
+        raise InputError(f"{path}, line {line}: duplicate image id {name}")
     return name
 
 
-def _parse_label(column: str, text: str, location: str) -> bool:
-    if (value := _parse_number(text)) not in (0, 1):
-        raise InputError(f"{location}: {column} is {text!r}, not 0 or 1")
-    return value == 1
+def _parse_labels(classes: tuple[str, ...], cells: tuple[str, ...], table: CsvTable, line: int) -> tuple[float, ...]:
+    """Return labels as bool, or, if one of them is unknown, as 0, 1 and nan."""
+    values: list[float] = []
+    for column, text in zip(classes, cells, strict=True):
+        cell = text.strip().lower()
+        if cell in _WORDS:
+            values.append(_WORDS[cell])
+            continue
+        value = _parse_number(cell.replace(",", ".") if table.has_decimal_commas else cell)
+        if value not in (0, 1):
+            raise InputError(
+                f"{table.path}, line {line}: {column} is {text!r}, not 0 or 1, or empty where it is unknown; columns:"
+                f" {table.describe()}"
+            )
+        values.append(value)
+    return tuple(values) if any(map(math.isnan, values)) else tuple(value == 1 for value in values)
 
 
-def _parse_weights(name: str, row: Mapping[str, str], location: str) -> tuple[float, float]:
+def _read_weights(path: Path, names: Collection[str]) -> dict[str, tuple[float, float]]:
+    """Return the weights that are not (1, 1)."""
+    table = open_table(path)
+    fixed = {WITHOUT_WEIGHT: (0.0, 0.0)} if WITHOUT_WEIGHT in names else {}
+    if not (columns := [column for column in WEIGHTS if column in table.keys]):
+        return fixed
+    weights: dict[str, tuple[float, float]] = {}
+    for line, (text, *cells) in table.pick(table.id_column(), *columns):
+        row = dict(zip(columns, cells, strict=True))
+        weights[_image_id(text)] = _parse_weights(row, f"{path}, line {line}")
+    return weights | fixed
+
+
+def _parse_weights(row: Mapping[str, str], location: str) -> tuple[float, float]:
     score, validation = (_parse_number(row.get(column, "1")) for column in WEIGHTS)
     for column, value in zip(WEIGHTS, (score, validation), strict=True):
         if not 0 <= value < math.inf:
             raise InputError(f"{location}: {column} is {row[column]!r}, not a number of at least 0")
-    return (0.0, 0.0) if name == WITHOUT_WEIGHT else (score, validation)
+    return score, validation
 
 
 # Scores
@@ -247,7 +223,7 @@ def read_scores(
     scores: dict[str, ScoreRow] = {}
     for line, row in table.rows:
         name = _SUFFIX.sub("", row["image"]) if from_segment else _image_id(row[id_column])
-        _new_id(name, scores, f"{path}, line {line}")
+        _new_id(name, (scores,), path, line)
         failure = (row["reason"] or "failed") if from_segment and row["status"] == "failed" else ""
         values = tuple(_parse_number(row[column_key(column)]) for column in columns)
         optional, confidence = (_parse_number(row.get(f"{prefix}{key}", "")) for key in (optional_class, "confidence"))
@@ -272,14 +248,13 @@ def _explain_classes(missing: Collection[str], classes: tuple[str, ...], labels:
 def read_columns(path: Path, columns: Iterable[str]) -> dict[str, dict[str, str]]:
     """Return, for those of `columns` that a CSV has, the text by image id. Names are compared by column_key()."""
     table = open_table(path)
-    id_column = table.id_column()
     texts: dict[str, dict[str, str]] = {column: {} for column in columns if column_key(column) in table.keys}
     ids: set[str] = set()
-    for line, row in table.rows:
-        name = _new_id(_image_id(row[id_column]), ids, f"{path}, line {line}")
+    for line, (text, *cells) in table.pick(table.id_column(), *map(column_key, texts)):
+        name = _new_id(_image_id(text), (ids,), path, line)
         ids.add(name)
-        for column, by_id in texts.items():
-            by_id[name] = row[column_key(column)].strip()
+        for by_id, cell in zip(texts.values(), cells, strict=True):
+            by_id[name] = cell.strip()
     return texts
 
 

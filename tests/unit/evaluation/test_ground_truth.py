@@ -188,6 +188,36 @@ def test_ph2(given: str, ph2: Path, tmp_path: Path) -> None:
     assert not evaluation.failed
 
 
+@pytest.mark.parametrize("name", ["PH2_Dataset_images", "ph2-dataset-images", "PH2", "Images"])
+def test_ph2_in_any_spelling(name: str, ph2: Path) -> None:
+    masks = read_ground_truth(ph2).masks
+    (ph2 / "PH2 Dataset images").rename(ph2 / name)
+    for folder in (ph2, ph2 / name):
+        renamed = read_ground_truth(folder)
+        assert renamed.masks.keys() == masks.keys()
+        assert all(path.is_relative_to(ph2 / name) and "_lesion" in path.name for path in renamed.masks.values())
+        assert len(renamed.labels.by_id) == 3
+
+
+def test_photographs_of_ph2_are_not_ground_truth(ph2: Path, tmp_path: Path) -> None:
+    (tmp_path / "outer" / "inner").mkdir(parents=True)
+    ph2.rename(tmp_path / "outer" / "inner" / "PH2Dataset")
+    with pytest.raises(InputError, match=r"IMD\d+_Dermoscopic_Image.*PH2 Dataset images"):
+        read_ground_truth(tmp_path / "outer")
+
+
+def test_labels_that_are_replaced_are_not_read(ph2: Path, tmp_path: Path) -> None:
+    given = write_lines(tmp_path / "l.csv", "image,melanoma", "IMD002,1")
+    write_lines(ph2 / "PH2_dataset.txt", "damaged")
+    assert read_ground_truth(ph2, given).labels.by_id == {"IMD002": (True,)}
+    save_mask(tmp_path / "plain" / "a.png")
+    write_lines(tmp_path / "plain" / "labels.csv", "image,melanoma", "a,?")
+    write_lines(tmp_path / "plain" / "more.csv", "image,melanoma", '"')
+    assert read_ground_truth(tmp_path / "plain", given).labels.by_id == {"IMD002": (True,)}
+    table = write_lines(tmp_path / "truth.csv", "image,melanoma", "a,?")
+    assert read_ground_truth(table, given).labels.by_id == {"IMD002": (True,)}
+
+
 def test_a_ph2_case_without_its_mask_is_named(ph2: Path, tmp_path: Path) -> None:
     (ph2 / "PH2 Dataset images" / "IMD004" / "IMD004_lesion" / "IMD004_lesion.bmp").unlink()
     for name in ("IMD002", "IMD004", "IMD058"):

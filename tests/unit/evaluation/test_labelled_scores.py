@@ -192,7 +192,7 @@ def test_several_label_files_are_refused(truth: Path, masks: Path) -> None:
     ("lines", "named"),
     [
         (["p,1", "q,0.5"], "line 3: melanoma"),
-        (["p,1", "", "q,"], "line 4: melanoma"),
+        (["p,1", "", "q,x"], "line 4: melanoma"),
         (["p,yes"], "'yes'"),
         (["p,nan"], "'nan'"),
         (["p,1", "q,0", "p.jpg,0"], "line 4"),
@@ -224,3 +224,24 @@ def test_invalid_scores_are_refused(lines: list[str], named: str, truth: Path, m
     write_lines(masks / "scores.csv", *lines)
     with pytest.raises(InputError, match=rf"scores\.csv.*{re.escape(named)}"):
         evaluate(truth, masks)
+
+
+@pytest.mark.parametrize("protocol", ["plain", "isic2017"])
+def test_an_unknown_label_counts_in_no_figure(protocol: str, truth: Path, masks: Path) -> None:
+    write_lines(truth / "labels.csv", "image,melanoma,seborrheic_keratosis", "p,1,0", "q,0,1", "r,,1")
+    rows = {"p.jpg": (0.9, 0.1, 0), "q.jpg": (0.1, 0.9, 0), "r.jpg": (0.95, 0.1, 0)}
+    write_lines(masks / "scores.csv", *segment_scores(rows))
+    evaluation = evaluate(truth, masks, EvaluationOptions(protocol=ProtocolName(protocol)))
+    assert evaluation.scores.auc == {"melanoma": 1.0, "seborrheic_keratosis": 1.0}
+    assert evaluation.scores.labelled.unknown == ("r",)
+    named = evaluation.scores.labelled.problems if protocol == "isic2017" else notes(evaluation)
+    assert any("labels.csv" in text or text.startswith("r: ") for text in named)
+
+
+def test_ids_of_labels_match_as_names_of_masks_do(truth: Path, masks: Path) -> None:
+    decomposed, composed = "e\u0301", "\u00e9"
+    write_lines(truth / "labels.csv", "image,melanoma", f"images/{composed}.jpg,1", "images/ISIC_0000001_small.jpg,0")
+    scores = segment_scores({f"{decomposed}.jpg": (0.9, 0, 0), "ISIC_0000001.jpg": (0.1, 0, 0)})
+    write_lines(masks / "scores.csv", *scores)
+    labelled = evaluate(truth, masks).scores.labelled
+    assert (labelled.count, set(labelled.rows)) == (2, {decomposed, "ISIC_0000001"})

@@ -154,6 +154,26 @@ def test_labels_of_one_image_twice_or_of_no_image_are_refused(
         read_samples(folder, "Training")
 
 
+@pytest.mark.parametrize(
+    "others", [["X1", "X2"], ["x01", "x02"], ["x1_downsampled", "x2_downsampled"], ["y7", "z8"]], ids=str
+)
+def test_ids_that_differ_from_the_names_of_most_images_are_refused(tmp_path: Path, others: list[str]) -> None:
+    folder = plain(tmp_path)
+    write_labels(folder / "labels.csv", [["x0", 1, 0], *([name, 0, 1] for name in others)])
+    with pytest.raises(InputError, match=rf"labels\.csv: 2 of 3 images .*{others[0]}.*x1"):
+        read_samples(folder, "Training")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_labels_are_read_as_by_evaluate(tmp_path: Path, encoding: str) -> None:
+    folder = plain(tmp_path)
+    table = "sep=;\nimage;melanoma;seborrheic_keratosis\nimages/x0.jpg;TRUE;0,0\nx1;;1\n"
+    (folder / "labels.csv").write_text(table, encoding=encoding)
+    first, second, third = read_samples(folder, "Training")
+    assert first.labels == (1, 0)
+    assert (str(second.labels[0]), second.labels[1], third.is_labelled) == ("nan", 1, False)
+
+
 def test_a_plain_folder_without_labels_trains_the_mask_alone(tmp_path: Path) -> None:
     folder = plain(tmp_path)
     (folder / "labels.csv").unlink()
@@ -201,7 +221,7 @@ def without_layout(folder: Path) -> Path:
 
 def with_wrong_label(folder: Path) -> Path:
     write_labels(folder / "labels.csv", [["x0", 1, 0], ["x1", "yes", 0]])
-    return folder / "labels.csv: melanoma of x1 is 'yes'"
+    return folder / "labels.csv, line 3: melanoma is 'yes'"
 
 
 def with_short_row(folder: Path) -> Path:
@@ -224,11 +244,6 @@ def with_empty_labels(folder: Path) -> Path:
     return folder / "labels.csv"
 
 
-def with_labels_of_excel(folder: Path) -> Path:
-    (folder / "labels.csv").write_text("image,melanoma,seborrheic_keratosis\nx0,1,0\n", encoding="utf-16")
-    return folder / "labels.csv"
-
-
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -242,7 +257,6 @@ def with_labels_of_excel(folder: Path) -> Path:
         without_id_column,
         without_class_column,
         with_empty_labels,
-        with_labels_of_excel,
     ],
 )
 def test_faulty_folders_are_refused_with_the_name_of_what_is_wrong(

@@ -177,8 +177,7 @@ def _check_target(path: Path, manifest: Manifest) -> None:
     if not path.exists():
         return
     existing = read_manifest(path)
-    calibration = existing.spec.calibration
-    if not (calibration and calibration.name == existing.spec.name and existing.files == manifest.files):
+    if not (existing.is_calibrated_copy and existing.files == manifest.files):
         raise InputError(f"{path}: another engine has this name; choose another name with --name")
 
 

@@ -73,6 +73,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return f"{self.spec.name}.{self.backend}"
 
     @property
+    def is_calibrated_copy(self) -> bool:
+        """Return whether `calibrate` wrote this manifest, beside that of the engine whose files it names."""
+        calibration = self.spec.calibration
+        return calibration is not None and calibration.name == self.spec.name
+
+    @property
     def sha256(self) -> str:
         """Return one hash for the whole engine."""
         return hashlib.sha256("".join(self.files[name] for name in sorted(self.files)).encode()).hexdigest()
@@ -129,15 +135,17 @@ def read_engine(path: Path) -> StoredEngine:
     Raises EngineError, with the command that builds the engine again.
     """
     manifest = read_manifest(path)
-    command = f"lesioncli build-engine --backend {manifest.backend}"
+    advice = f"run lesioncli build-engine --backend {manifest.backend}"
+    if manifest.is_calibrated_copy:
+        advice = "the engine that it calibrates was built anew; segment and calibrate again"
     for name, expected_sha256 in manifest.files.items():
         file = path.parent / name
         if Path(name).name != name:
-            raise EngineError(f"{path}: names a file outside its folder, {name!r}; run {command}")
+            raise EngineError(f"{path}: names a file outside its folder, {name!r}; {advice}")
         if not file.is_file():
-            raise EngineError(f"{path}: {name} is missing; run {command}")
+            raise EngineError(f"{path}: {name} is missing; {advice}")
         if sha256_of(file) != expected_sha256:
-            raise EngineError(f"{file}: its sha256 is not the one in {path.name}, so it is not loaded; run {command}")
+            raise EngineError(f"{file}: its sha256 is not the one in {path.name}, so it is not loaded; {advice}")
     return StoredEngine(path, manifest)
 
 

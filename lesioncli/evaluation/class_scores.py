@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from lesioncli.evaluation.labelled_scores import LabelledScores
 from lesioncli.evaluation.metrics.scores import SCORE_THRESHOLD, class_metrics, confusion_matrix, count_scores
-from lesioncli.evaluation.reliability import reliability_table
+from lesioncli.evaluation.reliability import reliability_tables
 from lesioncli.evaluation.result import ConfusionMatrix, ScoreEvaluation
 from lesioncli.evaluation.statistics.bootstrap import AUC_MEAN, bootstrap_metrics
 from lesioncli.evaluation.statistics.resampling import Interval, Resampling, percentile_interval
@@ -42,7 +42,7 @@ def evaluate_scores(
         per_class_intervals=_per_class_intervals(per_class, resampled),
         confusion={name: count_scores(*column, equal_weights, threshold) for name, column in columns.items()},
         matrix=_confusion_matrix(labelled),
-        reliability={name: reliability_table(*column, resampling) for name, column in columns.items()},
+        reliability=dict(zip(columns, reliability_tables(list(columns.values()), resampling), strict=True)),
     )
 
 

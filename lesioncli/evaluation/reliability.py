@@ -1,7 +1,7 @@
 """Reliability: values that claim to be a probability or an expected Jaccard, against what was observed."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from lesioncli.evaluation.metrics.scores import (
     CALIBRATION_BINS,
+    CalibrationBins,
     brier,
     calibration_bins,
     calibration_error,
@@ -69,34 +70,66 @@ def evaluate_confidence(jaccard: Floats, confidence: Floats, resampling: Resampl
     images, missing = int(known.sum()), int((~known).sum())
     if not images:
         return ConfidenceEvaluation(missing=missing)
-    jaccard, confidence = jaccard[known], confidence[known]
+    jaccard, confidence, equal = jaccard[known], confidence[known], np.ones((1, images))
     resampling = resampling.select(known)
-    blocks, equal = list(bootstrap_weights(images, resampling)), np.ones((1, images))
-    metrics = {name: float(metric(jaccard, confidence, equal)[0]) for name, metric in CONFIDENCE_METRICS.items()}
+    blocks = [_measure(jaccard, confidence, weights) for weights in bootstrap_weights(images, resampling)]
+    bins, metrics = _measure(jaccard, confidence, equal)
     intervals = {
-        name: percentile_interval(np.concatenate([metric(jaccard, confidence, weights) for weights in blocks]))
-        for name, metric in CONFIDENCE_METRICS.items()
+        name: percentile_interval(np.concatenate([resampled[name] for _, resampled in blocks])) for name in metrics
     }
-    means = {"confidence": float(confidence.mean()), "jaccard": float(jaccard.mean())}
+    observed = np.concatenate([_observed(block) for block, _ in blocks])
     return ConfidenceEvaluation(
-        images, missing, means, metrics, intervals, reliability_table(jaccard, confidence, resampling)
+        images,
+        missing,
+        means={"confidence": float(confidence.mean()), "jaccard": float(jaccard.mean())},
+        metrics={name: float(values[0]) for name, values in metrics.items()},
+        intervals=intervals,
+        reliability=_table(bins, observed),
     )
 
 
-def reliability_table(targets: Labels | Floats, values: Floats, resampling: Resampling) -> tuple[ReliabilityBin, ...]:
-    """Return the filled bins of values (N,) from 0 to 1, N > 0; targets (N,) are labels or Jaccards."""
-    bins = calibration_bins(targets, values, np.ones(targets.size))
-    blocks = [calibration_bins(targets, values, weights) for weights in bootstrap_weights(targets.size, resampling)]
-    observed = np.concatenate([np.where(block.weights > 0, block.positives, math.nan) for block in blocks])
+def _measure(jaccard: Floats, confidence: Floats, weights: Floats) -> tuple[CalibrationBins, dict[str, Floats]]:
+    """Return the bins and the CONFIDENCE_METRICS (R,) in bootstrap samples (R, N); the bins are computed once."""
+    bins = calibration_bins(jaccard, confidence, weights)
+    others = {name: metric for name, metric in CONFIDENCE_METRICS.items() if metric is not calibration_error}
+    return bins, {"calibration_error": bins.error} | {
+        name: metric(jaccard, confidence, weights) for name, metric in others.items()
+    }
+
+
+def reliability_tables(
+    columns: Sequence[tuple[Labels | Floats, Floats]], resampling: Resampling
+) -> list[tuple[ReliabilityBin, ...]]:
+    """Return the filled bins of each pair of targets (N,), labels or Jaccards, and values (N,) from 0 to 1, N > 0."""
+    images = columns[0][0].size
+    blocks = [
+        [_observed(calibration_bins(*column, weights)) for column in columns]
+        for weights in bootstrap_weights(images, resampling)
+    ]
+    resampled = np.concatenate(blocks, axis=1)  # (columns, samples, bins)
+    return [
+        _table(calibration_bins(*column, np.ones((1, images))), observed)
+        for column, observed in zip(columns, resampled, strict=True)
+    ]
+
+
+def _observed(bins: CalibrationBins) -> Floats:
+    """Return the mean target of each bin, nan where a bin is empty."""
+    return np.where(bins.weights > 0, bins.positives, math.nan)
+
+
+def _table(bins: CalibrationBins, resampled: Floats) -> tuple[ReliabilityBin, ...]:
+    """Return the filled ones of bins (1, B), given what was observed in R bootstrap samples (R, B)."""
+    weights, scores, positives = bins.weights[0], bins.scores[0], bins.positives[0]
     edges = np.linspace(0, 1, CALIBRATION_BINS + 1)
     return tuple(
         ReliabilityBin(
             low=float(edges[number]),
             high=float(edges[number + 1]),
-            images=int(bins.weights[number]),
-            mean=float(bins.scores[number]),
-            observed=float(bins.positives[number]),
-            interval=percentile_interval(observed[:, number]),
+            images=int(weights[number]),
+            mean=float(scores[number]),
+            observed=float(positives[number]),
+            interval=percentile_interval(resampled[:, number]),
         )
-        for number in np.flatnonzero(bins.weights)
+        for number in np.flatnonzero(weights)
     )

@@ -137,6 +137,11 @@ def test_bad_input(here: Path) -> None:
 def test_an_engine_that_was_built_anew_is_refused(here: Path) -> None:
     manifest = here / "engines" / "tiny.openvino.json"
     content = json.loads(manifest.read_text())
+    assert call("calibrate", "--gt", "labels", "--engine", "tiny").exit_code == ExitCode.OK
     name = min(content["files"])
     (here / "engines" / name).write_bytes((here / "engines" / name).read_bytes() + b" ")
     assert call("calibrate", "--gt", "labels", "--engine", "tiny").exit_code == ExitCode.ENGINE
+    calibrated = call("segment", "images", "--out", "other", "--engine", "tiny-calibrated")
+    assert calibrated.exit_code == ExitCode.ENGINE
+    assert "tiny-calibrated.openvino.json" in calibrated.stderr
+    assert "calibrate again" in calibrated.stderr

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 from helpers.calibration_data import IMAGES, change_column, make_engine, write_run
-from helpers.evaluation_data import write_lines
+from helpers.evaluation_data import block, save_mask, write_lines
 
 from lesioncli.backends.manifest import StoredEngine, read_engine, write_manifest
 from lesioncli.calibration import Calibration, PlattScaling, read_calibration
@@ -160,6 +160,22 @@ def test_images_without_confidence_or_mask_are_named(tmp_path: Path, engine: Sto
     result = run(tmp_path, engine)
     assert [problem.partition(":")[0] for problem in result.problems] == ["007", "000"]
     assert result.outputs["confidence"].images == IMAGES - 2
+
+
+def test_empty_masks_are_part_of_the_confidence(tmp_path: Path, engine: StoredEngine) -> None:
+    write_run(tmp_path, engine)
+    confidences = ["0.55" if number < 20 else "" for number in range(IMAGES)]
+    for number in range(20):
+        save_mask(tmp_path / "masks" / f"{number:03}.png", block(0, 0, (20, 20)))
+    table = tmp_path / "masks" / "scores.csv"
+    lines = table.read_text().splitlines()
+    column = lines[0].split(",").index("confidence")
+    kept = [line.split(",")[column] for line in lines[1:]]
+    change_column(table, "confidence", [new or old for new, old in zip(confidences, kept, strict=True)])
+    result = run(tmp_path, engine)
+    assert result.calibration.confidence
+    assert result.calibration.confidence.apply(0.55) < 0.1
+    assert result.outputs["confidence"].images == IMAGES
 
 
 def test_masks_of_another_engine_are_refused(tmp_path: Path, engine: StoredEngine) -> None:

@@ -170,24 +170,31 @@ class CalibrationBins:
     scores: Floats
     positives: Floats
 
+    @cached_property
+    def error(self) -> Floats:
+        """Return the expected calibration error: mean absolute difference of mean score and fraction of positives."""
+        total = self.weights.sum(axis=-1)
+        gaps = (self.weights * np.abs(self.scores - self.positives)).sum(axis=-1)
+        return np.asarray(gaps / np.where(total > 0, total, math.nan))
+
 
 def calibration_bins(labels: Labels | Floats, scores: Floats, weights: Floats) -> CalibrationBins:
     """Sort images by score into CALIBRATION_BINS bins of equal width."""
-    bin_numbers = np.minimum((scores * CALIBRATION_BINS).astype(np.intp), CALIBRATION_BINS - 1)
-    in_bin = (bin_numbers[:, None] == np.arange(CALIBRATION_BINS)).astype(np.float64)
-    totals, score_sums, positives = (
-        weights @ (in_bin * values[:, None]) for values in (np.ones_like(scores), scores, labels)
-    )
+    numbers = np.clip((scores * CALIBRATION_BINS).astype(np.intp), 0, CALIBRATION_BINS - 1)
+    order = np.argsort(numbers, kind="stable")
+    filled, starts = np.unique(numbers[order], return_index=True)
+    weights = weights[..., order]
+    sums = np.zeros((3, *weights.shape[:-1], CALIBRATION_BINS))
+    for row, values in enumerate((np.ones_like(scores), scores, labels)):
+        sums[row][..., filled] = np.add.reduceat(weights * values[order], starts, axis=-1)
+    totals, score_sums, positives = sums
     divisors = np.maximum(totals, TINY)
     return CalibrationBins(totals, score_sums / divisors, positives / divisors)
 
 
 def calibration_error(labels: Labels | Floats, scores: Floats, weights: Floats) -> Floats:
-    """Return the expected calibration error: mean absolute difference of mean score and fraction of positives."""
-    bins = calibration_bins(labels, scores, weights)
-    total = bins.weights.sum(axis=-1)
-    gaps = (bins.weights * np.abs(bins.scores - bins.positives)).sum(axis=-1)
-    return np.asarray(gaps / np.where(total > 0, total, math.nan))
+    """Return the expected calibration error, in CALIBRATION_BINS bins."""
+    return calibration_bins(labels, scores, weights).error
 
 
 # Registry

@@ -71,15 +71,17 @@ def compare_values(
     targets: Floats, before: Floats, after: Floats, metrics: Mapping[str, Metric], resampling: Resampling
 ) -> dict[str, Change]:
     """Return the change of each metric from values `before` to `after` (N,), N > 0, with paired bootstrap intervals."""
-    blocks = list(bootstrap_weights(targets.size, resampling))
-    equal = np.ones((1, targets.size))
-    return {name: _change(metric, targets, (before, after), blocks, equal) for name, metric in metrics.items()}
+    pair = (before, after)
+
+    def measure(weights: Floats) -> Floats:
+        return np.array([[metric(targets, values, weights) for values in pair] for metric in metrics.values()])
+
+    found = measure(np.ones((1, targets.size)))[..., 0]  # (metrics, 2)
+    blocks = [measure(weights) for weights in bootstrap_weights(targets.size, resampling)]
+    resampled = np.concatenate(blocks, axis=2)  # (metrics, 2, samples)
+    return {name: _change(*found[row], *resampled[row]) for row, name in enumerate(metrics)}
 
 
-def _change(
-    metric: Metric, targets: Floats, pair: tuple[Floats, Floats], blocks: list[Floats], equal: Floats
-) -> Change:
-    before, after = (float(metric(targets, values, equal)[0]) for values in pair)
-    resampled = [np.concatenate([metric(targets, values, weights) for weights in blocks]) for values in pair]
-    intervals = [percentile_interval(values) for values in (*resampled, resampled[1] - resampled[0])]
-    return Change(before, after, *intervals)
+def _change(before: float, after: float, resampled_before: Floats, resampled_after: Floats) -> Change:
+    samples = resampled_before, resampled_after, resampled_after - resampled_before
+    return Change(float(before), float(after), *map(percentile_interval, samples))

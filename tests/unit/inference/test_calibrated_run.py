@@ -1,10 +1,12 @@
 """Runs with a calibrated engine: calibrated and raw values, run.json, and folders of another calibration."""
 
 import csv
+import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -15,6 +17,7 @@ from lesioncli.backends.base import Engine
 from lesioncli.backends.manifest import read_engine, read_manifest, write_manifest
 from lesioncli.backends.registry import open_engine
 from lesioncli.calibration import Calibration, ConfidenceMap, PlattScaling
+from lesioncli.errors import EngineError
 from lesioncli.segmenter import Segmenter
 
 CALIBRATION = Calibration(
@@ -113,3 +116,20 @@ def test_a_calibrated_engine_shares_its_files(calibrated_manifest: Path, tiny_ma
     stored = read_engine(calibrated_manifest)
     assert stored.manifest.sha256 == read_engine(tiny_manifest(2)).manifest.sha256
     assert stored.manifest.spec.calibration == CALIBRATION
+
+
+@pytest.mark.parametrize("change", [{"classes": {"melanoma": {"slope": -1}}}, {"classes": {"mole": None}}, {"name": 3}])
+def test_a_manifest_with_an_invalid_calibration_is_refused(
+    calibrated_manifest: Path, change: dict[str, Any], tmp_path: Path
+) -> None:
+    values = json.loads(calibrated_manifest.read_text())
+    for key, value in change.items():
+        if key == "classes":
+            ((name, scaling),) = value.items()
+            maps = values["spec"]["calibration"]["classes"]
+            maps[name] = {**maps["melanoma"], **(scaling or {})}
+        else:
+            values["spec"]["calibration"][key] = value
+    (tmp_path / "bad.json").write_text(json.dumps(values))
+    with pytest.raises(EngineError, match=r"bad\.json"):
+        read_manifest(tmp_path / "bad.json")

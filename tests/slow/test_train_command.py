@@ -1,6 +1,9 @@
 """`lesioncli train` in two processes, and a trained cascade as an engine."""
 
+import csv
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +15,7 @@ from helpers.train_command import TRAIN, write_training_folder
 from lesioncli.training.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.slow
+MANUAL = Path(__file__).parents[2] / "docs/training.md"
 PROGRAM = str(Path(sys.executable).parent / "lesioncli")
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--no-python", "--")
 
@@ -46,3 +50,19 @@ def test_two_processes_train_one_model_and_one_of_them_prints(folder: Path) -> N
     state = torch.load(folder / "two/coarse-sn/last.pt", weights_only=True)
     assert int(state["schedule"]["last_epoch"]) == 2  # 8 images in batches of 4, two images per process
     assert all(torch.isfinite(tensor).all() for tensor in network.state_dict().values())
+
+
+def test_the_fine_tuning_of_the_manual_runs_as_printed(tmp_path: Path) -> None:
+    section = re.split(
+        r"^##+ ", MANUAL.read_text(encoding="utf-8").split("### Fine-tune a shipped model\n")[1], flags=re.M
+    )[0]
+    (recipe,) = re.findall(r"^```toml\n(.*?)^```", section, re.M | re.S)
+    (tmp_path / "mine.toml").write_text(recipe)
+    (commands,) = re.findall(r"^```sh\n(.*?)^```", section, re.M | re.S)
+    for line in commands.splitlines():
+        run(tmp_path, PROGRAM, *shlex.split(line)[1:])
+    with (tmp_path / "runs/mine/joint/history.csv").open(newline="") as file:
+        history = list(csv.DictReader(file))
+    assert len(history) == 5
+    assert max(float(row["jaccard"]) for row in history) > 0.85
+    assert len(list((tmp_path / "masks").glob("*.png"))) == 40

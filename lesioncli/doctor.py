@@ -18,7 +18,6 @@ from lesioncli.shipped import SHIPPED_MODEL, find_checkpoint
 # The purpose of each extra.
 EXTRAS = {
     "train": "training, and building engines from checkpoints",
-    "report": "HTML reports",
     "xlsx": "labels of PH2 in a spreadsheet",
     "rtx": "TensorRT for RTX engines",
     "tensorrt": "TensorRT engines, on machines with an NVIDIA GPU",

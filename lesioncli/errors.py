@@ -13,6 +13,7 @@ A message says what is wrong, where, and what to do.
 import shlex
 import sys
 from enum import IntEnum
+from pathlib import Path
 from typing import ClassVar
 
 from lesioncli.options import FailureStage
@@ -34,13 +35,19 @@ class ExitCode(IntEnum):
 def install_command(extra: str = "") -> str:
     """Return the command that installs lesioncli for this Python, with an extra, from where it was installed from."""
     source, flags = _install_source()
-    is_repository = source.startswith("git+")
-    requirement = f"lesioncli[{extra}] @ {source}" if is_repository else f"{source}[{extra}]"
-    return f"{shlex.quote(sys.executable)} -m pip install {flags}{shlex.quote(requirement if extra else source)}"
+    name = f"lesioncli[{extra}]" if extra else "lesioncli"
+    if "://" in source:
+        requirement = f"{name} @ {source}"
+    else:
+        requirement = f"{source}[{extra}]" if source and extra else source or name
+    return f"{shlex.quote(sys.executable)} -m pip install {flags}{shlex.quote(requirement)}"
 
 
 def _install_source() -> tuple[str, str]:
-    """Return the folder, wheel or repository that pip recorded (PEP 610), and the flags of an editable install."""
+    """Return the path or URL that lesioncli was installed from, "" for a package index, and the flags of the install.
+
+    pip records it (PEP 610). Without a record, the checkout that this file lies in is taken.
+    """
     import importlib.metadata  # these imports are slow, and only an error message needs them
     import json
     from urllib.parse import urlsplit
@@ -53,9 +60,14 @@ def _install_source() -> tuple[str, str]:
         record = {}
     url = str(record.get("url", ""))
     flags = "--editable " if record.get("dir_info", {}).get("editable") else ""
-    if url.startswith("file:"):
-        return url2pathname(urlsplit(url).path), flags
-    return (f"git+{url}" if "vcs_info" in record else url or "/path/to/lesioncli"), flags
+    if vcs := record.get("vcs_info"):
+        revision = vcs.get("requested_revision")
+        return f"{vcs['vcs']}+{url}{f'@{revision}' if revision else ''}", flags
+    if url and not url.startswith("file:"):
+        return url, flags
+    path = Path(url2pathname(urlsplit(url).path)) if url else Path(__file__).parents[1]
+    is_there = path.is_file() or (path / "pyproject.toml").is_file()  # a wheel may be gone
+    return str(path) if is_there else "", flags
 
 
 class LesionError(Exception):

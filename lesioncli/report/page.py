@@ -14,7 +14,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from lesioncli.errors import InputError, MissingPackageError
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from lesioncli.errors import InputError
 from lesioncli.evaluation.result import Evaluation
 from lesioncli.files import atomic_output, printable
 from lesioncli.report.cases import PROBLEMS, CaseState, list_cases
@@ -79,8 +81,7 @@ def write_report(
     `evaluation` is the result of evaluate() for the same folder, None without ground truth. `on_progress` receives
     (done, total) after each picture.
 
-    Raises InputError if there is nothing to report or `out` cannot be written, and MissingPackageError without the
-    extra `report`.
+    Raises InputError if there is nothing to report or `out` cannot be written.
     """
     environment = _environment()
     image_paths = find_image_files(options.sources, segmented.folder)
@@ -105,12 +106,8 @@ def write_report(
     return WrittenReport(out, counts, len(data.shown), tuple(problems), size_bytes, data.interruption)
 
 
-def _environment() -> Any:
+def _environment() -> Environment:
     """Return the jinja2 environment of the templates."""
-    try:
-        from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    except ModuleNotFoundError as error:
-        raise MissingPackageError(str(error.name), "report") from error
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -126,7 +123,7 @@ def _format(value: float, digits: int = 3) -> str:
     return "undefined" if math.isnan(value) else f"{value:.{digits}f}"
 
 
-def _render(environment: Any, template: str, variables: Mapping[str, Any]) -> str:
+def _render(environment: Environment, template: str, variables: Mapping[str, Any]) -> str:
     return str(environment.get_template(template).render(**variables))
 
 

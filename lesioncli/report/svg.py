@@ -7,12 +7,11 @@ which the page's content security policy forbids, and no id that another plot ha
 import io
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lesioncli.errors import MissingPackageError
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 SIZE_IN = (3.9, 2.9)  # an inch is 72 units of the SVG, which the page scales to its columns
 
@@ -23,18 +22,11 @@ _VARIABLES = {INK: "currentColor", FAINT: "var(--rule)", PAPER: "var(--paper)"} 
 }
 
 
-def render(name: str, draw: "Callable[[Axes], None]", alt: str) -> str:
+def render(name: str, draw: Callable[[Axes], None], alt: str) -> str:
     """Return the SVG of a plot that `draw` draws; the same data give the same bytes.
 
     `name` is unique in the page, and `alt` describes the plot for readers who cannot see it.
-
-    Raises MissingPackageError if matplotlib is not installed.
     """
-    try:
-        import matplotlib as mpl
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise MissingPackageError(str(error.name), "report") from error
     with mpl.rc_context(_settings(name)):
         figure = Figure(figsize=SIZE_IN, layout="constrained")
         axes = figure.add_subplot()

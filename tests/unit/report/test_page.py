@@ -12,7 +12,6 @@ import pytest
 from helpers.drawn_run import DrawnRun
 from helpers.report_page import EvaluatedRun, Page, write_page
 
-from lesioncli.errors import MissingPackageError
 from lesioncli.evaluation.evaluate import evaluate
 from lesioncli.options import EvaluationOptions, ProtocolName
 from lesioncli.report import page as page_module
@@ -259,13 +258,6 @@ def test_interrupted_report_leaves_the_old_file(run: DrawnRun) -> None:
         write_page(run, on_progress=interrupt)
     assert path.read_text() == "before"
     assert not [*run.masks.parent.glob(".*.part")]
-
-
-@pytest.mark.parametrize("package", ["jinja2", "matplotlib"])
-def test_missing_package_is_named_with_its_extra(run: DrawnRun, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(MissingPackageError, match=rf"{package}.*\[report\]"):
-        write_page(run, evaluate(run.labels, run.masks))
 
 
 def test_json_of_the_gallery_has_no_nan(run: DrawnRun) -> None:

@@ -13,7 +13,7 @@ STANDIN := $(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' -)),.venv/pycud
 # TensorRT's bindings of two versions, for tests/unit/backends/test_bindings.py.
 BINDINGS := $(if $(STANDIN),.venv/bindings)
 GPU_EXTRA ?= tensorrt
-# Folder of images for `make bench`; drawn ones by default.
+# Folder of images for `make bench` and `make bench-peers`; drawn ones by default.
 IMAGES ?=
 
 help: ## List the targets
@@ -56,6 +56,11 @@ check: lint type test test-slow docs ## Everything that CI runs
 bench: .venv/base ## Compare the speed of segment with its bound; IMAGES=folder for your own images
 	$(BIN)/python benchmarks/segment_speed.py $(IMAGES)
 
+PEERS := ort_pillow ort_opencv torch_loader
+
+bench-peers: .venv/base $(PEERS:%=.venv/peers/%/ready) ## Compare segment with scripts that do the same; IMAGES='folder folder ...'
+	$(BIN)/python benchmarks/peers/compare.py .venv/peers $(IMAGES)
+
 bench-evaluate: .venv/base $(OFFICIAL) ## Compare the speed of evaluate with the official ISIC scorer
 	$(BIN)/python benchmarks/evaluate_speed.py .venv/official/bin/python
 
@@ -85,9 +90,16 @@ clean: ## Remove everything that make created, .venv included
 	cd tests && ../$(BIN)/python -m cuda_standin.install
 	@touch $@
 
+# An environment for each script; that of torch takes the network from lesioncli.
+.venv/peers/%/ready: benchmarks/peers/%.txt | .venv/bin/python
+	$(PYTHON) -m venv .venv/peers/$*
+	$(if $(filter torch_loader,$*),.venv/peers/$*/bin/python -m pip install --quiet $(TORCH))
+	.venv/peers/$*/bin/python -m pip install --quiet --requirement $< $(if $(filter torch_loader,$*),--editable .)
+	@touch $@
+
 # In its own environment: with numpy 2.5 the scorer fails on more than 100 images.
 $(OFFICIAL): | .venv/bin/python
 	$(PYTHON313) -m venv .venv/official
 	.venv/official/bin/python -m pip install --quiet --disable-pip-version-check isic-challenge-scoring==5.8.0 'numpy<2.5'
 
-.PHONY: help demo test-setup test test-slow test-gpu lint type docs check bench bench-evaluate clean
+.PHONY: help demo test-setup test test-slow test-gpu lint type docs check bench bench-peers bench-evaluate clean

@@ -37,7 +37,9 @@ def initialize_stage(run: TrainingRun, stage: Stage, device: torch.device) -> St
                 f'[train] initial = "{settings.initial}" replaced weights of {checkpoint}; to keep all: "none"'
             )
     if not (run.folder / stage.name / LAST).exists():  # a stage that continues does not begin with them
-        for note in [*([loaded.note] if loaded else []), *notes]:
+        if loaded:
+            notes.insert(0, loaded.note if checkpoint == run.start else f"earlier stages: {checkpoint}")
+        for note in notes:
             run.on_note(f"{stage.name}: {note}")
     part.to(device)
     part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs

@@ -78,6 +78,13 @@ def test_every_image_is_in_one_fold_and_stays_there() -> None:
     assert {one.name for one in more.validation} - {"new"} == names[1]
 
 
+def test_a_fold_is_the_same_on_every_machine() -> None:
+    """The first digits of the ids' SHA-256, modulo 5: `printf ISIC_0000000 | sha256sum`."""
+    names = ["ISIC_0000000", "ISIC_0000001", "ISIC_0000002", "ISIC_0000003"]
+    folds = [[number for number in range(1, 6) if Fold(number, 5).holds(name)] for name in names]
+    assert folds == [[1], [3], [2], [1]]
+
+
 def test_a_fold_keeps_the_lesions_of_a_patient_together() -> None:
     samples = [sample(f"x{n}", lesion=f"L{n}", patient=f"P{n // 10}" if n % 2 else "") for n in range(100)]
     samples += [sample(f"y{n}", lesion=f"L{n}") for n in range(100)]  # their patients are those of the same lesions

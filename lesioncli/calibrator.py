@@ -23,6 +23,7 @@ from lesioncli.evaluation.reading.ground_truth import read_ground_truth
 from lesioncli.evaluation.reliability import CONFIDENCE_METRICS
 from lesioncli.evaluation.statistics.calibration_maps import fit_confidence, fit_platt
 from lesioncli.evaluation.statistics.cross_validation import (
+    FOLDS,
     Change,
     Map,
     Metric,
@@ -214,6 +215,8 @@ def _fit_class(labels: Floats, scores: Floats, now: Scaling | None, resampling: 
     positives = int(labels.sum())
     if labels.size < MIN_IMAGES:
         return f"{labels.size} labelled images with scores; at least {MIN_IMAGES} are needed"
+    if problem := _too_few_clusters(labels.size, resampling):
+        return problem
     if min(positives, labels.size - positives) < MIN_POSITIVES:
         return f"{positives} of {labels.size} labels are positive; at least {MIN_POSITIVES} of each kind are needed"
     fit = _fit(labels, scores, lambda targets, values: fit_platt(targets > 0, values), now, resampling)
@@ -226,8 +229,16 @@ def _fit_confidence(evaluated: EvaluatedPredictions, now: Scaling | None, plan: 
         return f"{known.sum()} evaluated masks with a confidence; at least {MIN_IMAGES} are needed"
     jaccard, confidence = masks.values[known, masks.names.index("jaccard")], evaluated.confidence[known]
     resampling = plan.for_images(masks.images).select(known)
+    if problem := _too_few_clusters(jaccard.size, resampling):
+        return problem
     fit = _fit(jaccard, confidence, lambda targets, values: fit_confidence(values, targets), now, resampling)
     return fit or "the Jaccard does not rise with the confidence"
+
+
+def _too_few_clusters(images: int, resampling: Resampling) -> str:
+    """Return why images cannot be divided into folds; "" if they can."""
+    clusters = resampling.count_clusters(np.arange(images))
+    return f"{clusters} clusters; at least {FOLDS} are needed for cross-validation" if clusters < FOLDS else ""
 
 
 def _fit(

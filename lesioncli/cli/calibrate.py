@@ -97,9 +97,9 @@ def _describe_threshold(proposal: "ThresholdProposal | None") -> str:
 def _print_result(result: "CalibrationResult") -> None:
     from rich.table import Table
 
-    table = Table("by cross-validation", "before", "after", "difference", "95 % interval")
+    table = Table("by cross-validation (images)", "before", "after", "difference", "95 % interval")
     for output, fit in result.outputs.items():
-        table.add_row(escape_markup(f"{output.replace('_', ' ')}, {fit.images} images"))
+        table.add_row(escape_markup(f"{output.replace('_', ' ')} ({fit.images})"))
         for metric, change in fit.changes.items():
             low, high = change.interval
             numbers = f"{change.before:.4f}", f"{change.after:.4f}", f"{change.difference:+.4f}"

@@ -237,3 +237,13 @@ def test_clusters_widen_the_intervals(tmp_path: Path, engine: StoredEngine) -> N
     assert together.outputs["melanoma"].changes["brier"] != alone
     assert json.loads(json.dumps(together.to_dict()))["outputs"]["melanoma"]["images"] == IMAGES
     assert np.isfinite(together.outputs["confidence"].changes["bias"].interval).all()
+
+
+@pytest.mark.parametrize("patients", [1, 4])
+def test_too_few_clusters_are_refused(tmp_path: Path, engine: StoredEngine, patients: int) -> None:
+    write_run(tmp_path, engine)
+    rows = (f"{number:03},p{number % patients}" for number in range(IMAGES))
+    write_lines(tmp_path / "patients.csv", "image,patient", *rows)
+    refused(tmp_path, engine, f"{patients} clusters", cluster="patient", metadata=tmp_path / "patients.csv")
+    write_lines(tmp_path / "patients.csv", "image,patient", *(f"{number:03},p{number % 5}" for number in range(IMAGES)))
+    assert run(tmp_path, engine, cluster="patient", metadata=tmp_path / "patients.csv").outputs

@@ -36,6 +36,13 @@ def test_confidence_against_jaccard_by_hand() -> None:
     assert [row.images for row in found.reliability] == [3]
 
 
+def test_images_of_a_cluster_are_resampled_together_without_those_that_are_left_out() -> None:
+    """Two clusters of equal images: a resample has the bias of one of them, or that of both."""
+    jaccard, confidence = np.array([0.5, 0.5, 0.9, 0.9, 0.1]), np.array([0.8, 0.8, 0.9, 0.9, math.nan])
+    found = evaluate_confidence(jaccard, confidence, Resampling(0, np.array([3, 3, 1, 1, 2])))
+    assert found.intervals["bias"] == pytest.approx((0, 0.3))
+
+
 def test_without_any_confidence_there_are_no_figures() -> None:
     found = evaluate_confidence(np.array([0.5]), np.array([math.nan]), Resampling(0))
     assert (found.images, found.missing, found.metrics, found.reliability) == (0, 1, {}, ())

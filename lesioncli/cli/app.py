@@ -3,6 +3,7 @@
 Commands import the library when they run, so that --help is immediate.
 """
 
+import difflib
 import errno
 import re
 import sys
@@ -41,6 +42,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "doctor": doctor,
     "train": train,
 }
+MIN_SIMILARITY = 0.8  # --batchs and --batch have 0.93, --devise and --distances 0.7
 RESUMABLE = ("segment", "train")
 
 
@@ -65,6 +67,7 @@ class CommandGroup(TyperGroup):
             raise _exit_with(as_input_error(error)) from error
         except Exception as error:
             if type(error).__module__.startswith(("typer", "click")):
+                _drop_unlikely_options(error)
                 raise  # another usage error, or an exit
             traceback.print_exc()
             stderr.print(f"This is a bug in lesioncli {__version__}. Please report it with the lines above.")
@@ -82,6 +85,13 @@ class WrongChoice(typer.BadParameter):
 
     def format_message(self) -> str:
         return self.message
+
+
+def _drop_unlikely_options(error: Exception) -> None:
+    """Drop suggestions for an unknown option that are no misspelling of it: click suggests --engine for --device."""
+    if isinstance(possibilities := getattr(error, "possibilities", None), list):
+        name = str(getattr(error, "option_name", ""))
+        possibilities[:] = difflib.get_close_matches(name, possibilities, cutoff=MIN_SIMILARITY)
 
 
 def _plain_choice(error: typer.BadParameter) -> typer.BadParameter:

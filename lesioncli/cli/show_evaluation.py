@@ -1,6 +1,7 @@
 """Print an evaluation: its tables, problems and notes."""
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lesioncli.cli.console import escape_markup, list_first, print_line, say, stdout
@@ -107,7 +108,7 @@ def _print_groups(evaluation: "Evaluation", column: str) -> None:
 
 
 def _print_comparison(comparison: "Comparison", evaluation: "Evaluation") -> None:
-    table = _table("metric", "ours", "other", "difference", "95 % interval", "p")
+    table = _table("metric", *_short_names(comparison.name, comparison.other), "difference", "95 % interval", "p")
     for name, difference in comparison.differences.items():
         _add_row(
             table,
@@ -119,6 +120,13 @@ def _print_comparison(comparison: "Comparison", evaluation: "Evaluation") -> Non
             f"{difference.p_value:.4f}",
         )
     stdout.print(table)
+
+
+def _short_names(*paths: str) -> list[str]:
+    """Return as many of the last parts of two paths as tell them apart."""
+    parts = [Path(path).parts for path in paths]
+    names = (["/".join(path[-count:]) for path in parts] for count in range(1, max(map(len, parts)) + 1))
+    return next((shortened for shortened in names if len(set(shortened)) == len(paths)), list(paths))
 
 
 def _print_classes(scores: "ScoreEvaluation") -> None:

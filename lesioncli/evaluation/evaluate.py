@@ -53,7 +53,9 @@ def evaluate(
 
     ours = evaluate_predictions(truth, predictions, options.scores, options, on_progress, with_maps=True)
     plan = plan_resampling(options.cluster, clusters, options.seed)
-    comparison = _compare(ours, truth, options.compare, plan, options, on_progress) if options.compare else None
+    comparison = (
+        _compare(ours, predictions, truth, options.compare, plan, options, on_progress) if options.compare else None
+    )
 
     score_resampling = plan.for_images(ours.labelled.ids)
     masks = _evaluate_masks(ours, plan)
@@ -87,13 +89,14 @@ def evaluate(
 
 def _compare(
     ours: EvaluatedPredictions,
+    folder: Path,
     truth: GroundTruth,
     other: Path,
     plan: ResamplingPlan,
     options: EvaluationOptions,
     on_progress: Progress | None,
 ) -> Comparison:
-    """Compare with the predictions `other`; only the scores are compared where that is a table.
+    """Compare `ours`, those in `folder`, with the predictions `other`; only the scores where that is a table.
 
     Raises InputError where no image was evaluated in both.
     """
@@ -103,7 +106,7 @@ def _compare(
             raise InputError(f"{other}: scores need labels to be compared; give them with --labels")
         truth, ours = replace(truth, masks={}), replace(ours, masks=MaskMetrics.from_cases(()))
     theirs = evaluate_predictions(truth, other, other if other.is_file() else None, options, on_progress)
-    comparison = compare_predictions(ours, theirs, str(other), plan)
+    comparison = compare_predictions(ours, theirs, (str(folder), str(other)), plan)
     if not comparison.differences:
         raise InputError(f"{other}: no image was evaluated both here and in the other predictions")
     return comparison

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -86,6 +87,23 @@ def test_a_wrong_choice_is_shown_with_the_choices(words: list[str], choices: str
     done = call(*words)
     assert done.exit_code == ExitCode.USAGE
     assert done.stderr.strip().endswith(choices)
+
+
+@pytest.mark.parametrize(
+    ("words", "suggested"),
+    [
+        (["segment", ".", "--out", "m", "--device", "cpu"], ""),
+        (["evaluate", "--gt", ".", "--devise"], ""),
+        (["segment", ".", "--out", "m", "--batchs", "3"], "--batch"),
+        (["evaluate", "--gt", ".", "--protocols", "ph2"], "--protocol"),
+    ],
+)
+def test_only_misspelt_options_have_suggestions(words: list[str], suggested: str) -> None:
+    done = call(*words)
+    assert done.exit_code == ExitCode.USAGE
+    unknown = next(word for word in words[::-1] if word.startswith("--"))
+    options = re.findall(r"--[\w-]+", done.stderr.partition(unknown)[2])
+    assert options == ([suggested] if suggested else [])
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ MISSING = {"", "unknown", "nan", "na", "n/a", "none", "null"}
 MAX_SEPARATE_NUMBERS = 6  # a column of more numbers is divided into bands
 AGE_BAND_YEARS = 20  # fixed, so that data sets can be compared
 MAX_GROUPS = 30  # with more groups, their joint intervals are too wide to find a difference
+MIN_PER_SLACK = 20  # lesion sizes per one that may change its band so that the limit is a short number
 
 
 @dataclass(frozen=True)
@@ -121,17 +122,20 @@ def make_grouping(column: str, texts: Mapping[str, str]) -> Grouping:
 def _group_by_quartile(column: str, numbers: Mapping[str, float], texts: Mapping[str, str]) -> Grouping:
     """Divide numbers at their quartiles, rounded before they are used, so that the names of the bands are exact."""
     values = np.array(list(numbers.values()))
-    limits = list(dict.fromkeys(_round_limit(limit, values) for limit in np.quantile(values, (0.25, 0.5, 0.75))))
+    slack = len(values) // MIN_PER_SLACK + 1 if column == LESION_SIZE else 0
+    quartiles = np.quantile(values, (0.25, 0.5, 0.75))
+    limits = list(dict.fromkeys(_round_limit(limit, values, slack) for limit in quartiles))
     unit = " %" if column == LESION_SIZE else ""
     between = [f"{low} to {high}{unit}" for low, high in itertools.pairwise(limits)]
     bands = [f"below {limits[0]}{unit}", *between, f"{limits[-1]}{unit} or more"]
     return _group_by_band(column, numbers, np.array(limits, np.float64), bands, texts)
 
 
-def _round_limit(limit: float, values: NDArray[np.float64]) -> str:
-    """Round to three digits, or to as many more as are needed to divide the values at the same place."""
+def _round_limit(limit: float, values: NDArray[np.float64], slack: int) -> str:
+    """Round to three digits, or to as many more as are needed so that at most `slack` values change their side."""
     candidates = (float(f"{limit:.{digits}g}") for digits in range(3, 18))  # 17 digits are exact for any float
-    rounded = next(candidate for candidate in candidates if np.array_equal(values < candidate, values < limit))
+    below = values < limit
+    rounded = next(candidate for candidate in candidates if np.count_nonzero((values < candidate) != below) <= slack)
     return np.format_float_positional(rounded, trim="-")
 
 

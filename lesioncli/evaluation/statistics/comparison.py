@@ -57,11 +57,12 @@ class Difference:
 class Comparison:
     """Result of compare_predictions().
 
-    `other` names the other predictions. `differences` has the mask metrics, the AUC of each class and AUC_MEAN.
-    `per_image` has the differences of the mask metrics of each image with a mask in both. `only_ours` and `only_other`
-    name the images that only one of the two could be evaluated for.
+    `name` and `other` name ours and the other predictions. `differences` has the mask metrics, the AUC of each class
+    and AUC_MEAN. `per_image` has the differences of the mask metrics of each image with a mask in both. `only_ours` and
+    `only_other` name the images that only one of the two could be evaluated for.
     """
 
+    name: str
     other: str
     differences: Mapping[str, Difference]
     per_image: Mapping[str, Mapping[str, float]]
@@ -70,13 +71,14 @@ class Comparison:
 
 
 def compare_predictions(
-    ours: EvaluatedPredictions, other: EvaluatedPredictions, name: str, plan: ResamplingPlan
+    ours: EvaluatedPredictions, other: EvaluatedPredictions, names: tuple[str, str], plan: ResamplingPlan
 ) -> Comparison:
-    """Compare masks over the images with both masks, and scores over those with both scores; `name` is the other's."""
+    """Compare masks over the images with both masks, and scores over those with both scores."""
     masks = _common_rows(ours.masks.images, other.masks.images)
     scores = _common_rows(ours.labelled.ids, other.labelled.ids)
     return Comparison(
-        other=name,
+        name=names[0],
+        other=names[1],
         differences={
             **_mask_differences(ours.masks, other.masks, masks, plan),
             **_auc_differences(ours.labelled, other.labelled, scores, plan),

@@ -83,12 +83,16 @@ class _Resampled:
 def evaluate_groups(
     grouping: Grouping, masks: MaskMetrics, labelled: LabelledScores, tested: Sequence[str], plan: ResamplingPlan
 ) -> list[GroupResult]:
-    """Evaluate each group of a column, and test the metrics `tested` for groups that are behind all other images."""
+    """Evaluate each group of a column, and test the metrics `tested` for groups that are behind all other images.
+
+    Groups of which no image could be evaluated are left out.
+    """
     mask_metrics, aucs = _mask_metrics(grouping, masks, plan), _aucs(grouping, labelled, plan)
     subsets = [{**means, **areas} for means, areas in zip(mask_metrics, aucs, strict=True)]
     groups, rests = subsets[: len(grouping.groups)], subsets[len(grouping.groups) :]
     differences = _differences(groups, rests, tested)
-    sizes = Counter(grouping.group_of[image] for image in masks.images or labelled.ids)
+    # An image that has only a mask, or only scores, is in its group, too.
+    sizes = Counter(grouping.group_of[image] for image in {*masks.images, *labelled.ids})
     return [
         GroupResult(
             grouping.column,
@@ -98,6 +102,7 @@ def evaluate_groups(
             difference,
         )
         for name, group, difference in zip(grouping.groups, groups, differences, strict=True)
+        if sizes[name]
     ]
 
 

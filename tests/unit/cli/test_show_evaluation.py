@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -31,7 +32,8 @@ GROUP = GroupResult(
     differences={"jaccard": Estimate(-0.2, -0.3, -0.1, 2)},
 )
 COMPARISON = Comparison(
-    other="others",
+    name="a/masks",
+    other="b/masks",
     differences={"jaccard": Difference(0.6, 0.5, 0.1, 0.05, 0.15, 0.01, images=2, clusters=2)},
     per_image={},
     only_ours=("a",),
@@ -54,7 +56,7 @@ def test_tables_have_values_intervals_and_numbers_of_images(capsys: pytest.Captu
     assert ["jaccard", "0.6000", "0.500 to 0.700", "2"] in cells
     assert ["hausdorff95_px", "undefined", "", "0"] in cells
     assert ["jaccard", "0.600", "0.500", "+0.1000", "0.050 to 0.150", "0.0100"] in cells
-    assert max(map(len, lines)) <= 80
+    assert max(len(line) for line in lines if "│" in line) <= 80
 
 
 def test_notes_name_every_file_that_was_not_evaluated(capsys: pytest.CaptureFixture[str]) -> None:
@@ -76,3 +78,15 @@ def test_document_is_json_without_nan() -> None:
     assert document["groups"][0]["behind"] == ["jaccard"]
     assert document["comparison"]["differences"]["jaccard"]["interval"] == [0.05, 0.15]
     assert list(document)[:3] == ["protocol", "ranking", "truths"]
+
+
+def test_compared_predictions_are_named_by_their_folders(capsys: pytest.CaptureFixture[str]) -> None:
+    print_evaluation(Evaluation(ProtocolName.PLAIN, MASKS, comparison=COMPARISON))
+    printed = capsys.readouterr().out
+    assert "a/masks" in printed
+    assert "b/masks" in printed
+    named = replace(COMPARISON, name="runs/7/lite", other="runs/7/full")
+    print_evaluation(Evaluation(ProtocolName.PLAIN, MASKS, comparison=named))
+    printed = capsys.readouterr().out
+    assert " lite " in printed
+    assert "runs" not in printed

@@ -95,8 +95,8 @@ def test_a_comparison_counts_clusters() -> None:
     plan = ResamplingPlan(3, "patient", {name: name.split("-")[0] for name in names})
     ours, other = (evaluated(names, tripled(labels), tripled(each)) for each in (scores, worse))
     our_first, other_first = (evaluated(names[::REPEATS], labels, each) for each in (scores, worse))
-    clustered = compare_predictions(ours, other, "other", plan).differences
-    alone = compare_predictions(our_first, other_first, "other", ResamplingPlan(3)).differences
+    clustered = compare_predictions(ours, other, ("ours", "other"), plan).differences
+    alone = compare_predictions(our_first, other_first, ("ours", "other"), ResamplingPlan(3)).differences
     assert set(clustered) == set(alone) == {"jaccard", "dice", "mel", "sk", "auc_mean"}
     for name, single in alone.items():
         assert astuple(clustered[name])[:6] == pytest.approx(astuple(single)[:6], abs=1e-9), name

@@ -33,7 +33,7 @@ from lesioncli.evaluation.statistics.resampling import Resampling, ResamplingPla
 
 
 def compare(ours: EvaluatedPredictions, other: EvaluatedPredictions, seed: int = 0) -> Comparison:
-    return compare_predictions(ours, other, "other", ResamplingPlan(seed))
+    return compare_predictions(ours, other, ("ours", "other"), ResamplingPlan(seed))
 
 
 def compare_masks(ours: MaskMetrics, other: MaskMetrics, seed: int = 0) -> Comparison:

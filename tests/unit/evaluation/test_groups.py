@@ -114,8 +114,13 @@ def test_groups_without_masks_or_without_scores_are_listed() -> None:
     assert (found["a"].images, found["b"].images) == (19, 1)
     assert math.isnan(found["b"].estimates["mel"].value)
     with_masks = evaluated(grouping, mask_metrics(jaccard=np.ones(20)), labelled, ("mel",))
-    assert (with_masks["a"].images, with_masks["b"].images) == (20, 0)
+    assert (with_masks["a"].images, with_masks["b"].images) == (20, 1)
     assert math.isnan(with_masks["b"].estimates["jaccard"].value)
+
+
+def test_groups_without_an_evaluated_image_are_left_out() -> None:
+    grouping = Grouping("lesion_size", ("a", "unknown"), {**dict.fromkeys(numbered(20), "a"), "failed": "unknown"})
+    assert list(evaluated(grouping, mask_metrics(jaccard=np.ones(20)))) == ["a"]
 
 
 def test_a_single_group_has_no_rest() -> None:

@@ -98,10 +98,11 @@ def test_bands_are_divided_at_the_exact_quartiles(values: list[float]) -> None:
     assert [len(members) for members in groups_of("x", *values).values()] == [bands[band] for band in sorted(bands)]
 
 
-def test_bands_of_lesion_size_are_in_percent() -> None:
+def test_bands_of_lesion_size_are_short_percentages() -> None:
+    """An area to the sixth digit says nothing; a few images may be on the other side of a quartile."""
     assert list(groups_of(LESION_SIZE, *(value / 7 for value in range(9)))) == [
-        "below 0.2857 %",
-        "0.2857 to 0.571 %",
+        "below 0.286 %",
+        "0.286 to 0.571 %",
         "0.571 to 0.857 %",
         "0.857 % or more",
     ]

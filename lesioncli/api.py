@@ -73,13 +73,15 @@ def _note_calibration(engine: "StoredEngine", options: SegmentOptions, reporter:
 
 
 def _list_images(sources: Sequence[Path], out: Path, options: SegmentOptions, reporter: Reporter) -> "ImageListing":
-    from lesioncli.images.find import describe_ignored, list_images, name_masks_by_isic
+    from lesioncli.images.find import describe_ignored, describe_unreadable, list_images, name_masks_by_isic
 
-    listing = list_images(sources, exclude=out)
+    listing = list_images(sources, exclude=out, root=options.root)
     if options.isic_names:
         listing = replace(listing, images=name_masks_by_isic(listing.images))
     if listing.ignored:
         reporter.note(describe_ignored(listing.ignored))
+    for line in describe_unreadable(listing.unreadable):
+        reporter.note(line)
     return listing
 
 

@@ -4,7 +4,7 @@ import errno
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -195,15 +195,18 @@ def atomic_output(path: Path, flag: str) -> Iterator[Path]:
         raise InputError(f"{path}: cannot be written ({reason}); choose another path with {flag}") from error
 
 
-def walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+def walk(
+    folder: Path, on_error: Callable[[OSError], None] | None = None
+) -> Iterator[tuple[Path, list[str], list[str]]]:
     """Yield (folder, names of folders, names of files) for a folder and all below it; sorted, without hidden entries.
 
     Links to folders are followed, except to a folder that the walk reaches by its own name anyway. The caller may
     remove names of folders that the walk should not enter.
 
-    Raises OSError if a folder cannot be listed.
+    `on_error` is called with the error of a folder that cannot be listed, which is then left out; by default, it is
+    raised.
     """
-    for directory, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
+    for directory, folders, files in os.walk(folder, onerror=on_error or _raise, followlinks=True):
         if _is_link_into_walk(Path(directory), folder):
             folders.clear()
             continue

@@ -136,7 +136,8 @@ class SegmentOptions:
     `threshold` is the minimum lesion probability of a pixel of the mask. `workers` 0: one thread per core. `verify`:
     check the parity of an engine that never ran on this GPU. `trace`: JSON file for a timeline of the run.
     `save_probabilities`: also write the lesion probability of every pixel.
-    `max_memory_mib`: memory of images in work; None is half of what is free.
+    `max_memory_mib`: memory of images in work; None is half of what is free. `root`: folder that the names of images
+    are relative to; None is the deepest one that holds all images given.
     """
 
     threshold: float = 0.5
@@ -150,6 +151,7 @@ class SegmentOptions:
     trace: Path | None = None
     save_probabilities: bool = False
     max_memory_mib: int | None = None
+    root: Path | None = None
 
     @property
     def max_memory_bytes(self) -> int | None:
@@ -157,7 +159,7 @@ class SegmentOptions:
         return None if self.max_memory_mib is None else self.max_memory_mib * 2**20
 
     def __post_init__(self) -> None:
-        _convert(self, tta=TTA, regions=Regions, trace=Path)
+        _convert(self, tta=TTA, regions=Regions, trace=Path, root=Path)
         if not MIN_THRESHOLD <= self.threshold <= 1:
             raise ValueError(f"threshold {self.threshold} is not between {MIN_THRESHOLD} and 1")
 

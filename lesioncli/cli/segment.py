@@ -87,6 +87,14 @@ def segment(
         Path | None,
         typer.Option(help="JSON file to write a timeline of the run to, for ui.perfetto.dev.", metavar="FILE.json"),
     ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder that the names of images are relative to.",
+            show_default="the deepest folder that holds all IMAGES",
+        ),
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Write one mask and one row of class scores per image.
@@ -111,6 +119,7 @@ def segment(
         trace=trace,
         save_probabilities=save_probabilities,
         max_memory_mib=max_memory,
+        root=root,
     )
     with ProgressBars(stderr, bars=not json_output, stop=HANDLER.stop) as progress:
         summary = api.segment_folder(
@@ -124,7 +133,7 @@ def segment(
     if summary.remaining:
         say(f"interrupted: {summary.remaining} of {summary.images} images remain; the same command continues")
         raise typer.Exit(HANDLER.exit_code)
-    if summary.failed:
+    if summary.failed or summary.unreadable:
         raise typer.Exit(ExitCode.SOME_FAILED)
 
 

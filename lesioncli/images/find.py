@@ -3,14 +3,15 @@
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
 from lesioncli import isic
 from lesioncli.errors import InputError
 from lesioncli.files import printable, walk
-from lesioncli.images.formats import has_supported_suffix, supported_suffixes
+from lesioncli.images.formats import has_supported_suffix, is_supported_suffix, supported_suffixes
+from lesioncli.images.mask_like import find_masks_beside
 
 PROBABILITIES = "probabilities"  # folder of probability maps in an output folder
 RUN_RECORD = "run.json"  # identifies an output folder of `segment`, if it holds the hash of an engine
@@ -20,6 +21,8 @@ ISIC_ENDINGS = ("_superpixels.png", f"{isic.MASK_ENDING}.png")  # in ISIC's fold
 OUTPUT_FOLDER = "output folder(s) of segment"
 # Endings of the folders of a PH2 case: IMD003_Dermoscopic_Image, IMD003_lesion and IMD003_roi are in IMD003.
 PH2_PHOTOGRAPH, PH2_MASK, PH2_REGIONS = "_Dermoscopic_Image", "_lesion", "_roi"
+PH2_MASKS = "folder(s) of masks of PH2"
+MASKS_BESIDE = "mask(s) beside the image"
 IN_OUTPUT_FOLDER = "in the output folder"
 NO_SUFFIX = "without suffix"
 
@@ -31,12 +34,14 @@ MAX_CLASHES_SHOWN = 3
 class ImageFile:
     """An image to segment.
 
-    name: path relative to its source, without suffix, with "/". mask: name of its mask if that differs, else "".
+    name: path relative to the root of its run, without suffix, with "/". mask: name of its mask if that differs, else
+    "". own_name: path relative to its own source, which versions before 0.2.0 took for the name.
     """
 
     path: Path
     name: str
     mask: str = ""
+    own_name: str = field(default="", compare=False)
 
     @property
     def mask_name(self) -> str:
@@ -48,64 +53,91 @@ class ImageFile:
 class ImageListing:
     """The images of a run, sorted by name, and the number of ignored files for each kind (a suffix or a reason).
 
-    sources: the files and folders in which they were found.
+    sources: the files and folders in which they were found. root: folder that the names are relative to. unreadable:
+    folders that could not be listed, with the reason.
     """
 
     images: list[ImageFile]
     ignored: Mapping[str, int] = field(default_factory=dict)
     sources: tuple[Path, ...] = ()
+    root: Path | None = None
+    unreadable: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """A file or folder that a source holds; `ignored_as` is the kind of an ignored one, "" for an image."""
+    """A file or folder that a source holds; `ignored_as` is the kind of an ignored one, "" for an image.
+
+    absolute: path without "..", which identifies an image. real_path: without links. is_source: named by the user.
+    """
 
     image: ImageFile
+    absolute: str
+    real_path: str
     ignored_as: str = ""
+    is_source: bool = False
 
 
-def find_images(sources: Sequence[Path], exclude: Path | None = None) -> list[ImageFile]:
+def find_images(sources: Sequence[Path], exclude: Path | None = None, root: Path | None = None) -> list[ImageFile]:
     """Find the images of files and folders, as list_images() does."""
-    return list_images(sources, exclude).images
+    return list_images(sources, exclude, root).images
 
 
-def list_images(sources: Sequence[Path], exclude: Path | None = None) -> ImageListing:
+def list_images(sources: Sequence[Path], exclude: Path | None = None, root: Path | None = None) -> ImageListing:
     """List the images of files and folders, with sub-folders, and count the ignored files.
 
-    A path given twice is one image; a link to a file is an image of its own.
+    A path given twice is one image; a link to a file is an image of its own. Names are relative to `root`, or else to
+    the deepest folder that holds all sources.
 
-    In folders, these are ignored: hidden entries, unsupported suffixes, ISIC's superpixels and ground-truth masks, and
-    output folders of earlier runs. A source itself is never ignored, unless it lies in `exclude`, the output folder of
-    this run: masks are often written inside the image folder, and could overwrite an image there. Hidden entries and
-    the files of `exclude` that are not sources are not counted.
+    In folders, these are ignored: hidden entries, unsupported suffixes, ISIC's superpixels and ground-truth masks, the
+    masks of PH2, masks beside the image of the same name, and output folders of earlier runs. A source itself is never
+    ignored, unless it lies in `exclude`, the output folder of this run: masks are often written inside the image
+    folder, and could overwrite an image there. Hidden entries and the files of `exclude` that are not sources are not
+    counted.
 
-    Raises InputError if a source does not exist or cannot be read, a file named as a source has an unsupported suffix,
-    no image is found, or two images would write the same mask, also on file systems that ignore case.
+    Raises InputError if a source does not exist, is not in `root` or, as a file, has an unsupported suffix, if no image
+    is found, or if two images would write the same mask, also on file systems that ignore case.
     """
-    excluded = exclude and Path(os.path.realpath(exclude))
+    base = _absolute(root) if root else _common_folder(sources)
+    excluded = str(os.path.realpath(exclude)) if exclude else None
     images: dict[str, ImageFile] = {}
     ignored_as: dict[str, str] = {}
-    given = frozenset(sources)
-    try:
-        for entry in (entry for source in sources for entry in _entries_of(source)):
-            path, kind = entry.image.path, entry.ignored_as
-            if excluded and PurePath(os.path.realpath(path)).is_relative_to(excluded):
-                if path not in given:
-                    continue
-                kind = IN_OUTPUT_FOLDER
-            absolute = os.path.abspath(path)  # noqa: PTH100 - resolve() follows links
-            if kind:
-                ignored_as[absolute] = kind
-            else:
-                images.setdefault(absolute, entry.image)
-    except OSError as error:
-        raise InputError(f"{error.filename}: cannot be read ({error.strerror}); check its permissions") from error
-    ignored = dict(Counter(ignored_as[path] for path in sorted(ignored_as.keys() - images.keys())).most_common())
+    unreadable: dict[str, str] = {}
+    for entry in (entry for source in sources for entry in _entries_of(source, base, unreadable)):
+        kind = entry.ignored_as
+        if excluded and f"{entry.real_path}{os.sep}".startswith(f"{excluded}{os.sep}"):
+            if not entry.is_source:
+                continue
+            kind = IN_OUTPUT_FOLDER
+        if kind:
+            ignored_as[entry.absolute] = kind
+        else:
+            images.setdefault(entry.absolute, entry.image)
+    given = set(map(_absolute, sources))
+    stems = {path: image.name.rpartition("/")[2] for path, image in images.items() if path not in given}
+    for path in find_masks_beside(stems):
+        ignored_as[path] = MASKS_BESIDE
+        del images[path]
+    kinds = Counter(kind for path, kind in ignored_as.items() if path not in images)
+    ignored = dict(sorted(kinds.items(), key=lambda item: (-item[1], item[0])))
     if not images:
-        raise InputError(_no_images(sources, exclude, ignored))
-    in_order = sorted(images.values(), key=lambda image: (image.name, image.path))
+        raise InputError(_no_images(sources, exclude, ignored, unreadable))
+    in_order = sorted(images.values(), key=lambda image: (image.name, str(image.path)))
     _check_unique_masks(in_order)
-    return ImageListing(in_order, ignored, tuple(sources))
+    return ImageListing(in_order, ignored, tuple(sources), Path(base), unreadable)
+
+
+def _absolute(path: Path) -> str:
+    return os.path.abspath(path)  # noqa: PTH100 - resolve() follows links
+
+
+def _common_folder(sources: Sequence[Path]) -> str:
+    """Return the deepest folder that holds all sources: a single folder itself, or the folder of a single file."""
+    folders = [_absolute(source if is_folder(source) else source.parent) for source in sources]
+    try:
+        return os.path.commonpath(folders)
+    except ValueError as error:  # on several drives of Windows, or no sources
+        raise InputError(f"{', '.join(map(str, sources))}: no common folder; give sources of one drive") from error
 
 
 def describe_ignored(ignored: Mapping[str, int]) -> str:
@@ -115,6 +147,11 @@ def describe_ignored(ignored: Mapping[str, int]) -> str:
     kinds = [f"{count} {kind}" for kind, count in ignored.items()]
     hidden = len(kinds) - MAX_KINDS_SHOWN
     return f"ignored files: {', '.join(kinds[:MAX_KINDS_SHOWN])}{f', and {hidden} more kinds' * (hidden > 0)}"
+
+
+def describe_unreadable(unreadable: Mapping[str, str]) -> list[str]:
+    """Return a line for each folder that could not be listed."""
+    return [f"{path}: cannot be listed ({reason}); check its permissions" for path, reason in unreadable.items()]
 
 
 def file_bytes(path: Path) -> int | None:
@@ -144,26 +181,63 @@ def name_masks_by_isic(images: Sequence[ImageFile]) -> list[ImageFile]:
     return list(by_id.values())
 
 
-def _entries_of(source: Path) -> Iterator[_Entry]:
-    if source.is_dir():
-        yield from _entries_in(source)
-    elif not source.is_file():
+def _entries_of(source: Path, base: str, unreadable: dict[str, str]) -> Iterator[_Entry]:
+    absolute = _absolute(source)
+    inside = os.path.relpath(absolute, base)
+    if os.pardir in PurePath(inside).parts:
+        raise InputError(f"{source}: is not in {base}; choose another folder with --root")
+    if is_folder(source):
+        yield from _entries_in(source, "" if inside == os.curdir else f"{PurePath(inside).as_posix()}/", unreadable)
+    elif not is_reachable_file(source):
         raise InputError(f"{source}: no such file or folder; check the path")
     elif not has_supported_suffix(source):
         raise InputError(f"{source}: not a supported image file; supported suffixes: {' '.join(supported_suffixes())}")
     else:
-        yield _Entry(ImageFile(source, source.stem))
+        name = PurePath(inside).with_name(source.stem).as_posix()
+        yield _Entry(ImageFile(source, name, own_name=source.stem), absolute, os.path.realpath(source), is_source=True)
 
 
-def _entries_in(folder: Path) -> Iterator[_Entry]:
-    for directory, subfolders, files in walk(folder):
-        for name in [name for name in subfolders if is_output_folder(directory / name)]:
+def _entries_in(folder: Path, prefix: str, unreadable: dict[str, str]) -> Iterator[_Entry]:
+    """Yield the entries of a folder; `prefix` is put before their names. Collect the folders that cannot be listed."""
+
+    def skip(error: OSError) -> None:
+        unreadable[str(error.filename)] = error.strerror or str(error)
+
+    for directory, subfolders, files in walk(folder, skip):
+        start, real_start = _absolute(directory) + os.sep, os.path.realpath(directory) + os.sep
+        kinds = {name: _kind_of_folder(directory, name, subfolders) for name in subfolders}
+        for name, kind in ((name, kind) for name, kind in kinds.items() if kind):
             subfolders.remove(name)  # walk() does not enter it then
-            yield _Entry(ImageFile(directory / name, name), OUTPUT_FOLDER)
-        inside = directory.relative_to(folder)
+            yield _Entry(ImageFile(directory / name, name), start + name, real_start + name, kind)
+        inside = directory.relative_to(folder).as_posix()
+        own_prefix = "" if inside == "." else f"{inside}/"
         for name in files:
-            image = ImageFile(directory / name, (inside / PurePath(name).stem).as_posix())
-            yield _Entry(image, _kind_if_ignored(name))
+            path, own_name = directory / name, own_prefix + split_suffix(name)[0]
+            is_link = os.path.islink(start + name)  # noqa: PTH114 - twice as fast
+            real_path = os.path.realpath(path) if is_link else real_start + name
+            image = ImageFile(path, prefix + own_name, own_name=own_name)
+            yield _Entry(image, start + name, real_path, _kind_if_ignored(name))
+
+
+def _kind_of_folder(directory: Path, name: str, siblings: Collection[str]) -> str:
+    """Return the kind under which a folder is ignored, "" for any other."""
+    for ending in (PH2_MASK, PH2_REGIONS):
+        if name.endswith(ending) and f"{name.removesuffix(ending)}{PH2_PHOTOGRAPH}" in siblings:
+            return PH2_MASKS
+    return OUTPUT_FOLDER if is_output_folder(directory / name) else ""
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether a path is a folder; False if that cannot be told."""
+    return os.path.isdir(path)  # noqa: PTH112 - pathlib raises on a folder that may not be searched
+
+
+def is_reachable_file(path: Path) -> bool:
+    """Return whether a path is a file, or may be one in a folder that may not be searched: its row then says so."""
+    try:
+        return path.is_file()
+    except OSError:
+        return True
 
 
 def is_output_folder(folder: Path) -> bool:
@@ -174,20 +248,29 @@ def is_output_folder(folder: Path) -> bool:
         return False
 
 
+def split_suffix(name: str) -> tuple[str, str]:
+    """Return stem and suffix of a file name as pathlib does, in a tenth of its time."""
+    position = name.rfind(".")
+    return (name[:position], name[position:]) if 0 < position < len(name) - 1 else (name, "")
+
+
 def _kind_if_ignored(name: str) -> str:
     """Return the kind under which a file is ignored, "" for the name of an image."""
-    path = PurePath(name)
-    if has_supported_suffix(path):
+    suffix = split_suffix(name)[1]
+    if is_supported_suffix(suffix):
         return next((f"*{ending}" for ending in ISIC_ENDINGS if name.lower().endswith(ending)), "")
-    return printable(path.suffix.lower()) or NO_SUFFIX
+    return printable(suffix.lower()) or NO_SUFFIX
 
 
-def _no_images(sources: Sequence[Path], exclude: Path | None, ignored: Mapping[str, int]) -> str:
+def _no_images(
+    sources: Sequence[Path], exclude: Path | None, ignored: Mapping[str, int], unreadable: Mapping[str, str]
+) -> str:
     parts = [
         f"no images in {', '.join(map(str, sources))}",
         f"supported suffixes: {' '.join(supported_suffixes())}",
         f"files in the output folder {exclude} are not read" if exclude else "",
         describe_ignored(ignored),
+        *describe_unreadable(unreadable),
     ]
     return "; ".join(filter(None, parts))
 
@@ -202,6 +285,4 @@ def _check_unique_masks(images: list[ImageFile]) -> None:
     shown = "; ".join(f"{first} and {other}" for first, other in clashes[:MAX_CLASHES_SHOWN])
     hidden = len(clashes) - MAX_CLASHES_SHOWN
     more = f"; and {hidden} more pairs" if hidden > 0 else ""
-    are_in_different_folders = all(first.parent != other.parent for first, other in clashes)
-    advice = ", or segment the folders separately, with a different --out for each" if are_in_different_folders else ""
-    raise InputError(f"images with the same mask name: {shown}{more}; rename one image of each pair{advice}")
+    raise InputError(f"images with the same mask name: {shown}{more}; rename one image of each pair")

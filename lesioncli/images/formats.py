@@ -80,8 +80,12 @@ def supported_suffixes() -> list[str]:
 
 def has_supported_suffix(path: PurePath) -> bool:
     """Return whether a file's suffix, in either case, is that of a supported format."""
-    suffix = path.suffix.lower()
-    return any(suffix in image_format.suffixes for image_format in FORMATS)
+    return is_supported_suffix(path.suffix)
+
+
+def is_supported_suffix(suffix: str) -> bool:
+    """Return whether a suffix, in either case, is that of a supported format."""
+    return any(suffix.lower() in image_format.suffixes for image_format in FORMATS)
 
 
 def format_of(data: bytes) -> ImageFormat | None:

@@ -20,6 +20,8 @@ from lesioncli.errors import EngineError, ImageError
 from lesioncli.images.decode import OUT_OF_MEMORY, DecodedImage, decode, peak_bytes
 from lesioncli.images.find import ImageFile, file_bytes
 from lesioncli.images.geometry import UInt8, to_full_size
+from lesioncli.images.mask_like import TWO_LEVELS, has_two_levels
+from lesioncli.images.pixels import join_notes
 from lesioncli.inference.outcome import Outcome
 from lesioncli.inference.pictures import (
     extra_paths,
@@ -158,8 +160,11 @@ class _Pipeline:
         with self._memory.reserve(peak_bytes(image.path, at_least_hw)):
             decoded = decode(image.path, at_least_hw)
             self._procedure.fill(decoded.rgb, cycle, index, self._engine.spec.reduction)
+            note = join_notes(decoded.note, TWO_LEVELS if has_two_levels(decoded.rgb) else "")
             # A large image is freed while its batch is in the engine.
-            return replace(decoded, rgb=_reduce_for_overlay(decoded.rgb) if self._options.overlay else NO_PIXELS)
+            return replace(
+                decoded, note=note, rgb=_reduce_for_overlay(decoded.rgb) if self._options.overlay else NO_PIXELS
+            )
 
     def _write(self, loaded: LoadedImage, prediction: Prediction, index: int) -> Outcome:
         """Return the outcome of an image; its mask is written, unless it failed."""

@@ -59,7 +59,8 @@ class RunRecord(RunIdentity, frozen=True, kw_only=True):
     classes: names of the columns of scores.csv that are class scores. sources: files and folders of the images of all
     runs, relative to the output folder. ignored: files in them that are not images, by kind. ok, failed, skipped,
     seconds and cpu_seconds (by stage) are those of the latest run. calibration_maps: the calibration in full.
-    probabilities: any run wrote probability maps.
+    probabilities: any run wrote probability maps. roots: folders of all runs that names of images are relative to,
+    relative to the output folder. unreadable: folders that the latest run could not list.
     """
 
     format: int = RUN_FORMAT
@@ -72,6 +73,8 @@ class RunRecord(RunIdentity, frozen=True, kw_only=True):
     batch: int | None = None
     workers: int | None = None
     sources: tuple[str, ...] = ()
+    roots: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
     images: int | None = None
     started: str | None = None
     # Keys of run.json and of --json are kept from the first version.
@@ -100,7 +103,9 @@ class RunRecord(RunIdentity, frozen=True, kw_only=True):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recorded values by their keys in run.json."""
-        return {key: value for key, value in msgspec.to_builtins(self).items() if value is not None}
+        later = ("roots", "unreadable")  # keys that are left out if they are empty
+        content = msgspec.to_builtins(self).items()
+        return {key: value for key, value in content if value is not None and (value or key not in later)}
 
 
 def read_record(folder: Path) -> RunRecord:
@@ -137,7 +142,7 @@ class RunSummary:
     """Summary of a run: images by status, wall seconds, CPU seconds by stage, and the engine.
 
     ignored: number of files that are not images, by kind. least_confident: the images in the output folder whose masks
-    have the lowest confidence, the lowest first.
+    have the lowest confidence, the lowest first. unreadable: folders whose images could not be listed.
     """
 
     images: int
@@ -153,6 +158,7 @@ class RunSummary:
     out: str
     ignored: Mapping[str, int]
     least_confident: Sequence[ImageConfidence]
+    unreadable: Sequence[str] = ()
 
     @property
     def remaining(self) -> int:
@@ -171,6 +177,7 @@ class RunSummary:
             "cpu_seconds": dict(self.cpu_seconds),
             **{name: getattr(self, name) for name in ("engine", "device", "precision", "tta", "out")},
             "passed_over": dict(self.ignored),
+            "unreadable": list(self.unreadable),
             "look_first": [[lowest.image, lowest.confidence] for lowest in self.least_confident],
             "images_per_second": round(self.images_per_second, 2),
         }

@@ -242,6 +242,8 @@ class ResultStore:
         for image in images:
             name = image_name(image)
             row = self._rows.get(self._key(name))
+            if row is None:
+                self._refuse_second_row(image)
             if row is None or not row.is_ok or not is_whole(mask_path(self.folder, image)):
                 continue
             if row.image == name:
@@ -260,6 +262,17 @@ class ResultStore:
                 " segment them again"
             )
         return done
+
+    def _refuse_second_row(self, image: ImageFile) -> None:
+        """Raise InputError if an earlier version named this image by its own folder: it would have two rows."""
+        own = self._rows.get(self._key(f"{image.own_name}{image.path.suffix}")) if image.own_name else None
+        if own is None or image.own_name == image.name or own.file_bytes != file_bytes(image.path):
+            return
+        raise InputError(
+            f"{self.folder}: has a row {own.image} for {image.path}, which is now named {image_name(image)}: names are"
+            " relative to the folder that holds all images given; choose another --out or use --overwrite, or continue"
+            " with one folder or file in each run"
+        )
 
     def _save_rows(self) -> None:
         if not self._rows:

@@ -16,6 +16,7 @@ from lesioncli import __version__
 from lesioncli.backends.base import Engine
 from lesioncli.calibration import identify
 from lesioncli.errors import InputError
+from lesioncli.files import printable
 from lesioncli.images.find import ImageListing
 from lesioncli.inference.outcome import Outcome, output_columns
 from lesioncli.inference.pipeline import segment
@@ -80,6 +81,7 @@ def segment_images(
         out=str(out),
         ignored=dict(listing.ignored),
         least_confident=store.least_confident(LEAST_CONFIDENT_IMAGES),
+        unreadable=tuple(map(printable, listing.unreadable)),
     )
 
 
@@ -105,6 +107,7 @@ def _new_record(
     """Return the record of a run that starts now; it keeps the sources of earlier runs into the folder."""
     manifest = engine.manifest
     relative = (_relative_source(source, store.folder) for source in listing.sources)
+    roots = [_relative_source(listing.root, store.folder)] if listing.root else []
     return RunRecord(
         **msgspec.structs.asdict(identity),
         classes=engine.spec.classes,
@@ -116,6 +119,8 @@ def _new_record(
         batch=manifest.batch,
         workers=workers,
         sources=tuple(dict.fromkeys([*store.earlier.sources, *relative])),
+        roots=tuple(dict.fromkeys([*store.earlier.roots, *roots])),
+        unreadable=tuple(map(printable, listing.unreadable)),
         images=len(listing.images),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         ignored=dict(listing.ignored),

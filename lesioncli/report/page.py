@@ -84,7 +84,7 @@ def write_report(
     Raises InputError if there is nothing to report or `out` cannot be written.
     """
     environment = _environment()
-    image_paths = find_image_files(options.sources, segmented.folder)
+    image_paths = find_image_files(options.sources, segmented.folder, segmented.roots)
     data = ReportData(segmented, list_cases(segmented, image_paths, evaluation), evaluation, options)
     problems: list[str] = []
     pictures = _report_progress(picture_documents(data, problems), len(data.shown), on_progress)

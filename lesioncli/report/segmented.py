@@ -3,8 +3,8 @@
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePath, PurePosixPath
 
 from lesioncli.errors import InputError
 from lesioncli.evaluation.predictions import SCORES
@@ -35,6 +35,11 @@ class SegmentedFolder:
     rows: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     columns: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
+
+    @property
+    def roots(self) -> tuple[Path, ...]:
+        """The folders that names of images are relative to."""
+        return tuple(self.folder / root for root in self.record.roots)
 
     def values(self, name: str) -> dict[str, float]:
         """Return the numbers in the row of a mask; nan where a cell is not a number, in a column of the user's own."""
@@ -108,13 +113,19 @@ def _shorten(path: Path) -> Path:
     return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute
 
 
-def find_image_files(sources: Iterable[Path], exclude: Path) -> dict[str, Path]:
-    """Return image files by name without suffix; if two sources have a name, the later source counts.
+def find_image_files(sources: Iterable[Path], exclude: Path, roots: Iterable[Path] = ()) -> dict[str, Path]:
+    """Return image files by name without suffix, relative to their source and to `roots`.
+
+    If two files have a name, the later source counts.
 
     Raises InputError if a source does not exist or holds no images.
     """
-    return {
-        without_suffix(image_name(image)): image.path
-        for source in sources
-        for image in find_images([source], exclude=exclude)
-    }
+    images = [image for source in sources for image in find_images([source], exclude=exclude)]
+    by_name = {without_suffix(image_name(image)): image.path for image in images}
+    for real_root in map(os.path.realpath, roots):
+        for image in images:
+            folder = PurePath(os.path.relpath(os.path.realpath(image.path.parent), real_root))
+            if os.pardir not in folder.parts:
+                relative = replace(image, name=(folder / image.path.stem).as_posix())
+                by_name[without_suffix(image_name(relative))] = image.path
+    return by_name

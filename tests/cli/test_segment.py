@@ -1,7 +1,9 @@
 """`lesioncli segment`: files, messages and exit codes."""
 
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -10,7 +12,7 @@ import tifffile
 from helpers.command import call, save_lesion
 from helpers.graphs import MakeEngine
 from helpers.pictures import read, save
-from helpers.runs import rows_of
+from helpers.runs import record_of, rows_of
 from helpers.shipped import shipped_onnx
 
 from lesioncli.backends import registry
@@ -244,3 +246,21 @@ def test_an_engine_named_by_its_manifest_brings_its_backend(
     done = call("segment", "images", "--out", "masks", "--engine", engine)
     assert done.exit_code == 0
     assert f"engine {engine} (as asked); backend openvino" in done.stderr
+
+
+def test_a_folder_that_cannot_be_listed_does_not_stop_the_others(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:  # permissions do not stop root, which may run these tests
+        if str(path).endswith("lost+found"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    save_lesion(here / "photos" / "a.jpg")
+    save_lesion(here / "photos" / "lost+found" / "b.jpg")
+    result = call("segment", "photos", "--out", "masks")
+    assert result.exit_code == ExitCode.SOME_FAILED
+    assert "lost+found" in result.stderr
+    assert list(rows_of(here / "masks")) == ["a.jpg"]
+    assert record_of(here / "masks")["unreadable"] == ["photos/lost+found"]

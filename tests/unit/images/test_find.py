@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.pictures import draw, save
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from lesioncli.errors import InputError
 from lesioncli.images.find import (
+    MASKS_BESIDE,
     MAX_KINDS_SHOWN,
+    PH2_MASKS,
     ImageFile,
     describe_ignored,
     find_images,
@@ -55,7 +59,7 @@ def test_ignored_files_are_counted_by_kind(tmp_path: Path) -> None:
     tree(tmp_path, "a/x.jpg", "a/b/1.gif", "a/2.GIF", "a/3.jp2", "a/README", "a/c.d/v.1", "a/.hidden", "a/.h/4.gif")
     tree(tmp_path, "a/x_superpixels.png", "a/out/scores.csv", "one.jpg")
     listing = list_images([tmp_path / "a", tmp_path / "a" / "b", tmp_path / "one.jpg"], exclude=tmp_path / "a" / "out")
-    assert names(listing.images) == ["one", "x"]
+    assert names(listing.images) == ["a/x", "one"]
     expected = {".gif": 2, ".jp2": 1, ".1": 1, "without suffix": 1, "*_superpixels.png": 1}
     assert listing.ignored == expected
     assert next(iter(listing.ignored)) == ".gif"
@@ -100,7 +104,52 @@ def test_only_some_of_many_ignored_kinds_are_shown() -> None:
 
 def test_files_and_folders_may_be_mixed(tmp_path: Path) -> None:
     tree(tmp_path, "in/sub/a.jpg", "single.png")
-    assert names(find_images([tmp_path / "single.png", tmp_path / "in"])) == ["single", "sub/a"]
+    assert names(find_images([tmp_path / "single.png", tmp_path / "in"])) == ["in/sub/a", "single"]
+
+
+def test_names_are_relative_to_the_deepest_common_folder_or_the_root(tmp_path: Path) -> None:
+    tree(tmp_path, "in/P01/a.jpg", "in/P02/a.jpg", "in/P02/b.jpg")
+    both = [tmp_path / "in/P01", tmp_path / "in/P02"]
+    assert names(find_images(both)) == ["P01/a", "P02/a", "P02/b"] == names(find_images([tmp_path / "in"]))
+    assert names(find_images([*both[0].iterdir(), *both[1].iterdir()])) == ["P01/a", "P02/a", "P02/b"]
+    assert names(find_images([both[0] / "a.jpg"])) == names(find_images(both[:1])) == ["a"]
+    for root in (tmp_path / "in", tmp_path / "in" / "P01" / ".."):
+        parts = [names(find_images([part], root=root)) for part in both]
+        assert parts == [["P01/a"], ["P02/a", "P02/b"]]
+    with pytest.raises(InputError, match=r"P02.*--root"):
+        find_images(both, root=both[0])
+
+
+def draw_mask(path: Path, mode: str = "L") -> None:
+    mask = Image.new("L", (40, 30))
+    mask.paste(255, (10, 8, 25, 20))
+    mask.convert(mode).save(path)
+
+
+def test_masks_beside_their_image_are_ignored_and_counted(tmp_path: Path) -> None:
+    for name in ("x.jpg", "x_crop.png", "y.png", "z.jpg", "z_1.jpg"):
+        save(tmp_path / name, draw(len(name), 30, 40))
+    for name in ("x_mask.png", "x_GT.png", "x_lesion.bmp", "x_segmentation.bmp", "x_seg.png", "x.png", "z-mask.jpg"):
+        draw_mask(tmp_path / name)
+    draw_mask(tmp_path / "x_attribute_globules.png", "1")
+    draw_mask(tmp_path / "x_colors.png", "RGB")
+    Image.new("L", (40, 30)).save(tmp_path / "y_empty.png")
+    (tmp_path / "y_broken.png").write_bytes(b"")
+    draw_mask(tmp_path / "alone_mask.png")
+    listing = list_images([tmp_path])
+    assert names(listing.images) == ["alone_mask", "x", "x_crop", "y", "y_broken", "z", "z_1"]
+    assert [image.path.suffix for image in listing.images if image.name == "x"] == [".jpg"]
+    assert listing.ignored == {MASKS_BESIDE: 10}
+    assert names(find_images([tmp_path / "x_mask.png"])) == ["x_mask"]
+
+
+@pytest.mark.parametrize("folder", ["PH2 Dataset images", "PH2_Dataset_images", "other"])
+def test_masks_of_ph2_are_ignored(folder: str, tmp_path: Path) -> None:
+    case = f"{folder}/IMD002/IMD002"
+    tree(tmp_path, f"{case}_Dermoscopic_Image/IMD002.bmp", f"{case}_lesion/IMD002_lesion.bmp", f"{case}_roi/R1.bmp")
+    listing = list_images([tmp_path])
+    assert [image.path.name for image in listing.images] == ["IMD002.bmp"]
+    assert listing.ignored == {PH2_MASKS: 2}
 
 
 def test_relative_sources_keep_their_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,19 +229,11 @@ def test_two_images_must_not_share_a_mask(tmp_path: Path, clash: tuple[str, str]
     assert "other" not in str(refused.value)
 
 
-def test_another_output_folder_is_advised_only_if_it_helps(tmp_path: Path) -> None:
-    tree(tmp_path, "a/1.jpg", "a/1.jpeg", "b/2.jpg", "c/2.jpg")
-    for folders, helps in (("a", False), ("bc", True), ("abc", False)):
-        with pytest.raises(InputError) as refused:
-            find_images([tmp_path / folder for folder in folders])
-        assert ("--out" in str(refused.value)) == helps
-
-
 def test_three_pairs_with_the_same_mask_are_shown(tmp_path: Path) -> None:
     files = [f"{number}.jpg" for number in range(5)]
-    sources = [tree(tmp_path / "one", *files), tree(tmp_path / "two", *files)]
-    with pytest.raises(InputError, match=r"2\.jpg; and 2 more") as refused:
-        find_images(sources)
+    tree(tmp_path, *files, *(f"{number}.png" for number in range(5)))
+    with pytest.raises(InputError, match=r"2\.png; and 2 more") as refused:
+        find_images([tmp_path])
     assert "3.jpg" not in str(refused.value)
 
 
@@ -206,7 +247,7 @@ def test_bad_sources_are_named(tmp_path: Path) -> None:
         find_images([tmp_path / "empty"])
 
 
-def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scandir = os.scandir
 
     def refuse(path: Any) -> Any:  # permissions do not stop root, which may run these tests
@@ -216,8 +257,11 @@ def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(os, "scandir", refuse)
     tree(tmp_path, "x.jpg", "locked/y.jpg")
+    listing = list_images([tmp_path])
+    assert names(listing.images) == ["x"]
+    assert listing.unreadable == {str(tmp_path / "locked"): "Permission denied"}
     with pytest.raises(InputError, match=r"locked.*Permission denied"):
-        find_images([tmp_path])
+        find_images([tmp_path / "locked"])
 
 
 parts = st.text("aA.é_ -", min_size=1, max_size=4).filter(lambda text: text.strip(".") == text and text.strip())

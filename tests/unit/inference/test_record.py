@@ -109,6 +109,7 @@ def test_the_summary_has_the_keys_of_json_output() -> None:
         "tta": "none",
         "out": "masks",
         "passed_over": {".gif": 2},
+        "unreadable": [],
         "look_first": [["x.jpg", 0.5]],
         "images_per_second": 0.5,
     }

@@ -457,3 +457,38 @@ def test_masks_without_a_readable_record_are_refused(
         (out / "run.json").write_text(record)
     with pytest.raises(InputError, match="engine_sha256 unknown"):
         statuses(images, engine, out)
+
+
+def test_an_image_that_an_earlier_version_named_otherwise_has_no_second_row(
+    engine: Engine, tmp_path: Path, out: Path
+) -> None:
+    for name in ("P01/a.jpg", "P02/b.jpg"):
+        save(tmp_path / "images" / name, draw(1, 40, 60))
+    folders = [tmp_path / "images" / name for name in ("P01", "P02")]
+    segment_images(list_images(folders[:1]), engine, out)
+    with pytest.raises(InputError, match=r"a\.jpg.*P01/a\.jpg.*--overwrite"):
+        segment_images(list_images(folders), engine, out)
+    assert list(rows_of(out)) == ["a.jpg"]
+    segment_images(list_images(folders[1:]), engine, out)
+    assert list(rows_of(out)) == ["a.jpg", "b.jpg"]
+
+
+def test_parts_of_a_folder_with_its_root_have_the_rows_of_the_whole(engine: Engine, tmp_path: Path, out: Path) -> None:
+    for name in ("P01/a.jpg", "P02/a.jpg"):
+        save(tmp_path / "images" / name, draw(1, 40, 60))
+    root = tmp_path / "images"
+    for part in ("P01", "P02"):
+        segment_images(list_images([root / part], root=root), engine, out)
+    segment_images(list_images([root]), engine, tmp_path / "whole")
+    assert rows_of(out) == rows_of(tmp_path / "whole")
+    assert record_of(out)["roots"] == ["../images"]
+    assert segment_images(list_images([root]), engine, out).skipped == 2
+
+
+def test_a_two_level_image_is_noted_in_its_row(engine: Engine, images: Path, out: Path) -> None:
+    mask = draw(0, 40, 60)
+    mask[:] = 0
+    mask[10:20] = 255
+    save(images / "mask.png", mask)
+    segment_images(list_images([images]), engine, out)
+    assert {name for name, row in rows_of(out).items() if "two grey levels" in row["note"]} == {"mask.png"}

@@ -89,6 +89,7 @@ def test_run_json_describes_the_run(engine: Engine, images: Path, out: Path) -> 
         "batch": 2,
         "workers": 0,
         "sources": ["../images"],
+        "roots": ["../images"],
         "passed_over": {},
         "status": "finished",
         "images": 6,

@@ -1,0 +1,76 @@
+"""Tell masks from photographs by their pixels."""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lesioncli.errors import ImageError
+from lesioncli.images.decode import decode
+from lesioncli.images.geometry import UInt8
+
+TWO_LEVELS = "almost all pixels have one of two grey levels: a mask?"
+
+_MAX_SIDE_PX = 64  # of the grid of pixels that is looked at
+_MAX_COLORS = 8  # of a map of classes
+_TOLERANCE = 16  # grey levels, of masks that were saved as JPEG
+_MIN_SHARE = 0.97  # of pixels of the two levels; the others are a soft outline
+_SEPARATORS = "_-. "
+
+
+def has_two_levels(rgb: UInt8) -> bool:
+    """Return whether an image (h, w, 3) without colours has two grey levels and little in between."""
+    pixels = _sample(rgb)
+    if np.ptp(pixels, axis=1).max(initial=0) > _TOLERANCE:
+        return False
+    levels = pixels[:, 0]
+    low, high = int(levels.min()), int(levels.max())
+    near = (levels <= low + _TOLERANCE) | (levels >= high - _TOLERANCE)
+    return high - low > 4 * _TOLERANCE and float(near.mean()) >= _MIN_SHARE
+
+
+def is_mask_like(rgb: UInt8) -> bool:
+    """Return whether an image (h, w, 3) has two levels, or as few colours as a map of classes or an empty mask."""
+    return len(np.unique(_sample(rgb), axis=0)) <= _MAX_COLORS or has_two_levels(rgb)
+
+
+def _sample(rgb: UInt8) -> NDArray[np.int16]:
+    """Return the pixels (N, 3) of a grid."""
+    height, width = rgb.shape[:2]
+    steps = max(1, height // _MAX_SIDE_PX), max(1, width // _MAX_SIDE_PX)
+    return np.asarray(rgb[:: steps[0], :: steps[1]].reshape(-1, 3), np.int16)
+
+
+def find_masks_beside(stems: Mapping[str, str]) -> list[str]:
+    """Return those of image files, given with their stems, that are masks of another one in their folder.
+
+    Such as x_mask.png or x.png beside x.jpg.
+
+    Only files whose name, up to a separator, is that of another are decoded. A file that cannot be is no mask.
+    """
+    folders: defaultdict[str, defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for path, stem in stems.items():
+        folders[path.rpartition(os.sep)[0]][stem].append(path)
+    return [
+        path for by_stem in folders.values() for stem, files in by_stem.items() for path in _masks(stem, files, by_stem)
+    ]
+
+
+def _masks(stem: str, files: list[str], stems: Iterable[str]) -> list[str]:
+    has_longer_name = any(
+        character in _SEPARATORS and stem[:position] in stems for position, character in enumerate(stem)
+    )
+    if len(files) == 1 and not has_longer_name:
+        return []
+    masks = list(filter(_is_mask_file, files))
+    return masks if has_longer_name or len(masks) < len(files) else []
+
+
+def _is_mask_file(path: str) -> bool:
+    try:
+        return is_mask_like(decode(Path(path), (_MAX_SIDE_PX, _MAX_SIDE_PX)).rgb)
+    except ImageError:
+        return False

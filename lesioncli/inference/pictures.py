@@ -10,11 +10,9 @@ from lesioncli.files import atomic_write, ends_with
 from lesioncli.images import jpeg, png
 from lesioncli.images.find import PROBABILITIES, ImageFile
 from lesioncli.images.geometry import UInt8
+from lesioncli.images.mask_png import encode_mask
 from lesioncli.options import SegmentOptions
 
-# 8 bits per pixel, 0 or 255, as in the masks of the challenges: many programs read a 1-bit file as True and False, and
-# "> 128" then finds no lesion. Without filters, encoding takes a quarter of the time of OpenCV's default.
-PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE)
 PROBABILITY_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 1)
 _ENDS = {".png": png.END, ".jpg": jpeg.END_MARKER}
 
@@ -56,8 +54,8 @@ def is_whole(path: Path) -> bool:
 
 
 def write_mask(path: Path, mask: UInt8, top: Path | None = None) -> None:
-    """Write a mask (H, W) of 0 and 255 as PNG, as write_picture() does. Raises OSError."""
-    write_picture(path, mask, PNG_OPTIONS, top)
+    """Write a mask (H, W) of 0 and 255 as PNG. Missing folders are made, but not `top`. Raises OSError."""
+    _write(path, encode_mask(mask), top)
 
 
 def write_probability(path: Path, probability: UInt8, top: Path) -> None:
@@ -76,6 +74,10 @@ def write_picture(path: Path, pixels: UInt8, options: Sequence[int], top: Path |
     if not is_encoded:
         height, width = pixels.shape[:2]
         raise OSError(f"{width} x {height} pixels cannot be written as {path.suffix}; use a smaller image")
+    _write(path, np.asarray(content).tobytes(), top)
+
+
+def _write(path: Path, content: bytes, top: Path | None) -> None:
     # Not synced, which takes longer than all the rest: a later run notices what a power cut left incomplete.
     with atomic_write(path, sync=False, top=top) as temporary:
-        temporary.write_bytes(np.asarray(content).tobytes())
+        temporary.write_bytes(content)

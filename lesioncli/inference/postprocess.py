@@ -47,8 +47,9 @@ def make_mask(
 
 
 def apply_threshold(probability: UInt8, min_probability: int) -> UInt8:
-    """Return a mask of the same shape: 255 where the probability is at least `min_probability`, else 0."""
-    return np.asarray(cv2.threshold(probability, min_probability - 1, 255, cv2.THRESH_BINARY)[1], np.uint8)
+    """Make a probability map a mask, in place: 255 where it is at least `min_probability`, else 0."""
+    cv2.threshold(probability, min_probability - 1, 255, cv2.THRESH_BINARY, dst=probability)
+    return probability
 
 
 def keep_largest_region(lesion: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], int]:

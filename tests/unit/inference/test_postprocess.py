@@ -15,7 +15,7 @@ MAPS = arrays.arrays(np.uint8, arrays.array_shapes(min_dims=2, max_dims=2, max_s
 
 @given(MAPS, st.integers(0, 255))
 def test_the_threshold_itself_is_lesion(probability: np.ndarray, minimum: int) -> None:
-    assert np.array_equal(apply_threshold(probability, minimum), np.where(probability >= minimum, 255, 0))
+    assert np.array_equal(apply_threshold(probability.copy(), minimum), np.where(probability >= minimum, 255, 0))
 
 
 @given(MAPS, st.integers(1, 255))

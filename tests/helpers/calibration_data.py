@@ -2,17 +2,23 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from helpers.engines import write_empty_engine
 from helpers.evaluation_data import block, save_mask, write_lines
-from lesioncli.backends.manifest import StoredEngine, read_engine
+from lesioncli.backends.manifest import StoredEngine, manifest_path, read_engine, read_manifest, write_manifest
+from lesioncli.calibration import Calibration, ConfidenceMap, PlattScaling
 
 IMAGES = 150
 PREVALENCE = {"melanoma": 0.3, "seborrheic_keratosis": 0.25}
+CALIBRATION = Calibration(
+    "mine", {"melanoma": PlattScaling(0.5, -1.0, 200, 0.2)}, ConfidenceMap(((0.0, 0.0), (0.5, 0.3), (1.0, 0.8)), 150)
+)
 RAW_SLOPE, RAW_OFFSET = 2.0, -1.0  # raw logit = (true logit - offset) / slope
 
 
@@ -52,6 +58,14 @@ def write_run(folder: Path, engine: StoredEngine, images: int = IMAGES, **record
     }
     run |= {"model": "tiny", "threshold": 0.5, "tta": "none", "regions": "largest", "names": "images"}
     (folder / "masks" / "run.json").write_text(json.dumps({**run, "format": 1, **record}))
+
+
+def write_calibrated(manifest: Path, calibration: Calibration, name: str) -> Path:
+    """Write a calibrated engine beside another one, with the same files; return its manifest."""
+    plain = read_manifest(manifest)
+    path = manifest_path(manifest.parent, name, plain.backend)
+    write_manifest(path, msgspec.structs.replace(plain, spec=replace(plain.spec, name=name, calibration=calibration)))
+    return path
 
 
 def change_column(table: Path, column: str, values: Sequence[str]) -> None:

@@ -27,6 +27,7 @@ import numpy as np
 import pytest
 from cuda_standin import SUPPORTED, Driver, installed
 from helpers import command
+from helpers.calibration_data import CALIBRATION, write_calibrated
 from helpers.graphs import MakeEngine
 from helpers.pictures import SIDE, UInt8, draw, save, save_many
 from helpers.shipped import shipped_onnx
@@ -140,6 +141,18 @@ def test_a_run_writes_what_the_cpu_engine_writes(
     card.driver.set_delays(seed=1)
     assert segment_with(plan, images, tmp_path / "gpu") == expected
     assert card.driver.pageable_copies() == 0, "a slot or an output is not in pinned memory"
+
+
+def test_a_calibration_gives_the_same_on_every_backend(
+    card: Card, tiny_onnx: Path, tiny_manifest: MakeEngine, images: list[ImageFile], expected: Files, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_manifest(1).parent, tmp_path / "cpu")
+    plan = write_calibrated(build_plan(tiny_onnx, tmp_path / "gpu", 4), CALIBRATION, "calibrated")
+    cpu = write_calibrated(tmp_path / "cpu" / tiny_manifest(1).name, CALIBRATION, "calibrated")
+    found = segment_with(plan, images, tmp_path / "masks")
+    assert found == segment_with(cpu, images, tmp_path / "cpu-masks")
+    changed = {name for name in expected if expected[name] != found[name]}
+    assert changed == {"scores.csv"}
 
 
 @pytest.mark.slow

@@ -10,34 +10,23 @@ from typing import Any
 
 import msgspec
 import pytest
+from helpers.calibration_data import CALIBRATION, write_calibrated
 from helpers.graphs import MakeEngine
 from helpers.runs import assert_refused, record_of, rows_of, statuses
 
 from lesioncli.backends.base import Engine
-from lesioncli.backends.manifest import read_engine, read_manifest, write_manifest
+from lesioncli.backends.manifest import read_engine, read_manifest
 from lesioncli.backends.registry import open_engine
-from lesioncli.calibration import Calibration, ConfidenceMap, PlattScaling
+from lesioncli.calibration import Calibration
 from lesioncli.errors import EngineError
 from lesioncli.segmenter import Segmenter
-
-CALIBRATION = Calibration(
-    "mine", {"melanoma": PlattScaling(0.5, -1.0, 200, 0.2)}, ConfidenceMap(((0.0, 0.0), (0.5, 0.3), (1.0, 0.8)), 150)
-)
-
-
-def calibrate(manifest: Path, calibration: Calibration, name: str) -> Path:
-    """Write a calibrated engine beside another one, with the same files; return its manifest."""
-    plain = read_manifest(manifest)
-    path = manifest.with_name(f"{name}.openvino.json")
-    write_manifest(path, msgspec.structs.replace(plain, spec=replace(plain.spec, name=name, calibration=calibration)))
-    return path
 
 
 @pytest.fixture(scope="module")
 def calibrated_manifest(tiny_manifest: MakeEngine, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("calibrated") / "engines"
     shutil.copytree(tiny_manifest(2).parent, folder)
-    return calibrate(folder / tiny_manifest(2).name, CALIBRATION, "calibrated")
+    return write_calibrated(folder / tiny_manifest(2).name, CALIBRATION, "calibrated")
 
 
 @pytest.fixture
@@ -92,7 +81,7 @@ def test_a_folder_never_mixes_calibrations(
     assert statuses(images, calibrated, out) == "ssssss"
     assert_refused(out, engine, images, CALIBRATION.identifier, "none")
     other = replace(CALIBRATION, confidence=None)
-    with open_engine(calibrate(calibrated_manifest, other, "other")) as another:
+    with open_engine(write_calibrated(calibrated_manifest, other, "other")) as another:
         assert_refused(out, another, images, CALIBRATION.identifier, other.identifier)
     statuses(images, engine, tmp_path / "raw")
     assert_refused(tmp_path / "raw", calibrated, images, "none", CALIBRATION.identifier)

@@ -35,10 +35,14 @@ class Target(StrEnum):
 
 
 class StageOutput(NamedTuple):
-    """Outputs that a training stage has losses for: lesion logits (N, 1, H, W), class logits (N, K), or None."""
+    """Outputs that a training stage has losses for: lesion logits (N, 1, H, W), class logits (N, K), or None.
+
+    `auxiliary_logits` (N, D) are those of a head that is trained along and belongs to no network.
+    """
 
     mask_logits: Tensor | None
     class_logits: Tensor | None
+    auxiliary_logits: Tensor | None = None
 
 
 @dataclass(frozen=True)

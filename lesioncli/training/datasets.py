@@ -15,11 +15,13 @@ from lesioncli.errors import InputError
 from lesioncli.images.geometry import to_network, to_upright
 from lesioncli.training.augment import augment
 from lesioncli.training.groups import SampleGroup
+from lesioncli.training.losses import UNKNOWN_DIAGNOSIS
 from lesioncli.training.recipe import AugmentSettings
 from lesioncli.training.samples import Sample, read_sample_image, read_sample_mask
 
-# Images (N, 3, H, W) and masks (N, 1, H, W) in [0, 1], labels (N, 2). Unknown masks and labels are nan.
-Batch = tuple[Tensor, Tensor, Tensor]
+# Images (N, 3, H, W) and masks (N, 1, H, W) in [0, 1], labels (N, 2), diagnoses (N,) by their index. Unknown masks and
+# labels are nan, unknown diagnoses UNKNOWN_DIAGNOSIS.
+Batch = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 class SampleKey(NamedTuple):
@@ -37,12 +39,13 @@ class AugmentedSamples(Dataset[Batch]):
         self, samples: Sequence[Sample], size_hw: tuple[int, int], settings: AugmentSettings, seed: int
     ) -> None:
         self.samples = samples
+        self.diagnoses = list_diagnoses(samples)
         self.size_hw = size_hw
         self.settings = settings
         self.seed = seed
 
     def __getitem__(self, key: SampleKey) -> Batch:
-        """Image (3, H, W) and mask (1, H, W) in [0, 1], labels (2,); a missing mask is nan."""
+        """Image (3, H, W) and mask (1, H, W) in [0, 1], labels (2,), diagnosis (); a missing mask is nan."""
         sample = self.samples[key[2]]
         decoded = read_sample_image(sample, self.size_hw)
         upright_hw = (decoded.rgb.shape[0], decoded.rgb.shape[1])
@@ -54,7 +57,13 @@ class AugmentedSamples(Dataset[Batch]):
         image, mask = augment(decoded.rgb, mask, self.size_hw, self.settings, rng)
         pixels = torch.from_numpy(image.transpose(2, 0, 1).astype(np.float32) / 255)
         target = mask[None].astype(np.float32) / 255 if sample.mask else np.full((1, *self.size_hw), np.nan, np.float32)
-        return pixels, torch.from_numpy(target), torch.tensor(sample.labels)
+        diagnosis = self.diagnoses.index(sample.diagnosis) if sample.diagnosis else UNKNOWN_DIAGNOSIS
+        return pixels, torch.from_numpy(target), torch.tensor(sample.labels), torch.tensor(diagnosis)
+
+
+def list_diagnoses(samples: Sequence[Sample]) -> list[str]:
+    """The diagnoses that occur, sorted."""
+    return sorted({sample.diagnosis for sample in samples} - {""})
 
 
 class EpochSampler(Sampler[list[SampleKey]]):

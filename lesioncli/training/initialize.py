@@ -10,8 +10,11 @@ from lesioncli.models.network import Stage
 from lesioncli.models.registry import find_network
 from lesioncli.shipped import find_checkpoint, shipped_models
 from lesioncli.training.checkpoint import make_network
+from lesioncli.training.datasets import list_diagnoses
 from lesioncli.training.initial import imagenet_file, load_initial
+from lesioncli.training.recipe import Auxiliary
 from lesioncli.training.run import BEST, LAST, TrainingRun
+from lesioncli.training.samples import DIAGNOSIS
 from lesioncli.training.stages import StageNetwork, copy_earlier_part, load_parts
 
 
@@ -41,6 +44,15 @@ def initialize_stage(run: TrainingRun, stage: Stage, device: torch.device) -> St
             notes.insert(0, loaded.note if checkpoint == run.start else f"earlier stages: {checkpoint}")
         for note in notes:
             run.on_note(f"{stage.name}: {note}")
+    if settings.auxiliary == Auxiliary.DIAGNOSIS:
+        diagnoses = list_diagnoses(run.training)
+        if len(diagnoses) < 2:
+            raise InputError(
+                f"{stage.name}: [train] auxiliary needs several diagnoses in the column {DIAGNOSIS} of the tables of"
+                f" labels, which have {', '.join(diagnoses) or 'none'}"
+            )
+        part.add_auxiliary_head(len(diagnoses), spec.height, spec.width)
+        run.on_note(f"{stage.name}: auxiliary head for {len(diagnoses)} diagnoses: {', '.join(diagnoses)}")
     part.to(device)
     part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
     return part

@@ -10,6 +10,7 @@ from lesioncli.training.recipe import LossWeights
 
 HARDEST = 30  # lesion and background pixels that the rank loss compares (K in MB-DCNN), at any resolution
 MARGIN = 0.3
+UNKNOWN_DIAGNOSIS = -1
 
 
 def soft_jaccard_loss(probability: Tensor, mask: Tensor) -> Tensor:
@@ -93,6 +94,13 @@ def class_loss(logits: Tensor, labels: Tensor, weights: LossWeights) -> Tensor:
     target = target / target.sum(1, keepdim=True)
     losses = functional.cross_entropy(logits, target, reduction="none", label_smoothing=weights.class_smoothing)
     return weights.classes * (losses * known).sum() / known.sum().clamp(min=1)
+
+
+def auxiliary_loss(logits: Tensor, diagnoses: Tensor, weights: LossWeights) -> Tensor:
+    """Cross-entropy of logits (N, D) of the auxiliary head; diagnoses (N,), UNKNOWN_DIAGNOSIS does not count."""
+    known = (diagnoses != UNKNOWN_DIAGNOSIS).sum().clamp(min=1)
+    total = functional.cross_entropy(logits.float(), diagnoses, ignore_index=UNKNOWN_DIAGNOSIS, reduction="sum")
+    return weights.auxiliary * total / known
 
 
 def _binary_loss(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:

@@ -33,6 +33,13 @@ class Schedule(StrEnum):
     POLY = "poly"
 
 
+class Auxiliary(StrEnum):
+    """What an auxiliary head learns."""
+
+    NONE = "none"
+    DIAGNOSIS = "diagnosis"
+
+
 @dataclass(frozen=True)
 class AugmentSettings:
     """How far a training sample is changed at random."""
@@ -70,6 +77,7 @@ class LossWeights:
     dice: Annotated[NonNegative, Meta(description="Dice loss of the mask, as in MB-DCNN")] = 0.0
     rank: Annotated[NonNegative, Meta(description="rank loss of the mask, as in MB-DCNN")] = 0.0
     classes: Annotated[NonNegative, Meta(description="cross-entropy of the classes")] = 0.5
+    auxiliary: Annotated[NonNegative, Meta(description="cross-entropy of the auxiliary head")] = 0.25
     teachers: Annotated[Probability, Meta(description="share of the teachers' mean prediction in the targets")] = 0.0
     mask_smoothing: Annotated[Probability, Meta(description="label smoothing of the mask's cross-entropy")] = 0.02
     class_smoothing: Annotated[Probability, Meta(description="label smoothing of the classes")] = 0.02
@@ -97,6 +105,10 @@ class TrainSettings:
     teachers: Annotated[
         tuple[str, ...], Meta(description="shipped models or checkpoints whose predictions are mixed into the targets")
     ] = ()
+    auxiliary: Annotated[
+        Auxiliary,
+        Meta(description="head that is trained along: of the column `diagnosis` in the tables of labels; not saved"),
+    ] = Auxiliary.NONE
     balance: Annotated[
         tuple[NonNegative, NonNegative, NonNegative],
         Meta(description="relative frequency of samples with melanoma, with seborrheic keratosis, with neither"),

@@ -32,6 +32,7 @@ from lesioncli.images.pixels import DecodedImage
 
 LABEL_COLUMNS = ("melanoma", "seborrheic_keratosis")  # a sample with neither is a nevus
 GROUP_COLUMNS = {"lesion": "lesion_id", "patient": "patient_id"}  # field of a Sample -> column of the table
+DIAGNOSIS = "diagnosis"  # a column of words
 HEADER_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
 UNKNOWN = (nan,) * len(LABEL_COLUMNS)
 
@@ -40,7 +41,7 @@ UNKNOWN = (nan,) * len(LABEL_COLUMNS)
 class Sample:
     """An image file, its mask if it has one, and its labels in the order of LABEL_COLUMNS; nan is unknown.
 
-    `lesion` and `patient` are ids from the table of labels, "" where unknown.
+    `lesion` and `patient` are ids, `diagnosis` a word in lower case, from the table of labels; "" where unknown.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Sample:
     labels: tuple[float, ...] = UNKNOWN
     lesion: str = ""
     patient: str = ""
+    diagnosis: str = ""
 
     @property
     def is_labelled(self) -> bool:
@@ -181,7 +183,8 @@ def fingerprint(samples: Sequence[Sample]) -> str:
     digest = hashlib.sha256()
     for sample in samples:
         sizes = (sample.image.stat().st_size, sample.mask.stat().st_size if sample.mask else 0)
-        digest.update(repr((sample.name, sizes, sample.labels, sample.lesion, sample.patient)).encode())
+        values = (sample.name, sizes, sample.labels, sample.lesion, sample.patient, sample.diagnosis)
+        digest.update(repr(values).encode())
     return digest.hexdigest()
 
 
@@ -248,7 +251,7 @@ def _read_rows(path: Path, samples: Sequence[Sample]) -> dict[str, Sample]:
 
     Rows of images that are not in the folder are ignored, since reduced copies of a data set keep the whole table.
     """
-    labels, columns = read_labels(path), read_columns(path, GROUP_COLUMNS.values())
+    labels, columns = read_labels(path), read_columns(path, (*GROUP_COLUMNS.values(), DIAGNOSIS))
     if missing := [name for name in LABEL_COLUMNS if name not in labels.classes]:
         raise InputError(f"{path}: no column {', '.join(missing)}; it needs image, {', '.join(LABEL_COLUMNS)}")
     by_name = match_names([sample.name for sample in samples], labels.ids)
@@ -262,7 +265,8 @@ def _read_rows(path: Path, samples: Sequence[Sample]) -> dict[str, Sample]:
         values = dict(zip(labels.classes, map(float, known[name]), strict=True))
         lesion, patient = (columns.get(column, {}).get(name, "") for column in GROUP_COLUMNS.values())
         chosen = tuple(values[column] for column in LABEL_COLUMNS)
-        rows[sample.name] = replace(sample, labels=chosen, lesion=lesion, patient=patient)
+        diagnosis = columns.get(DIAGNOSIS, {}).get(name, "").lower()
+        rows[sample.name] = replace(sample, labels=chosen, lesion=lesion, patient=patient, diagnosis=diagnosis)
     return rows
 
 

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, cast
+from typing import Any, Self, cast
 
+import torch
 from torch import Tensor, nn
 
 from lesioncli.errors import InputError
@@ -19,6 +20,7 @@ class StageNetwork(nn.Module):
     def __init__(self, network: Network, stage: Stage) -> None:
         super().__init__()
         self.network = network
+        self.auxiliary: nn.Module | None = None
         self.stage = stage
         network.requires_grad_(False)
         self.part.requires_grad_(True)
@@ -34,7 +36,25 @@ class StageNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> StageOutput:
         """RGB in [0, 1], (N, 3, H, W)."""
-        return self.stage.run(self.network, images)
+        if self.auxiliary is None:
+            return self.stage.run(self.network, images)
+        encoded: list[Any] = []
+        encoder = self.part.get_submodule("encoder")
+        hook = encoder.register_forward_hook(lambda module, inputs, output: encoded.append(output))
+        try:
+            output = self.stage.run(self.network, images)
+        finally:
+            hook.remove()
+        maps = encoded[-1]
+        deepest: Tensor = maps[-1] if isinstance(maps, list | tuple) else maps
+        return output._replace(auxiliary_logits=self.auxiliary(deepest.mean((2, 3))))
+
+    def add_auxiliary_head(self, classes: int, height: int, width: int) -> None:
+        """Add a linear classifier of the mean of the encoder's deepest maps; no checkpoint holds it."""
+        self.auxiliary = nn.LazyLinear(classes)
+        self.eval()
+        with torch.no_grad():
+            self(torch.zeros(1, 3, height, width))  # gives the layer its shape
 
     def class_probabilities(self, class_logits: Tensor) -> Tensor:
         """Class logits (N, K) -> probabilities (N, 3)."""

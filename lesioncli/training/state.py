@@ -1,6 +1,6 @@
 """The state of a stage between epochs: weights, their running average, optimizer and learning-rate schedule."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,21 +18,22 @@ from lesioncli.training.history import Row
 from lesioncli.training.recipe import Schedule, TrainSettings
 from lesioncli.training.stages import StageNetwork
 
-SAVED = ("part", "average", "optimizer", "schedule")
+SAVED = ("part", "auxiliary", "average", "optimizer", "schedule")  # `auxiliary` may be None
 
 
 @dataclass
 class TrainingState:
-    """All that a resumed stage needs. `network` may be wrapped for several devices; `part` is never wrapped."""
+    """All that a resumed stage needs. `network` may be wrapped for several devices, `part` and `auxiliary` are not."""
 
     network: nn.Module
     part: nn.Module
+    auxiliary: nn.Module | None
     average: AveragedModel
     optimizer: Optimizer
     schedule: LRScheduler
 
     def save(self, path: Path, history: list[Row]) -> None:
-        content = {name: getattr(self, name).state_dict() for name in SAVED}
+        content = {name: part.state_dict() for name, part in self._saved_parts()}
         with atomic_write(path) as temporary:
             torch.save({**content, "history": history}, temporary)
 
@@ -42,8 +43,8 @@ class TrainingState:
             return []
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
-            for name in SAVED:
-                getattr(self, name).load_state_dict(content[name])
+            for name, part in self._saved_parts():
+                part.load_state_dict(content[name])
             history: list[Row] = content["history"]
         except Exception as error:  # torch has no error class of its own for a damaged file
             raise InputError(
@@ -51,14 +52,17 @@ class TrainingState:
             ) from error
         return history
 
+    def _saved_parts(self) -> Iterator[tuple[str, Any]]:
+        return ((name, part) for name in SAVED if (part := getattr(self, name)) is not None)
+
 
 def prepare_state(network: StageNetwork, settings: TrainSettings, fabric: Fabric, steps: int) -> TrainingState:
     """The state before the first of `steps` steps."""
     average = AveragedModel(network.part, multi_avg_fn=_moving_average(settings.ema), use_buffers=True)
-    optimizer = _make_optimizer(network.part, settings)
+    optimizer = _make_optimizer(network, settings)
     schedule = _make_schedule(optimizer, settings, steps)
     wrapped, wrapped_optimizer = fabric.setup(network, optimizer)
-    return TrainingState(wrapped, network.part, average, wrapped_optimizer, schedule)
+    return TrainingState(wrapped, network.part, network.auxiliary, average, wrapped_optimizer, schedule)
 
 
 def _moving_average(highest_decay: float) -> Callable[[Any, Any, Any], None]:
@@ -76,10 +80,12 @@ def _moving_average(highest_decay: float) -> Callable[[Any, Any, Any], None]:
     return average
 
 
-def _make_optimizer(part: nn.Module, settings: TrainSettings) -> AdamW:
+def _make_optimizer(network: StageNetwork, settings: TrainSettings) -> AdamW:
+    part = network.part
     encoder = list(part.get_submodule("encoder").parameters())
     encoder_ids = {id(parameter) for parameter in encoder}
     head = [parameter for parameter in part.parameters() if id(parameter) not in encoder_ids]
+    head += network.auxiliary.parameters() if network.auxiliary else []
     groups = [{"params": encoder, "lr": settings.encoder_lr}, {"params": head, "lr": settings.head_lr}]
     return AdamW(groups, weight_decay=settings.weight_decay)
 

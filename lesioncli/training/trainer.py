@@ -37,7 +37,7 @@ from lesioncli.training.datasets import (
 from lesioncli.training.groups import group_samples
 from lesioncli.training.history import Row, write_history
 from lesioncli.training.initialize import initialize_stage
-from lesioncli.training.losses import total_loss
+from lesioncli.training.losses import auxiliary_loss, total_loss
 from lesioncli.training.recipe import LossWeights
 from lesioncli.training.run import BEST, LAST, Progress, TrainingRun, check_or_write_record
 from lesioncli.training.samples import check_mask_sizes
@@ -153,13 +153,15 @@ def _take_step(
     state: TrainingState, batch: Batch, teachers: Teachers | None, weights: LossWeights, fabric: Fabric
 ) -> float:
     """Update the weights by one batch, unless its loss is not finite; returns the loss."""
-    images, masks, labels = batch
+    images, masks, labels, diagnoses = batch
     images = images.contiguous(memory_format=torch.channels_last)
     if teachers is not None:
         with fabric.autocast():
             masks, labels = teachers.mix_into(weights.teachers, images, masks, labels)
     outputs = state.network(images)
     loss = total_loss(outputs.mask_logits, outputs.class_logits, masks, labels, weights)
+    if outputs.auxiliary_logits is not None:
+        loss = loss + auxiliary_loss(outputs.auxiliary_logits, diagnoses, weights)
     if torch.isfinite(loss):
         state.optimizer.zero_grad(set_to_none=True)
         fabric.backward(loss)

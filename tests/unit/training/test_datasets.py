@@ -16,7 +16,7 @@ from lesioncli.demo.draw import draw_case
 from lesioncli.errors import InputError
 from lesioncli.images.geometry import UInt8, to_upright
 from lesioncli.training.augment import augment
-from lesioncli.training.datasets import AugmentedSamples, EpochSampler, SampleKey
+from lesioncli.training.datasets import AugmentedSamples, Batch, EpochSampler, SampleKey
 from lesioncli.training.groups import SampleGroup
 from lesioncli.training.recipe import AugmentSettings
 from lesioncli.training.samples import (
@@ -86,7 +86,7 @@ def plain(folder: Path, count: int = 3) -> Path:
     return folder
 
 
-def read_one(folder: Path) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def read_one(folder: Path) -> Batch:
     """The first sample without augmentation."""
     return AugmentedSamples(read_samples(folder, "Training"), (HEIGHT, WIDTH), STILL, seed=0)[SampleKey(0, 0, 0)]
 
@@ -274,14 +274,17 @@ def test_a_folder_of_labelled_images_needs_no_masks(tmp_path: Path) -> None:
     write_labels(tmp_path / "labels/labels.csv", table, ("image", "diagnosis", *COLUMNS))
     samples = read_samples(tmp_path, "Training")
     assert [sample.mask for sample in samples] == [None] * 3
+    assert [sample.diagnosis for sample in samples] == ["mel", "mel", ""]
+    loaded = AugmentedSamples([*samples, replace(samples[0], diagnosis="bcc")], (32, 32), STILL, seed=0)
+    assert [int(loaded[SampleKey(0, 0, index)][3]) for index in range(4)] == [1, 1, -1, 0]
     np.testing.assert_array_equal([sample.labels for sample in samples], [(1, 0), (0, 1), (np.nan, np.nan)])
 
 
 def test_a_sample_without_a_mask_has_the_same_pixels_and_an_unknown_mask(tmp_path: Path) -> None:
     plain(tmp_path)
-    pixels, _, labels = read_one(tmp_path)
+    pixels, _, labels, _ = read_one(tmp_path)
     (tmp_path / "masks/x0.png").unlink()
-    same, mask, same_labels = read_one(tmp_path)
+    same, mask, same_labels, _ = read_one(tmp_path)
     assert torch.equal(pixels, same)
     assert torch.equal(labels, same_labels)
     assert mask.shape == (1, HEIGHT, WIDTH)
@@ -420,7 +423,7 @@ def test_a_mask_of_zeros_and_ones_is_refused_not_learnt_as_empty(tmp_path: Path)
 
 
 def test_a_sample_is_what_its_files_say(tmp_path: Path) -> None:
-    pixels, mask, labels = read_one(plain(tmp_path))
+    pixels, mask, labels, _ = read_one(plain(tmp_path))
     assert pixels.shape == (3, HEIGHT, WIDTH)
     assert mask.shape == (1, HEIGHT, WIDTH)
     assert pixels.dtype == mask.dtype == labels.dtype == torch.float32
@@ -433,7 +436,7 @@ def test_a_sample_is_what_its_files_say(tmp_path: Path) -> None:
 
 def test_a_sample_is_the_augmentation_of_its_key(tmp_path: Path) -> None:
     samples = read_samples(plain(tmp_path), "Training")
-    pixels, mask, _ = AugmentedSamples(samples, (32, 64), AugmentSettings(), seed=7)[SampleKey(5, 3, 1)]
+    pixels, mask, *_ = AugmentedSamples(samples, (32, 64), AugmentSettings(), seed=7)[SampleKey(5, 3, 1)]
     with Image.open(samples[1].image) as file:
         picture = np.asarray(file)
     expected = augment(
@@ -471,7 +474,7 @@ def test_a_mask_turns_with_its_picture(tmp_path: Path, orientation: int) -> None
     (tmp_path / "images").mkdir()
     Image.fromarray(np.repeat(mask[..., None], 3, 2)).save(tmp_path / "images/x0.png", exif=exif)
     save(tmp_path / "masks/x0.png", mask)
-    pixels, bent, _ = read_one(tmp_path)
+    pixels, bent, *_ = read_one(tmp_path)
     lesion, outline = pixels[0] > 0.5, bent[0] > 0.5
     assert (lesion & outline).sum() / (lesion | outline).sum() > 0.97
     upright = to_upright(mask, orientation)
@@ -484,7 +487,7 @@ def test_a_large_jpeg_that_is_decoded_smaller_keeps_its_mask(tmp_path: Path) -> 
     mask = case.mask.astype(np.uint8) * 255
     save(tmp_path / "images/x0.jpg", np.repeat(mask[..., None], 3, 2))
     save(tmp_path / "masks/x0.png", mask)
-    pixels, bent, _ = AugmentedSamples(read_samples(tmp_path, "Training"), (96, 96), STILL, seed=0)[SampleKey(0, 0, 0)]
+    pixels, bent, *_ = AugmentedSamples(read_samples(tmp_path, "Training"), (96, 96), STILL, seed=0)[SampleKey(0, 0, 0)]
     lesion, outline = pixels[0] > 0.5, bent[0] > 0.5
     assert (lesion & outline).sum() / (lesion | outline).sum() > 0.97
 
@@ -580,6 +583,7 @@ def test_a_fingerprint_tells_names_labels_and_files_apart(tmp_path: Path) -> Non
         [replace(samples[0], mask=None), *samples[1:]],
         [replace(samples[0], lesion="a"), *samples[1:]],
         [replace(samples[0], patient="a"), *samples[1:]],
+        [replace(samples[0], diagnosis="a"), *samples[1:]],
     ]
     known = {fingerprint(each) for each in others}
     assert len(known) == len(others)

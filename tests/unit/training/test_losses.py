@@ -7,7 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from lesioncli.training.losses import HARDEST, dice_loss, mask_loss, rank_loss, soft_jaccard_loss, total_loss
+from lesioncli.training.losses import (
+    HARDEST,
+    auxiliary_loss,
+    dice_loss,
+    mask_loss,
+    rank_loss,
+    soft_jaccard_loss,
+    total_loss,
+)
 from lesioncli.training.recipe import LossWeights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -135,6 +143,17 @@ def test_without_any_mask_the_masks_cost_nothing() -> None:
     mask_logits = logits(2, 1, 8, 8).requires_grad_()
     loss = mask_loss(mask_logits, torch.full((2, 1, 8, 8), NAN), LossWeights())
     (gradient,) = torch.autograd.grad(loss, mask_logits)
+    assert loss.item() == 0
+    assert (gradient == 0).all()
+
+
+def test_auxiliary_loss_by_hand() -> None:
+    """The mean over the known diagnoses; nothing without any."""
+    weights, aux_logits = LossWeights(auxiliary=0.5), logits(3, 4).requires_grad_()
+    expected = -aux_logits.log_softmax(1)[[0, 2], [3, 1]].mean() / 2
+    torch.testing.assert_close(auxiliary_loss(aux_logits, torch.tensor([3, -1, 1]), weights), expected)
+    loss = auxiliary_loss(aux_logits, torch.tensor([-1, -1, -1]), weights)
+    (gradient,) = torch.autograd.grad(loss, aux_logits)
     assert loss.item() == 0
     assert (gradient == 0).all()
 

@@ -15,7 +15,7 @@ from lesioncli.errors import InputError
 from lesioncli.models.registry import NETWORKS, find_stage
 from lesioncli.spec import ModelSpec
 from lesioncli.training.checkpoint import load_checkpoint, make_network, save_checkpoint
-from lesioncli.training.recipe import LossWeights, Recipe, Schedule, StageSettings, TrainSettings
+from lesioncli.training.recipe import Auxiliary, LossWeights, Recipe, Schedule, StageSettings, TrainSettings
 from lesioncli.training.run import BEST
 from lesioncli.training.samples import Sample, read_samples
 from lesioncli.training.stages import StageNetwork, copy_earlier_part
@@ -170,6 +170,14 @@ def test_a_stage_goes_by_its_own_settings(tmp_path: Path, lesions: list[Sample])
     recipe = replace(LEARNS, train=replace(QUICK, epochs=2), stages={"mask-cn": own})
     run(recipe, lesions, lesions, tmp_path, on_epoch=lambda stage, row: rows.append((stage, row["epoch"])))
     assert rows == [("coarse-sn", 1), ("coarse-sn", 2), ("mask-cn", 1), ("enhanced-sn", 1), ("enhanced-sn", 2)]
+
+
+def test_every_stage_can_have_an_auxiliary_head(tmp_path: Path, lesions: list[Sample]) -> None:
+    recipe = replace(LEARNS, train=replace(QUICK, epochs=1, auxiliary=Auxiliary.DIAGNOSIS))
+    diagnosed = [replace(one, diagnosis=name) for one, name in zip(lesions, "abca", strict=True)]
+    run(recipe, diagnosed, lesions, tmp_path)
+    shapes = [tuple(saved_state(tmp_path / stage)["auxiliary"]["weight"].shape) for stage in PARTS]
+    assert shapes == [(3, 16), (3, 32), (3, 16)]
 
 
 def test_the_images_left_are_those_of_all_stages(tmp_path: Path, lesions: list[Sample]) -> None:

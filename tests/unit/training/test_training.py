@@ -40,7 +40,7 @@ from lesioncli.spec import CLASSES
 from lesioncli.training.checkpoint import load_checkpoint, make_network, save_checkpoint
 from lesioncli.training.devices import choose_device, choose_threads, torch_threads
 from lesioncli.training.history import plot_history
-from lesioncli.training.recipe import AugmentSettings, Recipe, TrainSettings
+from lesioncli.training.recipe import AugmentSettings, Auxiliary, Recipe, TrainSettings
 from lesioncli.training.run import BEST, Progress
 from lesioncli.training.samples import Sample, read_samples
 from lesioncli.training.stages import StageNetwork
@@ -342,6 +342,36 @@ def test_a_resumed_run_draws_the_same_images_of_a_lesion(tmp_path: Path, lesions
     end, uninterrupted = saved_state(tmp_path / "stopped/joint"), saved_state(tmp_path / "whole/joint")
     assert not differences(end, uninterrupted)
     assert resumed.read_bytes() == best.read_bytes()
+
+
+def test_an_auxiliary_head_is_trained_along_and_not_saved(tmp_path: Path, lesions: list[Sample]) -> None:
+    """Resumed, it goes on as if it had not been stopped; it changes the encoder."""
+    recipe = with_settings(auxiliary=Auxiliary.DIAGNOSIS, initial="none")
+    recipe = replace(recipe, train=replace(recipe.train, epochs=2))
+    diagnosed = [replace(one, diagnosis=name) for one, name in zip(lesions, ("nv", "", "mel", "nv"), strict=True)]
+
+    def stop(stage: str, row: dict[str, float]) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, diagnosed, lesions, tmp_path / "stopped", on_epoch=stop)
+    after_one_epoch = saved_state(tmp_path / "stopped/joint")["auxiliary"]
+    resumed = run(recipe, diagnosed, lesions, tmp_path / "stopped")
+    best = run(recipe, diagnosed, lesions, tmp_path / "whole")
+    assert len(differences(after_one_epoch, saved_state(tmp_path / "whole/joint")["auxiliary"])) == 2
+    assert not differences(saved_state(tmp_path / "stopped/joint"), saved_state(tmp_path / "whole/joint"))
+    assert saved_state(tmp_path / "whole/joint")["auxiliary"]["weight"].shape == (2, 32)
+    assert resumed.read_bytes() == best.read_bytes()
+    load_checkpoint(best)  # has exactly the tensors of its network
+    without = replace(recipe, loss=replace(recipe.loss, auxiliary=0.0))
+    alone = run(without, diagnosed, lesions, tmp_path / "alone")
+    assert differences(load_file(best), load_file(alone))
+
+
+def test_an_auxiliary_head_without_diagnoses_is_refused(tmp_path: Path, lesions: list[Sample]) -> None:
+    recipe = with_settings(auxiliary=Auxiliary.DIAGNOSIS)
+    with pytest.raises(InputError, match="diagnosis"):
+        run(recipe, [replace(one, diagnosis="nv") for one in lesions], lesions, tmp_path)
 
 
 def test_masks_are_learnt_from_teachers_alone(tmp_path: Path, finished: Finished, lesions: list[Sample]) -> None:

@@ -134,6 +134,7 @@ def evaluate(
     """
     from lesioncli.evaluation import evaluate as evaluation
 
+    quiet_decoders()
     with reporting(progress) as reporter:
         return evaluation.evaluate(
             Path(ground_truth),
@@ -166,6 +167,7 @@ def calibrate(
     found = find_engine(None if engine is None else os.fspath(engine), choose_backend(Backend(backend)).value, ENGINES)
     if found.value is None:
         raise EngineError(f"{found.reason}; run lesioncli segment first, or name the engine with --engine")
+    quiet_decoders()
     with reporting(progress) as reporter:
         return calibrator.calibrate(
             Path(ground_truth),

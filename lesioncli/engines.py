@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from lesioncli.errors import EngineError, InputError
 from lesioncli.files import ENGINES, StrPath, os_errors_as_input_errors, work_folder
 from lesioncli.options import Backend, BuildOptions, Decision, Precision
+from lesioncli.process import quiet_decoders
 from lesioncli.progress import Reporter, ReportTo, reporting
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def _parity_images(folder: Path | None) -> "list[UInt8]":
     from lesioncli.images.find import find_images
     from lesioncli.images.sample import sample_images
 
+    quiet_decoders()
     images = sample_images(find_images([folder]), PARITY_IMAGES, (256, 256))
     if not images:
         raise InputError(f"{folder}: no image of the sample can be read; give another folder for the parity check")

@@ -25,8 +25,10 @@ def submission(
     Exit code 5: some images have no mask or no scores.
     """
     from lesioncli.evaluation.submission import write_submission
+    from lesioncli.process import quiet_decoders
     from lesioncli.progress import ProgressBars
 
+    quiet_decoders()
     with ProgressBars(stderr, bars=not json_output) as progress:
         written = write_submission(
             masks, out, challenge, lambda done, total: progress.count("write masks", done, total)

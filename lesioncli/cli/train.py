@@ -78,7 +78,7 @@ def train(
         from lesioncli.training.trainer import train as run_training
     except ModuleNotFoundError as error:
         raise MissingPackageError(str(error.name), "train") from error
-    from lesioncli.process import keep_freed_memory
+    from lesioncli.process import keep_freed_memory, quiet_decoders
     from lesioncli.progress import ProgressBars, Reporter
     from lesioncli.shipped import find_model
     from lesioncli.training.recipe import find_recipe, load_recipe
@@ -89,6 +89,7 @@ def train(
         held_out = Fold.parse(fold) if fold else None
     except ValueError as error:
         raise typer.BadParameter(f"--fold: {error}") from error
+    quiet_decoders()
     loaded = load_recipe(find_recipe(recipe))
     if held_out:
         samples = split_fold(read_training_samples(data, loaded.train.exclude), held_out)

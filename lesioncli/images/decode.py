@@ -1,5 +1,6 @@
 """Decode an image file to upright RGB."""
 
+import re
 import stat
 from pathlib import Path
 
@@ -10,8 +11,9 @@ from lesioncli.images.formats import ImageFormat, format_names, format_of, unsup
 from lesioncli.images.pixels import MAX_BYTES, TOO_LARGE, DecodedImage
 from lesioncli.options import FailureStage
 
-__all__ = ["OUT_OF_MEMORY", "DecodedImage", "decode", "peak_bytes"]
+__all__ = ["OUT_OF_MEMORY", "DecodedImage", "decode", "describe_damage", "peak_bytes"]
 
+_DECODER_NUMBER = re.compile(r"decoder error -?\d+.*")  # of Pillow
 SIGNATURE_BYTES = 132  # that of DICOM begins at 128
 MAX_FILE_BYTES = 2 * MAX_BYTES  # half of it may be metadata, or further pages
 OUT_OF_MEMORY = "not enough memory for this image; give more with --max-memory, use fewer --workers, or downsample it"
@@ -63,7 +65,7 @@ def _read(image_format: ImageFormat, data: bytes, at_least_hw: tuple[int, int]) 
         # Pillow and tifffile document no set of exceptions for damaged files. Fuzzing produced OSError, SyntaxError,
         # ValueError, TypeError, IndexError, ZeroDivisionError, OverflowError and struct.error, and one such file must
         # not end a run of a million images.
-        raise ImageError(FailureStage.DECODE, _reason(image_format.name, error)) from error
+        raise ImageError(FailureStage.DECODE, describe_damage(image_format.name, error)) from error
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -87,12 +89,14 @@ def _not_supported(data: bytes) -> str:
     return f"not a {format_names()} image (or damaged header)"
 
 
-def _reason(name: str, error: Exception) -> str:
+def describe_damage(name: str, error: Exception) -> str:
+    """Return in words why a decoder failed on a `name` file, and what to do."""
     text = " ".join(str(error).split())
     if isinstance(error, Image.DecompressionBombError):  # Pillow's WebP reader raises this before check_size() can
         return TOO_LARGE
     if "truncated" in text.lower():
         return f"truncated: the {name} data end too early"
-    # The texts of a decoder are sentences, those of Python ("string index out of range") tell a user nothing.
-    detail = f" ({text})" if isinstance(error, (OSError, SyntaxError)) and " " in text else ""
+    # The texts of a decoder are sentences; those of Python ("string index out of range") and numbers tell nothing.
+    is_sentence = isinstance(error, (OSError, SyntaxError)) and " " in text and not _DECODER_NUMBER.fullmatch(text)
+    detail = f" ({text})" if is_sentence else ""
     return f"damaged or unusual {name} file{detail}; if other programs open it, save it from there as 8-bit PNG"

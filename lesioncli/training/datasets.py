@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from lesioncli.errors import InputError
 from lesioncli.images.geometry import to_network, to_upright
+from lesioncli.process import quiet_decoders
 from lesioncli.training.augment import augment
 from lesioncli.training.groups import SampleGroup
 from lesioncli.training.losses import UNKNOWN_DIAGNOSIS
@@ -176,3 +177,4 @@ def shared_memory_errors() -> Iterator[None]:
 
 def _set_up_worker(worker: int) -> None:
     cv2.setNumThreads(1)  # the workers use all cores already
+    quiet_decoders()

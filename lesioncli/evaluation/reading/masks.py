@@ -18,6 +18,7 @@ from lesioncli.errors import ImageError, InputError
 from lesioncli.evaluation.metrics.pixels import MASK_THRESHOLD
 from lesioncli.evaluation.reading.png import read_grey_png
 from lesioncli.files import walk
+from lesioncli.images.decode import describe_damage
 from lesioncli.images.find import PROBABILITIES
 from lesioncli.images.png import check_rows
 from lesioncli.options import FailureStage
@@ -176,8 +177,11 @@ def _name_failures(role: MaskRole) -> Iterator[None]:
     except UnidentifiedImageError as error:
         reason = f"{role} unreadable: not one of {', '.join(MASK_FORMATS)}, or truncated"
         raise ImageError(FailureStage.DECODE, reason) from error
+    except MemoryError as error:
+        raise ImageError(FailureStage.DECODE, f"{role} unreadable: not enough memory") from error
     except Exception as error:  # damaged bytes make Pillow raise OSError, SyntaxError, struct.error and more
-        raise ImageError(FailureStage.DECODE, f"{role} unreadable: {str(error) or type(error).__name__}") from error
+        reason = (error.strerror if isinstance(error, OSError) else "") or describe_damage("mask", error)
+        raise ImageError(FailureStage.DECODE, f"{role} unreadable: {reason}") from error
 
 
 def _decode(data: bytes, role: MaskRole) -> _Pixels:

@@ -224,7 +224,7 @@ def test_a_ph2_case_without_its_mask_is_named(ph2: Path, tmp_path: Path) -> None
         save_mask(tmp_path / "masks" / f"{name}.png")
     evaluation = evaluate(ph2, tmp_path / "masks")
     assert jaccards(evaluation) == {"IMD002": 1.0, "IMD004": -1, "IMD058": 1.0}
-    assert evaluation.masks.cases[1].problem.startswith("ground truth unreadable: [Errno 2]")
+    assert evaluation.masks.cases[1].problem.startswith("ground truth unreadable: No such file")
 
 
 def spreadsheet(path: Path, *rows: tuple[object, ...]) -> None:
@@ -330,7 +330,7 @@ def test_a_table_of_pairs(tmp_path: Path) -> None:
     table = write_lines(tmp_path / "data" / "pairs.csv", *lines, "p/gone.png,t/b.bmp,third,z")
     evaluation = evaluate(table, tmp_path / "nowhere")
     assert jaccards(evaluation) == {"a": 0.5, "second": 1.0, "third": -1}
-    assert evaluation.masks.cases[2].problem.startswith("prediction unreadable: [Errno 2]")
+    assert evaluation.masks.cases[2].problem.startswith("prediction unreadable: No such file")
 
 
 @pytest.mark.parametrize(

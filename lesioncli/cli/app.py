@@ -24,6 +24,7 @@ from lesioncli.cli.engines import engines
 from lesioncli.cli.evaluate import evaluate
 from lesioncli.cli.report import report
 from lesioncli.cli.segment import segment
+from lesioncli.cli.strict_command import StrictCommand
 from lesioncli.cli.submission import submission
 from lesioncli.cli.train import train
 from lesioncli.errors import ExitCode, LesionError
@@ -120,7 +121,7 @@ def make_app(commands: Mapping[str, Callable[..., None]]) -> typer.Typer:
     )
     program.callback()(about)
     for name, command in commands.items():
-        program.command(name)(command)
+        program.command(name, cls=StrictCommand)(command)
     return program
 
 

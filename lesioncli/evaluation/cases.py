@@ -33,7 +33,8 @@ class CaseResult:
 
     `note` names unusual properties of files that were evaluated all the same. `pair` has the two files, and
     `lesion_fraction` is the fraction of the ground truth's pixels that are lesion. `threshold_jaccards` (T,) is the
-    Jaccard of the probability map at each of THRESHOLDS, None if there is no map that can be evaluated.
+    Jaccard of the probability map at each of THRESHOLDS, None if there is no map that can be evaluated. `image` is the
+    image in scores.csv, "" if there is no row of it.
     """
 
     name: str
@@ -43,6 +44,7 @@ class CaseResult:
     pair: MaskPair | None = field(default=None, compare=False, repr=False)
     lesion_fraction: float = field(default=math.nan, compare=False, repr=False)
     threshold_jaccards: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+    image: str = field(default="", compare=False, repr=False)
 
 
 @dataclass(frozen=True, eq=False)

@@ -55,27 +55,36 @@ def write_csv_files(evaluation: Evaluation, path: Path) -> Iterator[Path]:
         write_cases(evaluation.masks.cases, path)
         yield path
     if evaluation.comparison and evaluation.comparison.per_image:
-        write_differences(evaluation.comparison, comparison_path(path))
+        write_differences(evaluation.comparison, comparison_path(path), evaluation.masks.cases)
         yield comparison_path(path)
 
 
 def write_cases(cases: Sequence[CaseResult], path: Path) -> None:
     """Write one row per case: image, metrics (empty where undefined), problem, note.
 
-    The file is replaced as a whole.
+    The image is that of scores.csv, else the name of the mask. The file is replaced as a whole.
     """
     names = next((tuple(case.metrics) for case in cases if case.metrics), tuple(PIXEL_METRICS))
     rows = (
-        (case.name, *(_field(case.metrics.get(name, math.nan)) for name in names), case.problem, case.note)
+        (
+            case.image or case.name,
+            *(_field(case.metrics.get(name, math.nan)) for name in names),
+            case.problem,
+            case.note,
+        )
         for case in cases
     )
     _write_table(path, (FIRST_COLUMN, *names, *LAST_COLUMNS), rows)
 
 
-def write_differences(comparison: Comparison, path: Path) -> None:
-    """Write one row per image with a mask in both predictions: image, and ours minus the other's for each metric."""
+def write_differences(comparison: Comparison, path: Path, cases: Sequence[CaseResult] = ()) -> None:
+    """Write one row per image with a mask in both predictions: image, and ours minus the other's for each metric.
+
+    Images are named as write_cases() does for `cases`.
+    """
+    images = {case.name: case.image for case in cases if case.image}
     names = next(iter(comparison.per_image.values()), {})
-    rows = ((name, *map(_field, metrics.values())) for name, metrics in comparison.per_image.items())
+    rows = ((images.get(name, name), *map(_field, metrics.values())) for name, metrics in comparison.per_image.items())
     _write_table(path, (FIRST_COLUMN, *names), rows)
 
 

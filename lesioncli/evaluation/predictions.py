@@ -73,9 +73,20 @@ def evaluate_predictions(
         _require_usable_masks(predictions, pairs, listing)
     regions = read_record(predictions).regions or Regions.LARGEST if with_maps and listing.maps else None
     cases = evaluate_pairs(pairs, Measures(options.distances, regions), options.workers, on_progress)
+    if rows:
+        cases = _name_images(cases, rows)
     labelled = _join(ground_truth, rows, rules)
     confidence = _confidences(cases, rows or {})
     return EvaluatedPredictions(cases, extra, MaskMetrics.from_cases(cases), labelled, rows is not None, confidence)
+
+
+def _name_images(cases: Sequence[CaseResult], rows: Mapping[str, ScoreRow]) -> tuple[CaseResult, ...]:
+    """Return the cases with their images in the table of scores: found by their mask or, if they failed, their name."""
+    by_mask = {mask_name(PurePosixPath(row.mask)): row.image for row in rows.values() if row.mask}
+    by_name = {name: row.image for name, row in rows.items()}
+    names = (case.pair.matched if case.pair else "" for case in cases)
+    images = (by_mask.get(name) or by_name.get(name, "") for name in names)
+    return tuple(replace(case, image=image) if image else case for case, image in zip(cases, images, strict=True))
 
 
 def _confidences(cases: Sequence[CaseResult], rows: Mapping[str, ScoreRow]) -> NDArray[np.float64]:

@@ -29,6 +29,7 @@ from lesioncli.images.decode import decode
 from lesioncli.images.formats import has_supported_suffix, supported_suffixes
 from lesioncli.images.geometry import UInt8
 from lesioncli.images.pixels import DecodedImage
+from lesioncli.training.overlap import refuse_overlap
 
 LABEL_COLUMNS = ("melanoma", "seborrheic_keratosis")  # a sample with neither is a nevus
 GROUP_COLUMNS = {"lesion": "lesion_id", "patient": "patient_id"}  # field of a Sample -> column of the table
@@ -76,7 +77,7 @@ def read_training_data(
 ) -> TrainingData:
     """Samples of the folders in `training` without those named in `exclude`, and of the folders in `validation`.
 
-    Raises InputError if a plain folder is in both, since it has no split of its own, or if an image is in both.
+    Raises InputError if a plain folder is in both, since it has no split of its own, or what refuse_overlap() does.
     """
     training_samples = read_training_samples(training, exclude)
     for folder in validation:
@@ -85,9 +86,7 @@ def read_training_data(
                 f"{folder}: has no validation split; give other images with --val, or hold some out with --fold"
             )
     validation_samples = [sample for folder in validation for sample in read_samples(folder, "Validation")]
-    shared = {sample.image_id for sample in training_samples} & {sample.image_id for sample in validation_samples}
-    if shared:
-        raise InputError(f"{len(shared)} images are in both training and validation, for example {min(shared)}")
+    refuse_overlap(training_samples, validation_samples)
     return TrainingData(training_samples, validation_samples)
 
 

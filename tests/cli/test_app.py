@@ -179,3 +179,12 @@ def test_brackets_in_a_folder_name_are_printed(tmp_path: Path, monkeypatch: pyte
     done = call("demo", "d[red]x[/y]", "--count", "1", "--size", "64", "64")
     assert (done.exit_code, done.stdout.count("d[red]x[/y]")) == (0, 2)
     assert call("segment", "d[red]x[/y]/labels", "--out", "masks").stderr.count("d[red]x[/y]") == 1
+
+
+@pytest.mark.parametrize(
+    "words", [("evaluate", "--gt", "a", "--pred", "b", "--pred", "c"), ("segment", "x", "--out", "a", "--out=b")]
+)
+def test_an_option_with_one_value_is_not_given_twice(words: tuple[str, ...]) -> None:
+    result = call(*words)
+    assert result.exit_code == ExitCode.USAGE
+    assert words[-2] in result.stderr or "--out" in result.stderr

@@ -62,7 +62,7 @@ class ScoreRow:
 
     `failure` is the reason why `segment` failed on the image, else "". `optional_score` is the score of a class that
     the table may lack, and `confidence` that of the mask; nan where there is none. `mask` is the path of the mask.
-    `width` and `height` are those of the image, as `segment` recorded them, as text.
+    `width`, `height` and `image`, its path, are those that `segment` recorded, as text.
     """
 
     failure: str
@@ -72,6 +72,7 @@ class ScoreRow:
     mask: str = ""
     width: str = ""
     height: str = ""
+    image: str = ""
 
 
 # Labels
@@ -227,7 +228,7 @@ def read_scores(
         failure = (row["reason"] or "failed") if from_segment and row["status"] == "failed" else ""
         values = tuple(_parse_number(row[column_key(column)]) for column in columns)
         optional, confidence = (_parse_number(row.get(f"{prefix}{key}", "")) for key in (optional_class, "confidence"))
-        recorded = (row.get(key, "") if from_segment else "" for key in ("mask", "width", "height"))
+        recorded = (row.get(key, "") if from_segment else "" for key in ("mask", "width", "height", "image"))
         scores[name] = ScoreRow(failure, values, optional, confidence, *recorded)
     return scores
 

@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 from unittest.mock import patch
 
+import pandas as pd
 import pytest
-from helpers.evaluation_data import write_lines
+from helpers.evaluation_data import save_mask, write_lines
 
 from lesioncli.errors import InputError
 from lesioncli.evaluation.cases import CaseResult
@@ -121,3 +122,22 @@ def test_a_foreign_comparison_file_is_refused_only_if_it_would_be_replaced(tmp_p
 def test_cases_and_differences_need_two_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"comparison\.csv"):
         refuse_foreign_files(tmp_path / "comparison.csv", comparing=True)
+
+
+def test_images_are_named_as_in_scores_csv(tmp_path: Path) -> None:
+    for number in range(25):
+        save_mask(tmp_path / "labels" / f"ISIC_{number:07}_segmentation.png")
+        for folder in ("masks", "other"):
+            save_mask(tmp_path / folder / "P01" / f"ISIC_{number:07}.png")
+    (tmp_path / "masks" / "P01" / "ISIC_0000003.png").unlink()
+    rows = [f"P01/ISIC_{number:07}.jpg,P01/ISIC_{number:07}.png,ok," for number in range(25) if number != 3]
+    write_lines(
+        tmp_path / "masks" / "scores.csv", "image,mask,status,reason", *rows, "P01/ISIC_0000003.jpg,,failed,cut"
+    )
+    evaluation = evaluate(tmp_path / "labels", tmp_path / "masks", EvaluationOptions(compare=tmp_path / "other"))
+    list(write_csv_files(evaluation, tmp_path / "evaluation.csv"))
+    scores = pd.read_csv(tmp_path / "masks" / "scores.csv")
+    joined = scores.merge(pd.read_csv(tmp_path / "evaluation.csv"), on="image")
+    assert len(joined) == 25
+    assert len(joined.merge(pd.read_csv(tmp_path / "comparison.csv"), on="image")) == 24
+    assert joined[joined.problem.notna()].image.to_list() == ["P01/ISIC_0000003.jpg"]

@@ -396,8 +396,31 @@ def test_folders_are_joined(tmp_path: Path) -> None:
 def test_images_in_both_are_refused(tmp_path: Path) -> None:
     challenge(tmp_path, "Training", first=0, count=3)
     challenge(tmp_path, "Validation", first=2, count=1)
-    with pytest.raises(InputError, match=r"1 images .* ISIC_0000002"):
+    with pytest.raises(InputError, match=r"1 images .*ISIC_0000002"):
         read_training_data([tmp_path], [tmp_path])
+
+
+def test_files_of_one_content_are_one_image(tmp_path: Path) -> None:
+    first, second = plain(tmp_path / "first"), plain(tmp_path / "second")
+    (second / "labels.csv").unlink()
+    for number, path in enumerate(sorted((second / "images").iterdir())):
+        renamed = f"other{number}"
+        (second / "masks" / f"{path.stem}.png").replace(second / "masks" / f"{renamed}.png")
+        path.rename(path.with_stem(renamed))
+    with pytest.raises(InputError, match=r"first.*x.*second.*other0"):
+        read_training_data([first], [second])
+
+
+@pytest.mark.parametrize("column", ["lesion_id", "patient_id"])
+def test_images_of_one_lesion_or_patient_are_not_in_both(tmp_path: Path, column: str) -> None:
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for number, folder in enumerate(folders):
+        for name in ("a", "b"):
+            save(folder / "images" / f"{number}{name}.png", np.full((8, 8, 3), 10 * number + ord(name), np.uint8))
+        rows = [[f"{number}a", 0, 1, "same"], [f"{number}b", 0, 1, f"own{number}"]]
+        write_labels(folder / "labels.csv", rows, ("image", *COLUMNS, column))
+    with pytest.raises(InputError, match=rf"1 images.*{column}.*0a\.png.*1a\.png"):
+        read_training_data(folders[:1], folders[1:])
 
 
 @pytest.mark.parametrize("layout", [plain, challenge])

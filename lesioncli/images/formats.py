@@ -22,7 +22,8 @@ class ImageFormat:
 
     suffixes: lower case, with the dot. signatures: the possible first bytes of a file. read: takes the file's bytes and
     the smallest (height, width) that the caller needs; returns the whole image, or raises any exception. measure: takes
-    the open file instead; returns an estimate of the memory of read(), beside the file's content, or raises.
+    the open file instead; returns an estimate of the memory of read(), beside the file's content, or raises. for_masks:
+    whether masks are read in this format, too; `name` is then that of Pillow.
     """
 
     name: str
@@ -30,16 +31,22 @@ class ImageFormat:
     signatures: tuple[bytes, ...]
     read: Callable[[bytes, tuple[int, int]], DecodedImage]
     measure: Callable[[BinaryIO, tuple[int, int]], int]
+    for_masks: bool = False
 
 
 FORMATS: tuple[ImageFormat, ...] = (
     ImageFormat("JPEG", (".jpg", ".jpeg", ".jfif"), (b"\xff\xd8\xff",), read_jpeg, measure_jpeg),
-    ImageFormat("PNG", (".png",), (png.SIGNATURE,), png.read_png, png.measure_png),
-    ImageFormat("BMP", (".bmp",), (b"BM",), read_bmp, measure_bmp),
+    ImageFormat("PNG", (".png",), (png.SIGNATURE,), png.read_png, png.measure_png, for_masks=True),
+    ImageFormat("BMP", (".bmp",), (b"BM",), read_bmp, measure_bmp, for_masks=True),
     ImageFormat("WebP", (".webp",), (b"RIFF",), read_webp, measure_webp),
-    ImageFormat(
-        "TIFF", (".tif", ".tiff"), (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), read_tiff, measure_tiff
-    ),  # "+": BigTIFF
+    ImageFormat(  # "+": BigTIFF
+        "TIFF",
+        (".tif", ".tiff"),
+        (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
+        read_tiff,
+        measure_tiff,
+        for_masks=True,
+    ),
 )
 
 

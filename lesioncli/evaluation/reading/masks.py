@@ -20,12 +20,16 @@ from lesioncli.evaluation.reading.png import read_grey_png
 from lesioncli.files import walk
 from lesioncli.images.decode import describe_damage
 from lesioncli.images.find import PROBABILITIES
+from lesioncli.images.formats import FORMATS, supported_suffixes
 from lesioncli.images.png import check_rows
 from lesioncli.options import FailureStage
 
-MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
-MASK_FORMATS = ("PNG", "BMP", "TIFF")  # checked by content: Pillow would run Ghostscript on an EPS named x.png
-UNSUPPORTED_SUFFIXES = (".jpg", ".jpeg", ".gif", ".webp")  # images that may be meant as masks
+_FORMATS = tuple(image_format for image_format in FORMATS if image_format.for_masks)
+MASK_SUFFIXES = tuple(suffix for image_format in _FORMATS for suffix in image_format.suffixes)
+# Checked by content: Pillow would run Ghostscript on an EPS named x.png.
+MASK_FORMATS = tuple(image_format.name for image_format in _FORMATS)
+# Images that may be meant as masks.
+UNSUPPORTED_SUFFIXES = (".gif", *(suffix for suffix in supported_suffixes() if suffix not in MASK_SUFFIXES))
 
 OVERLAYS = "overlays"  # holds JPEGs that segment writes
 _MAPS = f"{PROBABILITIES}/"

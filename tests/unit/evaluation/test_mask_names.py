@@ -2,6 +2,7 @@
 
 import os
 import re
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -226,3 +227,12 @@ def test_a_failure_belongs_to_the_image_with_its_name(truth: Path, masks: Path) 
     assert "decode" not in found["ISIC_0000001"]
     assert "decode: ISIC_0000001_b" in found["ISIC_0000001_b"]
     assert "ISIC_0000002_c, ISIC_0000002_d" in found["ISIC_0000002"]
+
+
+def test_names_in_another_unicode_normalization_match(truth: Path, masks: Path) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "Läsion_é") for form in ("NFC", "NFD"))
+    save_mask(truth / f"{composed}.png")
+    save_mask(masks / f"{decomposed}.png")
+    evaluation = evaluate(truth, masks)
+    assert jaccards(evaluation) == {composed: 1.0}
+    assert not evaluation.masks.extra

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lesioncli.errors import InputError
+from lesioncli.errors import ImageError, InputError
+from lesioncli.images.decode import decode
 from lesioncli.images.find import (
     MASKS_BESIDE,
     MAX_KINDS_SHOWN,
@@ -301,3 +302,21 @@ def test_two_images_with_one_isic_number_are_refused(tmp_path: Path) -> None:
     tree(tmp_path, "a/ISIC_0000001.jpg", "b/0000001.jpg")
     with pytest.raises(InputError, match=r"a/ISIC_0000001\.jpg.*b/0000001\.jpg"):
         name_masks_by_isic(find_images([tmp_path]))
+
+
+def test_a_named_file_that_cannot_be_looked_at_does_not_stop_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stat = os.stat
+
+    def refuse(path: Any, *args: Any, **options: Any) -> Any:  # permissions do not stop root, which may run these tests
+        if str(path).endswith("locked/y.jpg"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, *args, **options)
+
+    tree(tmp_path, "x.jpg", "locked/y.jpg")
+    monkeypatch.setattr(os, "stat", refuse)
+    images = find_images([tmp_path / "x.jpg", tmp_path / "locked" / "y.jpg"])
+    assert names(images) == ["locked/y", "x"]
+    with pytest.raises(ImageError, match="Permission denied"):
+        decode(images[0].path, (8, 8))

@@ -130,6 +130,28 @@ class BuildOptions:
 
 
 @dataclass(frozen=True)
+class FailureLimit:
+    """The largest number of failed images that a run accepts: `value` images, or per cent of all images."""
+
+    value: float
+    is_percent: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> "FailureLimit":
+        """Read `N` or `P%`; ValueError for anything else."""
+        number = text.strip().removesuffix("%")
+        is_percent = number != text.strip()
+        value = float(number) if is_percent else int(number)
+        if not 0 <= value <= (100 if is_percent else value):
+            raise ValueError(f"{text} is out of range")
+        return cls(value, is_percent)
+
+    def is_exceeded(self, failed: int, images: int) -> bool:
+        """Return whether `failed` of all `images` are too many."""
+        return failed > (self.value / 100 * images if self.is_percent else self.value)
+
+
+@dataclass(frozen=True)
 class SegmentOptions:
     """Options of `segment` that do not depend on the engine.
 
@@ -137,7 +159,8 @@ class SegmentOptions:
     check the parity of an engine that never ran on this GPU. `trace`: JSON file for a timeline of the run.
     `save_probabilities`: also write the lesion probability of every pixel.
     `max_memory_mib`: memory of images in work; None is half of what is free. `root`: folder that the names of images
-    are relative to; None is the deepest one that holds all images given.
+    are relative to; None is the deepest one that holds all images given. `max_failures`: the run ends early when more
+    images have failed.
     """
 
     threshold: float = 0.5
@@ -152,6 +175,7 @@ class SegmentOptions:
     save_probabilities: bool = False
     max_memory_mib: int | None = None
     root: Path | None = None
+    max_failures: FailureLimit | None = None
 
     @property
     def max_memory_bytes(self) -> int | None:

@@ -30,8 +30,8 @@ class StopRequest:
 
     @contextmanager
     def heard(self) -> Iterator[None]:
-        """Declare that the code inside the context looks at `is_set`."""
-        self.is_heard = True
+        """Declare that the code inside the context looks at `is_set`, which is for this run only."""
+        self.is_set, self.is_heard = False, True
         try:
             yield
         finally:

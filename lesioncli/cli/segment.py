@@ -9,7 +9,7 @@ import typer
 from lesioncli.cli.arguments import BackendOption, ImagesArgument, JsonOption
 from lesioncli.cli.console import print_json, print_line, say, stderr
 from lesioncli.errors import ExitCode
-from lesioncli.options import MIN_THRESHOLD, TTA, Backend, Regions, SegmentOptions
+from lesioncli.options import MIN_THRESHOLD, TTA, Backend, FailureLimit, Regions, SegmentOptions
 from lesioncli.signals import HANDLER
 
 if TYPE_CHECKING:
@@ -95,6 +95,14 @@ def segment(
             show_default="the deepest folder that holds all IMAGES",
         ),
     ] = None,
+    max_failures: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|P%",
+            help="Accept this many failed images, or per cent, with exit code 0; stop early when there are more.",
+            show_default="accept none, never stop",
+        ),
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Write one mask and one row of class scores per image.
@@ -120,6 +128,7 @@ def segment(
         save_probabilities=save_probabilities,
         max_memory_mib=max_memory,
         root=root,
+        max_failures=_parse_limit(max_failures),
     )
     with ProgressBars(stderr, bars=not json_output, stop=HANDLER.stop) as progress:
         summary = api.segment_folder(
@@ -132,9 +141,23 @@ def segment(
         _print_summary(summary, [name for name, is_written in kinds.items() if is_written])
     if summary.remaining:
         say(f"interrupted: {summary.remaining} of {summary.images} images remain; the same command continues")
-        raise typer.Exit(HANDLER.exit_code)
-    if summary.failed or summary.unreadable:
-        raise typer.Exit(ExitCode.SOME_FAILED)
+    raise typer.Exit(_exit_code(summary, options.max_failures))
+
+
+def _parse_limit(text: str | None) -> FailureLimit | None:
+    try:
+        return None if text is None else FailureLimit.parse(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is not a number such as 10, or 2%", param_hint="--max-failures") from error
+
+
+def _exit_code(summary: "RunSummary", limit: FailureLimit | None) -> int:
+    """Return the code of the signal that stopped the run, else whether too many images failed."""
+    if summary.remaining and HANDLER.exit_code:
+        return HANDLER.exit_code
+    are_accepted = limit is not None and not limit.is_exceeded(summary.failed, summary.images)
+    has_failed = bool(summary.failed) and not are_accepted
+    return ExitCode.SOME_FAILED if has_failed or summary.unreadable else ExitCode.OK
 
 
 def _print_summary(summary: "RunSummary", pictures: Sequence[str]) -> None:

@@ -60,7 +60,8 @@ class RunRecord(RunIdentity, frozen=True, kw_only=True):
     runs, relative to the output folder. ignored: files in them that are not images, by kind. ok, failed, skipped,
     seconds and cpu_seconds (by stage) are those of the latest run. calibration_maps: the calibration in full.
     probabilities: any run wrote probability maps. roots: folders of all runs that names of images are relative to,
-    relative to the output folder. unreadable: folders that the latest run could not list.
+    relative to the output folder. unreadable: folders that the latest run could not list. failures: reason by image, of
+    a latest run that accepted some.
     """
 
     format: int = RUN_FORMAT
@@ -85,6 +86,7 @@ class RunRecord(RunIdentity, frozen=True, kw_only=True):
     skipped: int | None = None
     seconds: float | None = None
     cpu_seconds: dict[str, float] | None = None
+    failures: dict[str, str] | None = None
     calibration_maps: Calibration | None = None
     probabilities: bool | None = None
 

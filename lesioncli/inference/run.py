@@ -18,7 +18,7 @@ from lesioncli.calibration import identify
 from lesioncli.errors import InputError
 from lesioncli.files import printable
 from lesioncli.images.find import ImageListing
-from lesioncli.inference.outcome import Outcome, output_columns
+from lesioncli.inference.outcome import Outcome, image_name, output_columns
 from lesioncli.inference.pipeline import segment
 from lesioncli.inference.record import MaskNames, RunIdentity, RunRecord, RunStatus, RunSummary
 from lesioncli.inference.results import ResultStore
@@ -64,13 +64,16 @@ def segment_images(
                 store.add(outcome)
                 totals.add(outcome)
                 on_outcome(outcome)
+                if options.max_failures and options.max_failures.is_exceeded(totals.failed, len(listing.images)):
+                    stop.set()
     except BaseException:
         with suppress(InputError):  # the error that ended the run matters more
             store.finish(msgspec.structs.replace(record, status=RunStatus.INTERRUPTED, **totals.values()))
         raise
     values = totals.values()
     status = RunStatus.FINISHED if totals.images == len(listing.images) else RunStatus.INTERRUPTED
-    store.finish(msgspec.structs.replace(record, status=status, **values))
+    failures = totals.failures if options.max_failures else None
+    store.finish(msgspec.structs.replace(record, status=status, failures=failures, **values))
     return RunSummary(
         images=len(listing.images),
         **values,
@@ -135,8 +138,14 @@ class _Totals:
 
     def __init__(self) -> None:
         self._started = time.monotonic()
+        self.failures: dict[str, str] = {}  # reason by the image's name in scores.csv
         self._statuses: Counter[Status] = Counter()
         self._cpu_seconds: Counter[str] = Counter()
+
+    @property
+    def failed(self) -> int:
+        """The number of failed images so far."""
+        return self._statuses[Status.FAILED]
 
     @property
     def images(self) -> int:
@@ -146,6 +155,8 @@ class _Totals:
     def add(self, outcome: Outcome) -> None:
         """Count an outcome and its times."""
         self._statuses[outcome.status] += 1
+        if outcome.status == Status.FAILED:
+            self.failures[image_name(outcome.image)] = f"{outcome.stage}: {outcome.reason}"
         self._cpu_seconds.update(outcome.seconds)
 
     def values(self) -> dict[str, Any]:

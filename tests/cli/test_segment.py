@@ -264,3 +264,41 @@ def test_a_folder_that_cannot_be_listed_does_not_stop_the_others(here: Path, mon
     assert "lost+found" in result.stderr
     assert list(rows_of(here / "masks")) == ["a.jpg"]
     assert record_of(here / "masks")["unreadable"] == ["photos/lost+found"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "code", "stops_early"),
+    [
+        ([], ExitCode.SOME_FAILED, False),
+        (["--max-failures", "2"], ExitCode.OK, False),
+        (["--max-failures", "1"], ExitCode.SOME_FAILED, True),
+        (["--max-failures", "0"], ExitCode.SOME_FAILED, True),
+        (["--max-failures", "5%"], ExitCode.OK, False),
+        (["--max-failures", "4.9%"], ExitCode.SOME_FAILED, True),
+    ],
+)
+def test_some_failures_may_be_accepted(
+    tmp_path: Path, tiny_manifest: MakeEngine, limit: list[str], code: ExitCode, stops_early: bool
+) -> None:
+    images, out = tmp_path / "images", tmp_path / "masks"
+    for number in range(40):
+        save(images / f"{number:02d}.png", draw_case(number, 40, 60).image)
+    for number in (0, 1):
+        (images / f"{number:02d}.png").write_text("no image")
+    words = ("segment", images, "--out", out, "--engine", tiny_manifest(1), "--workers", "1")
+    done = call(*words, *limit)
+    assert done.exit_code == code
+    assert "00.png: decode: " in done.stderr
+    record = json.loads((out / "run.json").read_text())
+    assert record["failed"] == 2
+    assert (record["status"], len(rows_of(out)) < 40) == ("interrupted" if stops_early else "finished", stops_early)
+    assert list(record.get("failures", {})) == (["00.png", "01.png"] if limit else [])
+    assert call(*words, "--max-failures", "2").exit_code == ExitCode.OK
+    assert len(rows_of(out)) == 40
+
+
+@pytest.mark.parametrize("limit", ["many", "-1", "101%", "%"])
+def test_a_limit_of_failures_is_a_number_or_a_percentage(limit: str) -> None:
+    done = call("segment", ".", "--out", "masks", "--max-failures", limit)
+    assert done.exit_code == ExitCode.USAGE
+    assert "--max-failures" in done.stderr

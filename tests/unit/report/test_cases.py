@@ -204,3 +204,15 @@ def test_unreadable_run_record_counts_as_missing(run: DrawnRun) -> None:
     assert read_segmented_folder(run.masks).record.model is None
     (run.masks / "run.json").write_text(json.dumps({"model": "drawn"}))
     assert read_segmented_folder(run.masks).record.model == "drawn"
+
+
+def test_images_are_found_by_their_source_and_by_the_root_of_the_run(tmp_path: Path) -> None:
+    for name in ("P01/a.jpg", "P02/a.jpg"):
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "images" / name).write_bytes(b"any")
+    sources = [tmp_path / "images" / name for name in ("P01", "P02")]
+    files = find_image_files(sources, tmp_path / "masks", [tmp_path / "masks" / ".." / "images"])
+    assert {name: files[name] for name in ("P01/a", "P02/a")} == {
+        "P01/a": sources[0] / "a.jpg",
+        "P02/a": sources[1] / "a.jpg",
+    }

@@ -15,6 +15,8 @@ BINDINGS := $(if $(STANDIN),.venv/bindings)
 GPU_EXTRA ?= tensorrt
 # Folder of images for `make bench` and `make bench-peers`; drawn ones by default.
 IMAGES ?=
+# Commit that `make bench-check` compares with.
+BASE ?= main
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
@@ -61,6 +63,9 @@ PEERS := ort_pillow ort_opencv torch_loader
 bench-peers: .venv/base $(PEERS:%=.venv/peers/%/ready) ## Compare segment with scripts that do the same; IMAGES='folder folder ...'
 	$(BIN)/python benchmarks/peers/compare.py .venv/peers $(IMAGES)
 
+bench-check: .venv/base ## Fail if segment takes 10 % more CPU time than with BASE=commit; IMAGES=folder
+	$(BIN)/python benchmarks/check_speed.py $(BASE) $(IMAGES)
+
 bench-evaluate: .venv/base $(OFFICIAL) ## Compare the speed of evaluate with the official ISIC scorer
 	$(BIN)/python benchmarks/evaluate_speed.py .venv/official/bin/python
 
@@ -102,4 +107,4 @@ $(OFFICIAL): | .venv/bin/python
 	$(PYTHON313) -m venv .venv/official
 	.venv/official/bin/python -m pip install --quiet --disable-pip-version-check isic-challenge-scoring==5.8.0 'numpy<2.5'
 
-.PHONY: help demo test-setup test test-slow test-gpu lint type docs check bench bench-peers bench-evaluate clean
+.PHONY: help demo test-setup test test-slow test-gpu lint type docs check bench bench-peers bench-check bench-evaluate clean

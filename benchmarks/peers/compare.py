@@ -53,11 +53,10 @@ class Program:
 
 @dataclass(frozen=True)
 class Usage:
-    """What a process took: CPU seconds, wall seconds, and its peak memory."""
+    """What a process took, in seconds of CPU time and of the wall clock."""
 
     cpu_s: float
     wall_s: float
-    peak_mib: float
 
 
 def main() -> None:
@@ -136,7 +135,7 @@ def run(program: Program, images: Path, out: Path) -> Usage:
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{' '.join(command)}: exit code {process.returncode}")
-    return Usage(usage.ru_utime + usage.ru_stime, time.monotonic() - started, usage.ru_maxrss / 1024)
+    return Usage(usage.ru_utime + usage.ru_stime, time.monotonic() - started)
 
 
 def agreement(programs: Sequence[Program], work: Path) -> dict[str, float]:
@@ -156,8 +155,8 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
 
 def print_table(usages: dict[str, list[Usage]], count: int, agreements: dict[str, float]) -> None:
     """Print medians per image, and the median ratio of CPU times to the reference."""
-    print(f"| program | CPU ms per image | wall ms per image | CPU / {REFERENCE} | peak MiB | mask agreement |")
-    print("|---|---|---|---|---|---|")
+    print(f"| program | CPU ms per image | wall ms per image | CPU / {REFERENCE} | mask agreement |")
+    print("|---|---|---|---|---|")
     for name, runs in usages.items():
         ratio = statistics.median(
             usage.cpu_s / reference.cpu_s for usage, reference in zip(runs, usages[REFERENCE], strict=True)
@@ -166,8 +165,7 @@ def print_table(usages: dict[str, list[Usage]], count: int, agreements: dict[str
             1000 * statistics.median(values) / count
             for values in zip(*((u.cpu_s, u.wall_s) for u in runs), strict=True)
         )
-        peak_mib = max(usage.peak_mib for usage in runs)
-        print(f"| {name} | {cpu_ms:.1f} | {wall_ms:.1f} | {ratio:.2f} | {peak_mib:.0f} | {agreements[name]:.4f} |")
+        print(f"| {name} | {cpu_ms:.1f} | {wall_ms:.1f} | {ratio:.2f} | {agreements[name]:.4f} |")
 
 
 if __name__ == "__main__":

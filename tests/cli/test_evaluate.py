@@ -244,7 +244,7 @@ def test_results_per_image_are_written(folder: Path) -> None:
     assert "stranger" in done.stderr
     with (folder / "masks" / "evaluation.csv").open(newline="", encoding="utf-8") as file:
         problems = {row["image"]: row["problem"] for row in csv.DictReader(file)}
-    assert problems["ISIC_0000001"] == ""
+    assert problems["ISIC_0000001.jpg"] == ""
     assert problems["ISIC_0000002"]
 
 

@@ -161,7 +161,7 @@ def test_names_that_are_not_utf_8_survive(truth: Path, masks: Path, tmp_path: Pa
     evaluation = evaluate(truth, masks)
     assert (only_case(evaluation).name, evaluation.scores.labelled.count) == (name, 1)
     write_cases(evaluation.masks.cases, tmp_path / "cases.csv")
-    assert b"\ncaf\xe9,1.0," in (tmp_path / "cases.csv").read_bytes()
+    assert b"\ncaf\xe9.jpg,1.0," in (tmp_path / "cases.csv").read_bytes()
 
 
 def test_evaluation_starts_without_torch_pandas_and_scipy() -> None:

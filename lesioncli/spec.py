@@ -30,7 +30,8 @@ class ModelSpec:
 
     `network` and `options` name the network and its arguments. `height` and `width` are the input size in pixels.
     `reduction` is the kernel that downsampled the training images; inference must use the same one. `calibration` is
-    applied to the outputs; without one they stay as they are. Raises ValueError if a value is not valid.
+    applied to the outputs; without one they stay as they are. `licence` is that of the weights, as an SPDX identifier;
+    "" if none is stated. Raises ValueError if a value is not valid.
     """
 
     name: str
@@ -41,12 +42,14 @@ class ModelSpec:
     classes: tuple[str, ...] = CLASSES
     reduction: str = "bilinear"
     calibration: Calibration | None = field(default=None, metadata={NOT_IN_RECIPE: True})
+    licence: str = ""
 
     def to_json(self) -> str:
-        """Return the spec as one line of JSON; a spec without calibration is written as before there were any."""
+        """Return one line of JSON, as before 0.2.0 where there is neither calibration nor licence."""
         values = dataclasses.asdict(self)
-        if self.calibration is None:
-            del values["calibration"]
+        for name in ("calibration", "licence"):
+            if not values[name]:
+                del values[name]
         return json.dumps(values, sort_keys=True)
 
     @classmethod
@@ -70,5 +73,7 @@ class ModelSpec:
         for side in (self.height, self.width):
             if not isinstance(side, int) or side <= 0 or side % 32:
                 raise ValueError(f"size {self.height}x{self.width} is not a positive multiple of 32")
+        if not (isinstance(self.licence, str) and re.fullmatch(r"[\w.+-]*", self.licence)):
+            raise ValueError(f"licence {self.licence!r} is not an SPDX identifier, such as CC-BY-NC-4.0")
         if self.calibration and (unknown := self.calibration.classes.keys() - set(self.classes)):
             raise ValueError(f"calibration {self.calibration.name!r} has classes that the model lacks: {unknown}")

@@ -207,7 +207,7 @@ class ListedEngine:
 
     @property
     def description(self) -> str:
-        """Return one line: backend, targets, precision, batch, size and calibration."""
+        """Return one line: backend, targets, precision, batch, size, calibration and licence."""
         if self.manifest is None:
             return "not readable"
         manifest = self.manifest
@@ -217,7 +217,8 @@ class ListedEngine:
         version = f"{manifest.backend} {manifest.backend_version}"
         calibration = manifest.spec.calibration
         calibrated = f", calibration {calibration.description}" if calibration else ""
-        return f"{version}{targets}, {manifest.precision}, batch {batch}, {size_mb:.1f} MB{calibrated}"
+        licence = f", weights under {manifest.spec.licence}" if manifest.spec.licence else ""
+        return f"{version}{targets}, {manifest.precision}, batch {batch}, {size_mb:.1f} MB{calibrated}{licence}"
 
 
 def list_engines(folder: Path, checked: StoredEngine | None = None) -> Sequence[ListedEngine]:

@@ -90,7 +90,7 @@ def build_engine(
     if json_output:
         print_json({"engine": str(built.path), **built.manifest.to_dict()})
     else:
-        _print_parity(built)
+        _print_built(built)
 
 
 def _check_options(options: BuildOptions) -> None:
@@ -111,15 +111,15 @@ def _check_options(options: BuildOptions) -> None:
             raise typer.BadParameter(f"needs --backend {backends}", param_hint=flag)
 
 
-def _print_parity(built: "BuiltEngine") -> None:
-    parity = built.manifest.parity
-    if parity is None:
-        return
-    print_line(
-        f"{built.path}: {_checked(built.manifest)} with the graph on {parity.images} images: "
-        f"mask Jaccard {parity.mask_jaccard:.4f} (lowest {parity.worst_mask_jaccard:.4f}), "
-        f"scores within {parity.score_difference:.4f}"
-    )
+def _print_built(built: "BuiltEngine") -> None:
+    if parity := built.manifest.parity:
+        print_line(
+            f"{built.path}: {_checked(built.manifest)} with the graph on {parity.images} images: "
+            f"mask Jaccard {parity.mask_jaccard:.4f} (lowest {parity.worst_mask_jaccard:.4f}), "
+            f"scores within {parity.score_difference:.4f}"
+        )
+    if licence := built.manifest.spec.licence:
+        print_line(f"{built.path}: weights under {licence}")
 
 
 def _checked(manifest: "Manifest") -> str:

@@ -2,12 +2,13 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
 import pytest
 from helpers.command import call, save_lesion
-from helpers.graphs import needs_rtx
+from helpers.graphs import TINY_SPEC, needs_rtx, write_graph
 from helpers.shipped import shipped_onnx
 
 from lesioncli.backends.tensorrt import driver
@@ -49,6 +50,14 @@ def test_an_engine_gets_the_name_asked_for(folder: Path, tiny_onnx: Path) -> Non
     refused = call(*words, "--name", "../evil")
     assert refused.exit_code == ExitCode.INPUT
     assert "../evil" in refused.stderr
+
+
+def test_the_licence_of_the_weights_is_shown(folder: Path) -> None:
+    onnx = write_graph(folder / "nc.onnx", spec=replace(TINY_SPEC, licence="CC-BY-NC-4.0"))
+    done = call("build-engine", onnx, "--precision", "fp32", "--images", "images")
+    assert done.exit_code == 0, done.stderr
+    assert "CC-BY-NC-4.0" in done.stdout
+    assert "CC-BY-NC-4.0" in call("engines").stdout
 
 
 @pytest.mark.parametrize("recipe", ["multitask", "mbdcnn", "mine.toml"])

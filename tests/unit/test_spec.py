@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,8 +13,13 @@ from lesioncli.spec import ModelSpec
 SPEC = ModelSpec("a-model_1.0", "multitask", 256, 320, {"encoder": "googlenet", "widths": [1, 2]})
 
 
-def test_a_written_spec_is_read_back() -> None:
-    assert ModelSpec.from_json(SPEC.to_json(), "model.onnx") == SPEC
+@pytest.mark.parametrize("spec", [SPEC, replace(SPEC, licence="CC-BY-NC-4.0")])
+def test_a_written_spec_is_read_back(spec: ModelSpec) -> None:
+    assert ModelSpec.from_json(spec.to_json(), "model.onnx") == spec
+
+
+def test_a_spec_without_licence_is_written_as_before_there_were_any() -> None:
+    assert "licence" not in SPEC.to_json()
 
 
 @pytest.mark.parametrize(
@@ -26,6 +32,8 @@ def test_a_written_spec_is_read_back() -> None:
         ({"height": 250}, "250"),
         ({"width": -32}, "-32"),
         ({"reduction": "magic"}, "magic"),
+        ({"licence": "ask me first"}, "ask me first"),
+        ({"licence": 3}, "3"),
         ({"extra": 1}, "extra"),
         ({"classes": None}, "model.onnx"),
     ],

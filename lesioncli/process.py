@@ -33,11 +33,13 @@ def keep_freed_memory() -> None:
 
 
 def quiet_decoders() -> None:
-    """Silence Pillow, tifffile and libtiff: what is wrong with a file is in its row of scores.csv."""
+    """Silence Pillow, tifffile, libtiff and pydicom: what is wrong with a file is in its row of scores.csv."""
     from PIL import _imaging  # a heavy import, which `--help` does without
 
-    warnings.filterwarnings("ignore", module="PIL")
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+    for library in ("PIL", "pydicom"):
+        warnings.filterwarnings("ignore", module=library)
+    for library in ("tifffile", "pydicom"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)
     # Pillow has no option for the lines that its libtiff prints to stderr. On Windows the symbols are not exported.
     with suppress(AttributeError, OSError):
         libtiff = ctypes.CDLL(_imaging.__file__)

@@ -6,15 +6,14 @@ from pathlib import Path
 
 from PIL import Image
 
-from lesioncli.errors import ImageError
-from lesioncli.images.formats import ImageFormat, format_names, format_of, unsupported_name
+from lesioncli.errors import ImageError, install_command
+from lesioncli.images.formats import SIGNATURE_BYTES, ImageFormat, format_names, format_of, unsupported_name
 from lesioncli.images.pixels import MAX_BYTES, TOO_LARGE, DecodedImage
 from lesioncli.options import FailureStage
 
 __all__ = ["OUT_OF_MEMORY", "DecodedImage", "decode", "describe_damage", "peak_bytes"]
 
 _DECODER_NUMBER = re.compile(r"decoder error -?\d+.*")  # of Pillow
-SIGNATURE_BYTES = 132  # that of DICOM begins at 128
 MAX_FILE_BYTES = 2 * MAX_BYTES  # half of it may be metadata, or further pages
 OUT_OF_MEMORY = "not enough memory for this image; give more with --max-memory, use fewer --workers, or downsample it"
 
@@ -57,6 +56,11 @@ def peak_bytes(path: Path, at_least_hw: tuple[int, int]) -> int:
 
 
 def _read(image_format: ImageFormat, data: bytes, at_least_hw: tuple[int, int]) -> DecodedImage:
+    extra = image_format.extra
+    if extra and not extra.is_installed:
+        raise ImageError(
+            FailureStage.DECODE, f"a {image_format.name} file; to read it, run {install_command(extra.name)}"
+        )
     try:
         return image_format.read(data, at_least_hw)
     except (ImageError, MemoryError):

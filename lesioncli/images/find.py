@@ -10,7 +10,14 @@ from pathlib import Path, PurePath
 from lesioncli import isic
 from lesioncli.errors import InputError
 from lesioncli.files import printable, walk
-from lesioncli.images.formats import has_supported_suffix, is_supported_suffix, supported_suffixes
+from lesioncli.images.formats import (
+    SIGNATURE_BYTES,
+    ImageFormat,
+    format_without_suffix,
+    has_supported_suffix,
+    is_supported_suffix,
+    supported_suffixes,
+)
 from lesioncli.images.mask_like import find_masks_beside
 
 PROBABILITIES = "probabilities"  # folder of probability maps in an output folder
@@ -25,6 +32,7 @@ PH2_MASKS = "folder(s) of masks of PH2"
 MASKS_BESIDE = "mask(s) beside the image"
 IN_OUTPUT_FOLDER = "in the output folder"
 NO_SUFFIX = "without suffix"
+DIRECTORY_OF_DICOM = "DICOMDIR"  # name of the file that lists those of a disc, by the standard
 
 MAX_KINDS_SHOWN = 10
 MAX_CLASHES_SHOWN = 3
@@ -47,6 +55,11 @@ class ImageFile:
     def mask_name(self) -> str:
         """Path of the mask's file, relative to the output folder."""
         return f"{self.mask or self.name}.png"
+
+    @property
+    def suffix(self) -> str:
+        """What the name leaves out of the file name; "" for a file that is an image by its content."""
+        return self.path.suffix if has_supported_suffix(self.path) else ""
 
 
 @dataclass(frozen=True)
@@ -190,11 +203,12 @@ def _entries_of(source: Path, base: str, unreadable: dict[str, str]) -> Iterator
         yield from _entries_in(source, "" if inside == os.curdir else f"{PurePath(inside).as_posix()}/", unreadable)
     elif not is_reachable_file(source):
         raise InputError(f"{source}: no such file or folder; check the path")
-    elif not has_supported_suffix(source):
+    elif not has_supported_suffix(source) and not _format_by_content(source):
         raise InputError(f"{source}: not a supported image file; supported suffixes: {' '.join(supported_suffixes())}")
     else:
-        name = PurePath(inside).with_name(source.stem).as_posix()
-        yield _Entry(ImageFile(source, name, own_name=source.stem), absolute, os.path.realpath(source), is_source=True)
+        own_name = name_of_file(source.name)
+        name = PurePath(inside).with_name(own_name).as_posix()
+        yield _Entry(ImageFile(source, name, own_name=own_name), absolute, os.path.realpath(source), is_source=True)
 
 
 def _entries_in(folder: Path, prefix: str, unreadable: dict[str, str]) -> Iterator[_Entry]:
@@ -212,11 +226,11 @@ def _entries_in(folder: Path, prefix: str, unreadable: dict[str, str]) -> Iterat
         inside = directory.relative_to(folder).as_posix()
         own_prefix = "" if inside == "." else f"{inside}/"
         for name in files:
-            path, own_name = directory / name, own_prefix + split_suffix(name)[0]
+            path, own_name = directory / name, own_prefix + name_of_file(name)
             is_link = os.path.islink(start + name)  # noqa: PTH114 - twice as fast
             real_path = os.path.realpath(path) if is_link else real_start + name
             image = ImageFile(path, prefix + own_name, own_name=own_name)
-            yield _Entry(image, start + name, real_path, _kind_if_ignored(name))
+            yield _Entry(image, start + name, real_path, _kind_if_ignored(path))
 
 
 def _kind_of_folder(directory: Path, name: str, siblings: Collection[str]) -> str:
@@ -254,12 +268,39 @@ def split_suffix(name: str) -> tuple[str, str]:
     return (name[:position], name[position:]) if 0 < position < len(name) - 1 else (name, "")
 
 
-def _kind_if_ignored(name: str) -> str:
-    """Return the kind under which a file is ignored, "" for the name of an image."""
-    suffix = split_suffix(name)[1]
+def name_of_file(file_name: str) -> str:
+    """Return a file name without the suffix of an image: files with DICOM's ids for names have dots in them."""
+    stem, suffix = split_suffix(file_name)
+    return stem if is_supported_suffix(suffix) else file_name
+
+
+def is_image_file(path: Path) -> bool:
+    """Return whether a file in a folder is an image, as list_images() tells, but for masks beside it."""
+    return not path.name.startswith(".") and not _kind_if_ignored(path)
+
+
+def _kind_if_ignored(path: Path) -> str:
+    """Return the kind under which a file is ignored, "" for an image."""
+    suffix = split_suffix(path.name)[1]
     if is_supported_suffix(suffix):
-        return next((f"*{ending}" for ending in ISIC_ENDINGS if name.lower().endswith(ending)), "")
+        return next((f"*{ending}" for ending in ISIC_ENDINGS if path.name.lower().endswith(ending)), "")
+    if (not suffix or suffix[1:].isdecimal()) and (known := _format_by_content(path)):
+        is_missing = known.extra and not known.extra.is_installed
+        return f"{known.name} {NO_SUFFIX} (needs the extra {known.extra.name})" if known.extra and is_missing else ""
     return printable(suffix.lower()) or NO_SUFFIX
+
+
+def _format_by_content(path: Path) -> ImageFormat | None:
+    """Return the format of a file that has no suffix, or a number for one, if its content is that of an image."""
+    if path.name == DIRECTORY_OF_DICOM:
+        return None
+    try:
+        if not path.is_file():  # a pipe would block
+            return None
+        with path.open("rb", buffering=0) as file:
+            return format_without_suffix(file.read(SIGNATURE_BYTES))
+    except OSError:
+        return None
 
 
 def _no_images(

@@ -36,7 +36,7 @@ START, END, SCAN = 0xD8, 0xD9, 0xDA
 WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}  # TEM, RST0 to RST7, SOI
 JFIF, ADOBE, COMMENT, APPLICATION = 0xE0, 0xEE, 0xFE, range(0xE0, 0xF0)
 SEQUENTIAL = {0xC0, 0xC1}  # SOF0 and SOF1
-FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15, without DHT, JPG and DAC
+FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15, without DHT, JPG and DAC; JPEG-LS
 _SCAN_MARKER, END_MARKER = bytes([0xFF, SCAN]), bytes([0xFF, END])
 
 
@@ -72,6 +72,13 @@ def measure_jpeg(file: BinaryIO, at_least_hw: tuple[int, int]) -> int:
     reduction = min(_choose_reduction((height, width), needed) for needed in (at_least_hw, at_least_hw[::-1]))
     pixels = peak_bytes((-(-height // reduction), -(-width // reduction)), channels)
     return pixels + (0 if marker in SEQUENTIAL else 2 * channels * height * width)
+
+
+def read_frame_size(data: bytes) -> tuple[int, int]:
+    """Return (height, width) of the first frame."""
+    _, header = _read_frame_header(BytesIO(data))
+    height, width = struct.unpack_from(">HH", header, 1)
+    return height, width
 
 
 def _read_frame_header(file: BinaryIO) -> tuple[int, bytes]:

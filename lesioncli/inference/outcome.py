@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from lesioncli.errors import InputError
 from lesioncli.files import printable
-from lesioncli.images.find import ImageFile
+from lesioncli.images.find import ImageFile, name_of_file
 from lesioncli.options import FailureStage, Status
 
 
@@ -84,10 +84,10 @@ def read_count(text: str, location: str, column: str) -> int | None:
 
 def image_name(image: ImageFile) -> str:
     """Return the name of an image in scores.csv: its relative path with suffix."""
-    return printable(image.name + image.path.suffix)
+    return printable(image.name + image.suffix)
 
 
 def without_suffix(name: str) -> str:
     """Remove the suffix of an image's name; a file name that is only a suffix is kept."""
     folder, slash, file = name.rpartition("/")
-    return folder + slash + (file.rpartition(".")[0] or file)
+    return folder + slash + name_of_file(file)

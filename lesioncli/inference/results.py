@@ -265,7 +265,7 @@ class ResultStore:
 
     def _refuse_second_row(self, image: ImageFile) -> None:
         """Raise InputError if an earlier version named this image by its own folder: it would have two rows."""
-        own = self._rows.get(self._key(f"{image.own_name}{image.path.suffix}")) if image.own_name else None
+        own = self._rows.get(self._key(f"{image.own_name}{image.suffix}")) if image.own_name else None
         if own is None or image.own_name == image.name or own.file_bytes != file_bytes(image.path):
             return
         raise InputError(

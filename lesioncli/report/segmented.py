@@ -10,7 +10,7 @@ from lesioncli.errors import InputError
 from lesioncli.evaluation.predictions import SCORES
 from lesioncli.evaluation.reading.csv_table import column_key, read_header, read_rows
 from lesioncli.evaluation.reading.masks import image_stem
-from lesioncli.images.find import find_images
+from lesioncli.images.find import find_images, name_of_file
 from lesioncli.inference.outcome import DESCRIPTIVE_COLUMNS, image_name, read_number, without_suffix
 from lesioncli.inference.record import MaskNames, RunRecord, read_record
 from lesioncli.isic import name_by_id
@@ -126,6 +126,6 @@ def find_image_files(sources: Iterable[Path], exclude: Path, roots: Iterable[Pat
         for image in images:
             folder = PurePath(os.path.relpath(os.path.realpath(image.path.parent), real_root))
             if os.pardir not in folder.parts:
-                relative = replace(image, name=(folder / image.path.stem).as_posix())
+                relative = replace(image, name=(folder / name_of_file(image.path.name)).as_posix())
                 by_name[without_suffix(image_name(relative))] = image.path
     return by_name

@@ -26,7 +26,8 @@ from lesioncli.evaluation.reading.masks import MASK_SUFFIXES, MaskRole, read_mas
 from lesioncli.evaluation.reading.names import loose_key, match_names
 from lesioncli.evaluation.reading.tables import read_columns, read_labels
 from lesioncli.images.decode import decode
-from lesioncli.images.formats import has_supported_suffix, supported_suffixes
+from lesioncli.images.find import is_image_file, name_of_file
+from lesioncli.images.formats import supported_suffixes
 from lesioncli.images.geometry import UInt8
 from lesioncli.images.pixels import DecodedImage
 from lesioncli.training.overlap import refuse_overlap
@@ -104,7 +105,8 @@ def read_samples(folder: Path, split: str, exclude: Collection[str] = ()) -> lis
     or labels are all those of other images.
     """
     paths = _find_paths(folder, split)
-    samples = [Sample(path.stem, path, None) for path in sorted(paths.images.iterdir()) if _is_image(path)]
+    files = [path for path in sorted(paths.images.iterdir()) if is_image_file(path)]
+    samples = [Sample(name_of_file(path.name), path, None) for path in files]
     samples = [sample for sample in samples if not {sample.name, sample.image_id} & {*exclude}]
     if not samples:
         raise InputError(f"{paths.images}: no images ({', '.join(supported_suffixes())})")
@@ -218,11 +220,6 @@ def _find_paths(folder: Path, split: str) -> SplitPaths:
     if (folder / "labels").is_dir():
         return SplitPaths(images, folder / "labels", folder / "labels" / "labels.csv")
     return SplitPaths(images, folder / "masks", folder / "labels.csv")
-
-
-def _is_image(path: Path) -> bool:
-    is_hidden = path.name.startswith(".")  # macOS writes ._x.jpg beside x.jpg
-    return has_supported_suffix(path) and not path.stem.endswith("_superpixels") and not is_hidden
 
 
 def _find_masks(folder: Path, samples: Sequence[Sample]) -> dict[str, Path]:

@@ -167,6 +167,18 @@ CASES: dict[str, Case] = {
         for compression in ("raw", "tiff_lzw", "packbits", "tiff_adobe_deflate")
         for name, source, want in (("grey", GREY, grey_rgb(GREY)), ("rgb", PICTURE, PICTURE), ("rgba", RGBA, PICTURE))
     },
+    "gif": (by_pillow(PICTURE // 51 * 51, "GIF", "P"), PICTURE // 51 * 51, 0),  # web-safe colours
+    "gif grey": (by_pillow(GREY, "GIF"), grey_rgb(GREY), 0),
+    "jpeg2000 rgb": (by_pillow(PICTURE, "JPEG2000"), PICTURE, 0),
+    "jpeg2000 rgba": (by_pillow(RGBA, "JPEG2000"), PICTURE, 0),
+    "jpeg2000 grey": (by_pillow(GREY, "JPEG2000"), grey_rgb(GREY), 0),
+    "jpeg2000 lossy": (by_pillow(PICTURE, "JPEG2000", irreversible=True, quality_layers=[4]), PICTURE, 4),
+    "jpeg2000 codestream": (by_pillow(PICTURE, "JPEG2000", no_jp2=True), PICTURE, 0),
+    "jpeg2000 tiles": (by_pillow(PICTURE, "JPEG2000", tile_size=(16, 16)), PICTURE, 0),
+    "jpeg2000 opencv": (by_opencv(".jp2", PICTURE), PICTURE, 0),
+    "avif": (by_pillow(PICTURE, "AVIF", quality=100, subsampling="4:4:4"), PICTURE, 4),
+    "avif rgba": (by_pillow(RGBA, "AVIF", quality=100, subsampling="4:4:4"), PICTURE, 4),
+    "avif opencv": (by_opencv(".avif", PICTURE), PICTURE, 16),
     "tiff palette": (by_pillow(PICTURE // 51 * 51, "TIFF", "P"), PICTURE // 51 * 51, 0),  # web-safe colours
     "tiff bigtiff": (tiff(PICTURE, bigtiff=True, photometric="rgb"), PICTURE, 0),
 }
@@ -175,6 +187,8 @@ DEEP_CASES: dict[str, Case] = {
     # Pillow keeps the high byte of 16-bit colour: at most one step of 255 too low.
     "png rgb": (by_opencv(".png", DEEP), PICTURE, 1),
     "png grey alpha": (plain_png(DEEP[..., [1, 2]], 16, 4), grey_rgb(GREY), 1),
+    "jpeg2000 grey": (by_pillow(DEEP[..., 1], "JPEG2000"), grey_rgb(GREY), 0),
+    "jpeg2000 rgb": (by_opencv(".jp2", DEEP), PICTURE, 12),
     "tiff lzw": (by_opencv(".tif", DEEP), PICTURE, 1),
     "tiff lzw grey": (by_pillow(DEEP[..., 1], "TIFF", compression="tiff_lzw"), grey_rgb(GREY), 0),
     "tiff lzw white is zero": (
@@ -222,6 +236,7 @@ def oriented(orientation: Any) -> tuple[dict[str, bytes], Array]:
         "jpeg": by_pillow(PICTURE, "JPEG", quality=95, exif=exif),
         "png": by_pillow(PICTURE, "PNG", exif=exif),
         "webp": by_pillow(PICTURE, "WEBP", lossless=True, exif=exif),
+        "avif": by_pillow(PICTURE, "AVIF", quality=100, subsampling="4:4:4", exif=exif.tobytes()),
         "tiff": tiff(PICTURE, photometric="rgb", extratags=tag),
         "tiff lzw": lzw.replace(before, after),
         "tiff 16": tiff(DEEP, photometric="rgb", extratags=tag),
@@ -241,6 +256,7 @@ FRAGILE = {
         *("jpeg rgb", "jpeg progressive", "jpeg grey", "jpeg cmyk"),
         *("png rgba", "png palette 4", "png interlaced", "png grey"),
         *("bmp rgb", "bmp palette", "webp lossless", "webp alpha", "webp lossy"),
+        *("gif", "jpeg2000 rgb", "jpeg2000 codestream", "jpeg2000 tiles", "avif", "avif opencv"),
         *("tiff rgb raw", "tiff rgb tiff_lzw", "tiff jpeg", "tiff palette", "tiff bilevel", "tiff bigtiff", "tiff lzw"),
         *("16 rgb contig strips < None", "16 rgb separate strips > zlib", "16 rgba separate tiles > None"),
         *("8 rgb separate strips < None", "8 rgba contig tiles < zlib"),
@@ -257,6 +273,12 @@ def oversized() -> dict[str, bytes]:
     tags = {256: 15_000, 257: 15_000, 259: 1, 262: 1, 277: 1, 278: 15_000}
     webp = bytearray(by_pillow(PICTURE, "WEBP", save_all=True, append_images=[Image.fromarray(RGBA)]))
     webp[24:30] = (15_999).to_bytes(3, "little") * 2  # the canvas, which may be larger than its frames
+    gif, jp2, avif = (bytearray(CASES[name][0]) for name in ("gif", "jpeg2000 rgb", "avif"))
+    gif[6:10] = struct.pack("<HH", 60_000, 60_000)
+    sides = jp2.index(b"\xff\x4f\xff\x51") + 8
+    jp2[sides : sides + 8] = struct.pack(">II", 60_000, 60_000)
+    sides = avif.index(b"ispe") + 8
+    avif[sides : sides + 8] = struct.pack(">II", 15_000, 15_000)
     return {
         "jpeg": bytes(jpeg),
         "bmp": bytes(bmp),
@@ -264,4 +286,7 @@ def oversized() -> dict[str, bytes]:
         "tiff": plain_tiff({**tags, 258: 8}, b"x"),
         "tiff 16": plain_tiff({**tags, 258: 16}, b"x"),
         "webp": bytes(webp),
+        "gif": bytes(gif),
+        "jpeg2000": bytes(jp2),
+        "avif": bytes(avif),
     }

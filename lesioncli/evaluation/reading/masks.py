@@ -29,7 +29,7 @@ MASK_SUFFIXES = tuple(suffix for image_format in _FORMATS for suffix in image_fo
 # Checked by content: Pillow would run Ghostscript on an EPS named x.png.
 MASK_FORMATS = tuple(image_format.name for image_format in _FORMATS)
 # Images that may be meant as masks.
-UNSUPPORTED_SUFFIXES = (".gif", *(suffix for suffix in supported_suffixes() if suffix not in MASK_SUFFIXES))
+UNSUPPORTED_SUFFIXES = tuple(suffix for suffix in supported_suffixes() if suffix not in MASK_SUFFIXES)
 
 OVERLAYS = "overlays"  # holds JPEGs that segment writes
 _MAPS = f"{PROBABILITIES}/"

@@ -1,0 +1,307 @@
+"""DICOM: pixels by other encoders, refusals in words, nothing of the patient, files without suffix.
+
+Files are written here around frames that Pillow or the test itself encodes, or are those that pydicom comes with, which
+dcmtk and gdcm wrote. The decoders are pydicom and pylibjpeg.
+"""
+
+import logging
+import struct
+import traceback
+from contextlib import suppress
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.encoded_images import DEEP, GREY, HEIGHT, PICTURE, WIDTH, Array, by_pillow, grey_rgb
+from helpers.pictures import draw
+from helpers.pictures import save as save_picture
+from PIL import Image, ImageCms
+
+from lesioncli.errors import ImageError, InputError
+from lesioncli.images import formats
+from lesioncli.images.decode import DecodedImage, decode, peak_bytes
+from lesioncli.images.find import find_images, is_image_file, list_images
+
+pydicom = pytest.importorskip("pydicom")
+pytest.importorskip("pylibjpeg")
+
+FULL_HW = (10**6, 10**6)
+UNCOMPRESSED, RLE = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.5"
+JPEG, JPEG_2000, JPEG_LOSSLESS = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.70"
+DERMOSCOPIC_PHOTOGRAPHY = "1.2.840.10008.5.1.4.1.1.77.1.4.1"
+SECRETS = ("Doe^Jane", "MRN-4711", "19610203")
+SHAPE = {1: (HEIGHT, WIDTH), 3: (HEIGHT, WIDTH, 3)}
+
+
+def dicom(pixels: bytes, syntax: str = UNCOMPRESSED, photometric: str = "RGB", **elements: Any) -> bytes:
+    """Return a file of a patient, whose pixel data are these bytes, or this frame if the syntax is a compressed one."""
+    dataset = pydicom.Dataset()
+    dataset.SOPClassUID, dataset.SOPInstanceUID = DERMOSCOPIC_PHOTOGRAPHY, "1.2.3"
+    dataset.PatientName, dataset.PatientID, dataset.PatientBirthDate = SECRETS
+    dataset.Rows, dataset.Columns = HEIGHT, WIDTH
+    dataset.SamplesPerPixel = 1 if photometric.startswith(("MONO", "PAL")) else 3
+    dataset.PhotometricInterpretation = photometric
+    if dataset.SamplesPerPixel == 3:
+        dataset.PlanarConfiguration = 0
+    dataset.BitsAllocated = dataset.BitsStored = 8
+    dataset.PixelRepresentation = 0
+    for name, value in elements.items():
+        setattr(dataset, name, value)
+    dataset.HighBit = dataset.BitsStored - 1
+    dataset.PixelData = pixels if syntax == UNCOMPRESSED else pydicom.encaps.encapsulate([pixels])
+    dataset["PixelData"].VR = "OB" if dataset.BitsAllocated == 8 or syntax != UNCOMPRESSED else "OW"
+    dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = syntax
+    buffer = BytesIO()
+    pydicom.dcmwrite(buffer, dataset, enforce_file_format=True, implicit_vr=False, little_endian=True)
+    return buffer.getvalue()
+
+
+def read(tmp_path: Path, data: bytes) -> DecodedImage:
+    (tmp_path / "x").write_bytes(data)
+    return decode(tmp_path / "x", FULL_HW)
+
+
+def reason(tmp_path: Path, data: bytes) -> str:
+    with pytest.raises(ImageError) as failed:
+        read(tmp_path, data)
+    return failed.value.reason
+
+
+def run_lengths(frame: Array) -> bytes:
+    """Encode samples (h, w, c) of 8 bits as DICOM's RLE: one segment per channel, of literal runs only."""
+    segments = []
+    for channel in np.moveaxis(frame, -1, 0):
+        rows = b"".join(bytes([len(row) - 1]) + row.tobytes() for row in channel)
+        segments.append(rows + bytes(len(rows) % 2))
+    starts = 64 + np.cumsum([0, *map(len, segments)])[:-1]
+    return struct.pack("<16I", len(segments), *starts, *[0] * (15 - len(segments))) + b"".join(segments)
+
+
+def jpeg_of_ybr() -> bytes:
+    return by_pillow(PICTURE, "JPEG", quality=95, subsampling=0)
+
+
+YBR = np.asarray(Image.fromarray(PICTURE).convert("YCbCr"))
+PALETTE: dict[str, Any] = {
+    **{f"{color}PaletteColorLookupTableDescriptor": [256, 0, 16] for color in ("Red", "Green", "Blue")},
+    "RedPaletteColorLookupTableData": (np.arange(256) * 257).astype("<u2").tobytes(),
+    "GreenPaletteColorLookupTableData": (np.arange(256)[::-1] * 257).astype("<u2").tobytes(),
+    "BluePaletteColorLookupTableData": np.full(256, 128 * 257, "<u2").tobytes(),
+}
+RAMP = np.stack([GREY, 255 - GREY, np.full_like(GREY, 128)], -1)
+TWELVE = (GREY.astype(np.uint32) * 4095 // 255).astype("<u2")
+CASES: dict[str, tuple[bytes, Array, int]] = {
+    "rgb": (dicom(PICTURE.tobytes()), PICTURE, 0),
+    "rgb in planes": (dicom(np.moveaxis(PICTURE, -1, 0).tobytes(), PlanarConfiguration=1), PICTURE, 0),
+    "ybr": (dicom(YBR.tobytes(), photometric="YBR_FULL"), PICTURE, 3),
+    "palette": (dicom(GREY.tobytes(), photometric="PALETTE COLOR", **PALETTE), RAMP, 0),
+    "white is 255": (dicom(GREY.tobytes(), photometric="MONOCHROME2"), grey_rgb(GREY), 0),
+    "white is 0": (dicom(GREY.tobytes(), photometric="MONOCHROME1"), grey_rgb(255 - GREY), 0),
+    "jpeg": (dicom(jpeg_of_ybr(), JPEG, "YBR_FULL_422"), np.asarray(Image.open(BytesIO(jpeg_of_ybr()))), 3),
+    "jpeg grey": (dicom(by_pillow(GREY, "JPEG", quality=95), JPEG, "MONOCHROME2"), grey_rgb(GREY), 4),
+    "jpeg 2000": (dicom(by_pillow(PICTURE, "JPEG2000", no_jp2=True, mct=1), JPEG_2000, "YBR_RCT"), PICTURE, 0),
+    "jpeg 2000 rgb": (dicom(by_pillow(PICTURE, "JPEG2000", no_jp2=True), JPEG_2000), PICTURE, 0),
+    "rle": (dicom(run_lengths(PICTURE), RLE), PICTURE, 0),
+}
+DEEP_CASES: dict[str, tuple[bytes, Array, str]] = {
+    "16 bits": (dicom(DEEP.astype("<u2").tobytes(), BitsAllocated=16, BitsStored=16), PICTURE, "16-bit scaled to 8"),
+    "12 bits": (
+        dicom(TWELVE.tobytes(), photometric="MONOCHROME2", BitsAllocated=16, BitsStored=12),
+        grey_rgb(GREY),
+        "12-bit scaled to 8",
+    ),
+    "signed": (
+        dicom(
+            (GREY.astype("<i2") * 16 - 2048).tobytes(),
+            photometric="MONOCHROME2",
+            BitsAllocated=16,
+            BitsStored=12,
+            PixelRepresentation=1,
+        ),
+        grey_rgb(GREY),
+        "12-bit scaled to 8",
+    ),
+    "window": (  # linear between 64 and 192, PS3.3 C.11.2.1.2
+        dicom(GREY.tobytes(), photometric="MONOCHROME2", WindowCenter=128.5, WindowWidth=129),
+        grey_rgb(np.clip((GREY.astype(float) - 64) / 128 * 255, 0, 255)),
+        "window of the file applied",
+    ),
+    "frames": (dicom(PICTURE.tobytes() + bytes(PICTURE.size), NumberOfFrames=2), PICTURE, "first of 2 frames"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_pixels(tmp_path: Path, name: str) -> None:
+    data, want, tolerance = CASES[name]
+    decoded = read(tmp_path, data)
+    assert np.abs(decoded.rgb - np.asarray(want, float)).max() <= tolerance
+    assert (decoded.stored_hw, decoded.orientation, decoded.note) == ((HEIGHT, WIDTH), 1, "")
+    assert peak_bytes(tmp_path / "x", FULL_HW) > decoded.rgb.nbytes
+
+
+@pytest.mark.parametrize("name", DEEP_CASES)
+def test_notes(tmp_path: Path, name: str) -> None:
+    data, want, note = DEEP_CASES[name]
+    decoded = read(tmp_path, data)
+    assert np.abs(decoded.rgb - np.asarray(want, float)).max() <= 1
+    assert decoded.note == note
+
+
+# Row -> colour of the bars that all of these files show, as the authors of pydicom document them.
+BARS = {5: (255, 0, 0), 25: (0, 255, 0), 45: (0, 0, 255), 65: (0, 0, 0), 75: (64, 64, 64), 95: (255, 255, 255)}
+BY_OTHERS = (
+    *("SC_rgb_jpeg_gdcm", "SC_rgb_jpeg_dcmtk", "SC_rgb_rle", "SC_rgb_rle_2frame", "SC_rgb_rle_16bit"),
+    *("SC_rgb_dcmtk_+eb+cr", "SC_rgb_dcmtk_+eb+cy+n1", "SC_rgb_dcmtk_+eb+cy+s4", "SC_rgb_gdcm_KY"),
+    "SC_ybr_full_422_uncompressed",
+)
+
+
+@pytest.mark.parametrize("name", BY_OTHERS)
+def test_files_of_other_programs(name: str) -> None:
+    path = Path(pydicom.data.get_testdata_file(f"{name}.dcm", download=False))
+    rgb = decode(path, FULL_HW).rgb
+    assert all(np.abs(rgb[row, 50].astype(int) - color).max() <= 5 for row, color in BARS.items())
+
+
+def test_colour_profiles_are_applied(tmp_path: Path) -> None:
+    wide = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
+    broken = read(tmp_path, dicom(PICTURE.tobytes(), ICCProfile=b"broken profile"))
+    other = read(tmp_path, dicom(PICTURE.tobytes(), ICCProfile=wide.tobytes()))
+    assert "profile" in broken.note
+    assert "profile" in other.note
+    np.testing.assert_array_equal(broken.rgb, PICTURE)
+
+
+def oversized_codestream() -> bytes:
+    stream = bytearray(by_pillow(PICTURE, "JPEG2000", no_jp2=True))
+    stream[8:16] = struct.pack(">II", 60_000, 60_000)
+    return bytes(stream)
+
+
+def oversized_jpeg() -> bytes:
+    data = bytearray(jpeg_of_ybr())
+    size = data.index(struct.pack(">HH", HEIGHT, WIDTH))
+    data[size : size + 4] = struct.pack(">HH", 60_000, 60_000)
+    return bytes(data)
+
+
+def with_length(data: bytes, length: int) -> bytes:
+    """Write another length into the header of the pixel data."""
+    at = data.index(b"\xe0\x7f\x10\0OB") + 8
+    return data[:at] + struct.pack("<I", length) + data[at + 4 :]
+
+
+RGB = CASES["rgb"][0]
+HOSTILE = {
+    "private codec": (dicom(b"secret", "1.2.3.4.5"), "private codec"),
+    "video": (dicom(b"film", "1.2.840.10008.1.2.4.100"), "MPEG2"),
+    "deflated": (RGB.replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.1.99\0"), "deflated"),
+    "length of 4 GB": (with_length(RGB[:-100], 2**32 - 16), "DICOM"),
+    "odd length": (with_length(RGB, 12), "DICOM"),
+    "truncated": (RGB[:-100], "DICOM"),
+    "without pixels": (RGB[: RGB.index(b"\xe0\x7f\x10\0OB")], "truncated"),
+    "a header only": (RGB[:300], "DICOM"),
+    "truncated jpeg": (CASES["jpeg"][0][:-200], "DICOM"),
+    "jpeg cut inside": (dicom(jpeg_of_ybr()[:-200], JPEG, "YBR_FULL_422"), "DICOM"),
+    "truncated jpeg 2000": (CASES["jpeg 2000"][0][:-200], "DICOM"),
+    "truncated rle": (CASES["rle"][0][:-200], "DICOM"),
+    "65535 x 65535": (dicom(PICTURE.tobytes(), Rows=65535, Columns=65535), "megapixels"),
+    "no rows": (dicom(PICTURE.tobytes(), Rows=0), "damaged"),
+    "large jpeg": (dicom(oversized_jpeg(), JPEG, "YBR_FULL_422"), "differ in size"),
+    "large jpeg 2000": (dicom(oversized_codestream(), JPEG_2000), "differ in size"),
+    "a report": (dicom(PICTURE.tobytes(), Rows=None, Columns=None), "without an image"),
+    "32 bits": (dicom(bytes(4 * PICTURE.size), BitsAllocated=32, BitsStored=32), "32 bits"),
+    "colour space": (RGB.replace(b"CS\x04\0RGB ", b"CS\x04\0XYZ "), "colour space"),
+    "many frames": (dicom(PICTURE.tobytes(), NumberOfFrames=2**31 - 1), "DICOM"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # as the commands do, by quiet_decoders()
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_files_are_refused_in_words(tmp_path: Path, name: str) -> None:
+    data, word = HOSTILE[name]
+    text = reason(tmp_path, data)
+    assert word in text
+    assert text.isprintable()
+    assert not any(secret in text for secret in SECRETS)
+
+
+def test_a_wrong_length_costs_no_pixels(tmp_path: Path) -> None:
+    np.testing.assert_array_equal(read(tmp_path, with_length(RGB, 2**32 - 16)).rgb, PICTURE)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("name", ["rgb", "jpeg", "jpeg 2000", "rle", "palette"])
+def test_a_truncated_file_is_complete_or_an_error(tmp_path: Path, name: str) -> None:
+    data, want, tolerance = CASES[name]
+    for cut in range(140, len(data), max(1, len(data) // 60)):
+        with suppress(ImageError):
+            rgb = read(tmp_path, data[:cut]).rgb
+            assert np.abs(rgb - np.asarray(want, float)).max() <= tolerance, cut
+    assert reason(tmp_path, data[: len(data) // 2])
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_nothing_of_the_patient_is_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Not even an invalid birth date or name, of which pydicom warns with their values."""
+    caplog.set_level(logging.DEBUG)
+    hidden = dicom(PICTURE.tobytes()).replace(b"19610203", b"1961-Jan")
+    (tmp_path / "x").write_bytes(hidden)
+    assert b"Doe^Jane" in hidden
+    decoded = decode(tmp_path / "x", FULL_HW)
+    assert decoded.note == ""
+    secrets = (*SECRETS, "1961-Jan")
+    damaged = dicom(b"broken", "1.2.3.4.5").replace(b"19610203", b"1961-Jan")
+    (tmp_path / "x").write_bytes(damaged)
+    with pytest.raises(ImageError) as failed:
+        decode(tmp_path / "x", FULL_HW)
+    texts = [caplog.text, *traceback.format_exception(failed.value)]
+    assert not [secret for secret in secrets for text in texts if secret in text]
+
+
+def test_jpeg_lossless_needs_a_further_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = Path(pydicom.data.get_testdata_file("SC_rgb_jpeg_gdcm.dcm", download=False))
+    dataset = pydicom.dcmread(path)
+    assert dataset.file_meta.TransferSyntaxUID == JPEG_LOSSLESS
+    monkeypatch.setattr(pydicom.pixels.get_decoder(JPEG_LOSSLESS), "_available", {})
+    with pytest.raises(ImageError, match="pylibjpeg-libjpeg"):
+        decode(path, FULL_HW)
+
+
+def test_files_without_suffix_are_images_by_their_content(tmp_path: Path) -> None:
+    """The files of a PACS are named by ids with dots, those of a disc IM0001."""
+    for name in ("1.2.840.99.1", "1.2.840.99.2", "IM0001", "disc/DICOMDIR", "x.dcm", "slides.7"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(RGB)
+    (tmp_path / "README").write_text("no image" * 99)
+    (tmp_path / "v.1").write_text("short")
+    (tmp_path / "a.xcf").write_bytes(RGB)
+    listing = list_images([tmp_path])
+    assert [image.name for image in listing.images] == ["1.2.840.99.1", "1.2.840.99.2", "IM0001", "slides.7", "x"]
+    assert listing.ignored == {"without suffix": 2, ".1": 1, ".xcf": 1}
+    assert listing.images[0].mask_name == "1.2.840.99.1.png"
+    assert (listing.images[0].suffix, listing.images[4].suffix) == ("", ".dcm")
+    assert [image.name for image in find_images([tmp_path / "IM0001"])] == ["IM0001"]
+    assert is_image_file(tmp_path / "IM0001")
+    assert not is_image_file(tmp_path / "README")
+    with pytest.raises(InputError, match="README"):
+        find_images([tmp_path / "README"])
+
+
+def test_without_the_extra_files_are_counted_or_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "find_spec", lambda _: None)
+    formats._has_module.cache_clear()
+    try:
+        for name in ("IM0001", "IM0002", "x.dcm"):
+            (tmp_path / name).write_bytes(RGB)
+        save_picture(tmp_path / "y.png", draw(1))
+        listing = list_images([tmp_path])
+        assert [image.name for image in listing.images] == ["x", "y"]
+        assert listing.ignored == {"DICOM without suffix (needs the extra dicom)": 2}
+        with pytest.raises(ImageError, match=r"pip install.*dicom"):
+            decode(tmp_path / "x.dcm", FULL_HW)
+    finally:
+        formats._has_module.cache_clear()

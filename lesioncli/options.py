@@ -3,6 +3,7 @@
 Enum values are the words of the command line and of every file that lesioncli writes.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -160,7 +161,8 @@ class SegmentOptions:
     `save_probabilities`: also write the lesion probability of every pixel.
     `max_memory_mib`: memory of images in work; None is half of what is free. `root`: folder that the names of images
     are relative to; None is the deepest one that holds all images given. `max_failures`: the run ends early when more
-    images have failed.
+    images have failed. `mm_per_pixel`: side of a pixel of every image in millimetres, for the columns in mm.
+    `crops`: also write lesion cut-outs with a margin of so many per cent.
     """
 
     threshold: float = 0.5
@@ -176,6 +178,8 @@ class SegmentOptions:
     max_memory_mib: int | None = None
     root: Path | None = None
     max_failures: FailureLimit | None = None
+    mm_per_pixel: float | None = None
+    crops: float | None = None
 
     @property
     def max_memory_bytes(self) -> int | None:
@@ -186,6 +190,10 @@ class SegmentOptions:
         _convert(self, tta=TTA, regions=Regions, trace=Path, root=Path)
         if not MIN_THRESHOLD <= self.threshold <= 1:
             raise ValueError(f"threshold {self.threshold} is not between {MIN_THRESHOLD} and 1")
+        if self.mm_per_pixel is not None and not 0 < self.mm_per_pixel < math.inf:
+            raise ValueError(f"mm_per_pixel {self.mm_per_pixel} is not a positive number")
+        if self.crops is not None and not 0 <= self.crops < math.inf:
+            raise ValueError(f"crops {self.crops} is not a margin in per cent")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The command `segment`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -73,6 +74,23 @@ def segment(
             "--save-probabilities", help="Also write the lesion probability of each pixel, to probabilities/."
         ),
     ] = False,
+    crops: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="PERCENT",
+            help="Also cut the lesion out of the full-size image, to crops/, with a margin in % of its longer side.",
+            show_default="none",
+        ),
+    ] = None,
+    mm_per_pixel: Annotated[
+        float | None,
+        typer.Option(
+            metavar="MM",
+            help="Side of a pixel of all images in millimetres, for area, perimeter and axes in mm.",
+            show_default="unknown",
+        ),
+    ] = None,
     isic_names: Annotated[
         bool, typer.Option("--isic", help="Name masks as ISIC does: ISIC_0012345_segmentation.png.")
     ] = False,
@@ -115,21 +133,24 @@ def segment(
 
     if trace and trace.suffix.lower() != ".json":
         raise typer.BadParameter(f"{trace} does not end in .json", param_hint="--trace")
-    options = SegmentOptions(
-        threshold,
-        workers,
-        overlay,
-        tta,
-        regions,
-        isic_names,
-        overwrite,
-        verify=not no_verify,
-        trace=trace,
-        save_probabilities=save_probabilities,
-        max_memory_mib=max_memory,
-        root=root,
-        max_failures=_parse_limit(max_failures),
-    )
+    with _number_errors():
+        options = SegmentOptions(
+            threshold,
+            workers,
+            overlay,
+            tta,
+            regions,
+            isic_names,
+            overwrite,
+            verify=not no_verify,
+            trace=trace,
+            save_probabilities=save_probabilities,
+            max_memory_mib=max_memory,
+            root=root,
+            crops=crops,
+            mm_per_pixel=mm_per_pixel,
+            max_failures=_parse_limit(max_failures),
+        )
     with ProgressBars(stderr, bars=not json_output, stop=HANDLER.stop) as progress:
         summary = api.segment_folder(
             images, out, options, engine=engine, backend=backend, batch=batch, progress=progress
@@ -138,10 +159,20 @@ def segment(
         print_json(summary.to_dict())
     else:
         kinds = {"masks": True, "overlays/": overlay, "probabilities/": save_probabilities}
+        kinds["crops/"] = crops is not None
         _print_summary(summary, [name for name, is_written in kinds.items() if is_written])
     if summary.remaining:
         say(f"interrupted: {summary.remaining} of {summary.images} images remain; the same command continues")
     raise typer.Exit(_exit_code(summary, options.max_failures))
+
+
+@contextmanager
+def _number_errors() -> Iterator[None]:
+    """Turn a ValueError of the options, as for `nan`, into a usage error."""
+    try:
+        yield
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def _parse_limit(text: str | None) -> FailureLimit | None:

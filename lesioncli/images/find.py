@@ -20,7 +20,9 @@ from lesioncli.images.formats import (
 )
 from lesioncli.images.mask_like import find_masks_beside
 
-PROBABILITIES = "probabilities"  # folder of probability maps in an output folder
+# Folders of an output folder: probability maps, and JPEGs.
+PROBABILITIES = "probabilities"
+OVERLAYS, CROPS = "overlays", "crops"
 RUN_RECORD = "run.json"  # identifies an output folder of `segment`, if it holds the hash of an engine
 
 # Kinds of ignored files beside unsupported suffixes; these words are values of run.json.

@@ -8,14 +8,11 @@ runs. Its longest copy is two zero bits, so that writing many of them is leaving
 import struct
 from collections.abc import Sequence
 
-import cv2
 import deflate
 import numpy as np
 from numpy.typing import NDArray
 
-from lesioncli.images.geometry import UInt8
-
-Ints = NDArray[np.int64]
+from lesioncli.images.mask_runs import Ints, MaskRuns
 
 LESION = 255
 END_OF_BLOCK, FIRST_COPY, LONGEST_COPY = 256, 257, 285  # symbols; the last 29 stand for lengths of copies
@@ -89,13 +86,11 @@ HEADER = _make_header()
 COPIES, COPY_BITS = _make_copies()
 
 
-def encode_mask(mask: UInt8) -> bytes:
-    """Return a mask (H, W) of 0 and 255 as a grey PNG of 8 bits."""
-    height, width = mask.shape
-    starts, ends = _find_runs(mask)
-    size = height * (width + 1)
+def encode_runs(runs: MaskRuns) -> bytes:
+    """Return a mask, given its runs, as a grey PNG of 8 bits: 0 and 255."""
+    starts, ends, size = runs.starts, runs.ends, runs.height * runs.stride
     data = b"\x78\x01" + _deflate(starts, ends, size) + struct.pack(">I", _adler32(starts, ends, size))
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", runs.width, runs.height, 8, 0, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         _chunk(*part) for part in ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
     )
@@ -103,21 +98,6 @@ def encode_mask(mask: UInt8) -> bytes:
 
 def _chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", deflate.crc32(kind + content))
-
-
-def _find_runs(mask: UInt8) -> tuple[Ints, Ints]:
-    """Return starts and ends of the runs of 255 in the rows of a mask with their filter bytes."""
-    left, top, box_width, box_height = cv2.boundingRect(mask)
-    if not box_width:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    box = cv2.copyMakeBorder(
-        mask[top : top + box_height, left : left + box_width], 0, 0, 1, 1, cv2.BORDER_CONSTANT, value=0
-    )
-    pixels = np.asarray(box, np.uint8).reshape(-1)
-    edges = np.flatnonzero(pixels[1:] != pixels[:-1])
-    rows, columns = np.divmod(edges, box_width + 2)
-    places = (top + rows) * (mask.shape[1] + 1) + 1 + left + columns
-    return places[::2], places[1::2]
 
 
 def _deflate(starts: Ints, ends: Ints, size: int) -> bytes:

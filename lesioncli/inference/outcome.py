@@ -38,9 +38,9 @@ class Column:
     text: Callable[[Outcome], str]
 
 
-def value_column(name: str) -> Column:
+def value_column(name: str, decimals: int = 5) -> Column:
     """Return the column of a number in Outcome.values."""
-    return Column(name, lambda outcome: f"{outcome.values[name]:.5f}" if name in outcome.values else "")
+    return Column(name, lambda outcome: f"{outcome.values[name]:.{decimals}f}" if name in outcome.values else "")
 
 
 # To add a column, add one line to one of these tables. Class scores stand between the first two; further outputs of the
@@ -54,8 +54,16 @@ IMAGE_COLUMNS = (
     Column("status", lambda outcome: outcome.status),
     Column("reason", lambda outcome: f"{outcome.stage}: {outcome.reason}" if outcome.reason else ""),
 )
-MEASURE_COLUMNS = (value_column("lesion_area_fraction"), value_column("confidence"))
+SHAPE_COLUMNS = (
+    value_column("area_px", 0),
+    *(value_column(name, 1) for name in ("perimeter_px", "long_axis_px", "short_axis_px")),
+    *(value_column(name, 3) for name in ("area_mm2", "perimeter_mm", "long_axis_mm", "short_axis_mm")),
+)
+MEASURE_COLUMNS = (value_column("lesion_area_fraction"), *SHAPE_COLUMNS, value_column("confidence"))
 NOTE_COLUMNS = (Column("note", lambda outcome: outcome.note),)
+
+# Columns that a table of an earlier version lacks; its rows keep empty cells there.
+LATER_COLUMNS = tuple(column.name for column in SHAPE_COLUMNS)
 
 # Columns that are neither a score nor a measure.
 DESCRIPTIVE_COLUMNS = tuple(column.name for column in (*IMAGE_COLUMNS, *NOTE_COLUMNS))

@@ -1,4 +1,4 @@
-"""Masks, overlays and probability maps: their paths in the output folder of a run, and how they are written."""
+"""Masks, overlays, cut-outs and probability maps: their paths in an output folder, and how they are written."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,9 +8,10 @@ import numpy as np
 
 from lesioncli.files import atomic_write, ends_with
 from lesioncli.images import jpeg, png
-from lesioncli.images.find import PROBABILITIES, ImageFile
+from lesioncli.images.find import CROPS, OVERLAYS, PROBABILITIES, ImageFile
 from lesioncli.images.geometry import UInt8
-from lesioncli.images.mask_png import encode_mask
+from lesioncli.images.mask_png import encode_runs
+from lesioncli.images.mask_runs import MaskRuns, find_runs
 from lesioncli.options import SegmentOptions
 
 PROBABILITY_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 1)
@@ -19,12 +20,22 @@ _ENDS = {".png": png.END, ".jpg": jpeg.END_MARKER}
 
 def overlay_name(name: str) -> str:
     """Return the path of an overlay, relative to the output folder, given the image's name without suffix."""
-    return f"overlays/{name}.jpg"
+    return f"{OVERLAYS}/{name}.jpg"
 
 
 def overlay_path(folder: Path, image: ImageFile) -> Path:
     """Return the path of an image's overlay."""
     return folder / overlay_name(image.name)
+
+
+def crop_name(name: str) -> str:
+    """Return the path of a lesion cut-out, relative to the output folder, given the image's name without suffix."""
+    return f"{CROPS}/{name}.jpg"
+
+
+def crop_path(folder: Path, image: ImageFile) -> Path:
+    """Return the path of an image's lesion cut-out."""
+    return folder / crop_name(image.name)
 
 
 def probability_name(mask_name: str) -> str:
@@ -39,7 +50,11 @@ def probability_path(folder: Path, image: ImageFile) -> Path:
 
 def extra_paths(folder: Path, image: ImageFile, options: SegmentOptions) -> list[Path]:
     """Return the paths of the pictures beside the mask that the options ask for."""
-    asked = {overlay_path: options.overlay, probability_path: options.save_probabilities}
+    asked = {
+        overlay_path: options.overlay,
+        probability_path: options.save_probabilities,
+        crop_path: options.crops is not None,
+    }
     return [path(folder, image) for path, is_asked in asked.items() if is_asked]
 
 
@@ -49,13 +64,18 @@ def mask_path(folder: Path, image: ImageFile) -> Path:
 
 
 def is_whole(path: Path) -> bool:
-    """Return whether a mask, overlay or map exists and has an end; a power cut or another program may have cut it."""
+    """Return whether a picture exists and has an end; a power cut or another program may have cut it."""
     return ends_with(path, _ENDS[path.suffix])
 
 
 def write_mask(path: Path, mask: UInt8, top: Path | None = None) -> None:
     """Write a mask (H, W) of 0 and 255 as PNG. Missing folders are made, but not `top`. Raises OSError."""
-    _write(path, encode_mask(mask), top)
+    write_runs(path, find_runs(mask), top)
+
+
+def write_runs(path: Path, runs: MaskRuns, top: Path | None = None) -> None:
+    """Write a mask, given its runs, as write_mask() does. Raises OSError."""
+    _write(path, encode_runs(runs), top)
 
 
 def write_probability(path: Path, probability: UInt8, top: Path) -> None:

@@ -21,21 +21,24 @@ from lesioncli.images.decode import OUT_OF_MEMORY, DecodedImage, decode, peak_by
 from lesioncli.images.find import ImageFile, file_bytes
 from lesioncli.images.geometry import UInt8, to_full_size
 from lesioncli.images.mask_like import TWO_LEVELS, has_two_levels
+from lesioncli.images.mask_runs import find_runs
 from lesioncli.images.pixels import join_notes
+from lesioncli.inference.crops import crop_bytes, write_crop
+from lesioncli.inference.earlier import find_to_do
 from lesioncli.inference.outcome import Outcome
 from lesioncli.inference.pictures import (
-    extra_paths,
-    is_whole,
+    crop_path,
     mask_path,
     overlay_path,
     probability_path,
-    write_mask,
     write_picture,
     write_probability,
+    write_runs,
 )
 from lesioncli.inference.postprocess import LesionMask, apply_threshold, make_mask
 from lesioncli.inference.prefetch import fill_cycles
 from lesioncli.inference.results import ResultStore
+from lesioncli.inference.shape import measure_shape
 from lesioncli.inference.trace import Trace
 from lesioncli.inference.tta import PROCEDURES
 from lesioncli.inference.values import image_values
@@ -79,12 +82,12 @@ def segment(
     """
     if engine.layout != PROCEDURES[options.tta].layout(engine.spec, engine.batch_size):
         raise ValueError(f"the engine was not opened for --tta {options.tta}")
-    done = [store.is_done(image) and all(map(is_whole, extra_paths(store.folder, image, options))) for image in images]
-    remaining = [image for image, is_done in zip(images, done, strict=True) if not is_done]
+    to_do = find_to_do(store.folder, images, store.missing, options)
+    remaining = [image for image, reason in zip(images, to_do, strict=True) if reason]
     pipeline = _Pipeline(remaining, engine, store, options, trace)
     with closing(pipeline.outcomes(stop or StopRequest())) as outcomes:
-        for image, is_done in zip(images, done, strict=True):
-            outcome = Outcome(image, Status.SKIPPED) if is_done else next(outcomes, None)
+        for image, reason in zip(images, to_do, strict=True):
+            outcome = next(outcomes, None) if reason else Outcome(image, Status.SKIPPED)
             if outcome is None:
                 return
             yield outcome
@@ -168,9 +171,8 @@ class _Pipeline:
 
     def _write(self, loaded: LoadedImage, prediction: Prediction, index: int) -> Outcome:
         """Return the outcome of an image; its mask is written, unless it failed."""
-        height, width = (0, 0) if isinstance(loaded.decoded, ImageError) else loaded.decoded.stored_hw
         try:
-            with self._memory.reserve(WRITE_BYTES_PER_PIXEL * height * width):
+            with self._memory.reserve(self._write_bytes(loaded)):
                 return self._write_mask(loaded, prediction, index)
         except MemoryError:
             return _failed(loaded, ImageError(FailureStage.WRITE, OUT_OF_MEMORY))
@@ -178,6 +180,14 @@ class _Pipeline:
             if getattr(error, "code", None) != OPENCV_OUT_OF_MEMORY:
                 raise
             return _failed(loaded, ImageError(FailureStage.WRITE, OUT_OF_MEMORY))
+
+    def _write_bytes(self, loaded: LoadedImage) -> int:
+        """Return an estimate of the memory that writing the pictures of an image takes."""
+        if isinstance(loaded.decoded, ImageError):
+            return 0
+        height, width = loaded.decoded.stored_hw
+        of_crop = 0 if self._options.crops is None else crop_bytes(loaded.image.path, loaded.decoded)
+        return WRITE_BYTES_PER_PIXEL * height * width + of_crop
 
     def _write_mask(self, loaded: LoadedImage, prediction: Prediction, index: int) -> Outcome:
         """Merge the views of an image, postprocess its probability map and write its mask."""
@@ -192,15 +202,19 @@ class _Pipeline:
             lesion = make_mask(
                 merged.probability, decoded.stored_hw, decoded.orientation, options.threshold, options.regions
             )
+            runs = find_runs(lesion.mask)
             try:
                 folder = self._store.folder
                 self._store.remove_extras(loaded.image)  # those of an earlier run
-                write_mask(mask_path(folder, loaded.image), lesion.mask, folder)
+                write_runs(mask_path(folder, loaded.image), runs, folder)
                 self._write_extras(loaded.image, decoded, lesion, merged.probability)
+            except ImageError as error:  # the file was decoded again for a cut-out
+                return _failed(loaded, error)
             except OSError as error:
                 return _failed(loaded, ImageError(FailureStage.WRITE, error.strerror or str(error)))
             values = {
-                "lesion_area_fraction": cv2.countNonZero(lesion.mask) / lesion.mask.size,
+                "lesion_area_fraction": runs.area_px / lesion.mask.size,
+                **measure_shape(runs, options.mm_per_pixel),
                 **image_values(merged, lesion.confidence, self._engine.spec),
             }
             seconds = {"decode": loaded.cpu_seconds, "write": time.thread_time() - started}
@@ -216,6 +230,9 @@ class _Pipeline:
         if self._options.save_probabilities:
             full_size = to_full_size(probability, decoded.stored_hw, decoded.orientation)
             write_probability(probability_path(self._store.folder, image), full_size, self._store.folder)
+        if self._options.crops is not None:
+            folder = self._store.folder
+            write_crop(crop_path(folder, image), image.path, decoded, lesion.mask, self._options.crops, folder)
 
     def _traced(self, stage: str, image: ImageFile) -> AbstractContextManager[None]:
         return self._trace.timed(stage, image.path.name) if self._trace else nullcontext()

@@ -51,6 +51,7 @@ class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
     regions: Regions | None = None
     names: MaskNames | None = None
     calibration: str = NO_CALIBRATION
+    mm_per_pixel: float | None = None
 
 
 class RunRecord(RunIdentity, frozen=True, kw_only=True):
@@ -59,9 +60,9 @@ class RunRecord(RunIdentity, frozen=True, kw_only=True):
     classes: names of the columns of scores.csv that are class scores. sources: files and folders of the images of all
     runs, relative to the output folder. ignored: files in them that are not images, by kind. ok, failed, skipped,
     seconds and cpu_seconds (by stage) are those of the latest run. calibration_maps: the calibration in full.
-    probabilities: any run wrote probability maps. roots: folders of all runs that names of images are relative to,
-    relative to the output folder. unreadable: folders that the latest run could not list. failures: reason by image, of
-    a latest run that accepted some.
+    probabilities: any run wrote probability maps. crops: margin of the cut-outs of any run, in per cent. roots: folders
+    of all runs that names of images are relative to, relative to the output folder. unreadable: folders that the latest
+    run could not list. failures: reason by image, of a latest run that accepted some.
     """
 
     format: int = RUN_FORMAT
@@ -89,6 +90,7 @@ class RunRecord(RunIdentity, frozen=True, kw_only=True):
     failures: dict[str, str] | None = None
     calibration_maps: Calibration | None = None
     probabilities: bool | None = None
+    crops: float | None = None
 
     @property
     def identity(self) -> dict[str, Any]:

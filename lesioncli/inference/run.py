@@ -50,10 +50,8 @@ def segment_images(
     """
     identity = _identity(listing, engine, options)
     columns = output_columns(engine.spec.classes, (*engine.extra, *raw_columns(engine.spec)))
-    store = ResultStore(
-        out, identity, columns, listing.images, overwrite=options.overwrite, with_maps=options.save_probabilities
-    )
-    record = _new_record(identity, listing, engine, store, options.workers)
+    store = ResultStore(out, identity, columns, listing.images, options)
+    record = _new_record(identity, listing, engine, store, options)
     totals = _Totals()
     stop = stop or StopRequest()
     try:
@@ -97,6 +95,7 @@ def _identity(listing: ImageListing, engine: Engine, options: SegmentOptions) ->
         regions=options.regions,
         names=MaskNames.ISIC if any(image.mask for image in listing.images) else MaskNames.IMAGES,
         calibration=identify(engine.spec.calibration),
+        mm_per_pixel=options.mm_per_pixel,
     )
 
 
@@ -105,7 +104,7 @@ def _new_record(
     listing: ImageListing,
     engine: Engine,
     store: ResultStore,
-    workers: int,
+    options: SegmentOptions,
 ) -> RunRecord:
     """Return the record of a run that starts now; it keeps the sources of earlier runs into the folder."""
     manifest = engine.manifest
@@ -120,9 +119,9 @@ def _new_record(
         backend=f"{manifest.backend} {manifest.backend_version}",
         device=engine.device,
         batch=manifest.batch,
-        workers=workers,
-        sources=tuple(dict.fromkeys([*store.earlier.sources, *relative])),
-        roots=tuple(dict.fromkeys([*store.earlier.roots, *roots])),
+        workers=options.workers,
+        sources=tuple(dict.fromkeys([*store.earlier.record.sources, *relative])),
+        roots=tuple(dict.fromkeys([*store.earlier.record.roots, *roots])),
         unreadable=tuple(map(printable, listing.unreadable)),
         images=len(listing.images),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -130,6 +129,7 @@ def _new_record(
         status=RunStatus.RUNNING,
         calibration_maps=engine.spec.calibration,
         probabilities=store.has_maps or None,
+        crops=store.earlier.record.crops if options.crops is None else options.crops,
     )
 
 

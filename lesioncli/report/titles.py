@@ -29,6 +29,7 @@ _TITLES = {
     "log_loss": "log loss",
 }
 _OPERATING_POINT = re.compile(r"(sens|spec)_at_(sens|spec)_(\d+)")
+_LENGTH = re.compile(r"(area|perimeter|long_axis|short_axis)_(px|mm2?)")
 _RATES = {"sens": "sensitivity", "spec": "specificity"}
 
 
@@ -36,6 +37,8 @@ def title(key: str) -> str:
     """Return the title of a metric, class or column."""
     if point := _OPERATING_POINT.fullmatch(key):
         return f"{_RATES[point[1]]} at {_RATES[point[2]]} 0.{point[3]}"
+    if length := _LENGTH.fullmatch(key):
+        return f"{length[1].replace('_', ' ')}, {length[2].replace('2', '²')}"
     return _TITLES.get(key, key.replace("_", " "))
 
 

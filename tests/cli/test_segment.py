@@ -302,3 +302,21 @@ def test_a_limit_of_failures_is_a_number_or_a_percentage(limit: str) -> None:
     done = call("segment", ".", "--out", "masks", "--max-failures", limit)
     assert done.exit_code == ExitCode.USAGE
     assert "--max-failures" in done.stderr
+
+
+@pytest.mark.parametrize("flag", ["--threshold", "--mm-per-pixel", "--crops"])
+@pytest.mark.parametrize("value", ["nan", "-1"])
+def test_a_number_out_of_range_is_a_usage_error(flag: str, value: str) -> None:
+    assert call("segment", ".", "--out", "masks", flag, value).exit_code == ExitCode.USAGE
+
+
+def test_cut_outs_and_millimetres(tiny_manifest: MakeEngine, tmp_path: Path) -> None:
+    save_lesion(tmp_path / "images" / "a.jpg")
+    words = ("segment", tmp_path / "images", "--out", tmp_path / "out", "--engine", tiny_manifest(1))
+    done = call(*words, "--crops", "10", "--mm-per-pixel", "0.1")
+    assert done.exit_code == 0, done.stderr
+    assert "crops/" in done.stdout
+    assert (tmp_path / "out" / "crops" / "a.jpg").is_file()
+    row = rows_of(tmp_path / "out")["a.jpg"]
+    assert float(row["area_mm2"]) == pytest.approx(float(row["area_px"]) / 100)
+    assert call(*words, "--mm-per-pixel", "0.2").exit_code == ExitCode.INPUT

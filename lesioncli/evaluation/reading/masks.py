@@ -2,7 +2,7 @@
 
 import io
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -19,7 +19,7 @@ from lesioncli.evaluation.metrics.pixels import MASK_THRESHOLD
 from lesioncli.evaluation.reading.png import read_grey_png
 from lesioncli.files import walk
 from lesioncli.images.decode import describe_damage
-from lesioncli.images.find import PROBABILITIES
+from lesioncli.images.find import CROPS, OVERLAYS, PROBABILITIES
 from lesioncli.images.formats import FORMATS, supported_suffixes
 from lesioncli.images.png import check_rows
 from lesioncli.options import FailureStage
@@ -31,7 +31,6 @@ MASK_FORMATS = tuple(image_format.name for image_format in _FORMATS)
 # Images that may be meant as masks.
 UNSUPPORTED_SUFFIXES = tuple(suffix for suffix in supported_suffixes() if suffix not in MASK_SUFFIXES)
 
-OVERLAYS = "overlays"  # holds JPEGs that segment writes
 _MAPS = f"{PROBABILITIES}/"
 
 BLOCK_ROWS = 32
@@ -73,31 +72,32 @@ class Mask:
 def find_predicted_masks(folder: Path) -> MaskListing:
     """Find masks as find_masks() does, in a folder that may be the output of `segment`.
 
-    Its overlays are not listed. A picture in the folder of probability maps is one if there is a mask of its name: a
-    data set may have folders of these names, too.
+    Its overlays and cut-outs are not listed. A picture in the folder of probability maps is one if there is a mask of
+    its name: a data set may have folders of these names, too.
     """
-    listing = find_masks(folder, skip=OVERLAYS)
+    listing = find_masks(folder, skip=(OVERLAYS, CROPS))
     inside = {name.removeprefix(_MAPS): path for name, path in listing.masks.items() if name.startswith(_MAPS)}
     maps = {name: path for name, path in inside.items() if name in listing.masks}
     masks = {name: path for name, path in listing.masks.items() if maps.get(name.removeprefix(_MAPS)) != path}
     return MaskListing(masks, listing.unsupported, maps)
 
 
-def find_masks(folder: Path, skip: str = "") -> MaskListing:
+def find_masks(folder: Path, skip: Iterable[str] = ()) -> MaskListing:
     """Find masks and unsupported images by their POSIX path below `folder`, without suffix and `_segmentation`.
 
-    Unsupported images in the sub-folder `skip` are not listed. Raises InputError if a folder cannot be listed, or two
+    Unsupported images in the sub-folders `skip` are not listed. Raises InputError if a folder cannot be listed, or two
     masks have the same name.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
     masks: dict[str, Path] = {}
     unsupported: dict[str, Path] = {}
+    skipped = tuple(f"{name}/" for name in skip)
     for path in _list_files(folder):
         if path.stem.endswith("_superpixels"):
             continue
         name = mask_name(path.relative_to(folder))
-        if path.suffix.lower() in UNSUPPORTED_SUFFIXES and not name.startswith(f"{skip}/"):
+        if path.suffix.lower() in UNSUPPORTED_SUFFIXES and not name.startswith(skipped):
             unsupported[name] = path
         elif path.suffix.lower() in MASK_SUFFIXES:
             if name in masks:

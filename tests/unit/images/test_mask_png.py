@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lesioncli.images.geometry import UInt8
-from lesioncli.images.mask_png import encode_mask
+from lesioncli.images.mask_png import encode_runs
+from lesioncli.images.mask_runs import find_runs
 from lesioncli.images.png import check_rows
 
 
@@ -32,7 +33,7 @@ def masks(draw: st.DrawFn) -> UInt8:
 
 
 def check(mask: UInt8) -> None:
-    content = encode_mask(mask)
+    content = encode_runs(find_runs(mask))
     with Image.open(BytesIO(content)) as image:
         assert image.mode == "L"
         assert np.array_equal(np.asarray(image), mask)
@@ -65,5 +66,5 @@ def test_a_large_mask_is_no_larger_than_that_of_opencv() -> None:
     mask = np.zeros((3000, 4000), np.uint8)
     cv2.ellipse(mask, (2000, 1500), (1200, 900), 20, 0, 360, 255, -1)
     options = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE)
-    assert len(encode_mask(mask)) < len(cv2.imencode(".png", mask, options)[1])
+    assert len(encode_runs(find_runs(mask))) < len(cv2.imencode(".png", mask, options)[1])
     check(mask)

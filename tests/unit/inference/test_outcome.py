@@ -24,6 +24,14 @@ NAMES = [
     "seborrheic_keratosis",
     "nevus",
     "lesion_area_fraction",
+    "area_px",
+    "perimeter_px",
+    "long_axis_px",
+    "short_axis_px",
+    "area_mm2",
+    "perimeter_mm",
+    "long_axis_mm",
+    "short_axis_mm",
     "confidence",
     "agreement",
     "note",
@@ -40,10 +48,12 @@ def test_columns_are_in_this_order() -> None:
 
 
 def test_entries_of_an_image_that_is_ok() -> None:
-    values = dict.fromkeys(NAMES[7:13], 0.123456)
+    values = dict.fromkeys(NAMES[7:-1], 0.123456)
     image = ImageFile(Path("a/x.jpg"), "a/x", "a/y")
     result = Outcome(image, Status.OK, (2, 3), 7, note="first of 2 pages", values=values)
-    expected = ["a/x.jpg", "a/y.png", "3", "2", "7", "ok", "", *["0.12346"] * 6, "first of 2 pages"]
+    shape = ["0", *["0.1"] * 3, *["0.123"] * 4]
+    numbers = [*["0.12346"] * 4, *shape, *["0.12346"] * 2]
+    expected = ["a/x.jpg", "a/y.png", "3", "2", "7", "ok", "", *numbers, "first of 2 pages"]
     assert entries(result) == dict(zip(NAMES, expected, strict=True))
 
 

@@ -33,6 +33,7 @@ from lesioncli.demo.draw import draw_case
 from lesioncli.errors import EngineError
 from lesioncli.images.decode import DecodedImage, decode
 from lesioncli.images.find import ImageFile, ImageListing
+from lesioncli.images.mask_runs import find_runs
 from lesioncli.inference import pipeline
 from lesioncli.inference.outcome import Outcome, output_columns
 from lesioncli.inference.pictures import mask_path
@@ -40,6 +41,7 @@ from lesioncli.inference.pipeline import segment
 from lesioncli.inference.record import MaskNames, RunIdentity, RunRecord
 from lesioncli.inference.results import ResultStore
 from lesioncli.inference.run import segment_images
+from lesioncli.inference.shape import measure_shape
 from lesioncli.inference.tta import PROCEDURES
 from lesioncli.options import TTA, FailureStage, Regions, SegmentOptions, Status
 from lesioncli.spec import CLASSES
@@ -129,6 +131,7 @@ def assert_ok(outcome: Outcome, folder: Path, minimum: int = 128) -> None:
             "seborrheic_keratosis": shares[1],
             "nevus": shares[2],
             "lesion_area_fraction": np.mean(expected == 255),
+            **measure_shape(find_runs(expected)),
             "confidence": jaccard_by_hand(seen[..., 0], minimum),
             "agreement": seen.mean() / 255,
         },

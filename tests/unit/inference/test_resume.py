@@ -1,5 +1,6 @@
 """A run into the folder of an earlier run: what it skips, what it does again, and what it refuses."""
 
+import csv
 import json
 import pkgutil
 import shutil
@@ -28,8 +29,9 @@ from lesioncli.backends.base import Engine
 from lesioncli.backends.registry import open_engine
 from lesioncli.errors import InputError
 from lesioncli.images.find import ImageListing, find_images, list_images, name_masks_by_isic
-from lesioncli.inference.outcome import Outcome
+from lesioncli.inference.outcome import LATER_COLUMNS, Outcome
 from lesioncli.inference.run import segment_images
+from lesioncli.inference.shape import MM_COLUMNS
 from lesioncli.inference.tta import PROCEDURES
 from lesioncli.options import TTA, Regions, SegmentOptions, Status
 from lesioncli.process import count_cores
@@ -60,10 +62,10 @@ def test_the_rows_and_the_record_are_read_once(
 
         monkeypatch.setattr(pkgutil.resolve_name(module), name, counted)
 
-    count("lesioncli.inference.results.ResultStore._parse")
-    count("lesioncli.inference.results.read_record")
+    count("lesioncli.inference.earlier.EarlierResults.parse")
+    count("lesioncli.inference.earlier.read_record")
     assert statuses(images, engine, out) == "ssssss"
-    assert (calls.count("_parse"), calls.count("read_record")) == (6, 1)
+    assert (calls.count("parse"), calls.count("read_record")) == (6, 1)
 
 
 def remove_a_mask(images: Path, out: Path) -> None:
@@ -96,6 +98,33 @@ def test_a_second_run_does_what_is_missing(
     masks = {name: content for name, content in before.items() if name.endswith(".png")}
     assert files_of(out).items() >= masks.items()
     assert list(rows_of(out)) == sorted(path.name for path in images.iterdir())
+
+
+def test_a_run_continues_a_table_that_lacks_the_columns_of_this_version(
+    engine: Engine, images: Path, out: Path, tmp_path: Path
+) -> None:
+    statuses(images, engine, out)
+    with (out / "scores.csv").open(newline="") as file:
+        rows = [[row[name] for name in row if name not in LATER_COLUMNS] for row in csv.DictReader(file)]
+    header = [name for name in next(iter(rows_of(out).values())) if name not in LATER_COLUMNS]
+    with (out / "scores.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    (out / "002.png").unlink()
+    assert statuses(images, engine, out) == "ssosss"
+    areas = [row["area_px"] for row in rows_of(out).values()]
+    assert [bool(area) for area in areas] == [False, False, True, False, False, False]
+    assert [row["confidence"] for row in rows_of(out).values()][:1] == [rows[0][header.index("confidence")]]
+
+
+def test_a_run_with_another_scale_is_refused(engine: Engine, images: Path, out: Path, tmp_path: Path) -> None:
+    statuses(images, engine, out, mm_per_pixel=0.5)
+    row = rows_of(out)["000.jpg"]
+    assert float(row["area_mm2"]) == float(row["area_px"]) / 4
+    assert_refused(out, engine, images, "mm_per_pixel", "0.5", "0.25", mm_per_pixel=0.25)
+    assert_refused(out, engine, images, "mm_per_pixel", "0.5", "none")
+    assert statuses(images, engine, out, mm_per_pixel=0.5) == "ssssss"
+    statuses(images, engine, tmp_path / "without")
+    assert rows_of(tmp_path / "without")["000.jpg"] == {**row, **dict.fromkeys(MM_COLUMNS, "")}
 
 
 CUTS = {
@@ -132,7 +161,7 @@ def edit_scores(out: Path, edit: Callable[[list[str]], list[str]], line: int = 3
     [
         (lambda fields: [*fields[:-3], "abc", *fields[-2:]], "confidence is 'abc'"),
         (lambda fields: [*fields[:4], "12.5", *fields[5:]], "bytes is '12.5'"),
-        (lambda fields: fields[:-1], "13"),
+        (lambda fields: fields[:-1], "21"),
         (lambda fields: [*fields[:-1], "x" * 200_000], "131072"),
     ],
 )

@@ -14,6 +14,7 @@ from lesioncli.demo.draw import draw_case
 from lesioncli.errors import InputError
 from lesioncli.evaluation.evaluate import evaluate
 from lesioncli.evaluation.result import Evaluation
+from lesioncli.inference.outcome import MEASURE_COLUMNS
 from lesioncli.inference.pictures import write_mask
 from lesioncli.options import EvaluationOptions, ProtocolName
 from lesioncli.report.cases import Case, list_cases
@@ -152,7 +153,7 @@ def test_a_new_column_is_not_a_class(position: int, recorded: tuple[str, ...] | 
     run.finish(classes=recorded)
     segmented = read_segmented_folder(run.masks)
     assert segmented.classes == CLASSES
-    assert set(segmented.columns) == {*CLASSES, "lesion_area_fraction", "confidence", "blur"}
+    assert set(segmented.columns) == {*CLASSES, *(column.name for column in MEASURE_COLUMNS), "blur"}
     assert cases_of(run)["a"].values["blur"] == 0.25
 
 

@@ -20,45 +20,60 @@ StrPath = str | os.PathLike[str]
 
 
 @contextmanager
-def atomic_write(path: Path, *, sync: bool = True, top: Path | None = None) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`; rename it to `path` at the end, remove it on an error.
 
-    Nobody ever reads half a file under its final name, whatever stops the program. With `sync`, that holds after a
-    power cut, too, for some milliseconds per file. Missing folders are made, with `top` only those below it.
+    Nobody ever reads half a file under its final name, whatever stops the program, also a power cut. Missing folders
+    are made.
 
     Raises OSError, with `path` as its file name, if it cannot be written, or if it exists and is not a regular file:
     renaming would replace even a device.
     """
+    with _replacing(path) as temporary:
+        _write_new(temporary, b"", None)
+        mode = temporary.stat().st_mode
+        yield temporary
+        if temporary.stat().st_mode != mode:  # safetensors makes files that only their owner can read
+            temporary.chmod(mode)
+        _sync_content(temporary, os.O_RDWR)
+    _sync_folder(path.parent)
+
+
+def write_whole(path: Path, content: bytes, top: Path | None = None) -> None:
+    """Write a file as atomic_write() does, with one call each to open, write and rename it.
+
+    It is not synced, which takes longer than all the rest: a power cut may leave it incomplete. Missing folders are
+    made, with `top` only those below it.
+    """
+    with _replacing(path) as temporary:
+        _write_new(temporary, content, top)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path to write; rename it to `path` at the end, remove it on an error."""
     if path.exists() and not path.is_file():
         raise OSError(errno.EEXIST, "exists and is not a regular file", str(path))
     temporary = path.with_name(_temporary_name(path.name))
     try:
         with naming_os_errors(path, temporary):
-            _make_empty(temporary, top)
-            mode = temporary.stat().st_mode
             yield temporary
-            if temporary.stat().st_mode != mode:  # safetensors makes files that only their owner can read
-                temporary.chmod(mode)
-            if sync:
-                _sync_content(temporary, os.O_RDWR)
             temporary.replace(path)
-            if sync:
-                _sync_folder(path.parent)
     except BaseException:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
 
 
-def _make_empty(path: Path, top: Path | None) -> None:
-    """Make an empty file, and its folders; FileNotFoundError if `top` is given and does not exist."""
+def _write_new(path: Path, content: bytes, top: Path | None) -> None:
+    """Write a file, and make its folders; FileNotFoundError if `top` is given and does not exist."""
     try:
-        path.write_bytes(b"")
+        path.write_bytes(content)
     except FileNotFoundError:
         if top and not top.is_dir():
             raise
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"")
+        path.write_bytes(content)
 
 
 def ends_with(path: Path, ending: bytes) -> bool:

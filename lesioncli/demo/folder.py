@@ -11,7 +11,7 @@ from PIL import Image
 from lesioncli.demo.canvas import UInt8
 from lesioncli.demo.draw import draw_case
 from lesioncli.errors import InputError
-from lesioncli.files import atomic_write
+from lesioncli.files import write_whole
 from lesioncli.images.formats import has_supported_suffix
 from lesioncli.spec import CLASSES
 
@@ -46,12 +46,12 @@ def write_demo(
     for done, number in enumerate(range(seed, seed + count)):
         on_progress(done, count)
         case, stem = draw_case(number, height, width), f"demo_{number + 1:04d}"
-        _write(images / f"{stem}.jpg", _encode(case.image, "JPEG"))
-        _write(labels / f"{stem}_segmentation.png", _encode(case.mask.astype(np.uint8) * 255, "PNG"))
+        write_whole(images / f"{stem}.jpg", _encode(case.image, "JPEG"))
+        write_whole(labels / f"{stem}_segmentation.png", _encode(case.mask.astype(np.uint8) * 255, "PNG"))
         rows.append([stem, *(float(case.label == name) for name in LABELLED)])
     table = io.StringIO()
     csv.writer(table, lineterminator="\n").writerows(rows)
-    _write(labels / "labels.csv", table.getvalue().encode())
+    write_whole(labels / "labels.csv", table.getvalue().encode())
 
 
 def _refuse_contents(folder: Path, *subfolders: Path) -> None:
@@ -79,8 +79,3 @@ def _encode(pixels: UInt8, image_format: str) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, image_format, quality=JPEG_QUALITY)
     return file.getvalue()
-
-
-def _write(path: Path, content: bytes) -> None:
-    with atomic_write(path, sync=False) as temporary:
-        temporary.write_bytes(content)

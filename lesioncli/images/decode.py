@@ -1,21 +1,100 @@
 """Decode an image file to upright RGB."""
 
+import os
 import re
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO, Self
 
 from PIL import Image
 
 from lesioncli.errors import ImageError, install_command
-from lesioncli.images.formats import SIGNATURE_BYTES, ImageFormat, format_names, format_of, unsupported_name
+from lesioncli.images.formats import SIGNATURE_BYTES, format_names, format_of, unsupported_name
 from lesioncli.images.pixels import MAX_BYTES, TOO_LARGE, DecodedImage
 from lesioncli.options import FailureStage
 
-__all__ = ["OUT_OF_MEMORY", "DecodedImage", "decode", "describe_damage", "peak_bytes"]
+__all__ = ["OUT_OF_MEMORY", "DecodedImage", "OpenedImage", "decode", "decode_content", "describe_damage", "peak_bytes"]
 
 _DECODER_NUMBER = re.compile(r"decoder error -?\d+.*")  # of Pillow
 MAX_FILE_BYTES = 2 * MAX_BYTES  # half of it may be metadata, or further pages
+SMALL_FILE_BYTES = 2**20  # read at once; larger files wait until there is memory for them
+NOT_REGULAR = "cannot be read: not a regular file but a folder, pipe or device"
 OUT_OF_MEMORY = "not enough memory for this image; give more with --max-memory, use fewer --workers, or downsample it"
+
+
+class OpenedImage:
+    """An image file that is opened, looked at and read once; a context manager.
+
+    status: size and times of the file when it was opened.
+
+    Raises ImageError, whose reason does not repeat the path, if the file cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        with _read_errors():
+            self._file = open(path, "rb", opener=_open_without_blocking)  # noqa: SIM115 - __exit__() closes it
+            try:
+                self.status = os.fstat(self._file.fileno())
+                self._data = self._read_small()
+            except BaseException:
+                self._file.close()
+                raise
+
+    def peak_bytes(self, at_least_hw: tuple[int, int]) -> int:
+        """Return an estimate of the memory that decode() and a reduction of its result take, from the file's header.
+
+        A file that decode() refuses may give 0.
+        """
+        try:
+            if self._find_problem():
+                return 0
+            content: BinaryIO = self._file if self._data is None else BytesIO(self._data)
+            content.seek(0)
+            image_format = format_of(content.read(SIGNATURE_BYTES))
+            content.seek(0)
+            return self.status.st_size + (image_format.measure(content, at_least_hw) if image_format else 0)
+        except Exception:  # as in decode_content(): decode() has the reason
+            return 0
+
+    def decode(self, at_least_hw: tuple[int, int]) -> DecodedImage:
+        """Decode the whole image to upright RGB, as decode() of a path does; call this once."""
+        if problem := self._find_problem():
+            raise ImageError(FailureStage.DECODE, problem)
+        try:
+            with _read_errors():
+                data, self._data = self._read_all() if self._data is None else self._data, None
+        except MemoryError as error:
+            raise ImageError(FailureStage.DECODE, OUT_OF_MEMORY) from error
+        return decode_content(data, at_least_hw)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def _read_small(self) -> bytes | None:
+        """Read the file in one call; None if it is large, has grown or is no regular one."""
+        size = self.status.st_size
+        if not stat.S_ISREG(self.status.st_mode) or size > SMALL_FILE_BYTES:
+            return None
+        data = self._file.raw.read(size)
+        return data if data is not None and len(data) == size else None
+
+    def _read_all(self) -> bytes:
+        self._file.seek(0)
+        return self._file.read()
+
+    def _find_problem(self) -> str:
+        """Return why the file is not to be read, or ""."""
+        if not stat.S_ISREG(self.status.st_mode):
+            return NOT_REGULAR
+        if self.status.st_size > MAX_FILE_BYTES:
+            return f"file of {self.status.st_size / 2**30:.1f} GiB, too large for an image"
+        return ""
 
 
 def decode(path: Path, at_least_hw: tuple[int, int]) -> DecodedImage:
@@ -28,34 +107,26 @@ def decode(path: Path, at_least_hw: tuple[int, int]) -> DecodedImage:
 
     Raises ImageError, whose reason does not repeat the path, if any part of the image cannot be decoded.
     """
-    try:
-        data = _read_bytes(path)
-        image_format = format_of(data)
-        if image_format is None:
-            raise ImageError(FailureStage.DECODE, _not_supported(data))
-        return _read(image_format, data, at_least_hw)
-    except MemoryError as error:
-        raise ImageError(FailureStage.DECODE, OUT_OF_MEMORY) from error
+    with OpenedImage(path) as image:
+        return image.decode(at_least_hw)
 
 
 def peak_bytes(path: Path, at_least_hw: tuple[int, int]) -> int:
-    """Return an estimate of the memory that decode() and a reduction of its result take, from the file's header.
-
-    A file that decode() refuses may give 0.
-    """
+    """Return the estimate of OpenedImage.peak_bytes() for a path; 0 if the file cannot be read."""
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_FILE_BYTES:
-            return 0
-        with path.open("rb") as file:
-            image_format = format_of(file.read(SIGNATURE_BYTES))
-            file.seek(0)
-            return status.st_size + (image_format.measure(file, at_least_hw) if image_format else 0)
-    except Exception:  # as for _read(): decode() has the reason
+        with OpenedImage(path) as image:
+            return image.peak_bytes(at_least_hw)
+    except ImageError:
         return 0
 
 
-def _read(image_format: ImageFormat, data: bytes, at_least_hw: tuple[int, int]) -> DecodedImage:
+def decode_content(data: bytes, at_least_hw: tuple[int, int]) -> DecodedImage:
+    """Decode the content of an image file, as decode() does."""
+    if not data:
+        raise ImageError(FailureStage.DECODE, "file is empty")
+    image_format = format_of(data)
+    if image_format is None:
+        raise ImageError(FailureStage.DECODE, _not_supported(data))
     extra = image_format.extra
     if extra and not extra.is_installed:
         raise ImageError(
@@ -63,8 +134,10 @@ def _read(image_format: ImageFormat, data: bytes, at_least_hw: tuple[int, int]) 
         )
     try:
         return image_format.read(data, at_least_hw)
-    except (ImageError, MemoryError):
+    except ImageError:
         raise
+    except MemoryError as error:
+        raise ImageError(FailureStage.DECODE, OUT_OF_MEMORY) from error
     except Exception as error:
         # Pillow and tifffile document no set of exceptions for damaged files. Fuzzing produced OSError, SyntaxError,
         # ValueError, TypeError, IndexError, ZeroDivisionError, OverflowError and struct.error, and one such file must
@@ -72,19 +145,20 @@ def _read(image_format: ImageFormat, data: bytes, at_least_hw: tuple[int, int]) 
         raise ImageError(FailureStage.DECODE, describe_damage(image_format.name, error)) from error
 
 
-def _read_bytes(path: Path) -> bytes:
+def _open_without_blocking(path: str, flags: int) -> int:
+    """Open a file; a pipe is opened at once, too, even if nobody writes to it."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+@contextmanager
+def _read_errors() -> Iterator[None]:
+    """Turn the errors of opening and reading a file into ImageErrors."""
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # reading a pipe may block, and a device may never end
-            raise ImageError(FailureStage.DECODE, "cannot be read: not a regular file but a folder, pipe or device")
-        if status.st_size > MAX_FILE_BYTES:
-            raise ImageError(FailureStage.DECODE, f"file of {status.st_size / 2**30:.1f} GiB, too large for an image")
-        data = path.read_bytes()
+        yield
+    except IsADirectoryError as error:
+        raise ImageError(FailureStage.DECODE, NOT_REGULAR) from error
     except OSError as error:
         raise ImageError(FailureStage.DECODE, f"cannot be read: {error.strerror}") from error
-    if not data:
-        raise ImageError(FailureStage.DECODE, "file is empty")
-    return data
 
 
 def _not_supported(data: bytes) -> str:

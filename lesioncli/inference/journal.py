@@ -30,6 +30,7 @@ class Journal:
         self._acquire()
         try:
             self._file = path.open("a", newline="", encoding="utf-8")
+            self._status = os.fstat(self._file.fileno())
         except BaseException:
             self._release()
             raise
@@ -46,7 +47,7 @@ class Journal:
     def is_in_place(self) -> bool:
         """Return whether the file is still found by its path: the folder was neither removed nor renamed."""
         try:
-            return os.path.samestat(self._path.stat(), os.fstat(self._file.fileno()))
+            return os.path.samestat(self._path.stat(), self._status)
         except FileNotFoundError:
             return False
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lesioncli.files import atomic_write, ends_with
+from lesioncli.files import ends_with, write_whole
 from lesioncli.images import jpeg, png
 from lesioncli.images.find import CROPS, OVERLAYS, PROBABILITIES, ImageFile
 from lesioncli.images.geometry import UInt8
@@ -75,7 +75,7 @@ def write_mask(path: Path, mask: UInt8, top: Path | None = None) -> None:
 
 def write_runs(path: Path, runs: MaskRuns, top: Path | None = None) -> None:
     """Write a mask, given its runs, as write_mask() does. Raises OSError."""
-    _write(path, encode_runs(runs), top)
+    write_whole(path, encode_runs(runs), top)
 
 
 def write_probability(path: Path, probability: UInt8, top: Path) -> None:
@@ -94,10 +94,4 @@ def write_picture(path: Path, pixels: UInt8, options: Sequence[int], top: Path |
     if not is_encoded:
         height, width = pixels.shape[:2]
         raise OSError(f"{width} x {height} pixels cannot be written as {path.suffix}; use a smaller image")
-    _write(path, np.asarray(content).tobytes(), top)
-
-
-def _write(path: Path, content: bytes, top: Path | None) -> None:
-    # Not synced, which takes longer than all the rest: a later run notices what a power cut left incomplete.
-    with atomic_write(path, sync=False, top=top) as temporary:
-        temporary.write_bytes(content)
+    write_whole(path, np.asarray(content).tobytes(), top)

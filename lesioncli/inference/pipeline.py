@@ -17,7 +17,7 @@ import numpy as np
 
 from lesioncli.backends.base import Cycle, Engine, Prediction
 from lesioncli.errors import EngineError, ImageError
-from lesioncli.images.decode import OUT_OF_MEMORY, DecodedImage, decode, peak_bytes
+from lesioncli.images.decode import OUT_OF_MEMORY, DecodedImage, OpenedImage
 from lesioncli.images.find import ImageFile, file_bytes
 from lesioncli.images.geometry import UInt8, to_full_size
 from lesioncli.images.mask_like import TWO_LEVELS, has_two_levels
@@ -147,21 +147,25 @@ class _Pipeline:
     def _load(self, image: ImageFile, cycle: Cycle, index: int) -> LoadedImage:
         """Decode an image into its rows of a cycle; a broken one leaves the rows as they are."""
         with self._traced("decode", image):
-            started, size_bytes = time.thread_time(), file_bytes(image.path)
+            started, size_bytes = time.thread_time(), None
             decoded: DecodedImage | ImageError
             try:
-                decoded = self._decode_and_fill(image, cycle, index)
+                with OpenedImage(image.path) as opened:
+                    size_bytes = opened.status.st_size
+                    decoded = self._decode_and_fill(opened, cycle, index)
             except ImageError as error:
                 decoded = error
             except MemoryError:
                 decoded = ImageError(FailureStage.DECODE, OUT_OF_MEMORY)
+            if size_bytes is None:  # a file that may not be opened has a size nevertheless
+                size_bytes = file_bytes(image.path)
             return LoadedImage(image, decoded, size_bytes, time.thread_time() - started)
 
-    def _decode_and_fill(self, image: ImageFile, cycle: Cycle, index: int) -> DecodedImage:
+    def _decode_and_fill(self, opened: OpenedImage, cycle: Cycle, index: int) -> DecodedImage:
         """Decode an image into its rows of a cycle; return it with the pixels of its overlay, or with none."""
         at_least_hw = self._procedure.at_least_hw(self._engine.spec)
-        with self._memory.reserve(peak_bytes(image.path, at_least_hw)):
-            decoded = decode(image.path, at_least_hw)
+        with self._memory.reserve(opened.peak_bytes(at_least_hw)):
+            decoded = opened.decode(at_least_hw)
             self._procedure.fill(decoded.rgb, cycle, index, self._engine.spec.reduction)
             note = join_notes(decoded.note, TWO_LEVELS if has_two_levels(decoded.rgb) else "")
             # A large image is freed while its batch is in the engine.
@@ -205,7 +209,8 @@ class _Pipeline:
             runs = find_runs(lesion.mask)
             try:
                 folder = self._store.folder
-                self._store.remove_extras(loaded.image)  # those of an earlier run
+                if self._store.may_have_extras:
+                    self._store.remove_extras(loaded.image)
                 write_runs(mask_path(folder, loaded.image), runs, folder)
                 self._write_extras(loaded.image, decoded, lesion, merged.probability)
             except ImageError as error:  # the file was decoded again for a cut-out

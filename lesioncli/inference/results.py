@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lesioncli.errors import InputError
 from lesioncli.files import atomic_write
-from lesioncli.images.find import RUN_RECORD, ImageFile
+from lesioncli.images.find import CROPS, OVERLAYS, RUN_RECORD, ImageFile
 from lesioncli.inference.earlier import JOURNAL, TABLE, EarlierResults, csv_line
 from lesioncli.inference.journal import Journal
 from lesioncli.inference.outcome import Column, Outcome, without_suffix
@@ -32,7 +32,7 @@ class ResultStore:
     earlier results instead.
 
     images: the images of this run; `missing` tells which of them have no row that is ok or no whole mask. columns: see
-    output_columns().
+    output_columns(). may_have_extras: pictures of earlier runs may lie beside the masks.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class ResultStore:
                 if options.overwrite:  # at once: a killed run must not leave rows of another engine to the next one
                     self._remove_earlier()
                 self.earlier = EarlierResults(folder, identity, columns)
+                self.may_have_extras = self.has_maps or any((folder / name).is_dir() for name in (CROPS, OVERLAYS))
                 self.earlier.check_pictures(images, options)
                 self.missing = self.earlier.find_masked(images)
                 self._rows = self.earlier.rows

@@ -65,15 +65,20 @@ def assert_refused(out: Path, engine: Engine, images: Path, *named: str, **optio
 _PROGRAM = """
 import sys, time
 from lesioncli.inference import pipeline
-real_decode, endless, delay = pipeline.decode, sys.argv.pop(1), float(sys.argv.pop(1))
+endless, delay = sys.argv.pop(1), float(sys.argv.pop(1))
 
-def decode(path, at_least_hw):
-    time.sleep(delay)
-    while path.name == endless:
-        time.sleep(1)
-    return real_decode(path, at_least_hw)
+class SlowImage(pipeline.OpenedImage):
+    def __init__(self, path):
+        super().__init__(path)
+        self.name = path.name
 
-pipeline.decode = decode
+    def decode(self, at_least_hw):
+        time.sleep(delay)
+        while self.name == endless:
+            time.sleep(1)
+        return super().decode(at_least_hw)
+
+pipeline.OpenedImage = SlowImage
 from lesioncli.__main__ import main
 main()
 """

@@ -1,10 +1,8 @@
 """decode(): pixels, sizes and notes for every format and mode, and an error for every damaged file."""
 
 import os
-import stat
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import cv2
 import numpy as np
@@ -36,7 +34,7 @@ from PIL import Image
 from PIL.ExifTags import Base as Tag
 
 from lesioncli.errors import ImageError
-from lesioncli.images.decode import decode
+from lesioncli.images.decode import OpenedImage, decode, decode_content
 from lesioncli.images.formats import FORMATS
 from lesioncli.options import FailureStage
 
@@ -169,11 +167,9 @@ def test_large_jpegs_are_downsampled_to_twice_the_needed_size(
 
 
 def decode_bytes(data: bytes, at_least_hw: tuple[int, int] = FULL_HW) -> Array | None:
-    """Decode from a stand-in for a path, which can be read once; None for an ImageError with a proper reason."""
-    is_file = SimpleNamespace(st_mode=stat.S_IFREG, st_size=len(data))
-    path = cast(Path, SimpleNamespace(stat=lambda: is_file, read_bytes=iter([data]).__next__))
+    """Decode the content of a file; None for an ImageError with a proper reason."""
     try:
-        return decode(path, at_least_hw).rgb
+        return decode_content(data, at_least_hw).rgb
     except ImageError as error:
         if error.stage == FailureStage.DECODE and error.reason.isprintable() and len(error.reason) > 10:
             return None
@@ -275,6 +271,21 @@ def test_an_unreadable_path_is_an_image_error(tmp_path: Path) -> None:
     assert "none.jpg" not in missing.value.reason
     with pytest.raises(ImageError, match=r"^cannot be read"):
         decode(tmp_path, FULL_HW)
+
+
+@pytest.mark.parametrize("name", FRAGILE)
+def test_small_and_large_files_are_read_alike(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read() -> tuple[int, Array]:
+        with OpenedImage(path) as opened:
+            return opened.peak_bytes(FULL_HW), opened.decode(FULL_HW).rgb
+
+    path = save(tmp_path / "x.jpg", FRAGILE[name])
+    peak, rgb = read()
+    assert peak > rgb.nbytes
+    monkeypatch.setattr("lesioncli.images.decode.SMALL_FILE_BYTES", 0)
+    large_peak, large_rgb = read()
+    assert large_peak == peak
+    np.testing.assert_array_equal(large_rgb, rgb)
 
 
 def test_running_out_of_memory_is_an_image_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

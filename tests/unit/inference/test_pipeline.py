@@ -1,8 +1,10 @@
 """The pipeline: one outcome per image, in order, and the mask that simple steps give."""
 
+import sys
 import threading
 import time
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
@@ -11,7 +13,7 @@ from importlib import import_module
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Self
 
 import cv2
 import numpy as np
@@ -31,10 +33,9 @@ from lesioncli.backends.base import Engine
 from lesioncli.backends.registry import open_engine
 from lesioncli.demo.draw import draw_case
 from lesioncli.errors import EngineError
-from lesioncli.images.decode import DecodedImage, decode
+from lesioncli.images.decode import DecodedImage, OpenedImage
 from lesioncli.images.find import ImageFile, ImageListing
 from lesioncli.images.mask_runs import find_runs
-from lesioncli.inference import pipeline
 from lesioncli.inference.outcome import Outcome, output_columns
 from lesioncli.inference.pictures import mask_path
 from lesioncli.inference.pipeline import segment
@@ -296,11 +297,12 @@ def test_only_crops_need_larger_images(
 ) -> None:
     asked: list[tuple[int, int]] = []
 
-    def watched(path: Path, at_least_hw: tuple[int, int]) -> DecodedImage:
+    def watched(opened: OpenedImage, at_least_hw: tuple[int, int]) -> DecodedImage:
         asked.append(at_least_hw)
-        return decode(path, at_least_hw)
+        return real_decode(opened, at_least_hw)
 
-    monkeypatch.setattr(pipeline, "decode", watched)
+    real_decode = OpenedImage.decode
+    monkeypatch.setattr(OpenedImage, "decode", watched)
     outcomes_of(save_many(tmp_path / "images", 2), viewing_engine(tta, 1), tmp_path / "out", SegmentOptions(tta=tta))
     assert asked == [(times * FREE_SIDE, times * FREE_SIDE)] * 2
 
@@ -547,6 +549,40 @@ def test_an_overlay_that_cannot_be_written_fails_its_image(tiny_engine: OpenEngi
     assert_failed(outcome, tmp_path / "out", FailureStage.WRITE)
 
 
+class FileCalls:
+    """Names of the files that are opened and renamed while it is used; an audit hook stays in its process."""
+
+    def __init__(self) -> None:
+        self._is_on = False
+        self.opened: Counter[str] = Counter()
+        self.renamed: Counter[str] = Counter()
+        sys.addaudithook(self._note)
+
+    def __enter__(self) -> Self:
+        self._is_on = True
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_on = False
+
+    def _note(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if self._is_on and event == "open" and isinstance(arguments[0], str | Path):
+            if arguments[1] is None:  # os.open() in an opener, after the event of open()
+                return
+            self.opened[Path(arguments[0]).name] += 1
+        elif self._is_on and event == "os.rename":
+            self.renamed[Path(arguments[1]).name] += 1
+
+
+def test_each_image_and_each_mask_is_opened_once(tiny_engine: OpenEngine, tmp_path: Path) -> None:
+    images = save_many(tmp_path / "images", 3)
+    with open_store(tmp_path / "out") as store, FileCalls() as calls:
+        list(segment(images, tiny_engine(1), store, SegmentOptions()))
+    for image in images:
+        mask = mask_path(tmp_path / "out", image).name
+        assert calls.opened[image.path.name] == calls.opened[f".{mask}.part"] == calls.renamed[mask] == 1
+
+
 class DecodeCounter:
     """Counts the images that decode() returned, and those that are still held."""
 
@@ -554,9 +590,10 @@ class DecodeCounter:
         self.decoded = 0
         self.held = 0
         self._lock = threading.Lock()
+        self._real_decode = OpenedImage.decode
 
-    def decode(self, path: Path, at_least_hw: tuple[int, int]) -> DecodedImage:
-        picture = decode(path, at_least_hw)
+    def decode(self, opened: OpenedImage, at_least_hw: tuple[int, int]) -> DecodedImage:
+        picture = self._real_decode(opened, at_least_hw)
         with self._lock:
             self.decoded += 1
             self.held += 1
@@ -578,7 +615,7 @@ class DecodeCounter:
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> DecodeCounter:
     counted = DecodeCounter()
-    monkeypatch.setattr(pipeline, "decode", counted.decode)
+    monkeypatch.setattr(OpenedImage, "decode", lambda opened, at_least_hw: counted.decode(opened, at_least_hw))
     return counted
 
 

@@ -46,7 +46,7 @@ def report_indicators(jaccard: Values, indicators: Mapping[str, Values]) -> None
     is_poor = (jaccard < metrics.MINIMUM_JACCARD).astype(np.float64)
     print(f"  {is_poor.sum():.0f} of {len(jaccard)} masks are below {metrics.MINIMUM_JACCARD}")
     for name, indicator in indicators.items():
-        finds, ranks = interval(auc, is_poor, -indicator), interval(_spearman, indicator, jaccard)
+        finds, ranks = interval(auc, is_poor, -indicator), interval(spearman, indicator, jaccard)
         print(f"  {name}: Spearman correlation with the Jaccard {ranks}; AUC for finding poor masks {finds}")
 
 
@@ -66,7 +66,7 @@ def auc(positive: Values, scores: Values) -> float:
     return float(roc_auc(positive > 0.5, scores))
 
 
-def _spearman(a: Values, b: Values) -> float:
+def spearman(a: Values, b: Values) -> float:
     return float(np.corrcoef(pandas.Series(a).rank(), pandas.Series(b).rank())[0, 1])
 
 

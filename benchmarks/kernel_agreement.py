@@ -8,11 +8,13 @@ print the mean, 5th percentile and minimum Jaccard between the masks (largest re
 """
 
 import sys
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from lesioncli.backends.base import predict_all
@@ -26,9 +28,17 @@ from lesioncli.inference.postprocess import keep_largest_region
 
 def main() -> None:
     manifest, *folders = map(Path, sys.argv[1:])
+    paths = [each.path for folder in folders for each in find_images([folder])]
+    print(f"{len(paths)} images, {manifest}")
+    for (one, other), agreement in measure_agreement(manifest, paths).items():
+        low, worst = np.percentile(agreement, 5), agreement.min()
+        print(f"{one:>12} - {other:13} mean {agreement.mean():.4f}  5th percentile {low:.3f}  worst {worst:.3f}")
+
+
+def measure_agreement(manifest: Path, paths: Sequence[Path]) -> Mapping[tuple[str, str], NDArray[np.float64]]:
+    """Return the Jaccard of the masks of each image (N,) by two ways to reduce it, for each pair of ways."""
     with open_engine(manifest) as engine:
         height, width = engine.spec.height, engine.spec.width
-    paths = [each.path for folder in folders for each in find_images([folder])]
     reduced: dict[str, list[UInt8]] = {name: [] for name in ("bilinear", "box", "opencv area", "full decoding")}
     for path in paths:
         scaled = decode(path, (height, width)).rgb
@@ -38,21 +48,18 @@ def main() -> None:
         area = cv2.resize(scaled, (width, height), interpolation=cv2.INTER_AREA)
         reduced["opencv area"].append(np.asarray(area, np.uint8))
         reduced["full decoding"].append(to_network(full, height, width))
-    masks = {
-        name: np.stack(
-            [
-                keep_largest_region(probability > 127)[0]
-                for probability in predict_all(open_engine(manifest), pictures).probability
-            ]
+    masks = {name: _segment(manifest, pictures) for name, pictures in reduced.items()}
+    return {
+        (one, other): np.array(
+            [metrics.jaccard(metrics.count_pixels(a, b)) for a, b in zip(masks[one], masks[other], strict=True)]
         )
-        for name, pictures in reduced.items()
+        for one, other in combinations(masks, 2)
     }
-    print(f"{len(paths)} images, {manifest}")
-    for one, other in combinations(masks, 2):
-        pairs = zip(masks[one], masks[other], strict=True)
-        agreement = np.array([metrics.jaccard(metrics.count_pixels(a, b)) for a, b in pairs])
-        low, worst = np.percentile(agreement, 5), agreement.min()
-        print(f"{one:>12} - {other:13} mean {agreement.mean():.4f}  5th percentile {low:.3f}  worst {worst:.3f}")
+
+
+def _segment(manifest: Path, pictures: Sequence[UInt8]) -> Sequence[NDArray[np.bool_]]:
+    probabilities = predict_all(open_engine(manifest), pictures).probability
+    return [keep_largest_region(probability > 127)[0] for probability in probabilities]
 
 
 if __name__ == "__main__":

@@ -211,7 +211,11 @@ def test_the_seed_chooses_the_delays(gpu: Gpu) -> None:
         ends = [row.end_ns for row in gpu.driver.trace()[before:]]
         return [(later - earlier) / 1e6 for earlier, later in pairwise(ends)]
 
-    one, again, other = gaps_ms(1), gaps_ms(1), gaps_ms(2)
+    def shortest_ms(seed: int) -> list[float]:
+        """The gaps without what a busy machine adds to some of them."""
+        return list(np.min([gaps_ms(seed) for _ in range(5)], axis=0))
+
+    one, again, other = shortest_ms(1), shortest_ms(1), shortest_ms(2)
     assert np.abs(np.subtract(one, other)).max() > 8
     assert np.abs(np.subtract(one, again)).mean() < 4
 

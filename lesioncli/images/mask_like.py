@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lesioncli.errors import ImageError
 from lesioncli.images.decode import decode
@@ -23,10 +22,11 @@ _SEPARATORS = "_-. "
 
 def has_two_levels(rgb: UInt8) -> bool:
     """Return whether an image (h, w, 3) without colours has two grey levels and little in between."""
-    pixels = _sample(rgb)
-    if np.ptp(pixels, axis=1).max(initial=0) > _TOLERANCE:
+    red, green, blue = np.moveaxis(_sample(rgb), -1, 0)
+    highest, lowest = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
+    if (highest - lowest).max(initial=0) > _TOLERANCE:
         return False
-    levels = pixels[:, 0]
+    levels = red.astype(np.int16)
     low, high = int(levels.min()), int(levels.max())
     near = (levels <= low + _TOLERANCE) | (levels >= high - _TOLERANCE)
     return high - low > 4 * _TOLERANCE and float(near.mean()) >= _MIN_SHARE
@@ -34,14 +34,13 @@ def has_two_levels(rgb: UInt8) -> bool:
 
 def is_mask_like(rgb: UInt8) -> bool:
     """Return whether an image (h, w, 3) has two levels, or as few colours as a map of classes or an empty mask."""
-    return len(np.unique(_sample(rgb), axis=0)) <= _MAX_COLORS or has_two_levels(rgb)
+    return len(np.unique(_sample(rgb).reshape(-1, 3), axis=0)) <= _MAX_COLORS or has_two_levels(rgb)
 
 
-def _sample(rgb: UInt8) -> NDArray[np.int16]:
-    """Return the pixels (N, 3) of a grid."""
+def _sample(rgb: UInt8) -> UInt8:
+    """Return the pixels of a grid, as a view."""
     height, width = rgb.shape[:2]
-    steps = max(1, height // _MAX_SIDE_PX), max(1, width // _MAX_SIDE_PX)
-    return np.asarray(rgb[:: steps[0], :: steps[1]].reshape(-1, 3), np.int16)
+    return rgb[:: max(1, height // _MAX_SIDE_PX), :: max(1, width // _MAX_SIDE_PX)]
 
 
 def find_masks_beside(stems: Mapping[str, str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -307,15 +308,17 @@ def test_two_images_with_one_isic_number_are_refused(tmp_path: Path) -> None:
 def test_a_named_file_that_cannot_be_looked_at_does_not_stop_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stat = os.stat
+    def refusing(call: Callable[..., Any]) -> Callable[..., Any]:
+        def refuse(path: Any, *args: Any, **options: Any) -> Any:
+            if str(path).endswith("locked/y.jpg"):
+                raise PermissionError(13, "Permission denied", str(path))
+            return call(path, *args, **options)
 
-    def refuse(path: Any, *args: Any, **options: Any) -> Any:  # permissions do not stop root, which may run these tests
-        if str(path).endswith("locked/y.jpg"):
-            raise PermissionError(13, "Permission denied", str(path))
-        return stat(path, *args, **options)
+        return refuse
 
     tree(tmp_path, "x.jpg", "locked/y.jpg")
-    monkeypatch.setattr(os, "stat", refuse)
+    for name in ("stat", "open"):  # permissions do not stop root, which may run these tests
+        monkeypatch.setattr(os, name, refusing(getattr(os, name)))
     images = find_images([tmp_path / "x.jpg", tmp_path / "locked" / "y.jpg"])
     assert names(images) == ["locked/y", "x"]
     with pytest.raises(ImageError, match="Permission denied"):

@@ -45,6 +45,13 @@ def test_expected_jaccard(probability: list[int], minimum: int, expected: float)
     assert expected_jaccard(values, values >= minimum) == pytest.approx(expected)
 
 
+@given(MAPS, st.sampled_from(Regions))
+def test_the_map_of_the_caller_is_not_changed(probability: np.ndarray, regions: Regions) -> None:
+    before = probability.copy()
+    make_mask(probability, probability.shape, 1, 0.5, regions)
+    assert np.array_equal(probability, before)
+
+
 TWO_REGIONS = np.array([[200, 0, 150], [200, 0, 0], [200, 0, 0]], np.uint8)
 
 

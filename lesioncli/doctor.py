@@ -19,6 +19,9 @@ from lesioncli.shipped import SHIPPED_MODEL, find_checkpoint
 EXTRAS = {
     "train": "training, and building engines from checkpoints",
     "xlsx": "labels of PH2 in a spreadsheet",
+    "parquet": "exporting tables as Parquet",
+    "dicom": "DICOM images",
+    "heif": "HEIC and HEIF images",
     "rtx": "TensorRT for RTX engines",
     "tensorrt": "TensorRT engines, on machines with an NVIDIA GPU",
     "cuda": "running TensorRT engines, on machines with an NVIDIA GPU",

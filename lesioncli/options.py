@@ -70,6 +70,16 @@ class Challenge(StrEnum):
     ISIC2018 = "isic2018"
 
 
+class ExportFormat(StrEnum):
+    """Formats that `export` writes."""
+
+    COCO = "coco"
+    COCO_POLYGONS = "coco-polygons"
+    GEOJSON = "geojson"
+    LABELME = "labelme"
+    PARQUET = "parquet"
+
+
 class TrainingDevice(StrEnum):
     """Where `train` computes."""
 

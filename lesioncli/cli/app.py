@@ -22,6 +22,7 @@ from lesioncli.cli.demo import demo
 from lesioncli.cli.doctor import doctor
 from lesioncli.cli.engines import engines
 from lesioncli.cli.evaluate import evaluate
+from lesioncli.cli.export import export
 from lesioncli.cli.report import report
 from lesioncli.cli.segment import segment
 from lesioncli.cli.strict_command import StrictCommand
@@ -38,6 +39,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "calibrate": calibrate,
     "report": report,
     "submission": submission,
+    "export": export,
     "demo": demo,
     "engines": engines,
     "doctor": doctor,

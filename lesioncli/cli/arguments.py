@@ -13,6 +13,15 @@ MasksArgument = Annotated[Path, typer.Argument(metavar="MASKS", help="Output fol
 ImagesArgument = Annotated[
     list[Path], typer.Argument(metavar="IMAGES", help="Image files, and folders of them with sub-folders.")
 ]
+SourcesOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--images",
+        metavar="PATH",
+        help="The images, or a folder of them. Repeatable.",
+        show_default="those named in run.json",
+    ),
+]
 GroundTruthOption = Annotated[
     Path,
     typer.Option(

@@ -17,6 +17,7 @@ from lesioncli.cli.arguments import (
     MetadataOption,
     ProtocolOption,
     SeedOption,
+    SourcesOption,
 )
 from lesioncli.cli.console import list_first, print_line, say, stderr
 from lesioncli.errors import ExitCode
@@ -31,12 +32,7 @@ HTML_SUFFIXES = (".html", ".htm")
 
 def report(
     masks: MasksArgument = MASKS,
-    images: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="PATH", help="The images, or a folder of them. Repeatable.", show_default="those named in run.json"
-        ),
-    ] = None,
+    images: SourcesOption = None,
     ground_truth: Annotated[
         Path | None, typer.Option("--gt", metavar="PATH", help="Ground truth, as for `evaluate`.", show_default="none")
     ] = None,
@@ -60,7 +56,7 @@ def report(
     from lesioncli.progress import ProgressBars
     from lesioncli.report.options import ReportOptions
     from lesioncli.report.page import refuse_foreign_file, write_report
-    from lesioncli.report.segmented import choose_image_sources, read_segmented_folder
+    from lesioncli.segmented import choose_image_sources, read_segmented_folder
 
     needs_truth = {"--labels": labels, "--by": by, "--cluster": cluster, "--metadata": metadata}
     for flag in (flag for flag, value in needs_truth.items() if value and not ground_truth):

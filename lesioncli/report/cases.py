@@ -17,7 +17,7 @@ from lesioncli.evaluation.result import Evaluation
 from lesioncli.files import printable
 from lesioncli.inference.outcome import without_suffix
 from lesioncli.options import Status
-from lesioncli.report.segmented import CONFIDENCE, NOTE, SegmentedFolder
+from lesioncli.segmented import CONFIDENCE, NOTE, SegmentedFolder
 
 
 class CaseState(StrEnum):

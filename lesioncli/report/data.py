@@ -11,7 +11,7 @@ from lesioncli.evaluation.metrics.scores import RocCurve, roc_curve
 from lesioncli.evaluation.result import Evaluation
 from lesioncli.report.cases import Case
 from lesioncli.report.options import ReportOptions
-from lesioncli.report.segmented import SegmentedFolder
+from lesioncli.segmented import SegmentedFolder
 
 Floats = NDArray[np.float64]
 

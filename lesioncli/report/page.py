@@ -25,7 +25,7 @@ from lesioncli.report.gallery import gallery_document, picture_documents
 from lesioncli.report.options import ReportOptions
 from lesioncli.report.pictures import GRID
 from lesioncli.report.sections import SECTIONS, Render
-from lesioncli.report.segmented import SegmentedFolder, find_image_files
+from lesioncli.segmented import SegmentedFolder, find_image_files
 
 DOCTYPE = b"<!doctype html>"
 TEMPLATES = Path(__file__).parent / "templates"

@@ -11,9 +11,9 @@ import numpy as np
 from lesioncli.evaluation.metrics.pixels import AREA_LOG_RATIO, MINIMUM_JACCARD
 from lesioncli.evaluation.metrics.scores import CALIBRATION_BINS, calibration_bins
 from lesioncli.report.data import Floats, ReportData
-from lesioncli.report.segmented import AREA, CONFIDENCE
 from lesioncli.report.svg import FAINT, INK, PAPER, SERIES, render
 from lesioncli.report.titles import count_images, title
+from lesioncli.segmented import AREA, CONFIDENCE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

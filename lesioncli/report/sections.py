@@ -15,7 +15,6 @@ from lesioncli.options import ProtocolName
 from lesioncli.report.cases import CaseState
 from lesioncli.report.data import ReportData
 from lesioncli.report.plots import plots_of
-from lesioncli.report.segmented import AREA, CONFIDENCE
 from lesioncli.report.tables import (
     PERCENTILES,
     class_table,
@@ -28,6 +27,7 @@ from lesioncli.report.tables import (
     score_tables,
 )
 from lesioncli.report.titles import title
+from lesioncli.segmented import AREA, CONFIDENCE
 
 MAX_LISTED = 200  # lines of a list in the page; `evaluate --json` lists all
 

@@ -12,8 +12,8 @@ from lesioncli.evaluation.statistics.bootstrap import AUC_MEAN
 from lesioncli.evaluation.statistics.groups import Estimate, GroupResult
 from lesioncli.evaluation.statistics.resampling import Interval
 from lesioncli.report.data import ReportData
-from lesioncli.report.segmented import AREA, CONFIDENCE
 from lesioncli.report.titles import auc_title, title
+from lesioncli.segmented import AREA, CONFIDENCE
 
 PERCENTILES = (5, 25, 50, 75, 95)
 HEADLINE_METRICS = ("jaccard", "threshold_jaccard", "dice")

@@ -4,7 +4,7 @@ import re
 
 from lesioncli.evaluation.metrics.pixels import AREA_LOG_RATIO
 from lesioncli.evaluation.statistics.bootstrap import AUC_MEAN
-from lesioncli.report.segmented import AREA
+from lesioncli.segmented import AREA
 
 _TITLES = {
     "jaccard": "Jaccard",

@@ -10,7 +10,7 @@ from helpers.drawn_run import DrawnRun
 from lesioncli.evaluation.result import Evaluation
 from lesioncli.report.options import ReportOptions
 from lesioncli.report.page import WrittenReport, write_report
-from lesioncli.report.segmented import read_segmented_folder
+from lesioncli.segmented import read_segmented_folder
 
 CASE_FIELDS = ("name", "image", "state", "problem", "note", "size", "labels", "values")
 

@@ -18,7 +18,9 @@ ALLOWED: dict[str, set[str]] = {
     "evaluation": {"images", "inference.record"},
     "models": set(),
     "training": {"models", "evaluation", "images", "backends"},
-    "report": {"evaluation", "images", "inference.outcome", "inference.record"},
+    "segmented": {"evaluation", "images", "inference.outcome", "inference.record"},
+    "report": {"segmented", "evaluation", "images", "inference.outcome", "inference.record"},
+    "export": {"segmented", "evaluation", "images", "inference.outcome", "inference.record"},
     "demo": {"images"},
     "source": {"backends", "training"},
     "doctor": {"backends"},
@@ -29,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "__main__": {"cli"},
     "cli": {
         *("api", "engines", "backends", "inference", "evaluation", "training"),
-        *("report", "source", "demo", "doctor", "images"),
+        *("report", "export", "segmented", "source", "demo", "doctor", "images"),
     },
 }
 FREE = {
@@ -46,10 +48,12 @@ FREE = {
     "signals",
 }
 VENDORS = {
+    "contourpy": {"export/outlines.py"},
     "jinja2": {"report/page.py"},
     "matplotlib": {"report/plots.py", "report/svg.py", "training/history.py"},
     "openvino": {"backends/openvino.py"},
     "onnx": {"backends/tensorrt/half.py", "training/export.py", "training/ship.py"},
+    "pyarrow": {"export/parquet.py"},
     "pycuda": {"backends/tensorrt/cuda.py"},
     "tensorrt": {"backends/tensorrt/vendors.py"},
     "tensorrt_rtx": {"backends/tensorrt/vendors.py"},

@@ -21,7 +21,7 @@ from lesioncli.evaluation.result import Evaluation
 from lesioncli.inference.pictures import write_mask
 from lesioncli.report.options import ReportOptions
 from lesioncli.report.page import write_report
-from lesioncli.report.segmented import read_segmented_folder
+from lesioncli.segmented import read_segmented_folder
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page

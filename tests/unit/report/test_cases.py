@@ -18,7 +18,7 @@ from lesioncli.inference.outcome import MEASURE_COLUMNS
 from lesioncli.inference.pictures import write_mask
 from lesioncli.options import EvaluationOptions, ProtocolName
 from lesioncli.report.cases import Case, list_cases
-from lesioncli.report.segmented import choose_image_sources, find_image_files, read_segmented_folder
+from lesioncli.segmented import choose_image_sources, find_image_files, read_segmented_folder
 from lesioncli.spec import CLASSES
 
 PROTOCOLS = (ProtocolName.PLAIN, ProtocolName.ISIC2017)

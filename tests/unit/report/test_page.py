@@ -19,7 +19,7 @@ from lesioncli.report.cases import list_cases
 from lesioncli.report.data import ReportData
 from lesioncli.report.pictures import Picture, draw
 from lesioncli.report.sections import SECTIONS, Render, Section
-from lesioncli.report.segmented import find_image_files, read_segmented_folder
+from lesioncli.segmented import find_image_files, read_segmented_folder
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>&amp;'
 

@@ -23,7 +23,7 @@ from lesioncli.report.cases import Case, CaseState, list_cases
 from lesioncli.report.data import ReportData
 from lesioncli.report.page import TEMPLATES
 from lesioncli.report.plots import PLOTS, Plot, plots_of
-from lesioncli.report.segmented import SegmentedFolder, read_segmented_folder
+from lesioncli.segmented import SegmentedFolder, read_segmented_folder
 
 HOSTILE_NAMES = ["melanoma", '"><script>alert(1)</script>&amp;', "$a^_$", "\\frac{"]
 

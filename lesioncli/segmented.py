@@ -1,4 +1,4 @@
-"""The output folder of `segment` that a report shows: its run record, its scores.csv and the files of its images."""
+"""The output folder of `segment`, read again: its run record, its scores.csv and the files of its images."""
 
 import math
 import os

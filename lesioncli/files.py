@@ -3,16 +3,20 @@
 import errno
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import deflate
 
 from lesioncli.errors import InputError, LesionError
 
 MAX_NAME_BYTES = 255  # of a file name, on all common file systems
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # EFBIG: a limit on the size of files, as by `ulimit -f`
 TRIAL_BYTES = 2**24
+BLOCK_BYTES = 2**20
 PRETRAINED = Path(__file__).parent / "pretrained"
 ENGINES = Path("engines")  # the default folder of engines; a user's recipes and checkpoints may lie there, too
 
@@ -247,6 +251,28 @@ def _raise(error: OSError) -> None:
 def printable(name: str) -> str:
     """Return a file name for a UTF-8 file: bytes that are not UTF-8 become escapes, as Python shows them."""
     return name.encode(errors="backslashreplace").decode()
+
+
+def from_printable(text: str) -> str:
+    """Return the file name of a text by printable(); a name that holds such an escape itself is not told apart."""
+    return re.sub(r"\\udc([89a-f][0-9a-f])", lambda match: chr(0xDC00 + int(match[1], 16)), text)
+
+
+def stat_file(path: Path) -> os.stat_result | None:
+    """Return size and times of a file, or None if that cannot be told."""
+    try:
+        return path.stat()
+    except OSError:
+        return None
+
+
+def crc32_of(path: Path) -> int:
+    """Return the CRC-32 of a file, as ZIP and PNG have it. Raises OSError."""
+    crc = 0
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(BLOCK_BYTES):
+            crc = deflate.crc32(block, crc)
+    return crc
 
 
 def sha256_of(path: Path) -> str:

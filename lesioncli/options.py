@@ -172,7 +172,8 @@ class SegmentOptions:
     `max_memory_mib`: memory of images in work; None is half of what is free. `root`: folder that the names of images
     are relative to; None is the deepest one that holds all images given. `max_failures`: the run ends early when more
     images have failed. `mm_per_pixel`: side of a pixel of every image in millimetres, for the columns in mm.
-    `crops`: also write lesion cut-outs with a margin of so many per cent.
+    `crops`: also write lesion cut-outs with a margin of so many per cent. `check_inputs`: compare the content of images
+    that are done, not only size and time. `prune`: remove rows and masks of images that are gone.
     """
 
     threshold: float = 0.5
@@ -190,6 +191,8 @@ class SegmentOptions:
     max_failures: FailureLimit | None = None
     mm_per_pixel: float | None = None
     crops: float | None = None
+    check_inputs: bool = False
+    prune: bool = False
 
     @property
     def max_memory_bytes(self) -> int | None:

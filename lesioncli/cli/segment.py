@@ -121,6 +121,13 @@ def segment(
             show_default="accept none, never stop",
         ),
     ] = None,
+    check_inputs: Annotated[
+        bool,
+        typer.Option("--check-inputs", help="Compare the content of finished images, not only their size and time."),
+    ] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove rows and masks of images that are gone, in place of marking them.")
+    ] = False,
     json_output: JsonOption = False,
 ) -> None:
     """Write one mask and one row of class scores per image.
@@ -150,6 +157,8 @@ def segment(
             crops=crops,
             mm_per_pixel=mm_per_pixel,
             max_failures=_parse_limit(max_failures),
+            check_inputs=check_inputs,
+            prune=prune,
         )
     with ProgressBars(stderr, bars=not json_output, stop=HANDLER.stop) as progress:
         summary = api.segment_folder(
@@ -161,6 +170,8 @@ def segment(
         kinds = {"masks": True, "overlays/": overlay, "probabilities/": save_probabilities}
         kinds["crops/"] = crops is not None
         _print_summary(summary, [name for name, is_written in kinds.items() if is_written])
+    for line in _describe_earlier(summary):
+        say(line)
     if summary.remaining:
         say(f"interrupted: {summary.remaining} of {summary.images} images remain; the same command continues")
     raise typer.Exit(_exit_code(summary, options.max_failures))
@@ -189,6 +200,16 @@ def _exit_code(summary: "RunSummary", limit: FailureLimit | None) -> int:
     are_accepted = limit is not None and not limit.is_exceeded(summary.failed, summary.images)
     has_failed = bool(summary.failed) and not are_accepted
     return ExitCode.SOME_FAILED if has_failed or summary.unreadable else ExitCode.OK
+
+
+def _describe_earlier(summary: "RunSummary") -> list[str]:
+    """Return what the run found changed in the results of earlier runs."""
+    lines = {
+        f"{summary.changed} images had changed since they were segmented, and are segmented again": summary.changed,
+        f"{summary.gone} rows are of images that are gone; --prune removes them": summary.gone,
+        f"{summary.pruned} rows of images that are gone were removed": summary.pruned,
+    }
+    return [line for line, count in lines.items() if count]
 
 
 def _print_summary(summary: "RunSummary", pictures: Sequence[str]) -> None:

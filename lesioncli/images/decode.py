@@ -5,10 +5,12 @@ import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Self
 
+import deflate
 from PIL import Image
 
 from lesioncli.errors import ImageError, install_command
@@ -133,7 +135,7 @@ def decode_content(data: bytes, at_least_hw: tuple[int, int]) -> DecodedImage:
             FailureStage.DECODE, f"a {image_format.name} file; to read it, run {install_command(extra.name)}"
         )
     try:
-        return image_format.read(data, at_least_hw)
+        return replace(image_format.read(data, at_least_hw), crc32=deflate.crc32(data))
     except ImageError:
         raise
     except MemoryError as error:

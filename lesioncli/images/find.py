@@ -169,14 +169,6 @@ def describe_unreadable(unreadable: Mapping[str, str]) -> list[str]:
     return [f"{path}: cannot be listed ({reason}); check its permissions" for path, reason in unreadable.items()]
 
 
-def file_bytes(path: Path) -> int | None:
-    """Return the size of a file, or None if it cannot be read."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return None
-
-
 def name_masks_by_isic(images: Sequence[ImageFile]) -> list[ImageFile]:
     """Name masks in the ISIC style, `ISIC_0012345_segmentation`, in the sub-folders of their images.
 

@@ -25,13 +25,14 @@ class DecodedImage:
     """The pixels of an image file, and how the file stores them.
 
     rgb: uint8 (h, w, 3), upright, possibly downsampled. stored_hw: full size before `orientation` (EXIF, 1 to 8) is
-    applied. note: what the reader dropped or converted, usually empty.
+    applied. note: what the reader dropped or converted, usually empty. crc32: that of the file, set by decode().
     """
 
     rgb: UInt8
     stored_hw: tuple[int, int]
     orientation: int
     note: str
+    crc32: int | None = None
 
 
 def check_size(stored_hw: tuple[int, int], channels: int = 3, bits: int = 8) -> None:

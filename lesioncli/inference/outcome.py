@@ -16,7 +16,8 @@ class Outcome:
 
     stored_hw: size of the image, (0, 0) if it could not be decoded. file_bytes: size of its file when it was read, None
     if there was no file. stage, reason: where and why it failed. values: scores and measures by column name. seconds:
-    CPU seconds by stage.
+    CPU seconds by stage. modified_ns: time of the last change of the image, in ns, before it was read. image_crc32,
+    mask_crc32: checksums of the two files.
     """
 
     image: ImageFile
@@ -28,6 +29,9 @@ class Outcome:
     note: str = ""
     values: Mapping[str, float] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
+    modified_ns: int | None = None
+    image_crc32: int | None = None
+    mask_crc32: int | None = None
 
 
 @dataclass(frozen=True)

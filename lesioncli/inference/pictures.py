@@ -1,12 +1,14 @@
 """Masks, overlays, cut-outs and probability maps: their paths in an output folder, and how they are written."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
+import deflate
 import numpy as np
 
-from lesioncli.files import ends_with, write_whole
+from lesioncli.files import ends_with, from_printable, write_whole
 from lesioncli.images import jpeg, png
 from lesioncli.images.find import CROPS, OVERLAYS, PROBABILITIES, ImageFile
 from lesioncli.images.geometry import UInt8
@@ -63,19 +65,44 @@ def mask_path(folder: Path, image: ImageFile) -> Path:
     return folder / image.mask_name
 
 
+def extra_names(name: str, mask_name: str, has_maps: bool) -> list[str]:
+    """Return the paths that pictures beside a mask have, relative to the output folder; `name` is without suffix."""
+    return [overlay_name(name), crop_name(name), *([probability_name(mask_name)] if has_maps and mask_name else [])]
+
+
+def regular_file_below(folder: Path, name: str) -> Path | None:
+    """Return the regular file `name`, as a table has it, below a folder; None if there is none or a link leads away.
+
+    A table may come from anybody, and the files that it names may be removed.
+    """
+    for inside in dict.fromkeys((name, from_printable(name))):
+        path = folder / inside
+        if not os.path.isfile(path) or os.path.islink(path):  # noqa: PTH113, PTH114 - pathlib raises on an invalid name
+            continue
+        real_folder, real_path = Path(os.path.realpath(folder)), Path(os.path.realpath(path))
+        if real_path.is_relative_to(real_folder) and real_path == real_folder / inside:
+            return path
+    return None
+
+
 def is_whole(path: Path) -> bool:
     """Return whether a picture exists and has an end; a power cut or another program may have cut it."""
     return ends_with(path, _ENDS[path.suffix])
 
 
-def write_mask(path: Path, mask: UInt8, top: Path | None = None) -> None:
-    """Write a mask (H, W) of 0 and 255 as PNG. Missing folders are made, but not `top`. Raises OSError."""
-    write_runs(path, find_runs(mask), top)
+def write_mask(path: Path, mask: UInt8, top: Path | None = None) -> int:
+    """Write a mask (H, W) of 0 and 255 as PNG; return the CRC-32 of the file.
+
+    Missing folders are made, but not `top`. Raises OSError.
+    """
+    return write_runs(path, find_runs(mask), top)
 
 
-def write_runs(path: Path, runs: MaskRuns, top: Path | None = None) -> None:
+def write_runs(path: Path, runs: MaskRuns, top: Path | None = None) -> int:
     """Write a mask, given its runs, as write_mask() does. Raises OSError."""
-    write_whole(path, encode_runs(runs), top)
+    content = encode_runs(runs)
+    write_whole(path, content, top)
+    return int(deflate.crc32(content))
 
 
 def write_probability(path: Path, probability: UInt8, top: Path) -> None:

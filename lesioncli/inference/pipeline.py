@@ -17,8 +17,9 @@ import numpy as np
 
 from lesioncli.backends.base import Cycle, Engine, Prediction
 from lesioncli.errors import EngineError, ImageError
+from lesioncli.files import stat_file
 from lesioncli.images.decode import OUT_OF_MEMORY, DecodedImage, OpenedImage
-from lesioncli.images.find import ImageFile, file_bytes
+from lesioncli.images.find import ImageFile
 from lesioncli.images.geometry import UInt8, to_full_size
 from lesioncli.images.mask_like import TWO_LEVELS, has_two_levels
 from lesioncli.images.mask_runs import find_runs
@@ -57,11 +58,15 @@ OPENCV_OUT_OF_MEMORY = -4  # cv::Error::StsNoMem, which Python's cv2 does not na
 
 @dataclass(frozen=True)
 class LoadedImage:
-    """An image in the rows of a cycle, or the reason why it is not. `file_bytes` is the size before it was read."""
+    """An image in the rows of a cycle, or the reason why it is not.
+
+    file_bytes, modified_ns: size and time of the last change of its file, before it was read.
+    """
 
     image: ImageFile
     decoded: DecodedImage | ImageError
     file_bytes: int | None
+    modified_ns: int | None
     cpu_seconds: float
 
 
@@ -147,19 +152,20 @@ class _Pipeline:
     def _load(self, image: ImageFile, cycle: Cycle, index: int) -> LoadedImage:
         """Decode an image into its rows of a cycle; a broken one leaves the rows as they are."""
         with self._traced("decode", image):
-            started, size_bytes = time.thread_time(), None
+            started, status = time.thread_time(), None
             decoded: DecodedImage | ImageError
             try:
                 with OpenedImage(image.path) as opened:
-                    size_bytes = opened.status.st_size
+                    status = opened.status
                     decoded = self._decode_and_fill(opened, cycle, index)
             except ImageError as error:
                 decoded = error
             except MemoryError:
                 decoded = ImageError(FailureStage.DECODE, OUT_OF_MEMORY)
-            if size_bytes is None:  # a file that may not be opened has a size nevertheless
-                size_bytes = file_bytes(image.path)
-            return LoadedImage(image, decoded, size_bytes, time.thread_time() - started)
+            if status is None:  # a file that may not be opened has a size nevertheless
+                status = stat_file(image.path)
+            size_bytes, modified_ns = (status.st_size, status.st_mtime_ns) if status else (None, None)
+            return LoadedImage(image, decoded, size_bytes, modified_ns, time.thread_time() - started)
 
     def _decode_and_fill(self, opened: OpenedImage, cycle: Cycle, index: int) -> DecodedImage:
         """Decode an image into its rows of a cycle; return it with the pixels of its overlay, or with none."""
@@ -211,7 +217,7 @@ class _Pipeline:
                 folder = self._store.folder
                 if self._store.may_have_extras:
                     self._store.remove_extras(loaded.image)
-                write_runs(mask_path(folder, loaded.image), runs, folder)
+                mask_crc32 = write_runs(mask_path(folder, loaded.image), runs, folder)
                 self._write_extras(loaded.image, decoded, lesion, merged.probability)
             except ImageError as error:  # the file was decoded again for a cut-out
                 return _failed(loaded, error)
@@ -225,7 +231,16 @@ class _Pipeline:
             seconds = {"decode": loaded.cpu_seconds, "write": time.thread_time() - started}
             note = "; ".join(filter(None, (decoded.note, _describe_removed(lesion.removed_regions))))
             return Outcome(
-                loaded.image, Status.OK, decoded.stored_hw, loaded.file_bytes, note=note, values=values, seconds=seconds
+                loaded.image,
+                Status.OK,
+                decoded.stored_hw,
+                loaded.file_bytes,
+                note=note,
+                values=values,
+                seconds=seconds,
+                modified_ns=loaded.modified_ns,
+                image_crc32=decoded.crc32,
+                mask_crc32=mask_crc32,
             )
 
     def _write_extras(self, image: ImageFile, decoded: DecodedImage, lesion: LesionMask, probability: UInt8) -> None:

@@ -146,7 +146,9 @@ class RunSummary:
     """Summary of a run: images by status, wall seconds, CPU seconds by stage, and the engine.
 
     ignored: number of files that are not images, by kind. least_confident: the images in the output folder whose masks
-    have the lowest confidence, the lowest first. unreadable: folders whose images could not be listed.
+    have the lowest confidence, the lowest first. unreadable: folders whose images could not be listed. changed: number
+    of images that were segmented before and have changed since. gone, pruned: number of rows whose image is gone, and
+    that are marked so or were removed.
     """
 
     images: int
@@ -163,6 +165,9 @@ class RunSummary:
     ignored: Mapping[str, int]
     least_confident: Sequence[ImageConfidence]
     unreadable: Sequence[str] = ()
+    changed: int = 0
+    gone: int = 0
+    pruned: int = 0
 
     @property
     def remaining(self) -> int:
@@ -182,6 +187,7 @@ class RunSummary:
             **{name: getattr(self, name) for name in ("engine", "device", "precision", "tta", "out")},
             "passed_over": dict(self.ignored),
             "unreadable": list(self.unreadable),
+            **{name: getattr(self, name) for name in ("changed", "gone", "pruned")},
             "look_first": [[lowest.image, lowest.confidence] for lowest in self.least_confident],
             "images_per_second": round(self.images_per_second, 2),
         }

@@ -8,31 +8,32 @@ it since. Whatever stops a run, the next one continues from scores.csv and that 
 import csv
 import heapq
 import math
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lesioncli.errors import InputError
-from lesioncli.files import atomic_write
-from lesioncli.images.find import CROPS, OVERLAYS, RUN_RECORD, ImageFile
-from lesioncli.inference.earlier import JOURNAL, TABLE, EarlierResults, csv_line
+from lesioncli.images.find import CROPS, OVERLAYS, RUN_RECORD, ImageFile, is_folder
+from lesioncli.inference.earlier import EarlierResults, ToDo
 from lesioncli.inference.journal import Journal
-from lesioncli.inference.outcome import Column, Outcome, without_suffix
-from lesioncli.inference.pictures import crop_name, mask_path, overlay_name, probability_name
+from lesioncli.inference.outcome import Column, Outcome, image_name, without_suffix
+from lesioncli.inference.pictures import extra_names, mask_path, regular_file_below
 from lesioncli.inference.record import ImageConfidence, RunIdentity, RunRecord, read_record, write_record
+from lesioncli.inference.rows import CHECKSUMS, JOURNAL, SCORES
 from lesioncli.options import SegmentOptions, Status
 
 
 class ResultStore:
     """The output folder of a run: rows, masks and the run record. One run at a time may have it open.
 
-    Raises InputError, before anything is changed, if the folder holds masks with another `identity`, if the file of an
-    image that is done has changed, or if an image would take the mask or map of another; `overwrite` removes the
-    earlier results instead.
+    Raises InputError, before anything is changed, if the folder holds masks with another `identity`, if an image would
+    take the mask or map of another, or if rows are to be pruned while a folder of images is not there;
+    `options.overwrite` removes the earlier results instead.
 
-    images: the images of this run; `missing` tells which of them have no row that is ok or no whole mask. columns: see
-    output_columns(). may_have_extras: pictures of earlier runs may lie beside the masks.
+    images: the images of this run, with names relative to `root`; `missing` tells which of them are to be segmented
+    whatever pictures are asked for. columns: see output_columns(). changed: number of images that are segmented again
+    because their file has changed. gone, pruned: number of rows whose image is gone, and that are marked or removed.
+    may_have_extras: pictures of earlier runs may lie beside the masks.
     """
 
     def __init__(
@@ -42,8 +43,10 @@ class ResultStore:
         columns: Sequence[Column],
         images: Sequence[ImageFile] = (),
         options: SegmentOptions = SegmentOptions(),
+        root: Path | None = None,
     ) -> None:
         self.folder = folder
+        self.gone = self.pruned = 0
         self._options = options
         self._columns = columns
         try:
@@ -54,12 +57,7 @@ class ResultStore:
                     self._remove_earlier()
                 self.earlier = EarlierResults(folder, identity, columns)
                 self.may_have_extras = self.has_maps or any((folder / name).is_dir() for name in (CROPS, OVERLAYS))
-                self.earlier.check_pictures(images, options)
-                self.missing = self.earlier.find_masked(images)
-                self._rows = self.earlier.rows
-                self._save_rows()
-                self._journal.clear()
-                self._journal.append(csv_line(self.earlier.names))
+                self._start(images, root)
             except BaseException:
                 self._journal.close()
                 raise
@@ -67,6 +65,38 @@ class ResultStore:
             raise InputError(
                 f"{folder}: cannot be written ({error.strerror}); choose another folder with --out"
             ) from error
+
+    def _start(self, images: Sequence[ImageFile], root: Path | None) -> None:
+        """Take over the rows of earlier runs, without those of images whose mask is to be replaced."""
+        self.earlier.check_pictures(images, self._options)
+        self.missing = self.earlier.find_masked(images, self._options.check_inputs)
+        self._rows = self.earlier.rows
+        self._handle_gone(self.earlier.find_gone(images, root), root)
+        for image in images:
+            if self.missing[image.name] in (ToDo.NO_MASK, ToDo.CHANGED):
+                self._rows.pop(self.earlier.key(image_name(image)), None)
+        self.changed = sum(reason == ToDo.CHANGED for reason in self.missing.values())
+        self._save_rows()
+        self._journal.clear()
+        self._journal.append(self.earlier.tables.journal_header())
+
+    def _handle_gone(self, keys: Sequence[str], root: Path | None) -> None:
+        """Mark the rows of images that are gone, or remove them with their pictures; remove the marks of others."""
+        gone = set(keys)
+        for key, row in self._rows.items():
+            self._rows[key] = self.earlier.tables.mark(row, key in gone)
+        if not self._options.prune:
+            self.gone = len(keys)
+            return
+        missing_root = next((path for path in self.earlier.roots(root) if not is_folder(path)), None)
+        if keys and missing_root:
+            raise InputError(
+                f"{missing_root}: is not there, so that images may only seem to be gone; make it available, or create"
+                " it as an empty folder, then prune again"
+            )
+        for row in map(self._rows.pop, keys):
+            self._remove(row.mask, *extra_names(without_suffix(row.image), row.mask, self.has_maps))
+        self.pruned = len(keys)
 
     @property
     def has_maps(self) -> bool:
@@ -85,17 +115,19 @@ class ResultStore:
             with suppress(OSError):  # a mask that cannot be written often cannot be removed either
                 mask_path(self.folder, outcome.image).unlink(missing_ok=True)
                 self.remove_extras(outcome.image)
-        row = self.earlier.parse([column.text(outcome) for column in self._columns])
+        tables = self.earlier.tables
+        row = tables.make_row(outcome, [column.text(outcome) for column in self._columns])
         self._rows[self.earlier.key(row.image)] = row
-        with _reporting_full_disk(self.earlier.part):
-            self._journal.append(row.line)
+        with _reporting_full_disk(tables.journal):
+            self._journal.append(tables.journal_line(row, 0))
 
     def remove_extras(self, image: ImageFile) -> None:
         """Remove an image's pictures beside its mask, if it has them. Raises OSError."""
-        names = [overlay_name(image.name), crop_name(image.name)]
-        names += [probability_name(image.mask_name)] if self.has_maps else []
+        self._remove(*extra_names(image.name, image.mask_name, self.has_maps))
+
+    def _remove(self, *names: str) -> None:
         for name in names:
-            if path := _regular_file_below(self.folder, name):
+            if path := regular_file_below(self.folder, name):
                 path.unlink()
 
     def least_confident(self, count: int) -> list[ImageConfidence]:
@@ -116,7 +148,7 @@ class ResultStore:
         """
         try:
             self._check_in_place()
-            with _reporting_full_disk(self.earlier.csv):
+            with _reporting_full_disk(self.earlier.tables.scores):
                 self._save_rows()
                 self._journal.clear()
             self.write_record(record)
@@ -133,20 +165,15 @@ class ResultStore:
     def _remove_earlier(self) -> None:
         """Remove all pictures before the tables: whatever stops this, the rows still name the files left."""
         has_maps = bool(read_record(self.folder).probabilities)
-        tables = (self.folder / TABLE, self.folder / JOURNAL)
-        for name in (name for table in tables for name in _files_named_in(table, has_maps)):
-            if path := _regular_file_below(self.folder, name):
-                path.unlink()
-        for path in (self.folder / TABLE, self.folder / RUN_RECORD):
-            path.unlink(missing_ok=True)
+        for table in (self.folder / SCORES, self.folder / JOURNAL):
+            self._remove(*_files_named_in(table, has_maps))
+        for name in (SCORES, CHECKSUMS, RUN_RECORD):
+            (self.folder / name).unlink(missing_ok=True)
         self._journal.clear()
 
     def _save_rows(self) -> None:
-        if not self._rows:
-            return
-        with atomic_write(self.earlier.csv) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            file.write(csv_line(self.earlier.names))
-            file.writelines(self._rows[key].line for key in sorted(self._rows))
+        if self._rows or self.earlier.tables.scores.exists():
+            self.earlier.tables.save([self._rows[key] for key in sorted(self._rows)])
 
 
 @contextmanager
@@ -165,22 +192,7 @@ def _files_named_in(table: Path, has_maps: bool) -> Iterator[str]:
         return
     with table.open(newline="", encoding="utf-8", errors="replace") as file, suppress(csv.Error):
         for row in csv.DictReader(file):
-            if (mask := row.get("mask") or "").endswith(".png"):
+            mask = row.get("mask") or ""
+            if mask.endswith(".png"):
                 yield mask
-                if has_maps:
-                    yield probability_name(mask)
-            name = without_suffix(row.get("image") or "")
-            yield overlay_name(name)
-            yield crop_name(name)
-
-
-def _regular_file_below(folder: Path, name: str) -> Path | None:
-    """Return the regular file `name` below a folder; None if there is none or a link leads elsewhere.
-
-    A table may come from anybody, and the files that it names are to be removed.
-    """
-    path = folder / name
-    if not os.path.isfile(path) or os.path.islink(path):  # noqa: PTH113, PTH114 - pathlib raises on an invalid name
-        return None
-    real_folder, real_path = Path(os.path.realpath(folder)), Path(os.path.realpath(path))
-    return path if real_path.is_relative_to(real_folder) and real_path == real_folder / name else None
+            yield from extra_names(without_suffix(row.get("image") or ""), mask, has_maps and mask.endswith(".png"))

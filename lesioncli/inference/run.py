@@ -50,7 +50,7 @@ def segment_images(
     """
     identity = _identity(listing, engine, options)
     columns = output_columns(engine.spec.classes, (*engine.extra, *raw_columns(engine.spec)))
-    store = ResultStore(out, identity, columns, listing.images, options)
+    store = ResultStore(out, identity, columns, listing.images, options, listing.root)
     record = _new_record(identity, listing, engine, store, options)
     totals = _Totals()
     stop = stop or StopRequest()
@@ -83,6 +83,9 @@ def segment_images(
         ignored=dict(listing.ignored),
         least_confident=store.least_confident(LEAST_CONFIDENT_IMAGES),
         unreadable=tuple(map(printable, listing.unreadable)),
+        changed=store.changed,
+        gone=store.gone,
+        pruned=store.pruned,
     )
 
 

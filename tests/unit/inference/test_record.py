@@ -110,6 +110,9 @@ def test_the_summary_has_the_keys_of_json_output() -> None:
         "out": "masks",
         "passed_over": {".gif": 2},
         "unreadable": [],
+        "changed": 0,
+        "gone": 0,
+        "pruned": 0,
         "look_first": [["x.jpg", 0.5]],
         "images_per_second": 0.5,
     }

@@ -1,5 +1,6 @@
 """The result store: its files on a full disk, after a crash, beside the files of others, and with `overwrite`."""
 
+import csv
 import errno
 import os
 import shutil
@@ -23,12 +24,23 @@ from lesioncli.inference.outcome import Outcome, output_columns
 from lesioncli.inference.pictures import mask_path, write_mask
 from lesioncli.inference.record import MaskNames, RunIdentity, RunRecord
 from lesioncli.inference.results import ResultStore
+from lesioncli.inference.rows import RowTables
 from lesioncli.inference.run import segment_images
 from lesioncli.options import TTA, FailureStage, Regions, Status
 
 IDENTITY = RunIdentity(
     engine_sha256="ab", precision="fp32", threshold=0.5, tta=TTA.NONE, regions=Regions.ALL, names=MaskNames.IMAGES
 )
+
+
+def journal_of(folder: Path) -> bytes:
+    """Return the journal that a run had before it wrote scores.csv."""
+    with (folder / "scores.csv").open(newline="", encoding="utf-8") as file:
+        tables = RowTables(folder, next(csv.reader(file)))
+    lines = (tables.journal_line(row, 0) for row in tables.read_scores())
+    return "".join([tables.journal_header(), *lines]).encode()
+
+
 no_links = pytest.mark.skipif(sys.platform == "win32", reason="Windows requires a privilege for links")
 
 
@@ -100,7 +112,7 @@ def test_overwrite_removes_all_earlier_masks_and_overlays(
     (out / "mine.png").write_text("not named in a row")
     save(tmp_path / "new" / "a.jpg", draw(1, 40, 60))
     segment_folder(tmp_path / "new", engine, out, overwrite=True)
-    assert set(files_of(out)) == {"a.png", "mine.png", "scores.csv"}
+    assert set(files_of(out)) == {"a.png", "checksums.csv", "mine.png", "scores.csv"}
 
 
 @no_links
@@ -121,7 +133,7 @@ def test_overwrite_removes_nothing_outside_the_folder(engine: Engine, images: Pa
     (out / "scores.csv").write_text("".join(["image,mask\n", "../../elsewhere/b.jpg,\n", *lines, "y" * 200_000]))
     (tmp_path / "link").symlink_to(out)
     segment_folder(images / "000.jpg", engine, tmp_path / "link", overwrite=True)
-    expected = {"000.png", "scores.csv", "there/a.png", "folder.png/c.png", "link.png"}
+    expected = {"000.png", "checksums.csv", "scores.csv", "there/a.png", "folder.png/c.png", "link.png"}
     assert {name for name in files_of(out) if not name.startswith(("inside/", "outside/"))} == expected
     assert outside.is_file()
 
@@ -212,14 +224,41 @@ def test_a_truncated_row_is_ignored(engine: Engine, tmp_path: Path, out: Path) -
     tiff[0].save(images / "ö, ß.tif", save_all=True, append_images=tiff[1:])
     statuses(images, engine, whole)
     expected = files_of(whole)
-    table = expected["scores.csv"]
+    table = journal_of(whole)
     for length in range(table.index("ö".encode()) - 1, len(table) + 1, 3):
         shutil.copytree(whole, out)
         (out / "scores.csv").unlink()
+        (out / "checksums.csv").unlink()
         (out / "scores.csv.part").write_bytes(table[:length])
         assert statuses(images, engine, out) == ("so" if length < len(table) - 1 else "ss")
         assert files_of(out) == expected
         shutil.rmtree(out)
+
+
+@pytest.mark.parametrize("damage", [b"", b"\0", b'"', b"\r\n", b"0000"])
+def test_a_damaged_line_of_the_journal_is_segmented_again(
+    engine: Engine, images: Path, out: Path, tmp_path: Path, damage: bytes
+) -> None:
+    """A power cut can leave any bytes in the last lines."""
+    statuses(images, engine, tmp_path / "whole")
+    lines = journal_of(tmp_path / "whole").splitlines(keepends=True)
+    for start in range(0, len(lines[3]) - 4, 7):
+        shutil.copytree(tmp_path / "whole", out)
+        (out / "scores.csv").unlink()
+        damaged = lines[3][:start] + damage + lines[3][start + 4 :]
+        (out / "scores.csv.part").write_bytes(b"".join([*lines[:3], damaged, *lines[4:]]))
+        done = statuses(images, engine, out)
+        assert done[:3] == "sso"
+        assert files_of(out) == files_of(tmp_path / "whole")
+        shutil.rmtree(out)
+
+
+def test_a_journal_of_zeros_is_empty(engine: Engine, images: Path, out: Path) -> None:
+    statuses(images, engine, out)
+    before = files_of(out)
+    (out / "scores.csv.part").write_bytes(bytes(4096) + b"\n")
+    assert statuses(images, engine, out) == "ssssss"
+    assert files_of(out) == before
 
 
 def test_rows_of_a_killed_run_replace_earlier_ones(engine: Engine, images: Path, out: Path) -> None:

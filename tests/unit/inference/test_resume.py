@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import pkgutil
 import shutil
 import signal
@@ -28,6 +29,7 @@ from helpers.runs import (
 from lesioncli.backends.base import Engine
 from lesioncli.backends.registry import open_engine
 from lesioncli.errors import InputError
+from lesioncli.files import crc32_of
 from lesioncli.images.find import ImageListing, find_images, list_images, name_masks_by_isic
 from lesioncli.inference.outcome import LATER_COLUMNS, Outcome
 from lesioncli.inference.run import segment_images
@@ -62,10 +64,10 @@ def test_the_rows_and_the_record_are_read_once(
 
         monkeypatch.setattr(pkgutil.resolve_name(module), name, counted)
 
-    count("lesioncli.inference.earlier.EarlierResults.parse")
+    count("lesioncli.inference.rows.RowTables._parse")
     count("lesioncli.inference.earlier.read_record")
     assert statuses(images, engine, out) == "ssssss"
-    assert (calls.count("parse"), calls.count("read_record")) == (6, 1)
+    assert (calls.count("_parse"), calls.count("read_record")) == (6, 1)
 
 
 def remove_a_mask(images: Path, out: Path) -> None:
@@ -243,20 +245,78 @@ def test_a_failed_image_is_tried_again(engine: Engine, images: Path, out: Path) 
     assert rows_of(out)["001.jpg"]["status"] == "ok"
 
 
-def test_a_changed_file_of_the_same_name_is_refused(engine: Engine, images: Path, out: Path, tmp_path: Path) -> None:
+def replace_content(path: Path, keep_time: bool = False) -> None:
+    """Give an image other pixels in a file of the same size."""
+    before = path.stat()
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1  # inside the entropy-coded data
+    path.write_bytes(content)
+    if keep_time:
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_a_replaced_image_is_segmented_again(engine: Engine, images: Path, out: Path, tmp_path: Path) -> None:
     statuses(images, engine, out)
-    others = tmp_path / "others"
-    shutil.copytree(images, others)
-    sizes = [str((images / name).stat().st_size) for name in ("001.jpg", "004.jpg")]
-    (others / "001.jpg").write_bytes(b"")  # only the size of a file is compared
-    save(others / "004.jpg", draw(77, 50, 70))
-    assert_refused(out, engine, others, "2 images", str(others / "001.jpg"), sizes[0], "0 bytes")
-    (out / "001.png").unlink()
-    assert_refused(out, engine, others, "1 image ", str(others / "004.jpg"), sizes[1])
-    (out / "004.png").unlink()
-    assert statuses(others, engine, out) == "sfssos"
-    assert rows_of(out)["004.jpg"]["bytes"] == str((others / "004.jpg").stat().st_size)
-    assert segment_folder(images, engine, out, overwrite=True).ok == 6
+    save(images / "001.jpg", draw(77, 50, 70))
+    replace_content(images / "004.jpg")
+    (images / "005.jpg").write_bytes(b"")
+    summary = segment_folder(images, engine, out)
+    assert (summary.ok, summary.failed, summary.skipped, summary.changed) == (2, 1, 3, 3)
+    statuses(images, engine, tmp_path / "whole")
+    assert files_of(out) == files_of(tmp_path / "whole")
+    assert statuses(images, engine, out) == "sssssf"
+
+
+def test_an_image_with_the_same_time_is_compared_on_request(engine: Engine, images: Path, out: Path) -> None:
+    statuses(images, engine, out)
+    before = files_of(out)
+    assert statuses(images, engine, out, check_inputs=True) == "ssssss"
+    assert files_of(out) == before
+    replace_content(images / "002.jpg", keep_time=True)
+    assert statuses(images, engine, out) == "ssssss"
+    assert statuses(images, engine, out, check_inputs=True) == "ssosss"
+    assert statuses(images, engine, out, check_inputs=True) == "ssssss"
+
+
+def test_a_copy_of_the_images_is_read_once(
+    engine: Engine, images: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its files have other times and the same content."""
+    statuses(images, engine, out)
+    scores = files_of(out)["scores.csv"]
+    copy = tmp_path / "copy"
+    compared: list[Path] = []
+
+    def compare(path: Path) -> int:
+        compared.append(path)
+        return crc32_of(path)
+
+    shutil.copytree(images, copy, copy_function=shutil.copyfile)
+    for path in copy.iterdir():
+        os.utime(path, (1e9, 1e9))
+    shutil.rmtree(images)
+    monkeypatch.setattr("lesioncli.inference.inputs.crc32_of", compare)
+    assert statuses(copy, engine, out) == "ssssss"
+    assert sorted(compared) == sorted(copy.iterdir())
+    assert statuses(copy, engine, out) == "ssssss"
+    assert len(compared) == 6
+    assert files_of(out)["scores.csv"] == scores
+
+
+def test_a_folder_of_an_early_version_continues(engine: Engine, images: Path, out: Path) -> None:
+    """It has no checksums, so only sizes are compared."""
+    statuses(images, engine, out)
+    (out / "checksums.csv").unlink()
+    replace_content(images / "002.jpg")
+    save(images / "003.jpg", draw(77, 50, 70))
+    assert statuses(images, engine, out, check_inputs=True) == "sssoss"
+
+
+@pytest.mark.parametrize("damage", [b"", b"image,modified_ns\r\n", b"\0" * 100, b'image,a,b,c\r\n000.jpg,x,"y\r\n'])
+def test_damaged_checksums_are_unknown(engine: Engine, images: Path, out: Path, damage: bytes) -> None:
+    statuses(images, engine, out)
+    (out / "checksums.csv").write_bytes(damage)
+    assert statuses(images, engine, out) == "ssssss"
 
 
 def test_an_image_does_not_take_the_mask_of_another_with_its_isic_number(
@@ -299,9 +359,61 @@ def test_an_image_that_is_done_stays_done_without_its_file(engine: Engine, image
 def test_rows_of_images_that_are_not_in_this_run_stay(engine: Engine, images: Path, out: Path) -> None:
     statuses(images, engine, out)
     before = files_of(out)
-    (images / "004.jpg").unlink()
-    assert statuses(images, engine, out) == "sssss"
+    assert statuses(images / "002.jpg", engine, out) == "s"
+    assert statuses(images / "002.jpg", engine, out, prune=True) == "s"
     assert files_of(out) == before
+
+
+def test_rows_of_images_that_are_gone_are_marked_until_they_are_back(engine: Engine, images: Path, out: Path) -> None:
+    statuses(images, engine, out)
+    before = files_of(out)
+    (images / "004.jpg").rename(images / "away")
+    (images / "005.jpg").rename(images / "away too")
+    (images / "005.jpg").symlink_to("nowhere")
+    summary = segment_folder(images, engine, out)
+    assert (summary.skipped, summary.gone, summary.pruned) == (5, 2, 0)
+    notes = {name: row["note"] for name, row in rows_of(out).items()}
+    assert {name for name, note in notes.items() if note.endswith("image is gone")} == {"004.jpg", "005.jpg"}
+    assert notes["004.jpg"] == "1 smaller region left out; image is gone"
+    marked = files_of(out)
+    assert statuses(images, engine, out) == "sssss"
+    assert files_of(out) == marked
+    (images / "005.jpg").unlink()
+    (images / "004.jpg").write_bytes((images / "away").read_bytes())
+    (images / "away too").rename(images / "005.jpg")
+    assert statuses(images, engine, out) == "ssssss"
+    assert files_of(out)["scores.csv"] == before["scores.csv"]
+
+
+def test_images_that_are_gone_are_pruned_with_their_pictures(
+    engine: Engine, images: Path, out: Path, tmp_path: Path
+) -> None:
+    pictures: dict[str, Any] = {"overlay": True, "save_probabilities": True}
+    (images / "002.jpg").write_bytes(b"")
+    statuses(images, engine, out, **pictures)
+    (out / "mine.png").write_text("stays")
+    for name in ("001.jpg", "002.jpg", "004.jpg"):
+        (images / name).unlink()
+    summary = segment_folder(images, engine, out, prune=True, **pictures)
+    assert (summary.skipped, summary.gone, summary.pruned) == (3, 0, 3)
+    statuses(images, engine, tmp_path / "whole", **pictures)
+    assert files_of(out) == {**files_of(tmp_path / "whole"), "mine.png": b"stays"}
+
+
+def test_nothing_is_pruned_while_a_folder_of_images_is_not_there(
+    engine: Engine, images: Path, out: Path, tmp_path: Path
+) -> None:
+    """Its disk may not be mounted."""
+    save(tmp_path / "more" / "a.jpg", draw(1, 40, 60))
+    statuses(images, engine, out)
+    images.rename(tmp_path / "unmounted")
+    before = files_of(out)
+    with pytest.raises(InputError, match=f"{images.name}: is not there"):
+        statuses(tmp_path / "more", engine, out, prune=True)
+    assert files_of(out) == before
+    images.mkdir()
+    statuses(tmp_path / "more", engine, out, prune=True)
+    assert list(rows_of(out)) == ["a.jpg"]
 
 
 @pytest.mark.parametrize("after", [1, 4, 6])

@@ -59,7 +59,8 @@ def test_masks_are_8_bit_grey_of_0_and_255(engine: Engine, images: Path, out: Pa
 def test_no_temporary_file_is_left(engine: Engine, images: Path, out: Path) -> None:
     statuses(images, engine, out, overlay=True)
     names = [f"00{number}" for number in range(6)]
-    expected = [*(f"{name}.png" for name in names), *(f"overlays/{name}.jpg" for name in names), "scores.csv"]
+    pictures = [*(f"{name}.png" for name in names), *(f"overlays/{name}.jpg" for name in names)]
+    expected = sorted([*pictures, "checksums.csv", "scores.csv"])
     assert sorted(files_of(out)) == expected
 
 

@@ -1,0 +1,258 @@
+"""The rows of an output folder: how scores.csv, checksums.csv and the journal of a run are read and written.
+
+scores.csv is for people. checksums.csv holds what a later run or `verify` compares: when an image was last changed, and
+the CRC-32 of image and mask. A line of the journal has the columns of both, the length of the journal that was known to
+be on the disk, and its own CRC-32: after a power cut, a line counts only if it is whole.
+"""
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import deflate
+
+from lesioncli import isic
+from lesioncli.errors import InputError
+from lesioncli.files import atomic_write
+from lesioncli.inference.outcome import LATER_COLUMNS, Outcome, read_count, read_number, without_suffix
+from lesioncli.inference.record import MaskNames
+from lesioncli.options import Status
+
+SCORES, CHECKSUMS, JOURNAL = "scores.csv", "checksums.csv", "scores.csv.part"
+CHECK_COLUMNS = ("modified_ns", "image_crc32", "mask_crc32")
+JOURNAL_COLUMNS = (*CHECK_COLUMNS, "synced", "check")
+LINE_END = "\r\n"
+GONE = "image is gone"  # in the column `note`
+
+
+class Checks(NamedTuple):
+    """What is known of the files of a row; None in rows of early versions."""
+
+    modified_ns: int | None = None
+    image_crc32: int | None = None
+    mask_crc32: int | None = None
+
+    def fields(self) -> list[str]:
+        """Return the cells of CHECK_COLUMNS."""
+        checksums = ("" if crc32 is None else f"{crc32:08x}" for crc32 in self[1:])
+        return ["" if self.modified_ns is None else str(self.modified_ns), *checksums]
+
+
+UNKNOWN = Checks()
+
+
+class Row(NamedTuple):  # created twice as fast as a frozen dataclass, for every image of earlier runs
+    """A row of scores.csv. It keeps its text: lists of fields would take a gigabyte for a million images.
+
+    mask: name of its file as in the table; empty if the image failed.
+    """
+
+    line: str
+    image: str
+    mask: str
+    is_ok: bool
+    file_bytes: int | None
+    confidence: float
+    checks: Checks
+
+
+class JournalRows(NamedTuple):
+    """Rows of a journal whose masks were on the disk, and later rows, of which that is not known."""
+
+    synced: list[Row]
+    unsynced: list[Row]
+
+
+class WrongColumnsError(InputError):
+    """A table has not the columns of this run."""
+
+
+class RowTables:
+    """Reads and writes the rows with the columns `names` of one output folder."""
+
+    def __init__(self, folder: Path, names: Sequence[str]) -> None:
+        self.scores, self.checksums, self.journal = (folder / name for name in (SCORES, CHECKSUMS, JOURNAL))
+        self.names = list(names)
+        self._note = self.names.index("note")
+        self._pick = itemgetter(*map(self.names.index, ("image", "mask", "status", "bytes", "confidence")))
+
+    def read_scores(self) -> Iterator[Row]:
+        """Yield the rows of scores.csv. Raises InputError, with file and line, where the table is damaged."""
+        if not self.scores.exists():
+            return
+        checks = self._read_checks()
+        with self.scores.open("rb") as file:
+            reader = csv.reader(_Lines(file))
+            try:
+                header = next(reader, [])
+                self._check_header(header, self.scores)
+                for fields in reader:
+                    if len(fields) != len(header):
+                        raise InputError(
+                            f"{self.scores}, line {reader.line_num}: {len(fields)} fields, but the header has"
+                            f" {len(header)}; correct or remove the line"
+                        )
+                    location = f"{self.scores}, line {reader.line_num}"
+                    yield self._parse(self._complete(header, fields), checks, location)
+            except csv.Error as error:
+                location = f"{self.scores}, line {reader.line_num}"
+                raise InputError(f"{location}: {error}; correct or remove the line") from error
+
+    def read_journal(self) -> JournalRows:
+        """Read the rows that a killed run left; damaged lines are left out."""
+        if not self.journal.exists():
+            return JournalRows([], [])
+        rows: list[tuple[int, Row]] = []
+        synced = 0
+        header: list[str] = list(self.names)
+        is_early = False  # of a version whose lines have no checks
+        with self.journal.open("rb") as file:
+            for start, fields in _intact_rows(_Lines(file)):
+                if start == 0:
+                    is_early = tuple(fields[-len(JOURNAL_COLUMNS) :]) != JOURNAL_COLUMNS
+                    header = fields if is_early else fields[: -len(JOURNAL_COLUMNS)]
+                    self._check_header(header, self.journal)
+                elif is_early and len(fields) == len(header):
+                    rows.append((start, self._parse(self._complete(header, fields), {})))
+                elif len(fields) == len(header) + len(JOURNAL_COLUMNS) and _is_right(fields):
+                    checks = _parse_checks(fields[len(header) :][: len(CHECK_COLUMNS)])
+                    cells = self._complete(header, fields[: len(header)])
+                    rows.append((start, self._parse(cells, {fields[0]: checks})))
+                    synced = max(synced, int(fields[-2]))
+        return JournalRows(
+            [row for start, row in rows if start < synced], [row for start, row in rows if start >= synced]
+        )
+
+    def save(self, rows: Sequence[Row]) -> None:
+        """Write rows to scores.csv and checksums.csv. Raises OSError."""
+        with atomic_write(self.scores) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            file.write(csv_line(self.names))
+            file.writelines(row.line for row in rows)
+        with atomic_write(self.checksums) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            file.write(csv_line(("image", *CHECK_COLUMNS)))
+            file.writelines(
+                csv_line((row.image, *row.checks.fields())) for row in rows if row.checks.mask_crc32 is not None
+            )
+
+    def make_row(self, outcome: Outcome, fields: Sequence[str]) -> Row:
+        """Return the row of an outcome, whose cells are `fields`."""
+        return self._parse(fields, {fields[0]: Checks(outcome.modified_ns, outcome.image_crc32, outcome.mask_crc32)})
+
+    def journal_header(self) -> str:
+        """Return the first line of a journal."""
+        return csv_line((*self.names, *JOURNAL_COLUMNS))
+
+    def journal_line(self, row: Row, synced: int) -> str:
+        """Return the line of a row; the first `synced` bytes of the journal, and masks named there, are on the disk."""
+        text = f"{row.line.removesuffix(LINE_END)},{','.join((*row.checks.fields(), str(synced)))}"
+        return f"{text},{deflate.crc32(text.encode()):08x}{LINE_END}"
+
+    def mark(self, row: Row, is_gone: bool) -> Row:
+        """Return a row whose note says whether its image is gone."""
+        if not is_gone and GONE not in row.line:
+            return row
+        fields = next(csv.reader(io.StringIO(row.line, newline="")))
+        notes = [note for note in fields[self._note].split("; ") if note and note != GONE]
+        fields[self._note] = "; ".join([*notes, GONE] if is_gone else notes)
+        return row._replace(line=csv_line(fields))
+
+    def _check_header(self, header: Sequence[str], path: Path) -> None:
+        required = [name for name in self.names if name in header or name not in LATER_COLUMNS]
+        if header and list(header) != required:
+            raise WrongColumnsError(
+                f"{path}: its columns are not those of this run; choose another --out or use --overwrite"
+            )
+
+    def _complete(self, header: Sequence[str], fields: Sequence[str]) -> Sequence[str]:
+        """Return the fields with an empty one for each column that the table of an earlier version lacks."""
+        if len(header) == len(self.names):
+            return fields
+        by_name = dict(zip(header, fields, strict=True))
+        return [by_name.get(name, "") for name in self.names]
+
+    def _read_checks(self) -> dict[str, Checks]:
+        """Read checksums.csv; whatever is damaged there is unknown."""
+        if not self.checksums.exists():
+            return {}
+        with self.checksums.open("rb") as file:
+            return {
+                fields[0]: _parse_checks(fields[1:])
+                for start, fields in _intact_rows(_Lines(file))
+                if start and len(fields) == 1 + len(CHECK_COLUMNS)
+            }
+
+    def _parse(self, fields: Sequence[str], checks: Mapping[str, Checks], location: str = "") -> Row:
+        image, mask, status, size, confidence = self._pick(fields)
+        return Row(
+            line=csv_line(fields),
+            image=image,
+            mask=mask,
+            is_ok=status == Status.OK,
+            file_bytes=read_count(size, location, "bytes"),
+            confidence=read_number(confidence, location, "confidence"),
+            checks=checks.get(image, UNKNOWN),
+        )
+
+
+def row_key(image: str, names: MaskNames | None) -> str:
+    """Return the key of an image's row. All images that would have the same mask share a row: the newest."""
+    stem = without_suffix(image)
+    return isic.name_by_id(stem) if names == MaskNames.ISIC else stem
+
+
+def csv_line(fields: Sequence[str]) -> str:
+    """Return a line of a CSV file."""
+    text = io.StringIO(newline="")
+    csv.writer(text).writerow(fields)
+    return text.getvalue()
+
+
+class _Lines:
+    """The complete lines of a file, as text, and how many bytes of it were read.
+
+    A crash may truncate the last line, even inside a character.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.read_bytes = 0
+        self._file = file
+        self._encoding = "utf-8-sig"
+
+    def __iter__(self) -> Iterator[str]:
+        for line in self._file:
+            if not line.endswith((b"\r", b"\n")):
+                return
+            self.read_bytes += len(line)
+            yield line.decode(self._encoding, "replace")
+            self._encoding = "utf-8"
+
+
+def _intact_rows(lines: _Lines) -> Iterator[tuple[int, list[str]]]:
+    """Yield the offset and the fields of each row, up to one that is not CSV."""
+    reader, start = csv.reader(lines), 0
+    while True:
+        try:
+            fields = next(reader)
+        except (StopIteration, csv.Error):
+            return
+        if not (start == 0 and "\0" in "".join(fields)):  # a header that a power cut left as zeros
+            yield start, fields
+        start = lines.read_bytes
+
+
+def _is_right(fields: Sequence[str]) -> bool:
+    """Return whether the last field of a line of the journal is the CRC-32 of the others."""
+    text = csv_line(fields[:-1]).removesuffix(LINE_END)
+    return f"{deflate.crc32(text.encode(errors='replace')):08x}" == fields[-1]
+
+
+def _parse_checks(fields: Sequence[str]) -> Checks:
+    try:
+        modified_ns, *checksums = fields
+        numbers = [int(text, 16) if text else None for text in checksums]
+        return Checks(int(modified_ns) if modified_ns else None, *numbers)
+    except ValueError:
+        return UNKNOWN

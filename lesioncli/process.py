@@ -7,6 +7,7 @@ import ctypes
 import logging
 import os
 import platform
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -45,6 +46,14 @@ def quiet_decoders() -> None:
         libtiff = ctypes.CDLL(_imaging.__file__)
         for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
             getattr(libtiff, name)(None)
+
+
+def skip_openvino_converter() -> None:
+    """Let `import openvino` leave out its model converter, half of the time that it takes.
+
+    It has no `openvino.convert_model` then, so this is for a process that runs no code of others.
+    """
+    sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]  # None makes the import fail
 
 
 @contextmanager

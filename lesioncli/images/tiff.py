@@ -5,14 +5,13 @@ extra samples, big-endian BigTIFF. Pillow decodes the rest; it misread uncompres
 """
 
 from io import BytesIO
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.ExifTags import Base as Tag
 from PIL.TiffImagePlugin import COMPRESSION_INFO, TiffImageFile
-from tifffile import COMPRESSION, TiffFile, TiffPage
 
 from lesioncli.errors import ImageError
 from lesioncli.images.color import to_srgb
@@ -32,6 +31,9 @@ from lesioncli.images.pixels import (
 )
 from lesioncli.options import FailureStage
 
+if TYPE_CHECKING:
+    from tifffile import TiffFile, TiffPage
+
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _CMYK = 0, 1, 2, 5  # values of PhotometricInterpretation
 _SENSOR_DATA = (32803, 34892)  # values of PhotometricInterpretation in camera RAW: filter array, linear
 _COLOR_SAMPLES = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _CMYK: 4}  # further samples are alpha or unspecified
@@ -46,6 +48,8 @@ _DNG_VERSION, _ICC_PROFILE = 50706, 34675  # tags
 
 def read_tiff(data: bytes, at_least_hw: tuple[int, int]) -> DecodedImage:
     """Decode the first page of a TIFF at full size, whatever `at_least_hw` is."""
+    from tifffile import TiffFile  # as long to load as Pillow, and most runs have no TIFF
+
     # Closed, since TiffFile is part of a reference cycle that would keep the data.
     with BytesIO(data) as stream, TiffFile(stream) as tiff:
         if not len(tiff.pages):  # most programs write the directory last, so a truncated file has no pages
@@ -71,13 +75,15 @@ def read_tiff(data: bytes, at_least_hw: tuple[int, int]) -> DecodedImage:
 
 def measure_tiff(file: BinaryIO, at_least_hw: tuple[int, int]) -> int:
     """Estimate the memory of read_tiff() from the directory of the first page."""
+    from tifffile import TiffFile
+
     with TiffFile(file) as tiff:
         page = tiff.pages.first
         _check(page)
         return peak_bytes((page.imagelength, page.imagewidth), page.samplesperpixel, page.bitspersample)
 
 
-def _check(page: TiffPage) -> None:
+def _check(page: "TiffPage") -> None:
     """Raise ImageError if a page takes too much memory, or is of a kind that no reader here knows."""
     check_size((page.imagelength, page.imagewidth), page.samplesperpixel, page.bitspersample)
     if page.is_tiled:  # a decoder holds a whole tile, however small the image is
@@ -85,6 +91,8 @@ def _check(page: TiffPage) -> None:
     if _DNG_VERSION in page.tags or page.photometric in _SENSOR_DATA:
         raise ImageError(FailureStage.DECODE, "a camera RAW file, which is not supported; convert it to PNG or JPEG")
     if page.compression not in COMPRESSION_INFO:
+        from tifffile import COMPRESSION
+
         known = {member.value: member.name for member in COMPRESSION}
         name = known.get(page.compression, f"unknown ({page.compression})")
         raise ImageError(
@@ -92,7 +100,7 @@ def _check(page: TiffPage) -> None:
         )
 
 
-def _is_for_tifffile(tiff: TiffFile, page: TiffPage) -> bool:
+def _is_for_tifffile(tiff: "TiffFile", page: "TiffPage") -> bool:
     """Return whether tifffile can decode a page, and Pillow cannot or does not notice damage."""
     channels = _COLOR_SAMPLES.get(page.photometric)
     if (
@@ -106,7 +114,7 @@ def _is_for_tifffile(tiff: TiffFile, page: TiffPage) -> bool:
     return page.dtype == np.uint16 or _is_big_endian_bigtiff(tiff) or not _is_for_pillow(page)
 
 
-def _is_for_pillow(page: TiffPage) -> bool:
+def _is_for_pillow(page: "TiffPage") -> bool:
     """Return whether Pillow reads an 8-bit page.
 
     It does not compare the checksum of deflate; with a predictor it is used nevertheless, since tifffile takes half as
@@ -118,12 +126,12 @@ def _is_for_pillow(page: TiffPage) -> bool:
     return is_checked and is_alpha_read and is_layout_read
 
 
-def _is_big_endian_bigtiff(tiff: TiffFile) -> bool:
+def _is_big_endian_bigtiff(tiff: "TiffFile") -> bool:
     """Return whether Pillow cannot find the directory of a file."""
     return bool(tiff.is_bigtiff and tiff.byteorder == ">")
 
 
-def _read_by_tifffile(page: TiffPage) -> UInt8:
+def _read_by_tifffile(page: "TiffPage") -> UInt8:
     # (samples, 1, h, w, 1) if stored in planes, else (1, 1, h, w, samples)
     planes = page.asarray(squeeze=False, maxworkers=1)
     samples = np.moveaxis(planes[:, 0], 0, -1).reshape(page.imagelength, page.imagewidth, -1)
@@ -136,7 +144,7 @@ def _read_by_tifffile(page: TiffPage) -> UInt8:
     return to_8_bit_rgb(color, page.bitspersample, page.photometric == _WHITE_IS_ZERO)
 
 
-def _is_premultiplied(page: TiffPage) -> bool:
+def _is_premultiplied(page: "TiffPage") -> bool:
     return bool(page.extrasamples) and page.extrasamples[0] == _PREMULTIPLIED
 
 
@@ -148,7 +156,7 @@ def _cmyk_to_rgb(inks: NDArray[np.uint8 | np.uint16], bits: int) -> UInt8:
     return rgb
 
 
-def _read_by_pillow(data: bytes, page: TiffPage) -> UInt8:
+def _read_by_pillow(data: bytes, page: "TiffPage") -> UInt8:
     """Decode a page to upright RGB: Pillow applies the orientation of a TIFF by itself."""
     image = TiffImageFile(BytesIO(data))
     # Pillow warns above 89 megapixels when it creates the canvas, but not about a canvas that exists already.
@@ -156,14 +164,14 @@ def _read_by_pillow(data: bytes, page: TiffPage) -> UInt8:
     return to_rgb(image, page.bitspersample, page.photometric == _WHITE_IS_ZERO)
 
 
-def _pillow_mode(page: TiffPage) -> str:
+def _pillow_mode(page: "TiffPage") -> str:
     """Return the mode of the pixels for a colour profile."""
     if page.photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO):
         return "L"
     return "CMYK" if page.photometric == _CMYK else "RGB"
 
 
-def _describe_zeros(data: bytes, page: TiffPage) -> str:
+def _describe_zeros(data: bytes, page: "TiffPage") -> str:
     if page.compression != _UNCOMPRESSED or page.is_tiled:  # tiles are padded with zeros
         return ""
     samples = page.samplesperpixel if page.planarconfig == _CHUNKY else 1

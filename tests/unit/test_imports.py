@@ -128,7 +128,15 @@ def test_segment_and_evaluate_load_neither_torch_nor_pandas(tmp_path: Path) -> N
     ]
     loaded = _loaded_by("\n".join(three_lines), tmp_path)
     assert "openvino" in loaded, "the run did not happen"
-    assert not loaded & {"torch", "onnx", "matplotlib", "scipy"}
+    assert not loaded & {"torch", "onnx", "matplotlib", "scipy", "tifffile"}
+
+
+def test_the_program_leaves_out_the_converter_of_openvino(tmp_path: Path) -> None:
+    code = (
+        "sys.argv[1:] = ['doctor']\nfrom lesioncli.__main__ import main\ntry: main()\nexcept SystemExit: pass\n"
+        "assert sys.modules['openvino.tools.ovc'] is None"
+    )
+    assert "openvino" in _loaded_by(code, tmp_path)
 
 
 def test_no_command_reaches_for_the_network(tmp_path: Path) -> None:

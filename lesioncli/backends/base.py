@@ -227,6 +227,12 @@ class _FinishedSlot:
 
 def predict_all(engine: Engine, images: Sequence[UInt8]) -> Outputs:
     """Run network-sized images (H, W, 3) through an engine with Layout.for_batches(), and close it."""
+    with engine:
+        return predict(engine, images)
+
+
+def predict(engine: Engine, images: Sequence[UInt8]) -> Outputs:
+    """Run network-sized images (H, W, 3) through an engine with Layout.for_batches()."""
 
     def batches() -> Iterator[Batch]:
         for start in range(0, len(images), engine.layout.images):
@@ -235,8 +241,7 @@ def predict_all(engine: Engine, images: Sequence[UInt8]) -> Outputs:
                 row[:] = image
             yield Batch(cycle, len(group))
 
-    with engine:
-        outputs = [prediction.slots[0] for prediction in engine.stream(batches())]
+    outputs = [prediction.slots[0] for prediction in engine.stream(batches())]
     extra = {name: np.concatenate([part.extra[name] for part in outputs]) for name in engine.extra}
     return Outputs(
         np.concatenate([part.probability for part in outputs]),

@@ -8,11 +8,12 @@ from pathlib import Path
 import msgspec
 
 from lesioncli.backends import openvino
-from lesioncli.backends.base import Outputs, predict_all
+from lesioncli.backends.base import Engine, Outputs, predict_all
 from lesioncli.backends.interface import Compiler, OnProgress
 from lesioncli.backends.manifest import Manifest, StoredEngine, manifest_path, write_manifest
 from lesioncli.backends.parity import compare, describe_disagreement
 from lesioncli.backends.registry import open_compiler
+from lesioncli.backends.speed import choose_fastest, measure_speeds
 from lesioncli.errors import EngineError, InputError
 from lesioncli.files import os_errors_as_input_errors, sha256_of, work_folder
 from lesioncli.images.geometry import UInt8, to_network
@@ -42,7 +43,7 @@ def build(
 ) -> BuiltEngine:
     """Build an engine of an ONNX graph in `folder` and check its parity on `images`, RGB (H, W, 3).
 
-    The engine has the name in the options, or that of its model. Precision `auto` tries the fastest precision first.
+    The engine has the name in the options, or that of its model. Precision `auto` takes the fastest one that passes.
     The compiler is that of the backend in the options. The engine is compared with `reference`, by default with the
     graph itself in fp32.
 
@@ -60,11 +61,15 @@ def build(
         on_progress(f"reference outputs of {len(inputs)} images", 1, 3)
         expected = reference(inputs) if reference else predict_all(openvino.open_graph(onnx, draft, work), inputs)
 
+        def open_candidate(candidate: Manifest) -> Engine:
+            return compiler.open_for_parity(onnx, candidate, work)
+
         def run(candidate: Manifest) -> Outputs:
             on_progress(f"compile and check {candidate.precision}", 2, 3)
-            return predict_all(compiler.open_for_parity(onnx, candidate, work), inputs)
+            return predict_all(open_candidate(candidate), inputs)
 
-        checked = _choose_precision(draft, candidates, run, expected)
+        passing = _check_parity(draft, candidates, run, expected, is_first_enough=not compiler.is_measured)
+        checked = passing[0] if len(passing) == 1 else _choose_fastest(passing, open_candidate, inputs)
         files = compiler.compile(onnx, checked.value, work)
         manifest = msgspec.structs.replace(checked.value, files={file.name: sha256_of(file) for file in files})
         for file in files:
@@ -109,13 +114,16 @@ def _draft_manifest(onnx: Path, compiler: Compiler, options: BuildOptions) -> Ma
     )
 
 
-def _choose_precision(
+def _check_parity(
     draft: Manifest,
     candidates: Sequence[Decision[Precision]],
     run: Callable[[Manifest], Outputs],
     expected: Outputs,
-) -> Decision[Manifest]:
-    """Return the manifest with the first precision that passes the parity check; EngineError if none does."""
+    *,
+    is_first_enough: bool,
+) -> list[Decision[Manifest]]:
+    """Return manifests with the precisions that pass the parity check, or with the first; EngineError if none does."""
+    passing: list[Decision[Manifest]] = []
     manifest, problem = draft, ""
     for candidate in candidates:
         reason = f"{manifest.precision} was tried and {problem}" if problem else candidate.reason
@@ -123,6 +131,20 @@ def _choose_precision(
         figures = compare(run(manifest), expected)
         problem = describe_disagreement(figures)
         if not problem:
-            return Decision(msgspec.structs.replace(manifest, parity=figures), reason)
+            passing.append(Decision(msgspec.structs.replace(manifest, parity=figures), reason))
+            if is_first_enough:
+                break
+    if passing:
+        return passing
     advice = "export the model again" if manifest.precision is Precision.FP32 else "build with --precision fp32"
     raise EngineError(f"{draft.spec.name}: no engine written: in {manifest.precision}, {problem}; {advice}")
+
+
+def _choose_fastest(
+    passing: Sequence[Decision[Manifest]], open_candidate: Callable[[Manifest], Engine], inputs: Sequence[UInt8]
+) -> Decision[Manifest]:
+    """Return the manifest with the precision that is the fastest on this machine."""
+    manifests = {candidate.value.precision: candidate.value for candidate in passing}
+    speeds = measure_speeds({name: open_candidate(manifest) for name, manifest in manifests.items()}, inputs)
+    chosen = choose_fastest(speeds)
+    return Decision(msgspec.structs.replace(manifests[chosen.value], measured_ms=speeds), chosen.reason)

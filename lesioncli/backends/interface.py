@@ -34,9 +34,14 @@ class Compiler(Protocol):
     def parity_check(self) -> ParityCheck: ...
     @property
     def dynamic(self) -> bool: ...
+    @property
+    def is_measured(self) -> bool: ...
 
     def list_precisions(self, asked: Precision) -> Sequence[Decision[Precision]]:
-        """Return the precisions to try in turn; EngineError if the backend or this machine lacks the one asked for."""
+        """Return the precisions to try in turn; EngineError if the backend or this machine lacks the one asked for.
+
+        With `is_measured`, the fastest one of those that pass the parity check is taken, otherwise the first.
+        """
         ...
 
     def open_for_parity(self, onnx: Path, manifest: Manifest, work: Path) -> Engine:

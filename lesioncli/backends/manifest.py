@@ -41,7 +41,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     `files` maps file names to their sha256. `targets` are the compute capabilities of a plan, such as sm86; a CPU
     engine has none. `verified` holds the parity figures of each GPU that first ran an engine with
-    ParityCheck.GRAPH. A `dynamic` engine takes batches of 1 to `batch` images.
+    ParityCheck.GRAPH. A `dynamic` engine takes batches of 1 to `batch` images. `measured_ms` holds the CPU time per
+    image of the precisions that `auto` chose from, if it measured them.
     """
 
     spec: ModelSpec
@@ -59,6 +60,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     parity_check: ParityCheck = ParityCheck.ENGINE
     dynamic: bool = False
     verified: Mapping[str, ParityFigures] = {}
+    measured_ms: Mapping[Precision, float] = {}
     format: int = MANIFEST_FORMAT
 
     def __post_init__(self) -> None:

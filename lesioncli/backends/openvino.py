@@ -127,6 +127,7 @@ class OpenVinoCompiler:
     targets: Sequence[str] = ()
     parity_check = ParityCheck.ENGINE
     dynamic = False
+    is_measured = True
 
     @property
     def device(self) -> str:

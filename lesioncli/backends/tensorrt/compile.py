@@ -111,6 +111,10 @@ class PlanCompiler:
     def dynamic(self) -> bool:
         return self.options.dynamic
 
+    @property
+    def is_measured(self) -> bool:
+        return False  # a plan that is compiled ahead of time does not run here, and every compilation takes minutes
+
     def list_precisions(self, asked: Precision) -> list[Decision[Precision]]:
         if asked is Precision.AUTO:
             return [Decision(Precision.FP16, "fastest on a GPU"), Decision(Precision.FP32, "it is exact")]

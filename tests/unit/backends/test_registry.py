@@ -62,6 +62,7 @@ class NumpyCompiler:
     backend, version, device, dynamic = Backend.TENSORRT, "7", "numpy", False
     targets: Sequence[str] = ()
     parity_check = ParityCheck.ENGINE
+    is_measured = False
 
     def list_precisions(self, asked: Precision) -> list[Decision[Precision]]:
         return [Decision(Precision.FP32, "the only one")]

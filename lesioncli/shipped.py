@@ -106,7 +106,7 @@ def assemble_graph(model: str, folder: Path) -> Path:
     parts = _read_parts(PRETRAINED / f"{model}.skeleton.json")
     skeleton = (PRETRAINED / f"{model}.skeleton").read_bytes()
     try:
-        content = insert_weights(skeleton, parts, load_file(checkpoint))
+        content = insert_weights(skeleton, parts, _widen(load_file(checkpoint)))
     except (SafetensorError, KeyError, OSError) as error:
         raise InputError(f"{checkpoint}: not a readable checkpoint of {model} ({error})") from error
     if sha256(content).hexdigest() != parts.sha256:
@@ -115,6 +115,11 @@ def assemble_graph(model: str, folder: Path) -> Path:
     with atomic_write(path) as aside:
         aside.write_bytes(content)
     return path
+
+
+def _widen(tensors: Tensors) -> Tensors:
+    """The tensors with those that are stored in fp16 in fp32, as the graph has them."""
+    return {name: value.astype(np.float32) if value.dtype == np.float16 else value for name, value in tensors.items()}
 
 
 def insert_weights(skeleton: bytes, parts: GraphParts, tensors: Tensors) -> bytes:

@@ -31,9 +31,16 @@ def make_network(spec: ModelSpec) -> Network:
         raise InputError(f"model {spec.name!r}: cannot make network {spec.network!r}: {error}") from error
 
 
-def save_checkpoint(path: Path, network: nn.Module, spec: ModelSpec) -> None:
-    """Write weights and ModelSpec; the file is renamed to its name when it is complete."""
-    tensors = {key: value.contiguous() for key, value in network.state_dict().items()}
+def save_checkpoint(path: Path, network: nn.Module, spec: ModelSpec, half: bool = False) -> None:
+    """Write weights and ModelSpec; the file is renamed to its name when it is complete.
+
+    With `half`, kernels and matrices are stored in fp16, which halves the file. Vectors, such as the running variances
+    of batch norms, have too wide a range for that.
+    """
+    tensors = {
+        key: (value.half() if half and value.ndim > 1 else value).contiguous()
+        for key, value in network.state_dict().items()
+    }
     with atomic_write(path) as temporary:
         save_file(tensors, temporary, metadata={METADATA_KEY: spec.to_json()})
 

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import msgspec
 import onnx
-from safetensors.numpy import load_file
 from torch import nn
 
 from lesioncli.calibration import Calibration, read_calibration
@@ -28,10 +27,13 @@ MAX_CONSTANT_BYTES = 1024  # what is larger is a trained weight and must not sta
 PREFIX = "network."  # of the exported names: the graph contract wraps the network
 
 
-def ship(checkpoint: Path, folder: Path = PRETRAINED, calibration: Calibration | None = None) -> Path:
+def ship(
+    checkpoint: Path, folder: Path = PRETRAINED, calibration: Calibration | None = None, half: bool = False
+) -> Path:
     """Write checkpoint, skeleton and table of a model to `folder`, under the model's name; returns the skeleton.
 
-    With a `calibration`, it replaces that of the checkpoint in all files written.
+    With a `calibration`, it replaces that of the checkpoint in all files written. With `half`, kernels and matrices are
+    rounded to fp16 and stored so; the graph has the rounded values, in fp32.
 
     Raises InputError for a checkpoint that cannot be read, or whose exported graph holds a weight that no rule computes
     from the checkpoint, and for a calibration of classes that the model does not have.
@@ -42,12 +44,15 @@ def ship(checkpoint: Path, folder: Path = PRETRAINED, calibration: Calibration |
             spec = replace(spec, calibration=calibration)
         except ValueError as error:
             raise InputError(f"{checkpoint}: {error}") from error
+    if half:
+        _round_to_half(network)
     with tempfile.TemporaryDirectory() as work:
         path = Path(work) / "graph.onnx"
         export_onnx(network, spec, path)
         content = path.read_bytes()
     norms = {name: module.eps for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)}
-    skeleton, parts = split_graph(content, load_file(checkpoint), norms)
+    tensors = {name: value.numpy() for name, value in network.state_dict().items()}
+    skeleton, parts = split_graph(content, tensors, norms)
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{spec.name}.skeleton"
     with atomic_write(target) as aside:
@@ -55,12 +60,19 @@ def ship(checkpoint: Path, folder: Path = PRETRAINED, calibration: Calibration |
     with atomic_write(target.with_suffix(".skeleton.json")) as aside:
         aside.write_bytes(msgspec.json.format(msgspec.json.encode(parts), indent=1) + b"\n")
     copy = folder / f"{spec.name}.safetensors"
-    if calibration:
-        save_checkpoint(copy, network, spec)
+    if calibration or half:
+        save_checkpoint(copy, network, spec, half)
     elif copy.resolve() != checkpoint.resolve():
         with atomic_write(copy) as aside:
             shutil.copyfile(checkpoint, aside)
     return target
+
+
+def _round_to_half(network: nn.Module) -> None:
+    """Round what save_checkpoint() stores in fp16."""
+    for value in network.state_dict().values():
+        if value.ndim > 1:
+            value.copy_(value.half())
 
 
 def split_graph(content: bytes, tensors: Tensors, norms: Mapping[str, float]) -> tuple[bytes, GraphParts]:
@@ -116,10 +128,11 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path, help="a .safetensors file that `lesioncli train` wrote")
     parser.add_argument("--out", type=Path, default=PRETRAINED, help="folder of the shipped models")
     parser.add_argument("--calibration", type=Path, help="a file that `lesioncli calibrate --export` wrote")
+    parser.add_argument("--half", action="store_true", help="round the weights to fp16 and store them so")
     options = parser.parse_args()
     try:
         calibration = read_calibration(options.calibration) if options.calibration else None
-        print(ship(options.checkpoint, options.out, calibration))
+        print(ship(options.checkpoint, options.out, calibration, options.half))
     except LesionError as error:
         parser.exit(error.exit_code, f"{error}\n")
 

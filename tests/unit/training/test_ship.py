@@ -61,6 +61,26 @@ def test_a_calibration_is_part_of_all_files(tmp_path: Path, monkeypatch: pytest.
     assert load_checkpoint(checkpoint)[1] == SPEC
 
 
+def test_weights_stored_in_half_complete_to_a_graph_in_fp32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    network = lively(make_network(SPEC))
+    checkpoint, folder = tmp_path / "best.safetensors", tmp_path / "pretrained"
+    save_checkpoint(checkpoint, network, SPEC)
+    monkeypatch.setattr(sys, "argv", ["ship", str(checkpoint), "--out", str(folder), "--half"])
+    main()
+
+    stored, _ = load_checkpoint(folder / "own.safetensors")
+    assert (folder / "own.safetensors").stat().st_size < 0.8 * checkpoint.stat().st_size
+    differences = [
+        (a - b).abs().max() / b.abs().max() for a, b in zip(stored.parameters(), network.parameters(), strict=True)
+    ]
+    assert 0 < max(differences) < 2**-10
+    monkeypatch.setattr(shipped, "PRETRAINED", folder)
+    (tmp_path / "built").mkdir()
+    export_onnx(stored, SPEC, tmp_path / "own.onnx")
+    assert sha256_of(assemble_graph("own", tmp_path / "built")) == sha256_of(tmp_path / "own.onnx")
+
+
 def test_a_calibration_of_another_model_is_refused(tmp_path: Path) -> None:
     checkpoint = tmp_path / "best.safetensors"
     save_checkpoint(checkpoint, make_network(SPEC), SPEC)

@@ -204,7 +204,7 @@ def print_evaluation_notes(evaluation: "Evaluation") -> None:
     _print_problems(evaluation)
     list_first("prediction without ground truth", evaluation.masks.extra)
     list_first("scores without a label", evaluation.scores.labelled.extra)
-    list_first("note", evaluation.all_notes)
+    list_first("note", [*evaluation.notes, *_notes_on_masks(evaluation.masks)])
     if evaluation.comparison:
         list_first("not compared, missing in the other", evaluation.comparison.only_ours)
         list_first("not compared, only in the other", evaluation.comparison.only_other)
@@ -213,6 +213,18 @@ def print_evaluation_notes(evaluation: "Evaluation") -> None:
             f"{evaluation.protocol}: no official figures of {' and '.join(evaluation.incomplete)}, because not every"
             " image could be evaluated; the official scorer needs all of them"
         )
+
+
+def _notes_on_masks(masks: "MaskEvaluation") -> list[str]:
+    """The notes on single masks; one that many masks share, such as on how they are stored, is one line."""
+    names: dict[str, list[str]] = {}
+    for case in masks.cases:
+        if case.note:
+            names.setdefault(case.note, []).append(case.name)
+    return [
+        f"{cases[0]}: {note}" if len(cases) == 1 else f"{len(cases)} masks, the first of {cases[0]}: {note}"
+        for note, cases in names.items()
+    ]
 
 
 def _print_problems(evaluation: "Evaluation") -> None:

@@ -248,6 +248,15 @@ def test_results_per_image_are_written(folder: Path) -> None:
     assert problems["ISIC_0000002"]
 
 
+def test_a_note_that_masks_share_is_one_line(folder: Path) -> None:
+    for number in (1, 2):
+        path = folder / "masks" / f"ISIC_000000{number}.png"
+        Image.open(path).convert("RGB").save(path)
+    done = call("evaluate", "--gt", "labels")
+    assert done.stderr.count("is stored as RGB") == 1
+    assert "2 masks" in done.stderr
+
+
 def test_metrics_per_class_and_the_ranking_are_shown_for_a_challenge_only(folder: Path) -> None:
     plain, ph2 = (call("evaluate", "--gt", "labels", "--protocol", name).stdout for name in ("plain", "ph2"))
     assert "--protocol isic2017" in plain

@@ -18,6 +18,7 @@ from lesioncli.shipped import SHIPPED_MODEL, find_checkpoint
 # The purpose of each extra.
 EXTRAS = {
     "train": "training, and building engines from checkpoints",
+    "check": "near duplicates in data sets",
     "xlsx": "labels of PH2 in a spreadsheet",
     "parquet": "exporting tables as Parquet",
     "dicom": "DICOM images",

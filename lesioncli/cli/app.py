@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from lesioncli import __version__
 from lesioncli.cli.build_engine import build_engine
 from lesioncli.cli.calibrate import calibrate
+from lesioncli.cli.check import check
 from lesioncli.cli.console import drop_output, escape_markup, flush_output, naming_stdout, print_line, stderr
 from lesioncli.cli.demo import demo
 from lesioncli.cli.doctor import doctor
@@ -44,6 +45,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "engines": engines,
     "doctor": doctor,
     "train": train,
+    "check": check,
 }
 MIN_SIMILARITY = 0.8  # --batchs and --batch have 0.93, --devise and --distances 0.7
 RESUMABLE = ("segment", "train")

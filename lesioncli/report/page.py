@@ -83,7 +83,7 @@ def write_report(
 
     Raises InputError if there is nothing to report or `out` cannot be written.
     """
-    environment = _environment()
+    environment = make_environment()
     image_paths = find_image_files(options.sources, segmented.folder, segmented.roots)
     data = ReportData(segmented, list_cases(segmented, image_paths, evaluation), evaluation, options)
     problems: list[str] = []
@@ -106,7 +106,7 @@ def write_report(
     return WrittenReport(out, counts, len(data.shown), tuple(problems), size_bytes, data.interruption)
 
 
-def _environment() -> Environment:
+def make_environment() -> Environment:
     """Return the jinja2 environment of the templates."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -136,10 +136,15 @@ def _sources() -> dict[str, str]:
     """Return the script and the style of the page, and the hashes by which its security policy allows them."""
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     style = (TEMPLATES / "page.css").read_text(encoding="utf-8")
-    return {"style": style, "script": script, "style_hash": _hash(style), "script_hash": _hash(script)}
+    return {
+        "style": style,
+        "script": script,
+        "style_hash": policy_hash(style),
+        "script_hash": policy_hash(script),
+    }
 
 
-def _hash(text: str) -> str:
+def policy_hash(text: str) -> str:
     """Return a hash as a content security policy names it."""
     return f"'sha256-{base64.b64encode(sha256(text.encode()).digest()).decode()}'"
 

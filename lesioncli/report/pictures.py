@@ -72,7 +72,7 @@ def draw(case: Case) -> Picture:
     if image is None and truth is not None and truth.shape != (height, width):
         truth = None  # its size differs from the prediction's, which is the problem of the case already
     return Picture(
-        webp=_encode(image.rgb) if image else b"",
+        webp=encode_picture(image.rgb) if image else b"",
         width=max(1, round(GRID * width / max(height, width))),
         height=max(1, round(GRID * height / max(height, width))),
         truth=_outline(truth, MaskRole.GROUND_TRUTH, problems),
@@ -120,9 +120,9 @@ def _read(path: Path | None, role: MaskRole, image: DecodedImage | None, problem
     return to_upright(mask, image.orientation)
 
 
-def _encode(rgb: NDArray[np.uint8]) -> bytes:
-    """Return the image as WebP, downsampled to MAX_SIDE_PX on its longer side; smaller images keep their size."""
-    scale = min(1.0, MAX_SIDE_PX / max(rgb.shape[:2]))
+def encode_picture(rgb: NDArray[np.uint8], max_side_px: int = MAX_SIDE_PX) -> bytes:
+    """Return the image as WebP, downsampled to `max_side_px` on its longer side; smaller images keep their size."""
+    scale = min(1.0, max_side_px / max(rgb.shape[:2]))
     height, width = (max(1, round(side * scale)) for side in rgb.shape[:2])
     downsampled = np.asarray(cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
     file = BytesIO()

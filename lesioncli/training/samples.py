@@ -10,7 +10,7 @@ Masks, labels, or single ones of them may be missing: a sample has what it has.
 
 import hashlib
 import itertools
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isnan, nan
 from pathlib import Path
@@ -97,40 +97,54 @@ def read_training_samples(folders: Sequence[Path], exclude: Iterable[str] = ()) 
     return share_labels([sample for folder in folders for sample in read_samples(folder, "Training", excluded)])
 
 
-def read_samples(folder: Path, split: str, exclude: Collection[str] = ()) -> list[Sample]:
+def raise_refusal(error: InputError) -> None:
+    """Refuse training data: the default of functions that could go on without what they refuse."""
+    raise error
+
+
+def read_samples(
+    folder: Path, split: str, exclude: Collection[str] = (), refuse: Callable[[InputError], None] = raise_refusal
+) -> list[Sample]:
     """The samples of a folder, sorted by name. `split` is "Training" or "Validation"; a plain folder has no splits.
 
     Images that only the label file lists are ignored, since reduced copies of a data set keep the whole file. `exclude`
-    has names or ISIC ids. Raises InputError for a folder without images, without both masks and labels, or whose masks
-    or labels are all those of other images.
+    has names or ISIC ids. Raises InputError for a folder without images; calls `refuse` for one without both masks and
+    labels, or whose masks or labels are all those of other images.
     """
-    paths = _find_paths(folder, split)
+    paths = find_paths(folder, split)
     files = [path for path in sorted(paths.images.iterdir()) if is_image_file(path)]
     samples = [Sample(name_of_file(path.name), path, None) for path in files]
     samples = [sample for sample in samples if not {sample.name, sample.image_id} & {*exclude}]
     if not samples:
         raise InputError(f"{paths.images}: no images ({', '.join(supported_suffixes())})")
-    masks = _find_masks(paths.masks, samples)
-    rows = _read_rows(paths.labels, samples) if paths.labels.exists() else {}
+    masks: Mapping[str, Path] = {}
+    rows: Mapping[str, Sample] = {}
+    try:
+        masks = _find_masks(paths.masks, samples)
+    except InputError as error:
+        refuse(error)
+    try:
+        rows = _read_rows(paths.labels, samples) if paths.labels.exists() else {}
+    except InputError as error:
+        refuse(error)
     samples = [replace(rows.get(sample.name, sample), mask=masks.get(sample.name)) for sample in samples]
     if not any(sample.mask or sample.is_labelled for sample in samples):
-        raise InputError(
-            f"{folder}: no image has a mask or a label; masks belong in {paths.masks}, labels in {paths.labels}"
-        )
+        places = f"masks belong in {paths.masks}, labels in {paths.labels}"
+        refuse(InputError(f"{folder}: no image has a mask or a label; {places}"))
     return samples
 
 
-def share_labels(samples: Sequence[Sample]) -> list[Sample]:
+def share_labels(samples: Sequence[Sample], refuse: Callable[[InputError], None] = raise_refusal) -> list[Sample]:
     """The samples, with what one rendering of an image lacks in labels and ids taken from the others.
 
-    Raises InputError if renderings of one image contradict each other.
+    Calls `refuse` if renderings of one image contradict each other.
     """
     known: dict[tuple[str, str], tuple[Any, Path]] = {}  # by image and column
     for sample in samples:
         for column, value in _known_values(sample).items():
             first, image = known.setdefault((sample.image_id, column), (value, sample.image))
             if first != value:
-                raise InputError(f"{sample.image}: {column} is {value}, but {first} for {image}, the same image")
+                refuse(InputError(f"{sample.image}: {column} is {value}, but {first} for {image}, the same image"))
 
     def value_of(sample: Sample, column: str, default: Any) -> Any:
         return known.get((sample.image_id, column), (default, None))[0]
@@ -157,7 +171,7 @@ def check_mask_sizes(samples: Sequence[Sample]) -> None:
         if sample.mask is None or None in (sizes := [_header_size(sample.mask), _header_size(sample.image)]):
             continue  # whoever reads the pixels names the fault
         if sizes[0] != sizes[1]:
-            raise InputError(_size_fault(sample.mask, *sizes))
+            raise InputError(size_fault(sample.mask, *sizes))
 
 
 def _header_size(path: Path) -> tuple[int, int] | None:
@@ -169,7 +183,8 @@ def _header_size(path: Path) -> tuple[int, int] | None:
         return None
 
 
-def _size_fault(mask: Path, size_hw: Any, image_hw: Any) -> str:
+def size_fault(mask: Path, size_hw: Any, image_hw: Any) -> str:
+    """Return the message about a mask of another (height, width) than its image as stored."""
     height, width = image_hw
     return f"{mask}: {size_hw[1]} x {size_hw[0]} pixels, but its image has {width} x {height}; save it at that size"
 
@@ -207,11 +222,12 @@ def read_sample_mask(path: Path, stored_hw: tuple[int, int]) -> UInt8:
     except ImageError as error:
         raise InputError(f"{path}: {error.reason}") from error
     if mask.shape != stored_hw:
-        raise InputError(_size_fault(path, mask.shape, stored_hw))
+        raise InputError(size_fault(path, mask.shape, stored_hw))
     return mask * np.uint8(255)
 
 
-def _find_paths(folder: Path, split: str) -> SplitPaths:
+def find_paths(folder: Path, split: str) -> SplitPaths:
+    """Where the images, masks and labels of a split are, or would be; InputError if there are no images."""
     if paths := find_isic_split(folder, split):
         return paths
     images = folder / "images"

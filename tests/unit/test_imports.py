@@ -16,10 +16,11 @@ ALLOWED: dict[str, set[str]] = {
     "backends": {"images", "evaluation.metrics"},
     "inference": {"backends", "images"},
     "evaluation": {"images", "inference.record"},
+    "checks": {"evaluation", "images", "training.samples", "training.overlap"},
     "models": set(),
     "training": {"models", "evaluation", "images", "backends"},
     "segmented": {"evaluation", "images", "inference.outcome", "inference.record"},
-    "report": {"segmented", "evaluation", "images", "inference.outcome", "inference.record"},
+    "report": {"checks", "segmented", "evaluation", "images", "inference.outcome", "inference.record"},
     "export": {"segmented", "evaluation", "images", "inference.outcome", "inference.record"},
     "demo": {"images"},
     "source": {"backends", "training"},
@@ -31,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "__main__": {"cli"},
     "cli": {
         *("api", "engines", "backends", "inference", "evaluation", "training"),
-        *("report", "export", "segmented", "source", "demo", "doctor", "images"),
+        *("checks", "report", "export", "segmented", "source", "demo", "doctor", "images"),
     },
 }
 FREE = {
@@ -49,12 +50,15 @@ FREE = {
 }
 VENDORS = {
     "contourpy": {"export/outlines.py"},
+    "imagehash": {"checks/measure.py"},
     "jinja2": {"report/page.py"},
     "matplotlib": {"report/plots.py", "report/svg.py", "training/history.py"},
     "openvino": {"backends/openvino.py"},
     "onnx": {"backends/tensorrt/half.py", "training/export.py", "training/ship.py"},
     "pyarrow": {"export/parquet.py"},
+    "pillow_heif": {"images/heif.py"},
     "pycuda": {"backends/tensorrt/cuda.py"},
+    "pydicom": {"images/dicom.py"},
     "tensorrt": {"backends/tensorrt/vendors.py"},
     "tensorrt_rtx": {"backends/tensorrt/vendors.py"},
 }

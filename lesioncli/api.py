@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lesioncli.engines import ensure_engine, verify_on_gpu
+from lesioncli.engines import ensure_engines, verify_on_gpu
 from lesioncli.errors import EngineError, InputError
 from lesioncli.files import ENGINES, StrPath, os_errors_as_input_errors
 from lesioncli.options import Backend, CalibrationOptions, EvaluationOptions, SegmentOptions
@@ -34,14 +34,15 @@ def segment_folder(
     out: StrPath,
     options: SegmentOptions = SegmentOptions(),
     *,
-    engine: StrPath | None = None,
+    engine: StrPath | Sequence[StrPath] | None = None,
     backend: Backend = Backend.AUTO,
     batch: int | None = None,
     progress: ReportTo = False,
 ) -> "RunSummary":
     """Write a mask and a row of scores for every image, as `lesioncli segment` does.
 
-    `images` are files and folders. `engine`, `backend` and `batch` are those of ensure_engine(). Whatever stops the
+    `images` are files and folders. `engine`, `backend` and `batch` are those of ensure_engine(); several
+    engines are an ensemble, whose probabilities are averaged. Whatever stops the
     call, also KeyboardInterrupt, leaves `out` complete for the images that were finished; the same call continues.
 
     Raises InputError if there are no images, if `out` holds masks of other options or engines, or if it cannot be
@@ -52,20 +53,28 @@ def segment_folder(
     sources = [Path(images)] if isinstance(images, str | os.PathLike) else [Path(source) for source in images]
     with reporting(progress) as reporter:
         listing = _list_images(sources, out, options, reporter)
-        stored = ensure_engine(engine, backend=backend, batch=batch, progress=reporter)
-        if batch not in (None, stored.manifest.batch):
-            command = f"lesioncli build-engine --batch {batch}"
-            raise InputError(f"{stored.path}: built for batches of {stored.manifest.batch}; run {command}")
+        stored = ensure_engines(engine, backend=backend, batch=batch, progress=reporter)
+        for one in stored:
+            _check_batch(one, batch)
+            if options.verify:
+                verify_on_gpu(one, listing.images, reporter)
         _note_calibration(stored, options, reporter)
-        if options.verify:
-            verify_on_gpu(stored, listing.images, reporter)
         return _run(listing, stored, out, options, reporter)
 
 
-def _note_calibration(engine: "StoredEngine", options: SegmentOptions, reporter: Reporter) -> None:
+def _check_batch(engine: "StoredEngine", batch: int | None) -> None:
+    if batch not in (None, engine.manifest.batch):
+        command = f"lesioncli build-engine --batch {batch}"
+        raise InputError(f"{engine.path}: built for batches of {engine.manifest.batch}; run {command}")
+
+
+def _note_calibration(engines: "Sequence[StoredEngine]", options: SegmentOptions, reporter: Reporter) -> None:
     """Say that scores and confidence are calibrated, and whether that was done for the masks of this run."""
-    calibration = engine.manifest.spec.calibration
+    calibration = next(filter(None, (engine.manifest.spec.calibration for engine in engines)), None)
     if calibration is None:
+        return
+    if len(engines) > 1:
+        reporter.note("scores and confidence are raw: a calibration of one engine does not hold for a mean of several")
         return
     mismatch = calibration.describe_mismatch(options.threshold, options.tta, options.regions)
     warning = f"; it was fitted with {mismatch}, so it is less exact here" if mismatch else ""
@@ -87,13 +96,13 @@ def _list_images(sources: Sequence[Path], out: Path, options: SegmentOptions, re
 
 def _run(
     listing: "ImageListing",
-    engine: "StoredEngine",
+    engines: "Sequence[StoredEngine]",
     out: Path,
     options: SegmentOptions,
     reporter: Reporter,
 ) -> "RunSummary":
-    """Open the engine and segment the images of a listing."""
-    from lesioncli.backends.registry import open_engine
+    """Open the engines and segment the images of a listing."""
+    from lesioncli.backends.ensemble import open_engines
     from lesioncli.inference.run import segment_images
     from lesioncli.inference.trace import Trace
     from lesioncli.inference.tta import PROCEDURES
@@ -103,7 +112,7 @@ def _run(
     finished = iter(range(1, total + 1))
     with (
         opencv_on_one_thread(),
-        open_engine(engine, ahead, PROCEDURES[options.tta].layout, options.trace is not None) as opened,
+        open_engines(engines, ahead, PROCEDURES[options.tta].layout, options.trace is not None) as opened,
         Trace.writing(options.trace) if options.trace else nullcontext() as trace,
     ):
         reporter.start_images(total)

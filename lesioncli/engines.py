@@ -122,6 +122,18 @@ def ensure_engine(
         return with_fallback(BuildOptions(backend), ensure_for)
 
 
+def ensure_engines(
+    engine: StrPath | Sequence[StrPath] | None = None,
+    *,
+    backend: Backend = Backend.AUTO,
+    batch: int | None = None,
+    progress: ReportTo = False,
+) -> "tuple[StoredEngine, ...]":
+    """Return the engine to use, as ensure_engine() does, or each of several engines of an ensemble."""
+    names = [engine] if engine is None or isinstance(engine, str | os.PathLike) else list(engine)
+    return tuple(ensure_engine(name, backend=backend, batch=batch, progress=progress) for name in names or [None])
+
+
 def _find_or_build(
     engine: StrPath | None,
     asked: Backend,

@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesioncli.backends.base import Cycle, Prediction
-from lesioncli.backends.registry import open_engine
-from lesioncli.engines import ensure_engine, verify_on_gpu
+from lesioncli.backends.ensemble import open_engines
+from lesioncli.engines import ensure_engines, verify_on_gpu
 from lesioncli.errors import ImageError, InputError
 from lesioncli.files import StrPath
 from lesioncli.images.decode import decode
@@ -25,6 +25,7 @@ from lesioncli.inference.postprocess import make_mask
 from lesioncli.inference.prefetch import fill_cycles
 from lesioncli.inference.tta import PROCEDURES
 from lesioncli.inference.values import CONFIDENCE, image_values
+from lesioncli.inference.views import ImageViews
 from lesioncli.options import TTA, Backend, FailureStage, Regions, SegmentOptions
 from lesioncli.process import count_cores, quiet_decoders
 from lesioncli.progress import ReportTo, reporting
@@ -55,13 +56,14 @@ class Segmenter:
         with Segmenter() as segmenter:
             result = segmenter(rgb)
 
-    `engine` and `backend` are those of ensure_engine(), which builds the shipped model's engine if there is none.
+    `engine` and `backend` are those of ensure_engine(), which builds the shipped model's engine if there is none;
+    several engines are an ensemble.
     `threshold`, `tta`, `regions` and `verify` are those of SegmentOptions.
     """
 
     def __init__(
         self,
-        engine: StrPath | None = None,
+        engine: StrPath | Sequence[StrPath] | None = None,
         *,
         backend: Backend = Backend.AUTO,
         threshold: float = 0.5,
@@ -72,12 +74,12 @@ class Segmenter:
     ) -> None:
         quiet_decoders()
         self._options = SegmentOptions(threshold=threshold, tta=tta, regions=regions)
-        self._procedure = PROCEDURES[self._options.tta]
         with reporting(progress) as reporter:
-            stored = ensure_engine(engine, backend=backend, progress=reporter)
-            if verify:
-                verify_on_gpu(stored, [], reporter)
-        self._engine = open_engine(stored, count_cores(), self._procedure.layout)
+            stored = ensure_engines(engine, backend=backend, progress=reporter)
+            for one in stored if verify else ():
+                verify_on_gpu(one, [], reporter)
+        self._engine = open_engines(stored, count_cores(), PROCEDURES[self._options.tta].layout)
+        self._views = ImageViews(self._engine, self._options)
         self._is_streaming = False
 
     def __call__(self, image: Image) -> Segmentation:
@@ -109,13 +111,12 @@ class Segmenter:
             self._is_streaming = False
 
     def _fill(self, image: Image, cycle: Cycle, index: int) -> DecodedImage:
-        spec = self._engine.spec
-        decoded = _decode(image, self._procedure.at_least_hw(spec))
-        self._procedure.fill(decoded.rgb, cycle, index, spec.reduction)
+        decoded = _decode(image, self._views.at_least_hw)
+        self._views.fill(decoded.rgb, cycle, index)
         return decoded
 
     def _finish(self, decoded: DecodedImage, prediction: Prediction, index: int) -> Segmentation:
-        merged = self._procedure.merge(prediction, index)
+        merged = self._views.merge(prediction, index)
         if not merged.is_finite:
             raise ImageError(FailureStage.NETWORK, "a score is not a finite number")
         size_hw, orientation, options = decoded.stored_hw, decoded.orientation, self._options

@@ -57,6 +57,20 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Member:
+    """A part of an engine that sees images for itself, and its slots among those of a cycle."""
+
+    manifest: Manifest
+    layout: Layout
+    slots: slice
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model of this member."""
+        return self.manifest.spec
+
+
+@dataclass(frozen=True)
 class Span:
     """Start and end of an activity in seconds of time.monotonic(); spans of one track do not overlap."""
 
@@ -121,6 +135,11 @@ class Engine(ABC):
     @property
     def spec(self) -> ModelSpec:
         return self.manifest.spec
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """Return the members of an ensemble; of any other engine, itself."""
+        return (Member(self.manifest, self.layout, slice(None)),)
 
     @property
     def batch_size(self) -> int:

@@ -23,10 +23,10 @@ def segment(
     images: ImagesArgument,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for masks, scores.csv and run.json.")],
     engine: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Name of an engine in engines/, or path of a manifest (.json).",
+            help="Name of an engine in engines/, or path of a manifest (.json). Repeatable: several are averaged.",
             show_default="that of the default model, or the only one in engines/",
         ),
     ] = None,

@@ -41,8 +41,8 @@ from lesioncli.inference.prefetch import fill_cycles
 from lesioncli.inference.results import ResultStore
 from lesioncli.inference.shape import measure_shape
 from lesioncli.inference.trace import Trace
-from lesioncli.inference.tta import PROCEDURES
 from lesioncli.inference.values import image_values
+from lesioncli.inference.views import ImageViews
 from lesioncli.memory import MemoryBudget
 from lesioncli.options import FailureStage, SegmentOptions, Status
 from lesioncli.process import count_cores
@@ -85,11 +85,10 @@ def segment(
     Whatever is wrong with one image is that image's outcome. Raises EngineError if the engine fails, after the outcomes
     of the images that were in the engine, and ValueError if the engine was opened for another TTA.
     """
-    if engine.layout != PROCEDURES[options.tta].layout(engine.spec, engine.batch_size):
-        raise ValueError(f"the engine was not opened for --tta {options.tta}")
+    views = ImageViews(engine, options)
     to_do = find_to_do(store.folder, images, store.missing, options)
     remaining = [image for image, reason in zip(images, to_do, strict=True) if reason]
-    pipeline = _Pipeline(remaining, engine, store, options, trace)
+    pipeline = _Pipeline(remaining, engine, views, store, options, trace)
     with closing(pipeline.outcomes(stop or StopRequest())) as outcomes:
         for image, reason in zip(images, to_do, strict=True):
             outcome = next(outcomes, None) if reason else Outcome(image, Status.SKIPPED)
@@ -106,12 +105,13 @@ class _Pipeline:
         self,
         images: Sequence[ImageFile],
         engine: Engine,
+        views: ImageViews,
         store: ResultStore,
         options: SegmentOptions,
         trace: Trace | None,
     ) -> None:
-        self._images, self._engine, self._store, self._options, self._trace = images, engine, store, options, trace
-        self._procedure = PROCEDURES[options.tta]
+        self._images, self._engine, self._views = images, engine, views
+        self._store, self._options, self._trace = store, options, trace
         self._pool = ThreadPoolExecutor(options.workers or count_cores())
         self._memory = MemoryBudget.choose(options.max_memory_bytes)
         self._in_engine: deque[LoadedImage] = deque()
@@ -169,10 +169,10 @@ class _Pipeline:
 
     def _decode_and_fill(self, opened: OpenedImage, cycle: Cycle, index: int) -> DecodedImage:
         """Decode an image into its rows of a cycle; return it with the pixels of its overlay, or with none."""
-        at_least_hw = self._procedure.at_least_hw(self._engine.spec)
+        at_least_hw = self._views.at_least_hw
         with self._memory.reserve(opened.peak_bytes(at_least_hw)):
             decoded = opened.decode(at_least_hw)
-            self._procedure.fill(decoded.rgb, cycle, index, self._engine.spec.reduction)
+            self._views.fill(decoded.rgb, cycle, index)
             note = join_notes(decoded.note, TWO_LEVELS if has_two_levels(decoded.rgb) else "")
             # A large image is freed while its batch is in the engine.
             return replace(
@@ -205,7 +205,7 @@ class _Pipeline:
             started = time.thread_time()
             if isinstance(loaded.decoded, ImageError):
                 return _failed(loaded, loaded.decoded)
-            merged = self._procedure.merge(prediction, index)
+            merged = self._views.merge(prediction, index)
             if not merged.is_finite:
                 return _failed(loaded, ImageError(FailureStage.NETWORK, "a score is not a finite number"))
             decoded, options = loaded.decoded, self._options

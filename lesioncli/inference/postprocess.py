@@ -38,14 +38,18 @@ def make_mask(
     Regions are chosen at network size; the threshold is applied again after upsampling.
     """
     min_probability = ceil(threshold * 255)
-    lesion, removed_regions = probability >= min_probability, 0
-    if regions == Regions.LARGEST:
-        lesion, removed_regions = keep_largest_region(lesion)
+    lesion, removed_regions = choose_lesion(probability, min_probability, regions)
     kept = probability
     if removed_regions:  # they get the largest value below the threshold, so that upsampling does not bring them back
         kept = np.where(lesion, probability, np.minimum(probability, min_probability - 1))
     mask = apply_threshold(to_full_size(kept, stored_hw, orientation), min_probability)
     return LesionMask(mask, kept, min_probability, removed_regions, expected_jaccard(probability, lesion))
+
+
+def choose_lesion(probability: UInt8, min_probability: int, regions: Regions) -> tuple[NDArray[np.bool_], int]:
+    """Return the lesion of a probability map (h, w) at network size, and the number of regions removed."""
+    lesion = probability >= min_probability
+    return keep_largest_region(lesion) if regions == Regions.LARGEST else (lesion, 0)
 
 
 def apply_threshold(probability: UInt8, min_probability: int) -> UInt8:

@@ -54,6 +54,15 @@ class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
     mm_per_pixel: float | None = None
 
 
+class EngineRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One engine of an ensemble."""
+
+    model: str
+    engine_sha256: str
+    precision: str
+    backend: str
+
+
 class RunRecord(RunIdentity, frozen=True, kw_only=True):
     """The content of run.json; None where it is not recorded.
 
@@ -62,7 +71,8 @@ class RunRecord(RunIdentity, frozen=True, kw_only=True):
     seconds and cpu_seconds (by stage) are those of the latest run. calibration_maps: the calibration in full.
     probabilities: any run wrote probability maps. crops: margin of the cut-outs of any run, in per cent. roots: folders
     of all runs that names of images are relative to, relative to the output folder. unreadable: folders that the latest
-    run could not list. failures: reason by image, of a latest run that accepted some.
+    run could not list. failures: reason by image, of a latest run that accepted some. engines: those of an ensemble,
+    of which model, precision, backend and device are joined.
     """
 
     format: int = RUN_FORMAT
@@ -91,6 +101,7 @@ class RunRecord(RunIdentity, frozen=True, kw_only=True):
     calibration_maps: Calibration | None = None
     probabilities: bool | None = None
     crops: float | None = None
+    engines: tuple[EngineRecord, ...] | None = None
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -1,10 +1,11 @@
 """Run a network on images and fill an output folder: the one call behind `segment`."""
 
+import hashlib
 import os
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,14 +14,15 @@ from typing import Any
 import msgspec
 
 from lesioncli import __version__
-from lesioncli.backends.base import Engine
+from lesioncli.backends.base import Engine, Member
+from lesioncli.backends.manifest import Manifest
 from lesioncli.calibration import identify
 from lesioncli.errors import InputError
 from lesioncli.files import printable
 from lesioncli.images.find import ImageListing
 from lesioncli.inference.outcome import Outcome, image_name, output_columns
 from lesioncli.inference.pipeline import segment
-from lesioncli.inference.record import MaskNames, RunIdentity, RunRecord, RunStatus, RunSummary
+from lesioncli.inference.record import EngineRecord, MaskNames, RunIdentity, RunRecord, RunStatus, RunSummary
 from lesioncli.inference.results import ResultStore
 from lesioncli.inference.trace import Trace
 from lesioncli.inference.values import raw_columns
@@ -77,7 +79,7 @@ def segment_images(
         **values,
         engine=engine.spec.name,
         device=engine.device,
-        precision=engine.manifest.precision,
+        precision=identity.precision or "",
         tta=options.tta,
         out=str(out),
         ignored=dict(listing.ignored),
@@ -91,8 +93,8 @@ def segment_images(
 
 def _identity(listing: ImageListing, engine: Engine, options: SegmentOptions) -> RunIdentity:
     return RunIdentity(
-        engine_sha256=engine.manifest.sha256,
-        precision=engine.manifest.precision,
+        engine_sha256=_hash(engine.members),
+        precision=_join(member.manifest.precision for member in engine.members),
         threshold=options.threshold,
         tta=options.tta,
         regions=options.regions,
@@ -110,7 +112,7 @@ def _new_record(
     options: SegmentOptions,
 ) -> RunRecord:
     """Return the record of a run that starts now; it keeps the sources of earlier runs into the folder."""
-    manifest = engine.manifest
+    manifests = [member.manifest for member in engine.members]
     relative = (_relative_source(source, store.folder) for source in listing.sources)
     roots = [_relative_source(listing.root, store.folder)] if listing.root else []
     return RunRecord(
@@ -119,9 +121,9 @@ def _new_record(
         lesioncli=__version__,
         python=platform.python_version(),
         model=engine.spec.name,
-        backend=f"{manifest.backend} {manifest.backend_version}",
+        backend=_join(f"{manifest.backend} {manifest.backend_version}" for manifest in manifests),
         device=engine.device,
-        batch=manifest.batch,
+        batch=engine.batch_size,
         workers=options.workers,
         sources=tuple(dict.fromkeys([*store.earlier.record.sources, *relative])),
         roots=tuple(dict.fromkeys([*store.earlier.record.roots, *roots])),
@@ -130,9 +132,30 @@ def _new_record(
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         ignored=dict(listing.ignored),
         status=RunStatus.RUNNING,
+        engines=tuple(map(_describe, manifests)) if len(manifests) > 1 else None,
         calibration_maps=engine.spec.calibration,
         probabilities=store.has_maps or None,
         crops=store.earlier.record.crops if options.crops is None else options.crops,
+    )
+
+
+def _hash(members: Sequence[Member]) -> str:
+    """Return the hash of an engine, for an ensemble that of the hashes of its members."""
+    hashes = [member.manifest.sha256 for member in members]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+def _join(values: Iterable[str]) -> str:
+    """Return what the members of an ensemble have, each value once."""
+    return " and ".join(dict.fromkeys(values))
+
+
+def _describe(manifest: Manifest) -> EngineRecord:
+    return EngineRecord(
+        model=manifest.spec.name,
+        engine_sha256=manifest.sha256,
+        precision=manifest.precision,
+        backend=f"{manifest.backend} {manifest.backend_version}",
     )
 
 

@@ -92,11 +92,11 @@ def test_every_kind_of_bad_image_is_a_row(here: Path, monkeypatch: pytest.Monkey
 
 def test_ignored_files_are_counted(here: Path) -> None:
     save_lesion(here / "images" / "a.png")
-    for name in ("1.gif", "2.gif", "3", "4.jp2"):
+    for name in ("1.svg", "2.svg", "3", "4.mov"):
         (here / "images" / name).touch()
     done = call("segment", "images", "--out", "masks", "--json")
-    assert "2 .gif" in done.stderr
-    expected = {".gif": 2, "without suffix": 1, ".jp2": 1}
+    assert "2 .svg" in done.stderr
+    expected = {".svg": 2, "without suffix": 1, ".mov": 1}
     assert json.loads(done.stdout)["passed_over"] == expected
     assert json.loads((here / "masks" / "run.json").read_text())["passed_over"] == expected
 
@@ -320,3 +320,14 @@ def test_cut_outs_and_millimetres(tiny_manifest: MakeEngine, tmp_path: Path) -> 
     row = rows_of(tmp_path / "out")["a.jpg"]
     assert float(row["area_mm2"]) == pytest.approx(float(row["area_px"]) / 100)
     assert call(*words, "--mm-per-pixel", "0.2").exit_code == ExitCode.INPUT
+
+
+def test_several_engines_are_averaged(tiny_manifest: MakeEngine, free_manifest: MakeEngine, tmp_path: Path) -> None:
+    save_lesion(tmp_path / "images" / "a.jpg")
+    words = ("segment", tmp_path / "images", "--out", tmp_path / "out", "--engine", tiny_manifest(1))
+    done = call(*words, "--engine", free_manifest(1), "--json")
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["engine"] == "free+tiny"
+    assert "engine_agreement" in rows_of(tmp_path / "out")["a.jpg"]
+    assert call(*words).exit_code == ExitCode.INPUT
+    assert call(*words, "--engine", tiny_manifest(1), "--overwrite").exit_code == ExitCode.ENGINE

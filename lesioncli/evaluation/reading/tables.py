@@ -23,7 +23,6 @@ WEIGHTS = ("score_weight", "validation_weight")
 SEGMENT_COLUMNS = {"mask", "status", "reason"}  # of segment's scores.csv, beside its id and class columns
 WITHOUT_WEIGHT = "ISIC_0035068"  # the official scorer gives this image weight 0
 
-_SUFFIX = re.compile(r"\.[^./]+$")
 _IMAGE_SUFFIX = re.compile(f"({'|'.join(map(re.escape, supported_suffixes()))})$", re.IGNORECASE)  # ids may have dots
 _ISIC2016_LABELS = {"benign": False, "malignant": True, "0.0": False, "1.0": True, "0": False, "1": True}
 _WORDS = {"": math.nan, "true": 1.0, "false": 0.0}  # of labels that are not numbers; an empty one is unknown
@@ -223,7 +222,7 @@ def read_scores(
     id_column = table.id_column()
     scores: dict[str, ScoreRow] = {}
     for line, row in table.rows:
-        name = _SUFFIX.sub("", row["image"]) if from_segment else _image_id(row[id_column])
+        name = _IMAGE_SUFFIX.sub("", row["image"]) if from_segment else _image_id(row[id_column])
         _new_id(name, (scores,), path, line)
         failure = (row["reason"] or "failed") if from_segment and row["status"] == "failed" else ""
         values = tuple(_parse_number(row[column_key(column)]) for column in columns)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.dicom_files import SECRETS, dicom, pydicom
 from helpers.encoded_images import DEEP, GREY, HEIGHT, PICTURE, WIDTH, Array, by_pillow, grey_rgb
 from helpers.pictures import draw
 from helpers.pictures import save as save_picture
@@ -24,39 +25,11 @@ from lesioncli.images import formats
 from lesioncli.images.decode import DecodedImage, decode, peak_bytes
 from lesioncli.images.find import find_images, is_image_file, list_images
 
-pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("pylibjpeg")
 
 FULL_HW = (10**6, 10**6)
-UNCOMPRESSED, RLE = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.5"
+RLE = "1.2.840.10008.1.2.5"
 JPEG, JPEG_2000, JPEG_LOSSLESS = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.70"
-DERMOSCOPIC_PHOTOGRAPHY = "1.2.840.10008.5.1.4.1.1.77.1.4.1"
-SECRETS = ("Doe^Jane", "MRN-4711", "19610203")
-SHAPE = {1: (HEIGHT, WIDTH), 3: (HEIGHT, WIDTH, 3)}
-
-
-def dicom(pixels: bytes, syntax: str = UNCOMPRESSED, photometric: str = "RGB", **elements: Any) -> bytes:
-    """Return a file of a patient, whose pixel data are these bytes, or this frame if the syntax is a compressed one."""
-    dataset = pydicom.Dataset()
-    dataset.SOPClassUID, dataset.SOPInstanceUID = DERMOSCOPIC_PHOTOGRAPHY, "1.2.3"
-    dataset.PatientName, dataset.PatientID, dataset.PatientBirthDate = SECRETS
-    dataset.Rows, dataset.Columns = HEIGHT, WIDTH
-    dataset.SamplesPerPixel = 1 if photometric.startswith(("MONO", "PAL")) else 3
-    dataset.PhotometricInterpretation = photometric
-    if dataset.SamplesPerPixel == 3:
-        dataset.PlanarConfiguration = 0
-    dataset.BitsAllocated = dataset.BitsStored = 8
-    dataset.PixelRepresentation = 0
-    for name, value in elements.items():
-        setattr(dataset, name, value)
-    dataset.HighBit = dataset.BitsStored - 1
-    dataset.PixelData = pixels if syntax == UNCOMPRESSED else pydicom.encaps.encapsulate([pixels])
-    dataset["PixelData"].VR = "OB" if dataset.BitsAllocated == 8 or syntax != UNCOMPRESSED else "OW"
-    dataset.file_meta = pydicom.dataset.FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = syntax
-    buffer = BytesIO()
-    pydicom.dcmwrite(buffer, dataset, enforce_file_format=True, implicit_vr=False, little_endian=True)
-    return buffer.getvalue()
 
 
 def read(tmp_path: Path, data: bytes) -> DecodedImage:

@@ -112,7 +112,7 @@ def test_labels_find_scores_in_sub_folders_as_masks_do(truth: Path, masks: Path)
 @pytest.mark.parametrize("name", [" p ", "p.v2", "p.jpg"])
 def test_an_image_is_named_by_its_file_without_the_suffix(name: str, truth: Path, masks: Path) -> None:
     save_mask(truth / f"{name}.png")
-    write_lines(masks / "scores.csv", SCORES_HEADER, f"{name}.dat,,,,failed,cut short,,,,,")
+    write_lines(masks / "scores.csv", SCORES_HEADER, f"{name}.tif,,,,failed,cut short,,,,,")
     assert "cut short" in problems(evaluate(truth, masks))[name]
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lesioncli.calibrator import CalibrationResult
     from lesioncli.evaluation.result import Evaluation
     from lesioncli.images.find import ImageListing
+    from lesioncli.images.image_list import WrittenList
     from lesioncli.inference.record import RunSummary
 
 
@@ -41,18 +42,17 @@ def segment_folder(
 ) -> "RunSummary":
     """Write a mask and a row of scores for every image, as `lesioncli segment` does.
 
-    `images` are files and folders. `engine`, `backend` and `batch` are those of ensure_engine(); several
-    engines are an ensemble, whose probabilities are averaged. Whatever stops the
-    call, also KeyboardInterrupt, leaves `out` complete for the images that were finished; the same call continues.
+    `images` are files and folders; none with a list in the options. `engine`, `backend` and `batch` are those of
+    ensure_engine(); several engines are an ensemble, whose probabilities are averaged. Whatever stops the call, also
+    KeyboardInterrupt, leaves `out` complete for the images that were finished; the same call continues.
 
     Raises InputError if there are no images, if `out` holds masks of other options or engines, or if it cannot be
     written; EngineError if the engine fails. An image that fails is a row of scores.csv and raises nothing.
     """
     quiet_decoders()
     out = Path(out)
-    sources = [Path(images)] if isinstance(images, str | os.PathLike) else [Path(source) for source in images]
     with reporting(progress) as reporter:
-        listing = _list_images(sources, out, options, reporter)
+        listing = _list_images(_as_paths(images), out, options, reporter)
         stored = ensure_engines(engine, backend=backend, batch=batch, progress=reporter)
         for one in stored:
             _check_batch(one, batch)
@@ -82,16 +82,31 @@ def _note_calibration(engines: "Sequence[StoredEngine]", options: SegmentOptions
 
 
 def _list_images(sources: Sequence[Path], out: Path, options: SegmentOptions, reporter: Reporter) -> "ImageListing":
-    from lesioncli.images.find import describe_ignored, describe_unreadable, list_images, name_masks_by_isic
+    from lesioncli.images import find
+    from lesioncli.images.image_list import read_image_list
 
-    listing = list_images(sources, exclude=out, root=options.root)
+    if options.image_list:
+        if sources:
+            raise InputError(f"{sources[0]}: images were also given by the list {options.image_list}; give one of both")
+        image_list = read_image_list(options.image_list, options.root)
+        listing = image_list.listing
+        image_list.check(listing.images, exclude=out, check_content=options.check_inputs)
+    else:
+        listing = find.list_images(sources, exclude=out, root=options.root)
     if options.isic_names:
-        listing = replace(listing, images=name_masks_by_isic(listing.images))
+        listing = replace(listing, images=find.name_masks_by_isic(listing.images))
+    _note_listing(listing, reporter)
+    return listing
+
+
+def _note_listing(listing: "ImageListing", reporter: Reporter) -> None:
+    """Report the ignored files and the folders that cannot be listed."""
+    from lesioncli.images.find import describe_ignored, describe_unreadable
+
     if listing.ignored:
         reporter.note(describe_ignored(listing.ignored))
     for line in describe_unreadable(listing.unreadable):
         reporter.note(line)
-    return listing
 
 
 def _run(
@@ -125,6 +140,34 @@ def _run(
             on_outcome=lambda outcome: reporter.image(outcome, next(finished), total),
             stop=reporter.stop,
         )
+
+
+@os_errors_as_input_errors()
+def list_images(
+    images: StrPath | Sequence[StrPath],
+    out: StrPath,
+    *,
+    root: StrPath | None = None,
+    with_crc32: bool = False,
+    progress: ReportTo = False,
+) -> "WrittenList":
+    """Write the list of the images of files and folders, as `lesioncli list` does, for SegmentOptions.image_list.
+
+    `root` is the folder that names are relative to, by default the deepest one that holds all images given.
+
+    Raises InputError if there are no images, or two with the same mask name, or if `out` cannot be written.
+    """
+    from lesioncli.images import find
+    from lesioncli.images.image_list import write_image_list
+
+    with reporting(progress) as reporter:
+        listing = find.list_images(_as_paths(images), root=None if root is None else Path(root))
+        _note_listing(listing, reporter)
+        return write_image_list(listing, Path(out), with_crc32)
+
+
+def _as_paths(paths: StrPath | Sequence[StrPath]) -> list[Path]:
+    return [Path(paths)] if isinstance(paths, str | os.PathLike) else [Path(path) for path in paths]
 
 
 @os_errors_as_input_errors()

@@ -193,6 +193,7 @@ class SegmentOptions:
     crops: float | None = None
     check_inputs: bool = False
     prune: bool = False
+    image_list: Path | None = None
 
     @property
     def max_memory_bytes(self) -> int | None:
@@ -200,7 +201,7 @@ class SegmentOptions:
         return None if self.max_memory_mib is None else self.max_memory_mib * 2**20
 
     def __post_init__(self) -> None:
-        _convert(self, tta=TTA, regions=Regions, trace=Path, root=Path)
+        _convert(self, tta=TTA, regions=Regions, trace=Path, root=Path, image_list=Path)
         if not MIN_THRESHOLD <= self.threshold <= 1:
             raise ValueError(f"threshold {self.threshold} is not between {MIN_THRESHOLD} and 1")
         if self.mm_per_pixel is not None and not 0 < self.mm_per_pixel < math.inf:

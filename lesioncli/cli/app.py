@@ -24,6 +24,7 @@ from lesioncli.cli.doctor import doctor
 from lesioncli.cli.engines import engines
 from lesioncli.cli.evaluate import evaluate
 from lesioncli.cli.export import export
+from lesioncli.cli.list_images import list_images
 from lesioncli.cli.report import report
 from lesioncli.cli.segment import segment
 from lesioncli.cli.strict_command import StrictCommand
@@ -35,6 +36,7 @@ from lesioncli.signals import HANDLER, Terminated
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "build-engine": build_engine,
+    "list": list_images,
     "segment": segment,
     "evaluate": evaluate,
     "calibrate": calibrate,

@@ -13,6 +13,18 @@ MasksArgument = Annotated[Path, typer.Argument(metavar="MASKS", help="Output fol
 ImagesArgument = Annotated[
     list[Path], typer.Argument(metavar="IMAGES", help="Image files, and folders of them with sub-folders.")
 ]
+OptionalImagesArgument = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="IMAGES", help="Image files, and folders of them with sub-folders.", show_default=False),
+]
+RootOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Folder that the names of images are relative to.",
+        show_default="the deepest folder that holds all IMAGES",
+    ),
+]
 SourcesOption = Annotated[
     list[Path] | None,
     typer.Option(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lesioncli.cli.arguments import BackendOption, ImagesArgument, JsonOption
+from lesioncli.cli.arguments import BackendOption, JsonOption, OptionalImagesArgument, RootOption
 from lesioncli.cli.console import print_json, print_line, say, stderr
 from lesioncli.errors import ExitCode
 from lesioncli.options import MIN_THRESHOLD, TTA, Backend, FailureLimit, Regions, SegmentOptions
@@ -20,7 +20,17 @@ MAX_WORKERS = 256  # memory is reserved for two images per thread
 
 
 def segment(
-    images: ImagesArgument,
+    *,
+    images: OptionalImagesArgument = None,
+    image_list: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="FILE",
+            help="List of the images in place of IMAGES: CSV of `list`, or one path per line; - for standard input.",
+            show_default="none",
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for masks, scores.csv and run.json.")],
     engine: Annotated[
         list[str] | None,
@@ -105,14 +115,7 @@ def segment(
         Path | None,
         typer.Option(help="JSON file to write a timeline of the run to, for ui.perfetto.dev.", metavar="FILE.json"),
     ] = None,
-    root: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Folder that the names of images are relative to.",
-            show_default="the deepest folder that holds all IMAGES",
-        ),
-    ] = None,
+    root: RootOption = None,
     max_failures: Annotated[
         str | None,
         typer.Option(
@@ -140,6 +143,10 @@ def segment(
 
     if trace and trace.suffix.lower() != ".json":
         raise typer.BadParameter(f"{trace} does not end in .json", param_hint="--trace")
+    if not images and image_list is None:
+        raise typer.BadParameter("name images or folders, or a list with --from", param_hint="IMAGES")
+    if images and image_list is not None:
+        raise typer.BadParameter("is a list of all images; leave out IMAGES", param_hint="--from")
     with _number_errors():
         options = SegmentOptions(
             threshold,
@@ -159,10 +166,11 @@ def segment(
             max_failures=_parse_limit(max_failures),
             check_inputs=check_inputs,
             prune=prune,
+            image_list=image_list,
         )
     with ProgressBars(stderr, bars=not json_output, stop=HANDLER.stop) as progress:
         summary = api.segment_folder(
-            images, out, options, engine=engine, backend=backend, batch=batch, progress=progress
+            images or (), out, options, engine=engine, backend=backend, batch=batch, progress=progress
         )
     if json_output:
         print_json(summary.to_dict())

@@ -138,7 +138,7 @@ def list_images(sources: Sequence[Path], exclude: Path | None = None, root: Path
     if not images:
         raise InputError(_no_images(sources, exclude, ignored, unreadable))
     in_order = sorted(images.values(), key=lambda image: (image.name, str(image.path)))
-    _check_unique_masks(in_order)
+    check_unique_masks(in_order)
     return ImageListing(in_order, ignored, tuple(sources), Path(base), unreadable)
 
 
@@ -197,7 +197,7 @@ def _entries_of(source: Path, base: str, unreadable: dict[str, str]) -> Iterator
         yield from _entries_in(source, "" if inside == os.curdir else f"{PurePath(inside).as_posix()}/", unreadable)
     elif not is_reachable_file(source):
         raise InputError(f"{source}: no such file or folder; check the path")
-    elif not has_supported_suffix(source) and not _format_by_content(source):
+    elif not has_supported_suffix(source) and not format_by_content(source):
         raise InputError(f"{source}: not a supported image file; supported suffixes: {' '.join(supported_suffixes())}")
     else:
         own_name = name_of_file(source.name)
@@ -278,13 +278,13 @@ def _kind_if_ignored(path: Path) -> str:
     suffix = split_suffix(path.name)[1]
     if is_supported_suffix(suffix):
         return next((f"*{ending}" for ending in ISIC_ENDINGS if path.name.lower().endswith(ending)), "")
-    if (not suffix or suffix[1:].isdecimal()) and (known := _format_by_content(path)):
+    if (not suffix or suffix[1:].isdecimal()) and (known := format_by_content(path)):
         is_missing = known.extra and not known.extra.is_installed
         return f"{known.name} {NO_SUFFIX} (needs the extra {known.extra.name})" if known.extra and is_missing else ""
     return printable(suffix.lower()) or NO_SUFFIX
 
 
-def _format_by_content(path: Path) -> ImageFormat | None:
+def format_by_content(path: Path) -> ImageFormat | None:
     """Return the format of a file that has no suffix, or a number for one, if its content is that of an image."""
     if path.name == DIRECTORY_OF_DICOM:
         return None
@@ -310,7 +310,8 @@ def _no_images(
     return "; ".join(filter(None, parts))
 
 
-def _check_unique_masks(images: list[ImageFile]) -> None:
+def check_unique_masks(images: Sequence[ImageFile]) -> None:
+    """Raise InputError if two images would write the same mask, also on file systems that ignore case."""
     by_name: dict[str, list[Path]] = defaultdict(list)
     for image in images:
         by_name[image.name.lower()].append(image.path)

@@ -1,0 +1,293 @@
+"""Image lists freeze the images of a run: `list` writes one, `segment --from` reads one.
+
+A CSV has the path of each image relative to one root in the column `image`, and may have the columns `bytes`,
+`image_crc32` and `root`. A file without the column `image` in its first line has one path per line, as on a command
+line.
+"""
+
+import csv
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path, PurePosixPath
+from stat import S_ISREG
+from typing import NamedTuple, TextIO
+
+from lesioncli.errors import InputError
+from lesioncli.files import atomic_output, crc32_of, printable, stat_file
+from lesioncli.images.find import (
+    ImageFile,
+    ImageListing,
+    check_unique_masks,
+    format_by_content,
+    name_of_file,
+)
+from lesioncli.images.formats import has_supported_suffix
+from lesioncli.process import count_cores
+
+STDIN = Path("-")
+IMAGE, FOLDER, BYTES, CRC32, ROOT = COLUMNS = ("image", "folder", "bytes", "image_crc32", "root")
+MAX_PROBLEMS_SHOWN = 3
+
+
+class Entry(NamedTuple):
+    """An image as its list describes it; None where the list does not say.
+
+    line: number of its line. may_be_missing: its size is left empty, so it could not be read when it was listed.
+    """
+
+    line: int
+    file_bytes: int | None = None
+    crc32: int | None = None
+    may_be_missing: bool = False
+
+
+@dataclass(frozen=True)
+class ImageList:
+    """The images of a list, sorted by name, and their entries by name."""
+
+    path: Path
+    listing: ImageListing
+    entries: dict[str, Entry]
+
+    def check(self, images: Sequence[ImageFile], exclude: Path, check_content: bool = False) -> None:
+        """Compare images of the list with their files: size and, with `check_content`, CRC-32.
+
+        Raises InputError if a file is missing, has changed, is not an image, or lies in the folder `exclude`.
+        """
+        excluded = os.path.realpath(exclude)
+        folders = {os.path.dirname(image.path) for image in images}  # noqa: PTH120 - `parent` takes ten times as long
+        output = {folder for folder in folders if f"{os.path.realpath(folder)}{os.sep}".startswith(excluded + os.sep)}
+        problems = []
+        for image in images:
+            is_in_output = bool(output) and os.path.dirname(image.path) in output  # noqa: PTH120
+            problem = f"is in the output folder {exclude}" if is_in_output else self._find_problem(image)
+            if problem:
+                problems.append((image, problem))
+        if check_content and not problems:
+            with ThreadPoolExecutor(count_cores()) as pool:
+                found = zip(images, pool.map(self._compare_content, images), strict=True)
+                problems = [(image, problem) for image, problem in found if problem]
+        if problems:
+            shown = "; ".join(
+                f"line {self.entries[image.name].line}: {image.path} {problem}"
+                for image, problem in problems[:MAX_PROBLEMS_SHOWN]
+            )
+            hidden = len(problems) - MAX_PROBLEMS_SHOWN
+            more = f"; and {hidden} more" if hidden > 0 else ""
+            raise InputError(f"{_title(self.path)}, {shown}{more}; restore the files, or write the list again")
+
+    def _find_problem(self, image: ImageFile) -> str:
+        entry, status = self.entries[image.name], stat_file(image.path)
+        if status is None:
+            return "" if entry.may_be_missing else "does not exist"
+        if not S_ISREG(status.st_mode):
+            return "is not a file"
+        if entry.file_bytes not in (None, status.st_size):
+            return f"has {status.st_size} bytes, the list {entry.file_bytes}"
+        is_image = has_supported_suffix(image.path) or format_by_content(image.path)
+        return "" if is_image else "is not a supported image file"
+
+    def _compare_content(self, image: ImageFile) -> str:
+        expected = self.entries[image.name].crc32
+        if expected is None:
+            return ""
+        try:
+            return "" if crc32_of(image.path) == expected else "has another content than when it was listed"
+        except OSError as error:
+            return f"cannot be read ({error.strerror})"
+
+
+@dataclass(frozen=True)
+class WrittenList:
+    """Number and total size of the listed images; `unreadable` are those whose size or content could not be read."""
+
+    images: int
+    total_bytes: int
+    unreadable: tuple[str, ...]
+
+
+def write_image_list(listing: ImageListing, path: Path, with_crc32: bool = False) -> WrittenList:
+    """Write the images of a listing as CSV; `with_crc32` also reads each file. The root is relative to `path`.
+
+    Raises InputError if `path` cannot be written.
+    """
+    root = _relative(listing.root or Path(), path.absolute().parent)
+    unreadable: list[str] = []
+    total_bytes = 0
+
+    def measure(image: ImageFile) -> tuple[str, str]:
+        try:
+            size = image.path.stat().st_size
+            return str(size), f"{crc32_of(image.path):08x}" if with_crc32 else ""
+        except OSError:
+            return "", ""
+
+    with (
+        atomic_output(path, "--out") as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+        ThreadPoolExecutor(count_cores()) as pool,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for image, (size, crc32) in zip(listing.images, pool.map(measure, listing.images), strict=True):
+            name = image.name + image.suffix
+            writer.writerow((name, name.rpartition("/")[0], size, crc32, root))
+            total_bytes += int(size or 0)
+            if not size:
+                unreadable.append(printable(str(image.path)))
+    return WrittenList(len(listing.images), total_bytes, tuple(unreadable))
+
+
+def read_image_list(path: Path, root: Path | None = None) -> ImageList:
+    """Read a list; `-` is the standard input. Files are not looked at, see ImageList.check().
+
+    The names of the images are those that list_images() gives to the files of the list.
+
+    root: folder that the paths of a CSV are relative to, by default that of its column `root`, which is relative to the
+    list. For a list of paths it is the folder that the names are relative to, as for list_images().
+
+    Raises InputError, with the line, for a path that is missing, twice in the list or not below the root, or if two
+    images would write the same mask.
+    """
+    with _open(path) as stream:
+        first = next(stream, "")
+        header = [cell.strip().lower() for cell in next(csv.reader([first]), [])]
+        base, pairs = (
+            _read_csv(path, header, stream, root) if IMAGE in header else _read_paths(path, first, stream, root)
+        )
+        entries: dict[str, Entry] = {}
+        lines: dict[str, int] = {}
+        images = []
+        for inside, entry in pairs:
+            if (earlier := lines.setdefault(inside, entry.line)) != entry.line:
+                raise _error(path, entry.line, f"{inside} is also in line {earlier}; remove one of them")
+            folder, slash, file_name = inside.rpartition("/")
+            name = folder + slash + name_of_file(file_name)
+            images.append(ImageFile(base / inside, name))
+            entries.setdefault(name, entry)
+    if not images:
+        raise InputError(f"{_title(path)}: no images; write a list with lesioncli list")
+    images.sort(key=lambda image: (image.name, str(image.path)))
+    check_unique_masks(images)
+    return ImageList(path, ImageListing(images, sources=(base,), root=base), entries)
+
+
+_Pairs = tuple[Path, Iterable[tuple[str, Entry]]]  # the root; path relative to it, and entry
+
+
+def _read_csv(path: Path, header: Sequence[str], stream: Iterator[str], root: Path | None) -> _Pairs:
+    """Return the entries of a CSV whose header was read."""
+    if root is None and ROOT not in header:
+        raise InputError(f"{_title(path)}: has no column root; name the folder of the images with --root")
+    rows = _parse_rows(path, header, csv.reader(stream, strict=True))
+    first = next(rows, None)
+    recorded = first[0] if first else ""
+    base = root or (Path() if path == STDIN else path.parent) / recorded
+
+    def entries() -> Iterator[tuple[str, Entry]]:
+        for own_root, inside, entry in chain([first] if first else [], rows):
+            if root is None and own_root != recorded:
+                raise _error(path, entry.line, f"its root {own_root!r} is not that of the first line, {recorded!r}")
+            yield inside, entry
+
+    return base, entries()
+
+
+def _parse_rows(path: Path, header: Sequence[str], reader: Iterator[list[str]]) -> Iterator[tuple[str, str, Entry]]:
+    """Yield root, relative path and entry of each row."""
+    indices = {name: header.index(name) for name in COLUMNS if name in header}
+    line = 1
+    try:
+        for fields in reader:
+            line += 1  # paths with line breaks are refused below
+            if len(fields) != len(header):
+                raise _error(path, line, f"{len(fields)} fields, but the header has {len(header)}")
+            cells = {name: fields[index] for name, index in indices.items()}
+            size, crc32 = cells.get(BYTES, "").strip(), cells.get(CRC32, "").strip()
+            if size and not (size.isascii() and size.isdecimal()):
+                raise _error(path, line, f"bytes is {size!r}, not a whole number")
+            entry = Entry(
+                line, int(size) if size else None, _parse_crc32(path, line, crc32), BYTES in cells and not size
+            )
+            yield cells.get(ROOT, ""), _check_inside(path, line, cells[IMAGE]), entry
+    except csv.Error as error:
+        raise _error(path, line + 1, f"cannot be read as CSV ({error})") from error
+
+
+def _parse_crc32(path: Path, line: int, text: str) -> int | None:
+    try:
+        return int(text, 16) if text else None
+    except ValueError as error:
+        raise _error(path, line, f"image_crc32 is {text!r}, not a hexadecimal number") from error
+
+
+def _check_inside(path: Path, line: int, text: str) -> str:
+    """Return a path below the root in its normal form; InputError if it is none."""
+    if not text.strip() or "\n" in text or "\0" in text:
+        raise _error(path, line, "no path in the column image")
+    inside = PurePosixPath(text)
+    if inside.is_absolute() or ".." in inside.parts or Path(text).is_absolute():
+        raise _error(path, line, f"{text} leaves the root; give paths relative to it, without ..")
+    return str(inside)
+
+
+def _read_paths(path: Path, first: str, stream: Iterator[str], root: Path | None) -> _Pairs:
+    """Return the entries of a list of paths, as on a command line."""
+    absolute: dict[int, str] = {}
+    for line, text in enumerate(chain([first] if first else [], stream), 1):
+        if not (name := text.rstrip("\r\n")).strip() or "\0" in name:
+            raise _error(path, line, "no path; remove the empty line")
+        absolute[line] = os.path.abspath(name)  # noqa: PTH100 - resolve() follows links
+    base = os.path.abspath(root) if root else _common_folder(path, absolute.values())  # noqa: PTH100
+
+    def entries() -> Iterator[tuple[str, Entry]]:
+        for line, name in absolute.items():
+            if not name.startswith(base.rstrip(os.sep) + os.sep):
+                raise _error(path, line, f"{name} is not in {base}; choose another folder with --root")
+            yield Path(os.path.relpath(name, base)).as_posix(), Entry(line)
+
+    return Path(base), entries()
+
+
+def _common_folder(path: Path, names: Iterable[str]) -> str:
+    folders = {os.path.dirname(name) for name in names}  # noqa: PTH120 - 1,000,000 paths
+    try:
+        return os.path.commonpath(folders) if folders else ""
+    except ValueError as error:
+        raise InputError(f"{_title(path)}: the paths have no common folder; list images of one drive") from error
+
+
+def _relative(folder: Path, start: Path) -> str:
+    """Return a folder relative to another one, so that both can be moved together; absolute if on another drive."""
+    real = os.path.realpath(folder)
+    try:
+        return Path(os.path.relpath(real, os.path.realpath(start))).as_posix()
+    except ValueError:
+        return Path(real).as_posix()
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[TextIO]:
+    """Open a list as text; names of files need not be UTF-8."""
+    try:
+        if path == STDIN:
+            sys.stdin.reconfigure(encoding="utf-8-sig", errors="surrogateescape", newline="")  # type: ignore[union-attr]
+            yield sys.stdin
+        else:
+            with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+                yield file
+    except OSError as error:
+        raise InputError(f"{_title(path)}: cannot be read ({error.strerror}); check the path") from error
+
+
+def _title(path: Path) -> str:
+    return "standard input" if path == STDIN else str(path)
+
+
+def _error(path: Path, line: int, problem: str) -> InputError:
+    return InputError(f"{_title(path)}, line {line}: {problem}")

@@ -54,6 +54,14 @@ class Regions(StrEnum):
     ALL = "all"
 
 
+class TableFormat(StrEnum):
+    """How tables are printed: for a terminal, or to be pasted into a document."""
+
+    TEXT = "text"
+    MARKDOWN = "markdown"
+    LATEX = "latex"
+
+
 class ProtocolName(StrEnum):
     """Evaluation rules."""
 

@@ -18,6 +18,7 @@ from lesioncli import __version__
 from lesioncli.cli.build_engine import build_engine
 from lesioncli.cli.calibrate import calibrate
 from lesioncli.cli.check import check
+from lesioncli.cli.compare import compare
 from lesioncli.cli.console import drop_output, escape_markup, flush_output, naming_stdout, print_line, stderr
 from lesioncli.cli.demo import demo
 from lesioncli.cli.doctor import doctor
@@ -39,6 +40,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "list": list_images,
     "segment": segment,
     "evaluate": evaluate,
+    "compare": compare,
     "calibrate": calibrate,
     "report": report,
     "submission": submission,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from lesioncli.options import Backend, ProtocolName
+from lesioncli.options import Backend, ProtocolName, TableFormat
 
 MASKS = Path("masks")
 
@@ -78,5 +78,8 @@ SeedOption = Annotated[int, typer.Option(min=0, metavar="N", help="Random seed o
 BackendOption = Annotated[
     Backend,
     typer.Option(help="Library that runs the engine: openvino on CPUs, tensorrt and tensorrt-rtx on NVIDIA GPUs."),
+]
+TableFormatOption = Annotated[
+    TableFormat, typer.Option("--format", help="Tables for a terminal, or to paste into a document.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]

@@ -17,10 +17,11 @@ from lesioncli.cli.arguments import (
     ProtocolOption,
     ReadWorkersOption,
     SeedOption,
+    TableFormatOption,
 )
 from lesioncli.cli.console import print_json, print_line, stderr
 from lesioncli.errors import ExitCode
-from lesioncli.options import EvaluationOptions, ProtocolName
+from lesioncli.options import EvaluationOptions, ProtocolName, TableFormat
 
 
 def evaluate(
@@ -57,6 +58,7 @@ def evaluate(
             "--csv", metavar="FILE", help="CSV file for the metrics per image.", show_default="evaluation.csv in MASKS"
         ),
     ] = None,
+    table_format: TableFormatOption = TableFormat.TEXT,
     workers: ReadWorkersOption = 0,
     seed: SeedOption = 0,
     json_output: JsonOption = False,
@@ -87,10 +89,10 @@ def evaluate(
     if json_output:
         print_json(evaluation_document(evaluation))
     else:
-        print_evaluation(evaluation)
+        print_evaluation(evaluation, table_format)
     print_evaluation_notes(evaluation)
     for written in write_csv_files(evaluation, path):  # last: a full disk does not cost the figures
-        if not json_output:
+        if not json_output and table_format == TableFormat.TEXT:
             print_line(f"metrics per image: {written}")
     if evaluation.failed:
         raise typer.Exit(ExitCode.SOME_FAILED)

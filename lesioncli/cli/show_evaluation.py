@@ -1,11 +1,12 @@
 """Print an evaluation: its tables, problems and notes."""
 
 import math
-from pathlib import Path
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lesioncli.cli.console import escape_markup, list_first, print_line, say, stdout
-from lesioncli.options import ProtocolName
+from lesioncli.cli.tables import add_row, make_table, print_table, shorten
+from lesioncli.options import ProtocolName, TableFormat
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,23 +19,49 @@ MAX_CLASSES_WITH_INTERVALS = 2  # more classes with intervals are wider than 80 
 MAX_WITHOUT_SCORES = 3  # a table of labels often has many more images than were segmented
 
 
-def print_evaluation(evaluation: "Evaluation") -> None:
-    """Print tables of means, groups and differences; for a challenge also its classes and the ranked metrics."""
+def print_evaluation(evaluation: "Evaluation", table_format: TableFormat = TableFormat.TEXT) -> None:
+    """Print tables of means, groups and differences; for a challenge also its classes and the ranked metrics.
+
+    To be pasted into a document, the tables alone are printed.
+    """
+    if table_format != TableFormat.TEXT:
+        for table in _tables(evaluation):
+            print_table(table, table_format)
+        return
     _print_means(evaluation)
-    for column in dict.fromkeys(group.column for group in evaluation.groups):
-        _print_groups(evaluation, column)
-    if evaluation.comparison:
-        _print_comparison(evaluation.comparison, evaluation)
+    for column in _group_columns(evaluation):
+        stdout.print(_groups_table(evaluation, column))
+        _print_groups_behind(evaluation, column)
+    for table in _further_tables(evaluation):
+        stdout.print(table)
     if evaluation.protocol == ProtocolName.PLAIN:
         if evaluation.scores.per_class:
             print_line("more metrics per class: --protocol isic2017, or --json")
         return
-    if evaluation.scores.per_class:
-        _print_classes(evaluation.scores)
-    if evaluation.scores.matrix:
-        _print_confusion_matrix(evaluation.scores.matrix)
     for part, (name, value) in evaluation.official.ranking.items():
         print_line(f"{evaluation.protocol} ranks {part} by {name}: {_format(value)}")
+
+
+def _tables(evaluation: "Evaluation") -> "Iterator[Table]":
+    if evaluation.masks.means or evaluation.scores.labelled.count:
+        yield _means_table(evaluation)
+    yield from (_groups_table(evaluation, column) for column in _group_columns(evaluation))
+    yield from _further_tables(evaluation)
+
+
+def _group_columns(evaluation: "Evaluation") -> list[str]:
+    return list(dict.fromkeys(group.column for group in evaluation.groups))
+
+
+def _further_tables(evaluation: "Evaluation") -> "Iterator[Table]":
+    """Yield the table of differences; for a challenge also those of the classes."""
+    if evaluation.comparison:
+        yield _comparison_table(evaluation.comparison, evaluation)
+    if evaluation.protocol != ProtocolName.PLAIN:
+        if evaluation.scores.per_class:
+            yield _classes_table(evaluation.scores)
+        if evaluation.scores.matrix:
+            yield _matrix_table(evaluation.scores.matrix)
 
 
 def _print_means(evaluation: "Evaluation") -> None:
@@ -43,16 +70,21 @@ def _print_means(evaluation: "Evaluation") -> None:
     if not masks.means and not scores.labelled.count:
         print_line(f"0 of {len(masks.cases) or len(scores.labelled.problems)} images evaluated")
         return
-    table = _table("metric", "value", "95 % interval", "images")
-    for name, value in masks.means.items():
-        images = sum(not math.isnan(case.metrics[name]) for case in masks.evaluated)
-        _add_row(table, name, _format(value), _format_interval(masks.intervals.get(name)), images)
-    for name, value in _aucs(scores).items():
-        interval = _format_interval(scores.intervals.get(name))
-        _add_row(table, _metric_title(name, evaluation), _format(value), interval, scores.labelled.count)
-    stdout.print(table)
+    stdout.print(_means_table(evaluation))
     if masks.means:
         _print_bias(masks)
+
+
+def _means_table(evaluation: "Evaluation") -> "Table":
+    masks, scores = evaluation.masks, evaluation.scores
+    table = make_table("metric", "value", "95 % interval", "images")
+    for name, value in masks.means.items():
+        images = sum(not math.isnan(case.metrics[name]) for case in masks.evaluated)
+        add_row(table, name, _format(value), _format_interval(masks.intervals.get(name)), images)
+    for name, value in _aucs(scores).items():
+        interval = _format_interval(scores.intervals.get(name))
+        add_row(table, _metric_title(name, evaluation), _format(value), interval, scores.labelled.count)
+    return table
 
 
 def _print_bias(masks: "MaskEvaluation") -> None:
@@ -87,30 +119,31 @@ def _aucs(scores: "ScoreEvaluation") -> dict[str, float]:
     return {**scores.auc, **({AUC_MEAN: scores.auc_mean} if len(scores.auc) > 1 else {})}
 
 
-def _print_groups(evaluation: "Evaluation", column: str) -> None:
-    """Print the ranked mask metric and the mean AUC of each group of a column, then the groups that are behind."""
+def _groups_table(evaluation: "Evaluation", column: str) -> "Table":
+    """Return the ranked mask metric and the mean AUC of each group of a column."""
     from lesioncli.evaluation.protocols import PROTOCOLS
 
     metrics = [PROTOCOLS[evaluation.protocol].mask_metric] if evaluation.masks.means else []
     metrics += list(_aucs(evaluation.scores))[-1:]
-    titles = [_metric_title(name, evaluation) for name in metrics]
-    table = _table(column, "images", *titles)
-    groups = [group for group in evaluation.groups if group.column == column]
-    for group in groups:
+    table = make_table(column, "images", *(_metric_title(name, evaluation) for name in metrics))
+    for group in (group for group in evaluation.groups if group.column == column):
         estimates = (_format_estimate(group.estimates.get(name)) for name in metrics)
-        _add_row(table, group.group, group.images, *estimates)
-    stdout.print(table)
-    for group in groups:
+        add_row(table, group.group, group.images, *estimates)
+    return table
+
+
+def _print_groups_behind(evaluation: "Evaluation", column: str) -> None:
+    for group in (group for group in evaluation.groups if group.column == column):
         for name in group.behind:
             difference = _format_estimate(group.differences[name])
             line = f"{column} {group.group}: {_metric_title(name, evaluation)} {difference}"
             stdout.print(f"[red]clearly worse than the other images:[/] {escape_markup(line)}", soft_wrap=True)
 
 
-def _print_comparison(comparison: "Comparison", evaluation: "Evaluation") -> None:
-    table = _table("metric", *_short_names(comparison.name, comparison.other), "difference", "95 % interval", "p")
+def _comparison_table(comparison: "Comparison", evaluation: "Evaluation") -> "Table":
+    table = make_table("metric", *shorten([comparison.name, comparison.other]), "difference", "95 % interval", "p")
     for name, difference in comparison.differences.items():
-        _add_row(
+        add_row(
             table,
             _metric_title(name, evaluation),
             f"{difference.ours:.3f}",
@@ -119,56 +152,35 @@ def _print_comparison(comparison: "Comparison", evaluation: "Evaluation") -> Non
             _format_interval((difference.low, difference.high)),
             f"{difference.p_value:.4f}",
         )
-    stdout.print(table)
+    return table
 
 
-def _short_names(*paths: str) -> list[str]:
-    """Return as many of the last parts of two paths as tell them apart."""
-    parts = [Path(path).parts for path in paths]
-    names = (["/".join(path[-count:]) for path in parts] for count in range(1, max(map(len, parts)) + 1))
-    return next((shortened for shortened in names if len(set(shortened)) == len(paths)), list(paths))
-
-
-def _print_classes(scores: "ScoreEvaluation") -> None:
-    """Print every metric of each class, then the counts of its confusion matrix."""
+def _classes_table(scores: "ScoreEvaluation") -> "Table":
+    """Return every metric of each class, then the counts of its confusion matrix."""
     from lesioncli.evaluation.metrics.pixels import Counts
 
-    table = _table("metric", *(name.replace("_", " ") for name in scores.per_class))
+    table = make_table("metric", *(name.replace("_", " ") for name in scores.per_class))
     with_intervals = len(scores.per_class) <= MAX_CLASSES_WITH_INTERVALS
     for metric in next(iter(scores.per_class.values())):
         row = []
         for name, values in scores.per_class.items():
             interval = scores.per_class_intervals.get(name, {}).get(metric) if with_intervals else None
             row.append(_format_with_interval(values[metric], interval))
-        _add_row(table, metric, *row)
+        add_row(table, metric, *row)
     for count_name in Counts._fields:
         counts = (f"{getattr(counts, count_name):.0f}" for counts in scores.confusion.values())
-        _add_row(table, count_name.replace("_", " "), *counts)
-    stdout.print(table)
-
-
-def _print_confusion_matrix(matrix: "ConfusionMatrix") -> None:
-    """Print a row per labelled class and a column per class of the highest score; a column of ties if there are any."""
-    has_ties = any(row[-1] for row in matrix.counts)
-    names = [name.replace("_", " ") for name in matrix.classes]
-    table = _table("label / highest score", *names, *(["tie"] if has_ties else []))
-    for name, row in zip(names, matrix.counts, strict=True):
-        _add_row(table, name, *(row if has_ties else row[:-1]))
-    stdout.print(table)
-
-
-def _table(first: str, *columns: str) -> "Table":
-    """Return a table with a column of names and right-aligned columns of numbers."""
-    from rich.table import Table
-
-    table = Table(*map(escape_markup, (first, *columns)))
-    for column in table.columns[1:]:
-        column.justify = "right"
+        add_row(table, count_name.replace("_", " "), *counts)
     return table
 
 
-def _add_row(table: "Table", *cells: object) -> None:
-    table.add_row(*map(escape_markup, cells))
+def _matrix_table(matrix: "ConfusionMatrix") -> "Table":
+    """Return a row per labelled class and a column per class of the highest score; one of ties if there are any."""
+    has_ties = any(row[-1] for row in matrix.counts)
+    names = [name.replace("_", " ") for name in matrix.classes]
+    table = make_table("label / highest score", *names, *(["tie"] if has_ties else []))
+    for name, row in zip(names, matrix.counts, strict=True):
+        add_row(table, name, *(row if has_ties else row[:-1]))
+    return table
 
 
 def _metric_title(name: str, evaluation: "Evaluation") -> str:

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from lesioncli.evaluation.reliability import ConfidenceEvaluation, ReliabilityBin
 from lesioncli.evaluation.result import ConfusionMatrix, Evaluation
+from lesioncli.evaluation.runs import RunComparison
 from lesioncli.evaluation.statistics.comparison import Comparison
 from lesioncli.evaluation.statistics.groups import Estimate, GroupResult
 from lesioncli.evaluation.statistics.resampling import CONFIDENCE_LEVEL, count_bootstrap_samples
@@ -42,6 +43,11 @@ def evaluation_document(evaluation: Evaluation) -> Mapping[str, Any]:
         "notes": evaluation.all_notes,
     }
     return cast(Mapping[str, Any], _nan_to_null({**official.joined(), "lesioncli": lesioncli}))
+
+
+def runs_document(comparison: RunComparison) -> Mapping[str, Any]:
+    """Return the JSON document of a comparison of runs and annotators."""
+    return cast(Mapping[str, Any], _nan_to_null(dataclasses.asdict(comparison)))
 
 
 def _confidence_document(confidence: ConfidenceEvaluation) -> Mapping[str, Any]:

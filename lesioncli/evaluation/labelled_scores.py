@@ -1,6 +1,6 @@
 """Class scores of the labelled images: the join of the labels with scores.csv or a submission."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -44,6 +44,19 @@ class LabelledScores:
     def by_class(self) -> dict[str, tuple[NDArray[np.bool_], NDArray[np.float64]]]:
         """Return labels (N,) and scores (N,) of each class."""
         return dict(zip(self.classes, zip(self.labels.T, self.scores.T, strict=True), strict=True))
+
+    def select(self, ids: Collection[str]) -> "LabelledScores":
+        """Return the scores of some of the images."""
+        rows = [row for row, name in enumerate(self.ids) if name in ids]
+        return replace(
+            self,
+            ids=tuple(self.ids[row] for row in rows),
+            rows=tuple(self.rows[row] for row in rows),
+            labels=self.labels[rows],
+            scores=self.scores[rows],
+            weights=self.weights[rows],
+            nevus=self.nevus[rows],
+        )
 
     def with_equal_weights(self) -> "LabelledScores":
         """Return the same scores, every image with weight 1."""

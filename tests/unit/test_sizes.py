@@ -14,6 +14,7 @@ MAX_FUNCTION_LINES, MAX_PARAMETERS, MAX_MODULE_LINES = 60, 7, 350
 COMMANDS = {
     "cli/build_engine.py:build_engine",
     "cli/calibrate.py:calibrate",
+    "cli/compare.py:compare",
     "cli/evaluate.py:evaluate",
     "cli/report.py:report",
     "cli/segment.py:segment",

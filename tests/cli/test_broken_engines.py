@@ -102,7 +102,7 @@ main()
 """
 
 
-@pytest.mark.parametrize("stage", ["decode", "write_mask"])
+@pytest.mark.parametrize("stage", ["OpenedImage", "write_runs"])
 def test_a_thread_that_fails_is_a_bug_and_costs_no_finished_row(
     tiny_manifest: MakeEngine, tmp_path: Path, stage: str
 ) -> None:

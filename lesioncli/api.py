@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lesioncli.engines import ensure_engines, verify_on_gpu
+from lesioncli.engines import ensure_engines, locate_engines, verify_on_gpu
 from lesioncli.errors import EngineError, InputError
 from lesioncli.files import ENGINES, StrPath, os_errors_as_input_errors
 from lesioncli.options import Backend, CalibrationOptions, EvaluationOptions, SegmentOptions
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lesioncli.evaluation.result import Evaluation
     from lesioncli.images.find import ImageListing
     from lesioncli.images.image_list import WrittenList
+    from lesioncli.inference.plan import RunPlan
     from lesioncli.inference.record import RunSummary
 
 
@@ -60,6 +61,37 @@ def segment_folder(
                 verify_on_gpu(one, listing.images, reporter)
         _note_calibration(stored, options, reporter)
         return _run(listing, stored, out, options, reporter)
+
+
+@os_errors_as_input_errors()
+def plan_segmentation(
+    images: StrPath | Sequence[StrPath],
+    out: StrPath,
+    options: SegmentOptions = SegmentOptions(),
+    *,
+    engine: StrPath | Sequence[StrPath] | None = None,
+    backend: Backend = Backend.AUTO,
+    batch: int | None = None,
+    progress: ReportTo = False,
+) -> "RunPlan":
+    """Return what segment_folder() with these arguments would do and why, as `segment --dry-run` shows it.
+
+    Nothing is written, and no engine is built. Raises what segment_folder() would raise before its first image.
+    """
+    from lesioncli.backends.ensemble import open_engines
+    from lesioncli.inference.plan import plan_run
+    from lesioncli.inference.tta import PROCEDURES
+
+    out = Path(out)
+    with reporting(progress) as reporter:
+        listing = _list_images(_as_paths(images), out, options, reporter)
+        stored = locate_engines(engine, backend=backend, progress=reporter)
+        for one in stored:
+            _check_batch(one, batch)
+        if not stored:
+            return plan_run(listing, None, out, options)
+        with open_engines(stored, 1, PROCEDURES[options.tta].layout) as opened:
+            return plan_run(listing, opened, out, options)
 
 
 def _check_batch(engine: "StoredEngine", batch: int | None) -> None:

@@ -130,8 +130,30 @@ def ensure_engines(
     progress: ReportTo = False,
 ) -> "tuple[StoredEngine, ...]":
     """Return the engine to use, as ensure_engine() does, or each of several engines of an ensemble."""
-    names = [engine] if engine is None or isinstance(engine, str | os.PathLike) else list(engine)
-    return tuple(ensure_engine(name, backend=backend, batch=batch, progress=progress) for name in names or [None])
+    names = _list_names(engine)
+    return tuple(ensure_engine(name, backend=backend, batch=batch, progress=progress) for name in names)
+
+
+def locate_engines(
+    engine: StrPath | Sequence[StrPath] | None = None,
+    *,
+    backend: Backend = Backend.AUTO,
+    progress: ReportTo = False,
+) -> "tuple[StoredEngine, ...]":
+    """Return the engines that ensure_engines() would return without building one; none if it would build one."""
+    from lesioncli.backends.registry import choose_backend
+
+    chosen = choose_backend(Backend(backend))
+    with reporting(progress) as reporter:
+        found = [_find(name, Backend(backend), chosen, ENGINES, reporter) for name in _list_names(engine)]
+        for missing in (one for one in found if one.value is None):
+            reporter.note(f"{missing.reason}: the default model's would be built for {chosen.value} ({chosen.reason})")
+    return tuple(one.value for one in found if one.value is not None)
+
+
+def _list_names(engine: StrPath | Sequence[StrPath] | None) -> Sequence[StrPath | None]:
+    """Return the names of engines; one None for the default model's."""
+    return [engine] if engine is None or isinstance(engine, str | os.PathLike) else list(engine) or [None]
 
 
 def _find_or_build(
@@ -143,18 +165,26 @@ def _find_or_build(
     reporter: Reporter,
 ) -> "StoredEngine":
     """Return the engine to use with the chosen backend, or build that of the default model."""
+    found = _find(engine, asked, chosen, folder, reporter)
+    return found.value or _build_missing(chosen, batch, folder, found.reason, reporter)
+
+
+def _find(
+    engine: StrPath | None, asked: Backend, chosen: Decision[Backend], folder: Path, reporter: Reporter
+) -> "Decision[StoredEngine | None]":
+    """Return the engine to use with the chosen backend, and say so; None if there is none yet."""
     from lesioncli.backends.registry import find_engine
 
     found = find_engine(None if engine is None else os.fspath(engine), chosen.value, folder)
     if found.value is None:
-        return _build_missing(chosen, batch, folder, found.reason, reporter)
+        return found
     path, own_backend = found.value.path, found.value.manifest.backend
     if own_backend != chosen.value:
         if asked != Backend.AUTO:
             raise EngineError(f"{path}: built for {own_backend}; to use it, leave out --backend {asked}")
         chosen = Decision(own_backend, "this engine was built for it")
     reporter.note(f"engine {path} ({found.reason}); backend {chosen.value}: {chosen.reason}")
-    return found.value
+    return found
 
 
 def _build_missing(

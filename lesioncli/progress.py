@@ -94,13 +94,23 @@ class ProgressBars(Reporter):
     """Shows notes, the first failed images, and one progress bar at a time.
 
     `bars` False, or a console that is neither a terminal nor a notebook with ipywidgets, gives a line every
-    LINE_INTERVAL_S seconds in place of the bars.
+    LINE_INTERVAL_S seconds in place of the bars. `names_images`: name every image with its status. `is_quiet`: show
+    failed images only.
     """
 
-    def __init__(self, console: "Console", bars: bool = True, stop: StopRequest | None = None) -> None:
+    def __init__(
+        self,
+        console: "Console",
+        bars: bool = True,
+        stop: StopRequest | None = None,
+        *,
+        names_images: bool = False,
+        is_quiet: bool = False,
+    ) -> None:
         self.stop = stop
         self._console = console
-        self._bars = bars and (console.is_terminal or console.is_jupyter)
+        self._bars = bars and not is_quiet and (console.is_terminal or console.is_jupyter)
+        self._names_images, self._is_quiet = names_images, is_quiet
         self._bar: Progress | None = None
         self._title = ""
         self._lines = _Lines(self.note)
@@ -109,7 +119,8 @@ class ProgressBars(Reporter):
     def note(self, text: str) -> None:
         from rich.markup import escape
 
-        self._console.print(escape(text), style="dim", soft_wrap=True)
+        if not self._is_quiet:
+            self._console.print(escape(text), style="dim", soft_wrap=True)
 
     def count(self, title: str, done: int, total: int) -> None:
         from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -148,6 +159,8 @@ class ProgressBars(Reporter):
         self._show_images(done, total, f"{self._processed / elapsed:.0f} images/s" if elapsed else "")
         if outcome.status == Status.FAILED:
             self._name_failure(outcome)
+        elif self._names_images:
+            self.note(": ".join(filter(None, (outcome.status, str(outcome.image.path), outcome.note))))
         detail = f"{self._failures} failed"
         self._lines.update("segment", done, total, unit="images", detail=detail, processed=self._processed)
 
@@ -162,7 +175,7 @@ class ProgressBars(Reporter):
         from rich.markup import escape
 
         self._failures += 1
-        if self._failures <= MAX_NAMED_FAILURES:
+        if self._failures <= MAX_NAMED_FAILURES or self._names_images:
             failure = escape(f"{outcome.image.path}: {outcome.stage}: {outcome.reason}")
             self._console.print(f"[red]failed:[/] {failure}", soft_wrap=True)
 
@@ -174,7 +187,8 @@ class ProgressBars(Reporter):
             self.note("progress bars in a notebook need ipywidgets; run pip install ipywidgets")
             self._bars = False
         if not self._bars:
-            self._lines.start()
+            if not self._is_quiet:
+                self._lines.start()
             return
         if self._bar is None or self._title != title:
             self._stop()
@@ -192,7 +206,7 @@ class ProgressBars(Reporter):
     def close(self) -> None:
         self._stop()
         self._lines.stop()
-        if self._failures > MAX_NAMED_FAILURES:
+        if self._failures > MAX_NAMED_FAILURES and not self._names_images:
             rest = self._failures - MAX_NAMED_FAILURES
             self._console.print(f"... and {rest} more failed; scores.csv names all of them")
         self._failures = 0

@@ -26,6 +26,7 @@ from lesioncli.cli.engines import engines
 from lesioncli.cli.evaluate import evaluate
 from lesioncli.cli.export import export
 from lesioncli.cli.list_images import list_images
+from lesioncli.cli.quiet import with_quiet
 from lesioncli.cli.report import report
 from lesioncli.cli.segment import segment
 from lesioncli.cli.strict_command import StrictCommand
@@ -53,6 +54,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 MIN_SIMILARITY = 0.8  # --batchs and --batch have 0.93, --devise and --distances 0.7
 RESUMABLE = ("segment", "train")
+WITHOUT_PROGRESS = ("engines", "doctor")
 
 
 class CommandGroup(TyperGroup):
@@ -129,7 +131,7 @@ def make_app(commands: Mapping[str, Callable[..., None]]) -> typer.Typer:
     )
     program.callback()(about)
     for name, command in commands.items():
-        program.command(name, cls=StrictCommand)(command)
+        program.command(name, cls=StrictCommand)(command if name in WITHOUT_PROGRESS else with_quiet(command))
     return program
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lesioncli.cli.arguments import BackendOption, JsonOption
-from lesioncli.cli.console import print_json, print_line, stderr
+from lesioncli.cli.console import print_json, print_line, progress_bars
 from lesioncli.files import ENGINES
 from lesioncli.options import Backend, BuildOptions, Precision
 
@@ -80,12 +80,11 @@ def build_engine(
     engine is written. Takes up to a minute on a CPU, and some minutes on a GPU.
     """
     from lesioncli import engines
-    from lesioncli.progress import ProgressBars
 
     targets = tuple(part.strip().lower() for part in (target or "").split(",") if part.strip())
     options = BuildOptions(backend, precision, batch, name, images, targets, dynamic, workspace, optimization_level)
     _check_options(options)
-    with ProgressBars(stderr, bars=not json_output) as progress:
+    with progress_bars(bars=not json_output) as progress:
         built = engines.build_engine(model, out, options, progress=progress)
     if json_output:
         print_json({"engine": str(built.path), **built.manifest.to_dict()})

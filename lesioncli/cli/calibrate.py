@@ -17,7 +17,7 @@ from lesioncli.cli.arguments import (
     ReadWorkersOption,
     SeedOption,
 )
-from lesioncli.cli.console import escape_markup, list_first, print_json, print_line, say, stderr, stdout
+from lesioncli.cli.console import escape_markup, list_first, print_json, print_line, progress_bars, say, stdout
 from lesioncli.errors import ExitCode
 from lesioncli.options import Backend, CalibrationOptions
 
@@ -61,12 +61,11 @@ def calibrate(
     The figures come from five-fold cross-validation. Exit code 5: some images could not be used.
     """
     from lesioncli import api
-    from lesioncli.progress import ProgressBars
 
     if predictions and masks not in (MASKS, predictions):
         raise typer.BadParameter(f"also given as MASKS, {masks}; name one folder", param_hint="--pred")
     options = CalibrationOptions(name, labels, cluster, metadata, export, workers, seed)
-    with ProgressBars(stderr, bars=not json_output) as progress:
+    with progress_bars(bars=not json_output) as progress:
         result = api.calibrate(
             ground_truth, predictions or masks, options, engine=engine, backend=backend, progress=progress
         )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lesioncli.cli.arguments import JsonOption
-from lesioncli.cli.console import escape_markup, list_first, print_json, print_line, say, stderr, stdout
+from lesioncli.cli.console import escape_markup, list_first, print_json, print_line, progress_bars, say, stdout
 from lesioncli.cli.report import HTML_SUFFIXES
 from lesioncli.errors import ExitCode
 from lesioncli.files import printable
@@ -48,7 +48,6 @@ def check(
     """
     from lesioncli.checks.run import check_data, check_document
     from lesioncli.process import quiet_decoders
-    from lesioncli.progress import ProgressBars
 
     if html:
         from lesioncli.report.page import refuse_foreign_file  # loads matplotlib
@@ -58,7 +57,7 @@ def check(
         refuse_foreign_file(html)
     quiet_decoders()
     size_bytes = 0
-    with ProgressBars(stderr, bars=not json_output) as progress:
+    with progress_bars(bars=not json_output) as progress:
         result = check_data(data, validation or [], workers, lambda done, total: progress.count("read", done, total))
         if html:
             from lesioncli.report.check_page import write_check_page

@@ -17,7 +17,7 @@ from lesioncli.cli.arguments import (
     SeedOption,
     TableFormatOption,
 )
-from lesioncli.cli.console import list_first, print_json, stderr
+from lesioncli.cli.console import list_first, print_json, progress_bars
 from lesioncli.cli.tables import BREAK, add_row, make_table, print_table, shorten
 from lesioncli.errors import ExitCode
 from lesioncli.options import EvaluationOptions, ProtocolName, TableFormat
@@ -66,12 +66,11 @@ def compare(
     from lesioncli.evaluation.document import runs_document
     from lesioncli.evaluation.runs import compare_runs
     from lesioncli.process import keep_freed_memory, quiet_decoders
-    from lesioncli.progress import ProgressBars
 
     options = EvaluationOptions(protocol, labels, cluster=cluster, metadata=metadata, workers=workers, seed=seed)
     keep_freed_memory()
     quiet_decoders()
-    with ProgressBars(stderr, bars=not json_output) as progress:
+    with progress_bars(bars=not json_output) as progress:
         result = compare_runs(ground_truths, runs, options, lambda done, total: progress.count("evaluate", done, total))
     metrics = _choose_metrics(result, metric)
     if json_output:

@@ -6,9 +6,14 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, TextIO, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from lesioncli.progress import ProgressBars
+    from lesioncli.signals import StopRequest
 
 
 class _Stdout:
@@ -57,6 +62,12 @@ def naming_stdout() -> Iterator[None]:
         raise OSError(error.errno, error.strerror, "standard output") from error
 
 
+@dataclass
+class _Verbosity:
+    is_quiet: bool = False
+
+
+VERBOSITY = _Verbosity()  # of the command that runs
 stdout = Console(file=cast(TextIO, _Stdout()), highlight=False)
 stderr = Console(file=cast(TextIO, _Stderr()), highlight=False)
 
@@ -95,8 +106,17 @@ def drop_output() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
+def progress_bars(bars: bool = True, names_images: bool = False, stop: "StopRequest | None" = None) -> "ProgressBars":
+    """Return what shows the progress of a command on stderr: with --quiet, failed images only."""
+    from lesioncli.progress import ProgressBars
+
+    return ProgressBars(stderr, bars, stop, names_images=names_images, is_quiet=VERBOSITY.is_quiet)
+
+
 def say(text: str) -> None:
-    """Print one line about a choice or about progress."""
+    """Print one line about a choice or about progress, unless --quiet is given."""
+    if VERBOSITY.is_quiet:
+        return
     stderr.print(escape_markup(text), style="dim", soft_wrap=True)
 
 

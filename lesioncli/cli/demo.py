@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from lesioncli.cli.console import print_line, stderr
+from lesioncli.cli.console import print_line, progress_bars
 
 
 def demo(
@@ -26,9 +26,8 @@ def demo(
     The images look like dermoscopy and show that the program works. They say nothing about the accuracy of a model.
     """
     from lesioncli.demo.folder import write_demo
-    from lesioncli.progress import ProgressBars
 
     width, height = size
-    with ProgressBars(stderr) as progress:
+    with progress_bars() as progress:
         write_demo(folder, count, seed, height, width, lambda done, total: progress.count("draw", done, total))
     print_line(f"{count} drawn images in {folder / 'images'}, their masks and labels in {folder / 'labels'}")

@@ -19,7 +19,7 @@ from lesioncli.cli.arguments import (
     SeedOption,
     TableFormatOption,
 )
-from lesioncli.cli.console import print_json, print_line, stderr
+from lesioncli.cli.console import print_json, print_line, progress_bars
 from lesioncli.errors import ExitCode
 from lesioncli.options import EvaluationOptions, ProtocolName, TableFormat
 
@@ -73,7 +73,6 @@ def evaluate(
     from lesioncli.evaluation.csv_files import refuse_foreign_files, write_csv_files
     from lesioncli.evaluation.document import evaluation_document
     from lesioncli.process import keep_freed_memory
-    from lesioncli.progress import ProgressBars
 
     if predictions and masks not in (MASKS, predictions):
         raise typer.BadParameter(f"also given as MASKS, {masks}; name one folder", param_hint="--pred")
@@ -84,7 +83,7 @@ def evaluate(
         protocol, labels, scores, distances, compare, tuple(by or ()), cluster, metadata, score_threshold, workers, seed
     )
     keep_freed_memory()
-    with ProgressBars(stderr, bars=not json_output) as progress:
+    with progress_bars(bars=not json_output) as progress:
         evaluation = api.evaluate(ground_truth, masks, options, progress=progress)
     if json_output:
         print_json(evaluation_document(evaluation))

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from lesioncli.cli.arguments import MASKS, JsonOption, MasksArgument, SourcesOption
-from lesioncli.cli.console import list_first, print_json, print_line, say, stderr
+from lesioncli.cli.console import list_first, print_json, print_line, progress_bars, say
 from lesioncli.errors import ExitCode
 from lesioncli.options import ExportFormat
 
@@ -46,13 +46,12 @@ def export(
     from lesioncli.export.registry import EXPORTERS
     from lesioncli.export.run import export_run
     from lesioncli.process import quiet_decoders
-    from lesioncli.progress import ProgressBars
 
     if simplify is not None and not (EXPORTERS[export_format].has_outlines and math.isfinite(simplify)):
         names = ", ".join(name for name, exporter in EXPORTERS.items() if exporter.has_outlines)
         raise typer.BadParameter(f"is a number of pixels for {names}", param_hint="--simplify")
     quiet_decoders()
-    with ProgressBars(stderr, bars=not json_output) as progress:
+    with progress_bars(bars=not json_output) as progress:
         exported = export_run(
             masks,
             export_format,

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from lesioncli.cli.arguments import ImagesArgument, JsonOption, RootOption
-from lesioncli.cli.console import list_first, print_json, print_line, stderr
+from lesioncli.cli.console import list_first, print_json, print_line, progress_bars
 from lesioncli.errors import ExitCode
 
 
@@ -25,11 +25,10 @@ def list_images(
     Exit code 5: some files or folders cannot be read.
     """
     from lesioncli import api
-    from lesioncli.progress import ProgressBars
 
     if out.suffix.lower() != ".csv":
         raise typer.BadParameter(f"{out} does not end in .csv", param_hint="--out")
-    with ProgressBars(stderr, bars=not json_output) as progress:
+    with progress_bars(bars=not json_output) as progress:
         written = api.list_images(images, out, root=root, with_crc32=with_crc32, progress=progress)
     if json_output:
         print_json(

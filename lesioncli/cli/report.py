@@ -19,7 +19,7 @@ from lesioncli.cli.arguments import (
     SeedOption,
     SourcesOption,
 )
-from lesioncli.cli.console import list_first, print_line, say, stderr
+from lesioncli.cli.console import list_first, print_line, progress_bars, say
 from lesioncli.errors import ExitCode
 from lesioncli.files import printable
 from lesioncli.options import EvaluationOptions, ProtocolName
@@ -53,7 +53,6 @@ def report(
     """
     from lesioncli import api
     from lesioncli.process import quiet_decoders
-    from lesioncli.progress import ProgressBars
     from lesioncli.report.options import ReportOptions
     from lesioncli.report.page import refuse_foreign_file, write_report
     from lesioncli.segmented import choose_image_sources, read_segmented_folder
@@ -68,7 +67,7 @@ def report(
     segmented = read_segmented_folder(masks)
     sources = choose_image_sources(segmented, images or [])
     source_names = ", ".join(map(str, sources.value)) or "none"
-    with ProgressBars(stderr) as progress:
+    with progress_bars() as progress:
         evaluation = None
         if ground_truth:
             options = EvaluationOptions(

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lesioncli.cli.arguments import BackendOption, JsonOption, OptionalImagesArgument, RootOption
-from lesioncli.cli.console import print_json, print_line, say, stderr
+from lesioncli.cli.console import print_json, print_line, progress_bars, say
 from lesioncli.errors import ExitCode
 from lesioncli.options import MIN_THRESHOLD, TTA, Backend, FailureLimit, Regions, SegmentOptions
 from lesioncli.signals import HANDLER
 
 if TYPE_CHECKING:
+    from lesioncli.inference.plan import RunPlan
     from lesioncli.inference.record import RunSummary
 
 MAX_WORKERS = 256  # memory is reserved for two images per thread
@@ -131,6 +132,10 @@ def segment(
     prune: Annotated[
         bool, typer.Option("--prune", help="Remove rows and masks of images that are gone, in place of marking them.")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Write nothing; tell what the run would do, and why.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Name every image with its status.")] = False,
     json_output: JsonOption = False,
 ) -> None:
     """Write one mask and one row of class scores per image.
@@ -139,14 +144,8 @@ def segment(
     finished images are skipped. Exit code 5: some images failed; scores.csv names them with the reason.
     """
     from lesioncli import api
-    from lesioncli.progress import ProgressBars
 
-    if trace and trace.suffix.lower() != ".json":
-        raise typer.BadParameter(f"{trace} does not end in .json", param_hint="--trace")
-    if not images and image_list is None:
-        raise typer.BadParameter("name images or folders, or a list with --from", param_hint="IMAGES")
-    if images and image_list is not None:
-        raise typer.BadParameter("is a list of all images; leave out IMAGES", param_hint="--from")
+    _check_arguments(images, image_list, trace)
     with _number_errors():
         options = SegmentOptions(
             threshold,
@@ -168,7 +167,12 @@ def segment(
             prune=prune,
             image_list=image_list,
         )
-    with ProgressBars(stderr, bars=not json_output, stop=HANDLER.stop) as progress:
+    with progress_bars(bars=not json_output, names_images=verbose, stop=HANDLER.stop) as progress:
+        if dry_run:
+            plan = api.plan_segmentation(
+                images or (), out, options, engine=engine, backend=backend, batch=batch, progress=progress
+            )
+            raise typer.Exit(_show_plan(plan, verbose, json_output))
         summary = api.segment_folder(
             images or (), out, options, engine=engine, backend=backend, batch=batch, progress=progress
         )
@@ -183,6 +187,15 @@ def segment(
     if summary.remaining:
         say(f"interrupted: {summary.remaining} of {summary.images} images remain; the same command continues")
     raise typer.Exit(_exit_code(summary, options.max_failures))
+
+
+def _check_arguments(images: Sequence[Path] | None, image_list: Path | None, trace: Path | None) -> None:
+    if trace and trace.suffix.lower() != ".json":
+        raise typer.BadParameter(f"{trace} does not end in .json", param_hint="--trace")
+    if not images and image_list is None:
+        raise typer.BadParameter("name images or folders, or a list with --from", param_hint="IMAGES")
+    if images and image_list is not None:
+        raise typer.BadParameter("is a list of all images; leave out IMAGES", param_hint="--from")
 
 
 @contextmanager
@@ -208,6 +221,25 @@ def _exit_code(summary: "RunSummary", limit: FailureLimit | None) -> int:
     are_accepted = limit is not None and not limit.is_exceeded(summary.failed, summary.images)
     has_failed = bool(summary.failed) and not are_accepted
     return ExitCode.SOME_FAILED if has_failed or summary.unreadable else ExitCode.OK
+
+
+def _show_plan(plan: "RunPlan", names_images: bool, as_json: bool) -> int:
+    """Print what a run would do; return the exit code."""
+    for name, reason in plan.to_do.items() if names_images else ():
+        say(f"{name}: {reason}")
+    if as_json:
+        print_json(plan.to_dict())
+    else:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in plan.reasons.items())
+        print_line(
+            f"{plan.images} images: {len(plan.to_do)} to segment{f' ({reasons})' * bool(reasons)}, {plan.done} done;"
+            " nothing was written"
+        )
+        if plan.removes:
+            print_line(f"--overwrite removes the results in {plan.out}/ first")
+        if plan.gone:
+            print_line(f"{plan.gone} rows are of images that are gone")
+    return ExitCode.SOME_FAILED if plan.unreadable else ExitCode.OK
 
 
 def _describe_earlier(summary: "RunSummary") -> list[str]:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from lesioncli.cli.arguments import MASKS, JsonOption, MasksArgument
-from lesioncli.cli.console import list_first, print_json, print_line, stderr
+from lesioncli.cli.console import list_first, print_json, print_line, progress_bars
 from lesioncli.errors import ExitCode
 from lesioncli.options import Challenge
 
@@ -26,10 +26,9 @@ def submission(
     """
     from lesioncli.evaluation.submission import write_submission
     from lesioncli.process import quiet_decoders
-    from lesioncli.progress import ProgressBars
 
     quiet_decoders()
-    with ProgressBars(stderr, bars=not json_output) as progress:
+    with progress_bars(bars=not json_output) as progress:
         written = write_submission(
             masks, out, challenge, lambda done, total: progress.count("write masks", done, total)
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lesioncli.cli.console import print_line, say, stderr
+from lesioncli.cli.console import print_line, progress_bars, say, stderr
 from lesioncli.errors import MissingPackageError
 from lesioncli.options import TrainingDevice
 from lesioncli.progress import describe_duration
@@ -79,7 +79,7 @@ def train(
     except ModuleNotFoundError as error:
         raise MissingPackageError(str(error.name), "train") from error
     from lesioncli.process import keep_freed_memory, quiet_decoders
-    from lesioncli.progress import ProgressBars, Reporter
+    from lesioncli.progress import Reporter
     from lesioncli.shipped import find_model
     from lesioncli.training.recipe import find_recipe, load_recipe
 
@@ -109,7 +109,7 @@ def train(
         say(f"device {chosen.value}: {chosen.reason}; {made.reason}; threads {torch_count.value}: {torch_count.reason}")
         say(COLUMNS)
     pace = _Pace()
-    with torch_threads(torch_count.value), ProgressBars(stderr) if prints else Reporter() as progress:
+    with torch_threads(torch_count.value), progress_bars() if prints else Reporter() as progress:
         run = TrainingRun(
             recipe=loaded,
             training=samples.training,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lesioncli.errors import InputError
 from lesioncli.files import stat_file
-from lesioncli.images.find import PROBABILITIES, ImageFile
+from lesioncli.images.find import PROBABILITIES, ImageFile, is_folder
 from lesioncli.inference.inputs import ImageState, compare_images, locate_image, recorded_roots
 from lesioncli.inference.outcome import Column, image_name, without_suffix
 from lesioncli.inference.pictures import extra_paths, is_whole, mask_path
@@ -115,11 +115,21 @@ class EarlierResults:
                 missing[image.name] = ToDo.CHANGED
         return missing
 
-    def find_gone(self, images: Iterable[ImageFile], root: Path | None) -> list[str]:
-        """Return the keys of the rows whose image is in none of the folders of this run and of earlier ones."""
+    def find_gone(self, images: Iterable[ImageFile], root: Path | None, *, to_prune: bool) -> list[str]:
+        """Return the keys of the rows whose image is in none of the folders of this run and of earlier ones.
+
+        Raises InputError if rows are `to_prune` while one of the folders is not there.
+        """
         listed = {image_name(image): image.path for image in images}
         roots = self.roots(root)
-        return [key for key, row in self.rows.items() if not locate_image(row.image, roots, listed.get(row.image))]
+        keys = [key for key, row in self.rows.items() if not locate_image(row.image, roots, listed.get(row.image))]
+        missing_root = next((path for path in roots if not is_folder(path)), None)
+        if keys and to_prune and missing_root:
+            raise InputError(
+                f"{missing_root}: is not there, so that images may only seem to be gone; make it available, or create"
+                " it as an empty folder, then prune again"
+            )
+        return keys
 
     def roots(self, root: Path | None) -> list[Path]:
         """Return the folders that names of images are relative to, in this run and in earlier ones."""

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lesioncli.errors import InputError
-from lesioncli.images.find import CROPS, OVERLAYS, RUN_RECORD, ImageFile, is_folder
+from lesioncli.images.find import CROPS, OVERLAYS, RUN_RECORD, ImageFile
 from lesioncli.inference.earlier import EarlierResults, ToDo
 from lesioncli.inference.journal import Journal
 from lesioncli.inference.outcome import Column, Outcome, image_name, without_suffix
@@ -71,7 +71,7 @@ class ResultStore:
         self.earlier.check_pictures(images, self._options)
         self.missing = self.earlier.find_masked(images, self._options.check_inputs)
         self._rows = self.earlier.rows
-        self._handle_gone(self.earlier.find_gone(images, root), root)
+        self._handle_gone(self.earlier.find_gone(images, root, to_prune=self._options.prune))
         for image in images:
             if self.missing[image.name] in (ToDo.NO_MASK, ToDo.CHANGED):
                 self._rows.pop(self.earlier.key(image_name(image)), None)
@@ -80,7 +80,7 @@ class ResultStore:
         self._journal.clear()
         self._journal.append(self.earlier.tables.journal_header())
 
-    def _handle_gone(self, keys: Sequence[str], root: Path | None) -> None:
+    def _handle_gone(self, keys: Sequence[str]) -> None:
         """Mark the rows of images that are gone, or remove them with their pictures; remove the marks of others."""
         gone = set(keys)
         for key, row in self._rows.items():
@@ -88,12 +88,6 @@ class ResultStore:
         if not self._options.prune:
             self.gone = len(keys)
             return
-        missing_root = next((path for path in self.earlier.roots(root) if not is_folder(path)), None)
-        if keys and missing_root:
-            raise InputError(
-                f"{missing_root}: is not there, so that images may only seem to be gone; make it available, or create"
-                " it as an empty folder, then prune again"
-            )
         for row in map(self._rows.pop, keys):
             self._remove(row.mask, *extra_names(without_suffix(row.image), row.mask, self.has_maps))
         self.pruned = len(keys)

@@ -20,7 +20,7 @@ from lesioncli.calibration import identify
 from lesioncli.errors import InputError
 from lesioncli.files import printable
 from lesioncli.images.find import ImageListing
-from lesioncli.inference.outcome import Outcome, image_name, output_columns
+from lesioncli.inference.outcome import Column, Outcome, image_name, output_columns
 from lesioncli.inference.pipeline import segment
 from lesioncli.inference.record import EngineRecord, MaskNames, RunIdentity, RunRecord, RunStatus, RunSummary
 from lesioncli.inference.results import ResultStore
@@ -50,9 +50,8 @@ def segment_images(
     Raises InputError if `out` belongs to another kind of run (see ResultStore) or the disk is full, and EngineError if
     the engine fails.
     """
-    identity = _identity(listing, engine, options)
-    columns = output_columns(engine.spec.classes, (*engine.extra, *raw_columns(engine.spec)))
-    store = ResultStore(out, identity, columns, listing.images, options, listing.root)
+    identity = make_identity(listing, engine, options)
+    store = ResultStore(out, identity, make_columns(engine), listing.images, options, listing.root)
     record = _new_record(identity, listing, engine, store, options)
     totals = _Totals()
     stop = stop or StopRequest()
@@ -91,7 +90,13 @@ def segment_images(
     )
 
 
-def _identity(listing: ImageListing, engine: Engine, options: SegmentOptions) -> RunIdentity:
+def make_columns(engine: Engine) -> tuple[Column, ...]:
+    """Return the columns of scores.csv for an engine."""
+    return output_columns(engine.spec.classes, (*engine.extra, *raw_columns(engine.spec)))
+
+
+def make_identity(listing: ImageListing, engine: Engine, options: SegmentOptions) -> RunIdentity:
+    """Return what all masks of the run's output folder must share."""
     return RunIdentity(
         engine_sha256=_hash(engine.members),
         precision=_join(member.manifest.precision for member in engine.members),

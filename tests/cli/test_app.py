@@ -13,6 +13,7 @@ from helpers.runs import rows_of
 from typer.testing import CliRunner
 
 from lesioncli import __version__
+from lesioncli.cli import console
 from lesioncli.cli.app import COMMANDS, make_app
 from lesioncli.errors import ExitCode, InputError
 
@@ -188,3 +189,9 @@ def test_an_option_with_one_value_is_not_given_twice(words: tuple[str, ...]) -> 
     result = call(*words)
     assert result.exit_code == ExitCode.USAGE
     assert words[-2] in result.stderr or "--out" in result.stderr
+
+
+def test_every_command_shows_its_progress_as_quiet_asks() -> None:
+    modules = Path(console.__file__).parent.glob("*.py")
+    users = {path.name for path in modules if re.search(r"\bProgressBars\(", path.read_text(encoding="utf-8"))}
+    assert users == {"console.py"}

@@ -331,3 +331,42 @@ def test_several_engines_are_averaged(tiny_manifest: MakeEngine, free_manifest: 
     assert "engine_agreement" in rows_of(tmp_path / "out")["a.jpg"]
     assert call(*words).exit_code == ExitCode.INPUT
     assert call(*words, "--engine", tiny_manifest(1), "--overwrite").exit_code == ExitCode.ENGINE
+
+
+def test_a_dry_run_writes_nothing_and_says_why(
+    tiny_manifest: MakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        save_lesion(tmp_path / "images" / f"{name}.png")
+    words: tuple[str, ...] = ("segment", "images", "--out", "masks")
+    done = call(*words, "--dry-run")
+    assert done.exit_code == 0, done.stderr
+    assert "2 new" in done.stdout
+    assert "would be built" in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images"]
+    words = (*words, "--engine", str(tiny_manifest(1)))
+    call(*words)
+    (tmp_path / "masks" / "a.png").unlink()
+    planned = call(*words, "--dry-run", "--json", "-v")
+    assert "a.png: mask missing" in planned.stderr
+    expected = {"images": 2, "to_do": 1, "done": 1, "engine": "tiny", "out": "masks"}
+    assert json.loads(planned.stdout).items() >= expected.items()
+    assert not (tmp_path / "masks" / "a.png").exists()
+    assert call(*words, "--dry-run", "--threshold", "0.7").exit_code == ExitCode.INPUT
+    assert call(*words, "--dry-run", "--batch", "3").exit_code == ExitCode.INPUT
+
+
+def test_quiet_and_verbose(tiny_manifest: MakeEngine, tmp_path: Path) -> None:
+    save_lesion(tmp_path / "images" / "a.png")
+    (tmp_path / "images" / "bad.png").write_text("no image")
+    (tmp_path / "images" / "notes.txt").touch()
+    words = ("segment", tmp_path / "images", "--out", tmp_path / "out", "--engine", tiny_manifest(1))
+    verbose = call(*words, "--verbose")
+    assert [line.partition(":")[0] for line in verbose.stderr.splitlines()][-2:] == ["ok", "failed"]
+    quiet = call(*words, "-q")
+    assert quiet.stderr.startswith("failed: ")
+    assert quiet.stderr.count("\n") == 1
+    assert "1 failed, 1 skipped" in quiet.stdout
+    assert "notes" not in quiet.stderr
+    assert "ignored files" in call(*words).stderr

@@ -1,0 +1,93 @@
+"""What a run would do, found without writing anything: the call behind `segment --dry-run`."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lesioncli.backends.base import Engine
+from lesioncli.errors import EngineError
+from lesioncli.files import printable
+from lesioncli.images.find import ImageListing
+from lesioncli.inference.earlier import EarlierResults, ToDo, find_to_do
+from lesioncli.inference.outcome import image_name
+from lesioncli.inference.rows import JOURNAL, SCORES
+from lesioncli.inference.run import make_columns, make_identity
+from lesioncli.options import SegmentOptions
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What a run would do.
+
+    images: number of images. to_do: why an image would be segmented, by its name in scores.csv; all others are done.
+    gone: number of rows whose image is gone. engine, device: "" if an engine would be built first. removes: earlier
+    results would be removed. ignored: number of files that are not images, by kind. unreadable: folders whose images
+    could not be listed.
+    """
+
+    images: int
+    to_do: Mapping[str, ToDo]
+    gone: int
+    engine: str
+    device: str
+    out: str
+    removes: bool
+    ignored: Mapping[str, int]
+    unreadable: tuple[str, ...]
+
+    @property
+    def done(self) -> int:
+        """The number of images that would be skipped."""
+        return self.images - len(self.to_do)
+
+    @property
+    def reasons(self) -> dict[ToDo, int]:
+        """The number of images to segment for each reason."""
+        counts = Counter(self.to_do.values())
+        return {reason: counts[reason] for reason in ToDo if counts[reason]}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the values by the keys of `segment --dry-run --json`."""
+        return {
+            "images": self.images,
+            "to_do": len(self.to_do),
+            "done": self.done,
+            "reasons": self.reasons,
+            **{name: getattr(self, name) for name in ("gone", "removes", "engine", "device", "out")},
+            "passed_over": dict(self.ignored),
+            "unreadable": list(self.unreadable),
+        }
+
+
+def plan_run(listing: ImageListing, engine: Engine | None, out: Path, options: SegmentOptions) -> RunPlan:
+    """Return what segment_images() would do; `engine` is None if one would be built first.
+
+    Raises what segment_images() raises before its first image, but for an output folder that cannot be written or that
+    another run writes to. Raises EngineError if there is no engine yet, but results that it might continue.
+    """
+    has_results = any((out / name).exists() for name in (SCORES, JOURNAL))
+    to_do, gone = dict.fromkeys(map(image_name, listing.images), ToDo.NEW), 0
+    if has_results and not options.overwrite:
+        if engine is None:
+            raise EngineError(f"{out}: has results, but no engine yet to continue with; run lesioncli build-engine")
+        identity = make_identity(listing, engine, options)
+        earlier = EarlierResults(out, identity, make_columns(engine))
+        earlier.check_pictures(listing.images, options)
+        missing = earlier.find_masked(listing.images, options.check_inputs)
+        reasons = find_to_do(out, listing.images, missing, options)
+        pairs = zip(listing.images, reasons, strict=True)
+        to_do = {image_name(image): reason for image, reason in pairs if reason}
+        gone = len(earlier.find_gone(listing.images, listing.root, to_prune=options.prune))
+    return RunPlan(
+        images=len(listing.images),
+        to_do=to_do,
+        gone=gone,
+        engine=engine.spec.name if engine else "",
+        device=engine.device if engine else "",
+        out=str(out),
+        removes=has_results and options.overwrite,
+        ignored=dict(listing.ignored),
+        unreadable=tuple(map(printable, listing.unreadable)),
+    )

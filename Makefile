@@ -50,6 +50,12 @@ lint: .venv/dev ## Check style and formatting
 type: .venv/dev ## Check types
 	$(BIN)/mypy
 
+package: .venv/dev ## Build sdist and wheel in ./dist and check them
+	$(PIP) build twine
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
+
 docs: .venv/dev ## Build the documentation as a site in ./site
 	$(BIN)/mkdocs build --strict
 
@@ -107,4 +113,4 @@ $(OFFICIAL): | .venv/bin/python
 	$(PYTHON313) -m venv .venv/official
 	.venv/official/bin/python -m pip install --quiet --disable-pip-version-check isic-challenge-scoring==5.8.0 'numpy<2.5'
 
-.PHONY: help demo test-setup test test-slow test-gpu lint type docs check bench bench-peers bench-check bench-evaluate clean
+.PHONY: help demo test-setup test test-slow test-gpu lint type package docs check bench bench-peers bench-check bench-evaluate clean

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import typer.main
+import yaml
 
 from lesioncli import __version__
 from lesioncli.cli.app import app
@@ -146,3 +147,13 @@ def test_site_builds_without_broken_links_and_loads_nothing_from_the_network(tmp
     assert [address for address in loads.addresses if re.match(r"(https?:)?//", address)] == []
     styles = "".join(style.read_text(encoding="utf-8") for style in tmp_path.rglob("*.css"))
     assert not re.search(r"url\(\s*['\"]?(https?:)?//|@import", styles)
+
+
+@pytest.mark.parametrize("name", ["bug_report", "feature_request"])
+def test_issue_forms_have_what_github_asks_for(name: str) -> None:
+    form = yaml.safe_load(_text(f".github/ISSUE_TEMPLATE/{name}.yml"))
+    assert {"name", "description", "body"} <= set(form)
+    fields = [field for field in form["body"] if field["type"] != "markdown"]
+    assert len({field["id"] for field in fields}) == len(fields) >= 3
+    assert all(field["type"] in ("input", "textarea") and field["attributes"]["label"] for field in fields)
+    assert any(field.get("validations", {}).get("required") for field in fields)

@@ -80,3 +80,18 @@ def test_a_scale_gives_millimetres() -> None:
 
 def test_every_measure_has_a_column() -> None:
     assert tuple(column.name for column in SHAPE_COLUMNS) == PIXEL_COLUMNS + MM_COLUMNS
+
+
+def test_measures_are_those_of_scikit_image() -> None:
+    measure = pytest.importorskip("skimage.measure")
+    for seed in range(20):
+        noise = np.random.default_rng(seed).random((6, 7)).astype(np.float32)
+        mask = np.where(cv2.resize(noise, (131, 97), interpolation=cv2.INTER_CUBIC) > 0.5, 255, 0).astype(np.uint8)
+        (region,) = measure.regionprops((mask > 0).astype(np.uint8))
+        expected = (
+            region.area,
+            measure.perimeter_crofton(mask > 0, 4),
+            region.axis_major_length,
+            region.axis_minor_length,
+        )
+        assert list(measure_shape(find_runs(mask)).values()) == pytest.approx(expected)

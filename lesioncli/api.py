@@ -116,6 +116,7 @@ def _note_calibration(engines: "Sequence[StoredEngine]", options: SegmentOptions
 def _list_images(sources: Sequence[Path], out: Path, options: SegmentOptions, reporter: Reporter) -> "ImageListing":
     from lesioncli.images import find
     from lesioncli.images.image_list import read_image_list
+    from lesioncli.inference.earlier import require_results
 
     if options.image_list:
         if sources:
@@ -128,6 +129,8 @@ def _list_images(sources: Sequence[Path], out: Path, options: SegmentOptions, re
     if options.isic_names:
         listing = replace(listing, images=find.name_masks_by_isic(listing.images))
     _note_listing(listing, reporter)
+    if options.retry_failed:
+        require_results(out)
     return listing
 
 

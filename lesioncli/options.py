@@ -181,7 +181,8 @@ class SegmentOptions:
     are relative to; None is the deepest one that holds all images given. `max_failures`: the run ends early when more
     images have failed. `mm_per_pixel`: side of a pixel of every image in millimetres, for the columns in mm.
     `crops`: also write lesion cut-outs with a margin of so many per cent. `check_inputs`: compare the content of images
-    that are done, not only size and time. `prune`: remove rows and masks of images that are gone.
+    that are done, not only size and time. `prune`: remove rows and masks of images that are gone. `retry_failed`: segment
+    only images that an earlier run failed on.
     """
 
     threshold: float = 0.5
@@ -202,6 +203,7 @@ class SegmentOptions:
     check_inputs: bool = False
     prune: bool = False
     image_list: Path | None = None
+    retry_failed: bool = False
 
     @property
     def max_memory_bytes(self) -> int | None:
@@ -216,6 +218,8 @@ class SegmentOptions:
             raise ValueError(f"mm_per_pixel {self.mm_per_pixel} is not a positive number")
         if self.crops is not None and not 0 <= self.crops < math.inf:
             raise ValueError(f"crops {self.crops} is not a margin in per cent")
+        if self.retry_failed and self.overwrite:
+            raise ValueError("overwrite would remove the rows of the images that retry_failed is for")
 
 
 @dataclass(frozen=True)

@@ -136,6 +136,12 @@ def segment(
         bool, typer.Option("--dry-run", help="Write nothing; tell what the run would do, and why.")
     ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Name every image with its status.")] = False,
+    retry_failed: Annotated[
+        bool,
+        typer.Option(
+            "--retry-failed", help="Segment only those of the IMAGES on which the run in --out failed; keep all others."
+        ),
+    ] = False,
     json_output: JsonOption = False,
 ) -> None:
     """Write one mask and one row of class scores per image.
@@ -146,6 +152,8 @@ def segment(
     from lesioncli import api
 
     _check_arguments(images, image_list, trace)
+    if retry_failed and overwrite:
+        raise typer.BadParameter("removes what --retry-failed continues; give one of them", param_hint="--overwrite")
     with _number_errors():
         options = SegmentOptions(
             threshold,
@@ -166,6 +174,7 @@ def segment(
             check_inputs=check_inputs,
             prune=prune,
             image_list=image_list,
+            retry_failed=retry_failed,
         )
     with progress_bars(bars=not json_output, names_images=verbose, stop=HANDLER.stop) as progress:
         if dry_run:
@@ -185,7 +194,7 @@ def segment(
     for line in _describe_earlier(summary):
         say(line)
     if summary.remaining:
-        say(f"interrupted: {summary.remaining} of {summary.images} images remain; the same command continues")
+        say(_describe_remaining(summary, retry_failed))
     raise typer.Exit(_exit_code(summary, options.max_failures))
 
 
@@ -214,13 +223,20 @@ def _parse_limit(text: str | None) -> FailureLimit | None:
         raise typer.BadParameter(f"{text!r} is not a number such as 10, or 2%", param_hint="--max-failures") from error
 
 
+def _describe_remaining(summary: "RunSummary", retry_failed: bool) -> str:
+    remain = f"{summary.remaining} of {summary.images} images remain"
+    if retry_failed:
+        return f"{remain}, for which --retry-failed is not meant; the same command without it continues"
+    return f"interrupted: {remain}; the same command continues"
+
+
 def _exit_code(summary: "RunSummary", limit: FailureLimit | None) -> int:
     """Return the code of the signal that stopped the run, else whether too many images failed."""
     if summary.remaining and HANDLER.exit_code:
         return HANDLER.exit_code
     are_accepted = limit is not None and not limit.is_exceeded(summary.failed, summary.images)
     has_failed = bool(summary.failed) and not are_accepted
-    return ExitCode.SOME_FAILED if has_failed or summary.unreadable else ExitCode.OK
+    return ExitCode.SOME_FAILED if has_failed or summary.remaining or summary.unreadable else ExitCode.OK
 
 
 def _show_plan(plan: "RunPlan", names_images: bool, as_json: bool) -> int:
@@ -235,6 +251,8 @@ def _show_plan(plan: "RunPlan", names_images: bool, as_json: bool) -> int:
             f"{plan.images} images: {len(plan.to_do)} to segment{f' ({reasons})' * bool(reasons)}, {plan.done} done;"
             " nothing was written"
         )
+        if plan.left:
+            print_line(f"{plan.left} other images have no result and would be left")
         if plan.removes:
             print_line(f"--overwrite removes the results in {plan.out}/ first")
         if plan.gone:

@@ -11,7 +11,7 @@ from lesioncli.inference.inputs import ImageState, compare_images, locate_image,
 from lesioncli.inference.outcome import Column, image_name, without_suffix
 from lesioncli.inference.pictures import extra_paths, is_whole, mask_path
 from lesioncli.inference.record import RunIdentity, read_record
-from lesioncli.inference.rows import Row, RowTables, WrongColumnsError, row_key
+from lesioncli.inference.rows import JOURNAL, SCORES, Row, RowTables, WrongColumnsError, row_key
 from lesioncli.options import SegmentOptions
 
 
@@ -157,6 +157,12 @@ class EarlierResults:
         )
 
 
+def require_results(folder: Path) -> None:
+    """Raise InputError if a folder has no rows of an earlier run."""
+    if not any((folder / name).is_file() for name in (SCORES, JOURNAL)):
+        raise InputError(f"{folder / SCORES}: no results of an earlier run; run without --retry-failed first")
+
+
 def find_to_do(
     folder: Path, images: Iterable[ImageFile], missing: Mapping[str, ToDo | None], options: SegmentOptions
 ) -> list[ToDo | None]:
@@ -165,6 +171,7 @@ def find_to_do(
     def reason(image: ImageFile) -> ToDo | None:
         if problem := missing.get(image.name, ToDo.NEW):
             return problem
-        return None if all(map(is_whole, extra_paths(folder, image, options))) else ToDo.NO_PICTURE
+        is_done = options.retry_failed or all(map(is_whole, extra_paths(folder, image, options)))
+        return None if is_done else ToDo.NO_PICTURE
 
     return list(map(reason, images))

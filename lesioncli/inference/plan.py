@@ -21,7 +21,8 @@ from lesioncli.options import SegmentOptions
 class RunPlan:
     """What a run would do.
 
-    images: number of images. to_do: why an image would be segmented, by its name in scores.csv; all others are done.
+    images: number of images. to_do: why an image would be segmented, by its name in scores.csv. left: number of images
+    that are not done and would be left as they are; all others are done.
     gone: number of rows whose image is gone. engine, device: "" if an engine would be built first. removes: earlier
     results would be removed. ignored: number of files that are not images, by kind. unreadable: folders whose images
     could not be listed.
@@ -29,6 +30,7 @@ class RunPlan:
 
     images: int
     to_do: Mapping[str, ToDo]
+    left: int
     gone: int
     engine: str
     device: str
@@ -40,7 +42,7 @@ class RunPlan:
     @property
     def done(self) -> int:
         """The number of images that would be skipped."""
-        return self.images - len(self.to_do)
+        return self.images - len(self.to_do) - self.left
 
     @property
     def reasons(self) -> dict[ToDo, int]:
@@ -54,6 +56,7 @@ class RunPlan:
             "images": self.images,
             "to_do": len(self.to_do),
             "done": self.done,
+            "left": self.left,
             "reasons": self.reasons,
             **{name: getattr(self, name) for name in ("gone", "removes", "engine", "device", "out")},
             "passed_over": dict(self.ignored),
@@ -68,7 +71,7 @@ def plan_run(listing: ImageListing, engine: Engine | None, out: Path, options: S
     another run writes to. Raises EngineError if there is no engine yet, but results that it might continue.
     """
     has_results = any((out / name).exists() for name in (SCORES, JOURNAL))
-    to_do, gone = dict.fromkeys(map(image_name, listing.images), ToDo.NEW), 0
+    to_do, left, gone = dict.fromkeys(map(image_name, listing.images), ToDo.NEW), 0, 0
     if has_results and not options.overwrite:
         if engine is None:
             raise EngineError(f"{out}: has results, but no engine yet to continue with; run lesioncli build-engine")
@@ -78,11 +81,15 @@ def plan_run(listing: ImageListing, engine: Engine | None, out: Path, options: S
         missing = earlier.find_masked(listing.images, options.check_inputs)
         reasons = find_to_do(out, listing.images, missing, options)
         pairs = zip(listing.images, reasons, strict=True)
-        to_do = {image_name(image): reason for image, reason in pairs if reason}
+        unfinished = {image_name(image): reason for image, reason in pairs if reason}
+        is_tried = set(ToDo) if not options.retry_failed else {ToDo.FAILED}
+        to_do = {name: reason for name, reason in unfinished.items() if reason in is_tried}
+        left = len(unfinished) - len(to_do)
         gone = len(earlier.find_gone(listing.images, listing.root, to_prune=options.prune))
     return RunPlan(
         images=len(listing.images),
         to_do=to_do,
+        left=left,
         gone=gone,
         engine=engine.spec.name if engine else "",
         device=engine.device if engine else "",

@@ -72,10 +72,11 @@ class ResultStore:
         self.missing = self.earlier.find_masked(images, self._options.check_inputs)
         self._rows = self.earlier.rows
         self._handle_gone(self.earlier.find_gone(images, root, to_prune=self._options.prune))
-        for image in images:
-            if self.missing[image.name] in (ToDo.NO_MASK, ToDo.CHANGED):
-                self._rows.pop(self.earlier.key(image_name(image)), None)
-        self.changed = sum(reason == ToDo.CHANGED for reason in self.missing.values())
+        replaced = [image for image in images if self.missing[image.name] in (ToDo.NO_MASK, ToDo.CHANGED)]
+        replaced = [] if self._options.retry_failed else replaced
+        for image in replaced:
+            self._rows.pop(self.earlier.key(image_name(image)), None)
+        self.changed = sum(self.missing[image.name] == ToDo.CHANGED for image in replaced)
         self._save_rows()
         self._journal.clear()
         self._journal.append(self.earlier.tables.journal_header())

@@ -370,3 +370,32 @@ def test_quiet_and_verbose(tiny_manifest: MakeEngine, tmp_path: Path) -> None:
     assert "1 failed, 1 skipped" in quiet.stdout
     assert "notes" not in quiet.stderr
     assert "ignored files" in call(*words).stderr
+
+
+def test_retry_failed_has_an_exit_code_for_each_end(tmp_path: Path, tiny_manifest: MakeEngine) -> None:
+    images, out = tmp_path / "images", tmp_path / "masks"
+    first, second = (save(images / f"{name}.png", draw_case(1, 40, 60).image) for name in "ab")
+    whole = first.read_bytes()
+    words = ("segment", images, "--out", out, "--engine", tiny_manifest(1), "--workers", "1")
+    refused = call(*words, "--retry-failed")
+    assert refused.exit_code == ExitCode.INPUT
+    assert str(out / "scores.csv") in refused.stderr
+    assert not out.exists()
+    assert call(*words, "--retry-failed", "--overwrite").exit_code == ExitCode.USAGE
+
+    first.write_bytes(whole[:99])
+    assert call(*words).exit_code == ExitCode.SOME_FAILED
+    assert call(*words, "--retry-failed").exit_code == ExitCode.SOME_FAILED
+    assert call(*words, "--retry-failed", "--max-failures", "1").exit_code == ExitCode.OK
+    first.write_bytes(whole)
+    done = call(*words, "--retry-failed", "--json")
+    assert done.exit_code == ExitCode.OK
+    assert [json.loads(done.stdout)[key] for key in ("ok", "failed", "skipped")] == [1, 0, 1]
+
+    second.rename(images / "c.png")
+    plan = json.loads(call(*words, "--retry-failed", "--dry-run", "--json").stdout)
+    assert [plan[key] for key in ("to_do", "done", "left")] == [0, 1, 1]
+    done = call(*words, "--retry-failed")
+    assert done.exit_code == ExitCode.SOME_FAILED
+    assert "1 of 2 images remain" in done.stderr
+    assert list(rows_of(out)) == ["a.png", "b.png"]

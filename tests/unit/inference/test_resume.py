@@ -129,6 +129,33 @@ def test_a_run_with_another_scale_is_refused(engine: Engine, images: Path, out: 
     assert rows_of(tmp_path / "without")["000.jpg"] == {**row, **dict.fromkeys(MM_COLUMNS, "")}
 
 
+@pytest.mark.parametrize("table", ["scores.csv", "scores.csv.part"])  # a killed run leaves the second
+def test_retry_failed_does_exactly_the_images_that_failed(engine: Engine, images: Path, out: Path, table: str) -> None:
+    whole = (images / "001.jpg").read_bytes()
+    for name in ("001.jpg", "004.jpg"):
+        (images / name).write_bytes(whole[:100])
+    assert statuses(images, engine, out) == "ofoofo"
+    (out / "scores.csv").rename(out / table)
+    rows = (out / table).read_text()
+    (images / "001.jpg").write_bytes(whole)
+    add_an_image(images, out)
+    remove_a_mask(images, out)
+    times = {path: path.stat().st_mtime_ns for path in out.glob("*.png")}
+
+    assert statuses(images, engine, out, retry_failed=True, overlay=True) == "sosfs"
+    assert {path: path.stat().st_mtime_ns for path in out.glob("*.png")} == times | {
+        out / "001.png": (out / "001.png").stat().st_mtime_ns
+    }
+    assert [path.name for path in (out / "overlays").iterdir()] == ["001.jpg"]
+    assert {*rows.splitlines()} - {*(out / "scores.csv").read_text().splitlines()} == {
+        line for line in rows.splitlines() if line.startswith("001.jpg")
+    }
+    record = record_of(out)
+    assert [record[key] for key in ("status", "images", "ok", "failed", "skipped")] == ["interrupted", 7, 1, 1, 3]
+    assert statuses(images, engine, out, retry_failed=True) == "sssfs"
+    assert statuses(images, engine, out) == "sososfs"
+
+
 CUTS = {
     "empty": lambda content: b"",
     "half": lambda content: content[: len(content) // 2],

@@ -105,10 +105,10 @@ def list_images(sources: Sequence[Path], exclude: Path | None = None, root: Path
     the deepest folder that holds all sources.
 
     In folders, these are ignored: hidden entries, unsupported suffixes, ISIC's superpixels and ground-truth masks, the
-    masks of PH2, masks beside the image of the same name, and output folders of earlier runs. A source itself is never
-    ignored, unless it lies in `exclude`, the output folder of this run: masks are often written inside the image
-    folder, and could overwrite an image there. Hidden entries and the files of `exclude` that are not sources are not
-    counted.
+    masks of PH2, masks beside the image of the same name, and output folders of earlier runs. A source itself is
+    ignored only as a mask or superpixels beside their image, as a shell lists them for `images/*`, or if it lies in
+    `exclude`, the output folder of this run: masks are often written inside the image folder, and could overwrite an
+    image there. Hidden entries and the files of `exclude` that are not sources are not counted.
 
     Raises InputError if a source does not exist, is not in `root` or, as a file, has an unsupported suffix, if no image
     is found, or if two images would write the same mask, also on file systems that ignore case.
@@ -128,10 +128,10 @@ def list_images(sources: Sequence[Path], exclude: Path | None = None, root: Path
             ignored_as[entry.absolute] = kind
         else:
             images.setdefault(entry.absolute, entry.image)
-    given = set(map(_absolute, sources))
-    stems = {path: image.name.rpartition("/")[2] for path, image in images.items() if path not in given}
-    for path in find_masks_beside(stems):
-        ignored_as[path] = MASKS_BESIDE
+    beside = _find_isic_files_beside(images.keys() & set(map(_absolute, sources)), images)
+    stems = {path: image.name.rpartition("/")[2] for path, image in images.items() if path not in beside}
+    for path, kind in (beside | dict.fromkeys(find_masks_beside(stems), MASKS_BESIDE)).items():
+        ignored_as[path] = kind
         del images[path]
     kinds = Counter(kind for path, kind in ignored_as.items() if path not in images)
     ignored = dict(sorted(kinds.items(), key=lambda item: (-item[1], item[0])))
@@ -140,6 +140,13 @@ def list_images(sources: Sequence[Path], exclude: Path | None = None, root: Path
     in_order = sorted(images.values(), key=lambda image: (image.name, str(image.path)))
     check_unique_masks(in_order)
     return ImageListing(in_order, ignored, tuple(sources), Path(base), unreadable)
+
+
+def _find_isic_files_beside(sources: Collection[str], images: Collection[str]) -> dict[str, str]:
+    """Return the kind of each source that has an ending of ISIC's other files and lies beside its image."""
+    endings = {path: ending for path in sources if (ending := _isic_ending(path))}
+    stems = {split_suffix(path)[0] for path in images} if endings else ()
+    return {path: f"*{ending}" for path, ending in endings.items() if path[: -len(ending)] in stems}
 
 
 def _absolute(path: Path) -> str:
@@ -277,11 +284,15 @@ def _kind_if_ignored(path: Path) -> str:
     """Return the kind under which a file is ignored, "" for an image."""
     suffix = split_suffix(path.name)[1]
     if is_supported_suffix(suffix):
-        return next((f"*{ending}" for ending in ISIC_ENDINGS if path.name.lower().endswith(ending)), "")
+        return f"*{ending}" if (ending := _isic_ending(path.name)) else ""
     if (not suffix or suffix[1:].isdecimal()) and (known := format_by_content(path)):
         is_missing = known.extra and not known.extra.is_installed
         return f"{known.name} {NO_SUFFIX} (needs the extra {known.extra.name})" if known.extra and is_missing else ""
     return printable(suffix.lower()) or NO_SUFFIX
+
+
+def _isic_ending(name: str) -> str:
+    return next((ending for ending in ISIC_ENDINGS if name.lower().endswith(ending)), "")
 
 
 def format_by_content(path: Path) -> ImageFormat | None:

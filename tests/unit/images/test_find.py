@@ -145,6 +145,18 @@ def test_masks_beside_their_image_are_ignored_and_counted(tmp_path: Path) -> Non
     assert names(find_images([tmp_path / "x_mask.png"])) == ["x_mask"]
 
 
+def test_files_named_one_by_one_are_the_images_of_their_folder(tmp_path: Path) -> None:
+    """A shell lists them so for `images/*`."""
+    for name in ("x.jpg", "y.jpg", "z_superpixels.png", "x_superpixels.png", "x_crop.png"):
+        save(tmp_path / name, draw(len(name), 30, 40))
+    for name in ("x_mask.png", "y.png", "x_SEGMENTATION.png", "z_segmentation.png"):
+        draw_mask(tmp_path / name)
+    listing = list_images(sorted(tmp_path.iterdir()))
+    assert names(listing.images) == ["x", "x_crop", "y", "z_segmentation", "z_superpixels"]
+    assert listing.ignored == {MASKS_BESIDE: 2, "*_segmentation.png": 1, "*_superpixels.png": 1}
+    assert names(find_images([tmp_path / "x_superpixels.png", tmp_path / "y.png"])) == ["x_superpixels", "y"]
+
+
 @pytest.mark.parametrize("folder", ["PH2 Dataset images", "PH2_Dataset_images", "other"])
 def test_masks_of_ph2_are_ignored(folder: str, tmp_path: Path) -> None:
     case = f"{folder}/IMD002/IMD002"

@@ -36,7 +36,7 @@ def print_evaluation(evaluation: "Evaluation", table_format: TableFormat = Table
         stdout.print(table)
     if evaluation.protocol == ProtocolName.PLAIN:
         if evaluation.scores.per_class:
-            print_line("more metrics per class: --protocol isic2017, or --json")
+            print_line("more metrics per class: --json, or, for images of ISIC, --protocol isic2017")
         return
     for part, (name, value) in evaluation.official.ranking.items():
         print_line(f"{evaluation.protocol} ranks {part} by {name}: {_format(value)}")
@@ -83,7 +83,8 @@ def _means_table(evaluation: "Evaluation") -> "Table":
         add_row(table, name, _format(value), _format_interval(masks.intervals.get(name)), images)
     for name, value in _aucs(scores).items():
         interval = _format_interval(scores.intervals.get(name))
-        add_row(table, _metric_title(name, evaluation), _format(value), interval, scores.labelled.count)
+        images = scores.labelled.counts.get(name, scores.labelled.count)
+        add_row(table, _metric_title(name, evaluation), _format(value), interval, images)
     return table
 
 

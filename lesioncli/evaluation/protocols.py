@@ -1,14 +1,31 @@
 """Evaluation protocols: the rules of the ISIC challenges and of PH2, and how they name images."""
 
-from collections.abc import Collection
+import re
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from lesioncli.evaluation.reading.csv_table import column_key
+from lesioncli.evaluation.reading.ph2 import IMAGES
 from lesioncli.isic import find_id
 from lesioncli.options import ProtocolName
 from lesioncli.spec import CLASSES
 
 ISIC2018_CLASSES = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")  # Task 3
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """The data set that a protocol is for: how its images are named, and the folders that it is published in."""
+
+    image: str  # an example
+    has_name: Callable[[str], object]
+    layout: str
+
+
+ISIC = DataSet("ISIC_0012345", find_id, "masks in a folder such as ISIC-2017_Test_v2_Part1_GroundTruth")
+PH2 = DataSet(
+    "IMD003", re.compile(r"IMD\d{3}").fullmatch, f"masks such as {IMAGES}/IMD003/IMD003_lesion/IMD003_lesion.bmp"
+)
 
 
 @dataclass(frozen=True)
@@ -20,6 +37,7 @@ class Protocol:
     `isic_names`: a file belongs to the image whose number of seven digits its name contains.
     `complete`: official figures need an evaluation of every image.
     `weighted`: official figures of scores use the weights in the labels, as the official scorer does.
+    `data_set`: ground truth that has another image is refused; None if any images will do.
     `classes`: scores are ranked for exactly these classes; empty if any classes will do.
     """
 
@@ -28,6 +46,7 @@ class Protocol:
     isic_names: bool
     complete: bool
     weighted: bool
+    data_set: DataSet | None = None
     classes: tuple[str, ...] = ()
 
 
@@ -42,6 +61,7 @@ PROTOCOLS: dict[ProtocolName, Protocol] = {
         isic_names=True,
         complete=True,
         weighted=True,
+        data_set=ISIC,
         classes=CLASSES[:2],
     ),
     ProtocolName.ISIC2018: Protocol(
@@ -50,10 +70,11 @@ PROTOCOLS: dict[ProtocolName, Protocol] = {
         isic_names=True,
         complete=True,
         weighted=True,
+        data_set=ISIC,
         classes=ISIC2018_CLASSES,
     ),
     ProtocolName.PH2: Protocol(
-        mask_metric="jaccard", score_metric="auc", isic_names=False, complete=True, weighted=False
+        mask_metric="jaccard", score_metric="auc", isic_names=False, complete=True, weighted=False, data_set=PH2
     ),
 }
 
@@ -61,6 +82,12 @@ PROTOCOLS: dict[ProtocolName, Protocol] = {
 def image_id(name: str, protocol: Protocol) -> str:
     """Return the image that a file or row belongs to: `ISIC_` and its number, or the last part of the name."""
     return (find_id(name) if protocol.isic_names else "") or name.rpartition("/")[2]
+
+
+def foreign_image(protocol: Protocol, names: Iterable[str]) -> str:
+    """Return the first name that is not that of an image of the protocol's data set; "" if there is none."""
+    data_set = protocol.data_set
+    return next((name for name in names if data_set and not data_set.has_name(name.rpartition("/")[2])), "")
 
 
 def missing_classes(protocol: Protocol, classes: Collection[str]) -> tuple[str, ...]:

@@ -258,11 +258,11 @@ def test_a_note_that_masks_share_is_one_line(folder: Path) -> None:
 
 
 def test_metrics_per_class_and_the_ranking_are_shown_for_a_challenge_only(folder: Path) -> None:
-    plain, ph2 = (call("evaluate", "--gt", "labels", "--protocol", name).stdout for name in ("plain", "ph2"))
+    plain, isic = (call("evaluate", "--gt", "labels", "--protocol", name).stdout for name in ("plain", "isic2017"))
     assert "--protocol isic2017" in plain
     assert "ppv" not in plain
-    assert "ppv" in ph2
-    assert "macro_average.jaccard" in ph2
+    assert "ppv" in isic
+    assert "macro_average.jaccard" in isic
     assert "macro_average" not in plain
 
 
@@ -287,7 +287,7 @@ def test_official_figures_need_every_image(kind: str, protocol: str, absent: set
     assert bool(document["lesioncli"]["problems"]) == (kind != "good")
 
 
-@pytest.mark.parametrize(("protocol", "code"), [("plain", 0), ("isic2018", 5), ("ph2", 5)])
+@pytest.mark.parametrize(("protocol", "code"), [("plain", 0), ("isic2018", 5), ("isic2017", 5)])
 def test_an_image_without_a_label_is_missing_in_a_challenge(protocol: str, code: int, folder: Path) -> None:
     edit("labels/labels.csv", "ISIC_0000002,0\n", "")(folder)
     done = call("evaluate", "--gt", "labels", "--protocol", protocol, "--json")

@@ -146,7 +146,7 @@ def test_official_figures_are_missing_only_where_an_image_is(tmp_path: Path, mon
     monkeypatch.chdir(tmp_path)
     run = DrawnRun(tmp_path)
     for number in range(4):
-        run.add(f"case_{number}", number)
+        run.add(f"IMD00{number}", number)
     run.finish()
 
     def report() -> str:
@@ -159,7 +159,7 @@ def test_official_figures_are_missing_only_where_an_image_is(tmp_path: Path, mon
     assert "No official figures of scores by ph2" in text
     assert "ph2 ranks masks by macro_average.jaccard: 1.0000" in text
     run.finish()
-    (run.masks / "case_3.png").unlink()
+    (run.masks / "IMD003.png").unlink()
     text = report()
     assert "No official figures of masks by ph2" in text
     assert "ph2 ranks scores by macro_average.auc" in text

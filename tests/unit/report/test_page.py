@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from helpers.drawn_run import DrawnRun
 from helpers.report_page import EvaluatedRun, Page, write_page
 
 from lesioncli.evaluation.evaluate import evaluate
+from lesioncli.evaluation.protocols import PROTOCOLS
 from lesioncli.options import EvaluationOptions, ProtocolName
 from lesioncli.report import page as page_module
 from lesioncli.report.cases import list_cases
@@ -84,7 +86,9 @@ def section_ids(page: Page) -> list[str | None]:
     return [attributes.get("id") for tag, attributes in page.elements if tag == "section"]
 
 
-def test_ranked_metric_has_its_official_name(run: DrawnRun) -> None:
+def test_ranked_metric_has_its_official_name(run: DrawnRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PROTOCOLS, ProtocolName.PH2, replace(PROTOCOLS[ProtocolName.PH2], data_set=None))
+
     def written() -> str:
         evaluation = evaluate(run.labels, run.masks, EvaluationOptions(ProtocolName.PH2))
         return write_page(run, evaluation)[1].words

@@ -204,14 +204,16 @@ def _fit_all(evaluated: EvaluatedPredictions, spec: ModelSpec, plan: ResamplingP
 
 
 def _class_columns(labelled: LabelledScores) -> dict[str, tuple[Floats, Floats]]:
-    """Return labels (N,) and raw scores (N,) by class; in labels as those of ISIC-2017, the others are nevi."""
-    columns = {name: (np.asarray(labels, np.float64), scores) for name, (labels, scores) in labelled.by_class().items()}
+    """Return labels, nan where unknown, and raw scores (N,) by class; in labels as of ISIC-2017, others are nevi."""
+    columns = dict(zip(labelled.classes, zip(labelled.labels.T, labelled.scores.T, strict=True), strict=True))
     if labelled.classes == CLASSES[:2] and not np.isnan(labelled.nevus).any():
-        columns[CLASSES[2]] = np.asarray(~labelled.labels.any(axis=1), np.float64), labelled.nevus
+        columns[CLASSES[2]] = labelled.nevus_labels, labelled.nevus
     return columns
 
 
 def _fit_class(labels: Floats, scores: Floats, now: Scaling | None, resampling: Resampling) -> _Fit | str:
+    known = ~np.isnan(labels)
+    labels, scores, resampling = labels[known], scores[known], resampling.select(known)
     positives = int(labels.sum())
     if labels.size < MIN_IMAGES:
         return f"{labels.size} labelled images with scores; at least {MIN_IMAGES} are needed"

@@ -29,9 +29,8 @@ def evaluate_scores(
     intervals = _auc_intervals(labelled.classes, resampled)
     if threshold != SCORE_THRESHOLD:
         resampled = resample_metrics(labelled, resampling, threshold)
-    equal_weights = np.ones(labelled.count)
-    columns = labelled.by_class()
-    per_class = {name: class_metrics(*column, equal_weights, threshold) for name, column in columns.items()}
+    columns = {name: (*column, np.ones(column[0].size)) for name, column in labelled.by_class().items()}
+    per_class = {name: class_metrics(*column, threshold) for name, column in columns.items()}
     auc = {name: metrics["auc"] for name, metrics in per_class.items()}
     return ScoreEvaluation(
         labelled=labelled,
@@ -40,9 +39,9 @@ def evaluate_scores(
         intervals=intervals,
         per_class=per_class,
         per_class_intervals=_per_class_intervals(per_class, resampled),
-        confusion={name: count_scores(*column, equal_weights, threshold) for name, column in columns.items()},
+        confusion={name: count_scores(*column, threshold) for name, column in columns.items()},
         matrix=_confusion_matrix(labelled),
-        reliability=dict(zip(columns, reliability_tables(list(columns.values()), resampling), strict=True)),
+        reliability=dict(zip(columns, reliability_tables(labelled.labels, labelled.scores, resampling), strict=True)),
     )
 
 
@@ -70,14 +69,16 @@ def _per_class_intervals(
 
 
 def _confusion_matrix(labelled: LabelledScores) -> ConfusionMatrix | None:
-    """Return the confusion matrix; None unless every image belongs to exactly one of several classes.
+    """Return the confusion matrix of the images whose labels are all known.
 
-    Labels of ISIC-2017 have no column for nevus: it is the class of the images that belong to neither of the others.
+    None unless each of them belongs to exactly one of several classes.
     """
     classes, labels, scores = labelled.classes, labelled.labels, labelled.scores
     if classes == CLASSES[:2] and not np.isnan(labelled.nevus).any():
         classes, scores = CLASSES, np.column_stack([scores, labelled.nevus])
-        labels = np.column_stack([labels, ~labels.any(axis=1)])
-    if len(classes) < 2 or (labels.sum(axis=1) != 1).any():
+        labels = np.column_stack([labels, labelled.nevus_labels])
+    known = ~np.isnan(labels).any(axis=1)
+    if len(classes) < 2 or not known.any() or (labels[known].sum(axis=1) != 1).any():
         return None
-    return ConfusionMatrix(classes, tuple(map(tuple, confusion_matrix(labels, scores).tolist())))
+    counts = confusion_matrix(labels[known].astype(np.bool_), scores[known])
+    return ConfusionMatrix(classes, tuple(map(tuple, counts.tolist())))

@@ -25,6 +25,7 @@ def evaluation_document(evaluation: Evaluation) -> Mapping[str, Any]:
         "auc": scores.auc,
         "auc_mean": scores.auc_mean,
         "auc_count": scores.labelled.count,
+        "auc_counts": scores.labelled.counts,
         "per_class": scores.per_class,
         "confusion": {name: counts._asdict() for name, counts in scores.confusion.items()},
         "confusion_matrix": _matrix_document(scores.matrix) if scores.matrix else None,

@@ -92,7 +92,7 @@ def notes_on_intervals(
     mask_resampling, score_resampling = plan.for_images(masks.images), plan.for_images(labelled.ids)
     counts = {
         "masks": [mask_resampling.count_clusters(np.flatnonzero(known)) for known in ~np.isnan(masks.values).T],
-        "scores": [score_resampling.count_clusters(np.arange(labelled.count))],
+        "scores": [score_resampling.count_clusters(np.flatnonzero(known)) for known in ~np.isnan(labelled.labels).T],
         "differences": [difference.clusters for difference in comparison.differences.values()] if comparison else [],
     }
     smallest = {part: min(filter(None, sizes), default=MIN_IMAGES) for part, sizes in counts.items()}
@@ -107,11 +107,11 @@ def _ignored_columns(labels: LabelTable) -> tuple[str, ...]:
 
 
 def _unknown_labels(labels: LabelTable, labelled: LabelledScores, protocol: ProtocolName) -> tuple[str, ...]:
-    """Return the number of images with an unknown label; under a protocol that needs every image, each is a problem."""
+    """Return the number of unknown labels of each class; under a protocol that needs them, each is a problem."""
     if not labelled.unknown or PROTOCOLS[protocol].complete:
         return ()
-    shown = ", ".join(labelled.unknown[:3]) + ", ..." * (len(labelled.unknown) > 3)
-    return (f"{labels.path}: an unknown label, not in any figure of scores: {len(labelled.unknown)} images, {shown}",)
+    counts = ", ".join(f"{name} {count} images" for name, count in labelled.unknown.items())
+    return (f"{labels.path}: unknown labels, left out of the figures of their class: {counts}",)
 
 
 def _not_ranked(labelled: LabelledScores, protocol: ProtocolName) -> tuple[str, ...]:

@@ -39,8 +39,8 @@ class OfficialFigures:
     """What the official scorer reports.
 
     `mask_document` and `score_document` are its JSON documents, empty where the protocol needs every image and not
-    every image could be evaluated. `ranking` maps "masks" and "scores" to the figure that the protocol ranks by, and
-    `intervals` maps them to 95 % intervals by path in the document.
+    every image could be evaluated; that of scores also where a label is unknown. `ranking` maps "masks" and "scores" to
+    the figure that the protocol ranks by, and `intervals` maps them to 95 % intervals by path in the document.
     """
 
     mask_document: Document = field(default_factory=dict)
@@ -74,7 +74,8 @@ def official_figures(
     weighted = labelled if rules.weighted else labelled.with_equal_weights()
     evaluated = [case.metrics for case in cases if not case.problem]
     masks = mask_document(evaluated) if len(evaluated) == len(cases) or not rules.complete else {}
-    scores = {} if labelled.problems and rules.complete else score_document(weighted, rules)
+    is_incomplete = not labelled.is_complete or (labelled.problems and rules.complete)
+    scores = {} if is_incomplete else score_document(weighted, rules)
     intervals: dict[str, dict[str, Interval]] = {}
     if masks:
         intervals["masks"] = mask_intervals(mean_intervals)
@@ -112,7 +113,7 @@ def _weighted_document(labelled: LabelledScores, weights: Floats) -> dict[str, A
         metric: {name: metrics[metric] for name, metrics in by_class.items()} for metric in OFFICIAL_SCORE_METRICS
     }
     averages = {metric: sum(values.values()) / len(by_class) for metric, values in per_category.items()}
-    balanced = float(balanced_accuracy(labelled.labels, labelled.scores, weights))
+    balanced = float(balanced_accuracy(labelled.labels > 0, labelled.scores, weights))
     return {
         "per_category": per_category,
         "macro_average": averages,
@@ -165,7 +166,7 @@ def _resampled_document(
         resampled = bootstrap_metrics(labelled.labels, labelled.scores, weights, resampling)
     by_class = dict(zip(labelled.classes, resampled, strict=True))
     balanced = [
-        balanced_accuracy(labelled.labels, labelled.scores, counts * weights)
+        balanced_accuracy(labelled.labels > 0, labelled.scores, counts * weights)
         for counts in bootstrap_weights(len(labelled.labels), resampling)
     ]
     return {

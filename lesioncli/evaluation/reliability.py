@@ -1,7 +1,7 @@
 """Reliability: values that claim to be a probability or an expected Jaccard, against what was observed."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,6 +13,7 @@ from lesioncli.evaluation.metrics.scores import (
     brier,
     calibration_bins,
     calibration_error,
+    select_known,
 )
 from lesioncli.evaluation.statistics.resampling import (
     Interval,
@@ -21,7 +22,6 @@ from lesioncli.evaluation.statistics.resampling import (
     percentile_interval,
 )
 
-Labels = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
 
@@ -97,18 +97,16 @@ def _measure(jaccard: Floats, confidence: Floats, weights: Floats) -> tuple[Cali
     }
 
 
-def reliability_tables(
-    columns: Sequence[tuple[Labels | Floats, Floats]], resampling: Resampling
-) -> list[tuple[ReliabilityBin, ...]]:
-    """Return the filled bins of each pair of targets (N,), labels or Jaccards, and values (N,) from 0 to 1, N > 0."""
-    images = columns[0][0].size
+def reliability_tables(labels: Floats, scores: Floats, resampling: Resampling) -> list[tuple[ReliabilityBin, ...]]:
+    """Return the filled bins of each class of labels, 1, 0 or nan, and scores from 0 to 1 (N, K), N > 0."""
+    columns, images = list(zip(labels.T, scores.T, strict=True)), len(labels)
     blocks = [
-        [_observed(calibration_bins(*column, weights)) for column in columns]
+        [_observed(calibration_bins(*select_known(*column, weights))) for column in columns]
         for weights in bootstrap_weights(images, resampling)
     ]
     resampled = np.concatenate(blocks, axis=1)  # (columns, samples, bins)
     return [
-        _table(calibration_bins(*column, np.ones((1, images))), observed)
+        _table(calibration_bins(*select_known(*column, np.ones((1, images)))), observed)
         for column, observed in zip(columns, resampled, strict=True)
     ]
 

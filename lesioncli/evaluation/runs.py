@@ -159,7 +159,7 @@ def _estimate_aucs(labelled: LabelledScores, plan: ResamplingPlan) -> dict[str, 
     if len(aucs) > 1:
         aucs[AUC_MEAN] = sum(auc for auc, _ in aucs.values()) / len(aucs), samples.mean(axis=1)
     return {
-        name: Estimate(auc, *percentile_interval(sample), labelled.count)
+        name: Estimate(auc, *percentile_interval(sample), labelled.counts.get(name, labelled.count))
         for name, (auc, sample) in aucs.items()
         if not math.isnan(auc)
     }

@@ -4,11 +4,14 @@ A case has the name of its mask, relative to the folder, with "/", without suffi
 name of its image, except where `segment --isic` named the masks.
 """
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+
+import numpy as np
 
 from lesioncli.errors import InputError
 from lesioncli.evaluation.cases import CaseResult
@@ -99,13 +102,14 @@ def _find_predictions(folder: Path, evaluation: Evaluation | None) -> dict[str, 
 
 
 def _labels_by_row(evaluation: Evaluation | None) -> dict[str, tuple[str, ...]]:
-    """Return the classes of each labelled image, by its name in the scores."""
+    """Return the classes of each labelled image, by its name in the scores, if all are known or one is positive."""
     if evaluation is None:
         return {}
     labelled = evaluation.scores.labelled
     return {
-        row: tuple(name for name, is_positive in zip(labelled.classes, labels, strict=True) if is_positive)
+        row: tuple(itertools.compress(labelled.classes, labels == 1))
         for row, labels in zip(labelled.rows, labelled.labels, strict=True)
+        if (labels == 1).any() or not np.isnan(labels).any()
     }
 
 

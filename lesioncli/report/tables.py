@@ -49,7 +49,7 @@ def auc_metrics(scores: ScoreEvaluation) -> list[MetricValue]:
     """Return the AUC of each class, then their mean if there are several classes."""
     values = {**scores.auc, **({AUC_MEAN: scores.auc_mean} if len(scores.auc) > 1 else {})}
     return [
-        MetricValue(key, auc_title(key), value, scores.intervals.get(key), scores.labelled.count)
+        MetricValue(key, auc_title(key), value, scores.intervals.get(key), _labelled_images(scores, key))
         for key, value in values.items()
     ]
 
@@ -83,12 +83,22 @@ def class_table(scores: ScoreEvaluation) -> ClassTable:
     classes = tuple(scores.per_class)
     keys = sorted(next(iter(scores.per_class.values()), {}), key=lambda key: key != "auc")
     rows = tuple(tuple(_class_metric(scores, name, key) for name in classes) for key in keys)
-    return ClassTable(tuple(map(title, classes)), rows, scores.labelled.count)
+    return ClassTable(tuple(_class_heading(scores, name) for name in classes), rows, scores.labelled.count)
+
+
+def _class_heading(scores: ScoreEvaluation, name: str) -> str:
+    """Return the title of a class, with its number of images if some labels are unknown."""
+    return title(name) if scores.labelled.is_complete else f"{title(name)} ({scores.labelled.counts[name]} images)"
 
 
 def _class_metric(scores: ScoreEvaluation, name: str, key: str) -> MetricValue:
     interval = scores.per_class_intervals.get(name, {}).get(key)
-    return MetricValue(key, title(key), scores.per_class[name][key], interval, scores.labelled.count)
+    return MetricValue(key, title(key), scores.per_class[name][key], interval, _labelled_images(scores, name))
+
+
+def _labelled_images(scores: ScoreEvaluation, name: str) -> int:
+    """Return the number of images behind a figure of a class, or behind the mean of the classes."""
+    return scores.labelled.counts.get(name, scores.labelled.count)
 
 
 @dataclass(frozen=True)

@@ -270,11 +270,10 @@ def _read_rows(path: Path, samples: Sequence[Sample]) -> dict[str, Sample]:
     by_image = match_names({sample.image_id for sample in samples}, labels.ids)  # renderings share a row
     matches = {sample.name: by_name[sample.name] or by_image[sample.image_id] for sample in samples}
     _check_matches(path, matches, labels.ids)
-    known: dict[str, tuple[float, ...]] = {**labels.by_id, **labels.partial}
     rows = {}
     for sample in (sample for sample in samples if matches[sample.name]):
         (name,) = matches[sample.name]
-        values = dict(zip(labels.classes, map(float, known[name]), strict=True))
+        values = dict(zip(labels.classes, labels.by_id[name], strict=True))
         lesion, patient = (columns.get(column, {}).get(name, "") for column in GROUP_COLUMNS.values())
         chosen = tuple(values[column] for column in LABEL_COLUMNS)
         diagnosis = columns.get(DIAGNOSIS, {}).get(name, "").lower()

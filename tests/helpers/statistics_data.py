@@ -30,7 +30,7 @@ def labelled_scores(labels: Bools, scores: Floats, ids: Sequence[str] | None = N
     """Return labels and scores (N, K) of the classes mel, sk and nv."""
     names = tuple(ids or numbered(len(labels)))
     classes = ("mel", "sk", "nv")[: labels.shape[1]]
-    return LabelledScores(classes, names, names, labels, scores, np.ones((len(labels), 2)))
+    return LabelledScores(classes, names, names, labels.astype(np.float64), scores, np.ones((len(labels), 2)))
 
 
 def predictions(masks: MaskMetrics = NO_MASKS, labelled: LabelledScores | None = None) -> EvaluatedPredictions:

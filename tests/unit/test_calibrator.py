@@ -58,6 +58,21 @@ def test_outputs_come_closer_to_what_is_observed(tmp_path: Path, engine: StoredE
     assert result.calibration.confidence.apply(1 - 6 / 60) == pytest.approx(0.5, abs=0.1)
 
 
+def test_an_unknown_label_counts_for_its_class_alone(tmp_path: Path, engine: StoredEngine) -> None:
+    write_run(tmp_path, engine)
+    whole = run(tmp_path, engine)
+    path = tmp_path / "labels" / "labels.csv"
+    header, *rows = path.read_text().splitlines()
+    fields = [row.split(",") for row in rows]
+    is_melanoma = sum(melanoma == "1" for _, melanoma, _ in fields[:30])
+    write_lines(path, header, *(f"{name},{melanoma}," for name, melanoma, _ in fields[:30]), *rows[30:])
+    result = run(tmp_path, engine, name="in-part")
+    assert result.problems == ()
+    assert [result.outputs[name].images for name in OUTPUTS[:3]] == [IMAGES, IMAGES - 30, IMAGES - 30 + is_melanoma]
+    assert result.calibration.classes["melanoma"] == whole.calibration.classes["melanoma"]
+    assert result.outputs["melanoma"] == whole.outputs["melanoma"]
+
+
 def test_the_calibrated_engine_is_a_manifest_beside_the_same_files(tmp_path: Path, engine: StoredEngine) -> None:
     write_run(tmp_path, engine, threshold=0.4, tta="flips", regions="all")
     result = run(tmp_path, engine)

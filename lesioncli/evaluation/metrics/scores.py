@@ -34,6 +34,14 @@ TOLERANCE = 1e-12  # ten weights of 0.1 sum to a little less than 1 in floating 
 TINY = np.finfo(np.float64).tiny  # replaces a divisor of 0 where the dividend is 0, too
 
 
+def select_known(labels: Labels | Floats, scores: Floats, weights: Floats) -> tuple[Labels, Floats, Floats]:
+    """Return labels, scores and weights of the images whose label is known: 1 or 0, not nan."""
+    known = ~np.isnan(labels)
+    if known.all():
+        return labels.astype(np.bool_), scores, weights
+    return labels[known].astype(np.bool_), scores[known], weights[..., known]
+
+
 # Counts at one threshold
 
 
@@ -98,13 +106,13 @@ def _running_sum(values: Floats, at: NDArray[np.intp]) -> Floats:
     return np.concatenate([np.zeros_like(sums[..., :1]), sums], axis=-1)
 
 
-def roc_auc(labels: Labels, scores: Floats, weights: Floats | None = None) -> Floats:
-    """Return the area under the ROC curve; ties count half (Mann-Whitney U).
+def roc_auc(labels: Labels | Floats, scores: Floats, weights: Floats | None = None) -> Floats:
+    """Return the area under the ROC curve; ties count half (Mann-Whitney U). Images whose label is nan do not count.
 
     Every image has weight 1 by default. nan if only one label has weight, or a score with weight is nan.
     """
     weights = np.ones(len(labels)) if weights is None else weights
-    curve = roc_curve(labels, scores, weights)
+    curve = roc_curve(*select_known(labels, scores, weights))
     return area_under_curve(curve) if curve else np.full(weights.shape[:-1], math.nan)
 
 
@@ -250,7 +258,7 @@ SCORE_METRICS: dict[str, ScoreMetric] = {
 
 
 def class_metrics(
-    labels: Labels, scores: Floats, weights: Floats, threshold: float = SCORE_THRESHOLD
+    labels: Labels | Floats, scores: Floats, weights: Floats, threshold: float = SCORE_THRESHOLD
 ) -> dict[str, float]:
     """Return every metric of one class by name; weights are (N,)."""
     return {
@@ -259,9 +267,13 @@ def class_metrics(
 
 
 def resampled_metrics(
-    labels: Labels, scores: Floats, weights: Floats, threshold: float = SCORE_THRESHOLD
+    labels: Labels | Floats, scores: Floats, weights: Floats, threshold: float = SCORE_THRESHOLD
 ) -> dict[str, Floats]:
-    """Return every metric (R,) of one class by name; weights are (R, N), a score above `threshold` is positive."""
+    """Return every metric (R,) of one class by name, over the images whose label is not nan.
+
+    Weights are (R, N), a score above `threshold` is positive.
+    """
+    labels, scores, weights = select_known(labels, scores, weights)
     cells = np.stack(_confusion_cells(labels, scores, threshold), axis=-1).astype(np.float64)
     counts = [Counts(*row) for row in (weights @ cells).tolist()]
     scored = ClassScores(labels, scores, weights, counts, roc_curve(labels, scores, weights))

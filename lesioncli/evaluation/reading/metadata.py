@@ -70,10 +70,7 @@ def find_columns(
 
 def _class_column(name: str, labels: LabelTable) -> dict[str, str]:
     index = labels.classes.index(name)
-    return {
-        image: "" if math.isnan(label[index]) else str(int(label[index]))
-        for image, label in (*labels.by_id.items(), *labels.partial.items())
-    }
+    return {image: "" if math.isnan(label[index]) else str(int(label[index])) for image, label in labels.by_id.items()}
 
 
 def _known_columns(tables: Iterable[Path], labels: LabelTable) -> Iterable[str]:

@@ -109,13 +109,13 @@ def _read_spreadsheet(path: Path) -> list[_Row]:
 
 
 def _make_labels(path: Path, rows: Iterable[_Row]) -> LabelTable:
-    by_id: dict[str, tuple[bool, ...]] = {}
+    by_id: dict[str, tuple[float, ...]] = {}
     for row in rows:
         if row.image in by_id:
             raise InputError(f"{row.location}: duplicate image id {row.image}")
         if row.diagnosis not in _DIAGNOSIS_COLUMNS:
             raise InputError(f"{row.location}: diagnosis {row.diagnosis!r} of {row.image} is not one of 0, 1, 2")
-        by_id[row.image] = (row.diagnosis == _MELANOMA,)
+        by_id[row.image] = (float(row.diagnosis == _MELANOMA),)
     if not by_id:
         raise InputError(f"{path}: no rows of an image, such as IMD003, and its diagnosis")
     return LabelTable(("melanoma",), by_id)

@@ -24,7 +24,7 @@ SEGMENT_COLUMNS = {"mask", "status", "reason"}  # of segment's scores.csv, besid
 WITHOUT_WEIGHT = "ISIC_0035068"  # the official scorer gives this image weight 0
 
 _IMAGE_SUFFIX = re.compile(f"({'|'.join(map(re.escape, supported_suffixes()))})$", re.IGNORECASE)  # ids may have dots
-_ISIC2016_LABELS = {"benign": False, "malignant": True, "0.0": False, "1.0": True, "0": False, "1": True}
+_ISIC2016_LABELS = {"benign": 0.0, "malignant": 1.0, "0.0": 0.0, "1.0": 1.0, "0": 0.0, "1": 1.0}
 _WORDS = {"": math.nan, "true": 1.0, "false": 0.0}  # of labels that are not numbers; an empty one is unknown
 _TABLE_SUFFIXES = (".csv", ".tsv", ".tab")
 _ISIC2020_LABELS = {"image_name", "benign_malignant", "target"}  # target is 1 for melanoma
@@ -32,24 +32,22 @@ _ISIC2020_LABELS = {"image_name", "benign_malignant", "target"}  # target is 1 f
 
 @dataclass(frozen=True)
 class LabelTable:
-    """Labels by image id: membership of each class, and the weights (score, validation) of the image, if not (1, 1).
+    """Labels by image id: 1 or 0 for each class, nan where unknown; and the weights of the image, if not (1, 1).
 
-    `partial` has the images with an unknown label, which is nan; they are not in `by_id`. `path` is the
-    CSV if it has a header, and so perhaps further columns; `ignored_columns` are those that are neither ids nor weights
-    nor classes.
+    Weights are those for score and validation. `path` is the CSV if it has a header, and so perhaps further columns;
+    `ignored_columns` are those that are neither ids nor weights nor classes.
     """
 
     classes: tuple[str, ...] = ()
-    by_id: Mapping[str, tuple[bool, ...]] = field(default_factory=dict)
+    by_id: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     weights: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    partial: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     path: Path | None = None
     ignored_columns: tuple[str, ...] = ()
 
     @property
     def ids(self) -> Collection[str]:
         """The images with a row."""
-        return {**self.by_id, **self.partial} if self.partial else self.by_id.keys()
+        return self.by_id.keys()
 
 
 NO_LABELS = LabelTable()
@@ -103,23 +101,19 @@ def read_labels(path: Path) -> LabelTable:
     classes, keys = _label_columns(table, others)
     if not classes:
         raise InputError(f"{path}: no column of a class; add a column of 0 and 1 for each class")
-    by_id: dict[str, tuple[bool, ...]] = {}
-    partial: dict[str, tuple[float, ...]] = {}
+    by_id: dict[str, tuple[float, ...]] = {}
     parsed: dict[tuple[str, ...], tuple[float, ...]] = {}  # of a million rows, only a few differ
     for line, (text, *fields) in table.pick(id_column, *keys):
-        name = _new_id(_image_id(text), (by_id, partial), path, line)
+        name = _new_id(_image_id(text), by_id, path, line)
         cells = tuple(fields)
         if (labels := parsed.get(cells)) is None:
             parsed[cells] = labels = _parse_labels(classes, cells, table, line)
-        if any(map(math.isnan, labels)):
-            partial[name] = labels
-        else:
-            by_id[name] = labels  # type: ignore[assignment]
-    if not by_id and not partial:
+        by_id[name] = labels
+    if not by_id:
         raise InputError(f"{path}: no labels below the header")
     read = {"", *keys}
     ignored = tuple(column for column in others if column_key(column) not in read)
-    return LabelTable(classes, by_id, _read_weights(path, by_id), partial, path, ignored)
+    return LabelTable(classes, by_id, _read_weights(path, by_id), path, ignored)
 
 
 def _label_columns(table: CsvTable, others: Collection[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -132,9 +126,9 @@ def _label_columns(table: CsvTable, others: Collection[str]) -> tuple[tuple[str,
 
 
 def _read_isic2016_labels(path: Path) -> LabelTable:
-    by_id: dict[str, tuple[bool, ...]] = {}
+    by_id: dict[str, tuple[float, ...]] = {}
     for line, (name, *labels) in read_lines(path):
-        _new_id(name, (by_id,), path, line)
+        _new_id(name, by_id, path, line)
         if len(labels) != 1 or labels[0].strip() not in _ISIC2016_LABELS:
             raise InputError(f"{path}, line {line}: label {','.join(labels)!r} is not benign or malignant, or 0 or 1")
         by_id[name] = (_ISIC2016_LABELS[labels[0].strip()],)
@@ -153,16 +147,16 @@ def _image_id(text: str) -> str:
     return _IMAGE_SUFFIX.sub("", text.strip())
 
 
-def _new_id(name: str, known: Iterable[Container[str]], path: Path, line: int) -> str:
+def _new_id(name: str, known: Container[str], path: Path, line: int) -> str:
     if not name:
         raise InputError(f"{path}, line {line}: empty image id")
-    if any(name in ids for ids in known):
+    if name in known:
         raise InputError(f"{path}, line {line}: duplicate image id {name}")
     return name
 
 
 def _parse_labels(classes: tuple[str, ...], cells: tuple[str, ...], table: CsvTable, line: int) -> tuple[float, ...]:
-    """Return labels as bool, or, if one of them is unknown, as 0, 1 and nan."""
+    """Return labels as 0, 1 and, where unknown, nan."""
     values: list[float] = []
     for column, text in zip(classes, cells, strict=True):
         cell = text.strip().lower()
@@ -176,7 +170,7 @@ def _parse_labels(classes: tuple[str, ...], cells: tuple[str, ...], table: CsvTa
                 f" {table.describe()}"
             )
         values.append(value)
-    return tuple(values) if any(map(math.isnan, values)) else tuple(value == 1 for value in values)
+    return tuple(values)
 
 
 def _read_weights(path: Path, names: Collection[str]) -> dict[str, tuple[float, float]]:
@@ -223,7 +217,7 @@ def read_scores(
     scores: dict[str, ScoreRow] = {}
     for line, row in table.rows:
         name = _IMAGE_SUFFIX.sub("", row["image"]) if from_segment else _image_id(row[id_column])
-        _new_id(name, (scores,), path, line)
+        _new_id(name, scores, path, line)
         failure = (row["reason"] or "failed") if from_segment and row["status"] == "failed" else ""
         values = tuple(_parse_number(row[column_key(column)]) for column in columns)
         optional, confidence = (_parse_number(row.get(f"{prefix}{key}", "")) for key in (optional_class, "confidence"))
@@ -251,7 +245,7 @@ def read_columns(path: Path, columns: Iterable[str]) -> dict[str, dict[str, str]
     texts: dict[str, dict[str, str]] = {column: {} for column in columns if column_key(column) in table.keys}
     ids: set[str] = set()
     for line, (text, *cells) in table.pick(table.id_column(), *map(column_key, texts)):
-        name = _new_id(_image_id(text), (ids,), path, line)
+        name = _new_id(_image_id(text), ids, path, line)
         ids.add(name)
         for by_id, cell in zip(texts.values(), cells, strict=True):
             by_id[name] = cell.strip()

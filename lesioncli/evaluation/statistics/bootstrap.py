@@ -1,6 +1,7 @@
 """Bootstrap samples of means, of AUCs and of every metric of class scores.
 
-All functions draw the same bootstrap samples for the same images and seed. R is the number of samples, N of images, M
+All functions draw the same bootstrap samples for the same images and seed. Labels are nan where they are unknown; the
+image then does not count in that class. R is the number of samples, N of images, M
 of mask metrics, K of classes and P of subsets of the images.
 """
 
@@ -50,7 +51,7 @@ def _ratio(sums: Floats, counts: NDArray[Any]) -> Floats:
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
-def bootstrap_aucs(labels: NDArray[np.bool_], scores: Floats, resampling: Resampling) -> Floats:
+def bootstrap_aucs(labels: NDArray[Any], scores: Floats, resampling: Resampling) -> Floats:
     """Return the AUCs (R, K) of labels and scores (N, K), N > 0 and no score nan, in each bootstrap sample.
 
     All classes share the samples, so their mean in each sample is valid. nan where a sample has one label only.
@@ -58,9 +59,7 @@ def bootstrap_aucs(labels: NDArray[np.bool_], scores: Floats, resampling: Resamp
     return bootstrap_aucs_of_subsets(labels, scores, [np.arange(len(labels))], resampling)[:, 0]
 
 
-def bootstrap_aucs_of_subsets(
-    labels: NDArray[np.bool_], scores: Floats, subsets: Subsets, resampling: Resampling
-) -> Floats:
+def bootstrap_aucs_of_subsets(labels: NDArray[Any], scores: Floats, subsets: Subsets, resampling: Resampling) -> Floats:
     """Return the AUCs (R, P, K) of P subsets, none empty, of the rows of labels and scores (N, K).
 
     All N images are resampled together, so the AUCs of one bootstrap sample can be compared across subsets.
@@ -72,13 +71,13 @@ def bootstrap_aucs_of_subsets(
     return np.concatenate([subset_aucs(weights) for weights in bootstrap_weights(len(labels), resampling)])
 
 
-def _aucs(labels: NDArray[np.bool_], scores: Floats, weights: Floats) -> Floats:
+def _aucs(labels: NDArray[Any], scores: Floats, weights: Floats) -> Floats:
     """Return the AUC (R, K) of each class for weights (R, N)."""
     return np.stack([roc_auc(*columns, weights) for columns in zip(labels.T, scores.T, strict=True)], 1)
 
 
 def bootstrap_metrics(
-    labels: NDArray[np.bool_],
+    labels: NDArray[Any],
     scores: Floats,
     weights: Floats,
     resampling: Resampling,

@@ -171,20 +171,25 @@ def _random_signs(images: int, resampling: Resampling) -> Iterator[Floats]:
 def _auc_differences(
     ours: LabelledScores, other: LabelledScores, rows: CommonRows, plan: ResamplingPlan
 ) -> dict[str, Difference]:
-    labels, our_scores, other_scores = ours.labels[rows[0]], ours.scores[rows[0]], other.scores[rows[1]]
+    known = ~np.isnan(ours.labels[rows[0]])
+    labelled = {name for name, is_known in zip(ours.classes, known.T, strict=True) if is_known.any()}
+    names = [name for name in other.classes if name in labelled]
+    labels, our_scores = ours.columns(rows[0], names)
+    _, other_scores = other.columns(rows[1], names)
     if not labels.size:
         return {}
     resampling = plan.for_images([ours.ids[row] for row in rows[0]])
     resampled = bootstrap_aucs(labels, our_scores, resampling) - bootstrap_aucs(labels, other_scores, resampling)
-    counts = len(labels), resampling.count_clusters(np.arange(len(labels)))
+    subsets = [*map(np.flatnonzero, ~np.isnan(labels).T), np.arange(len(labels))]
+    counts = [(images.size, resampling.count_clusters(images)) for images in subsets]
     our_aucs = [float(roc_auc(*columns)) for columns in zip(labels.T, our_scores.T, strict=True)]
     other_aucs = [float(roc_auc(*columns)) for columns in zip(labels.T, other_scores.T, strict=True)]
     result = {
-        name: _auc_difference(our_aucs[column], other_aucs[column], resampled[:, column], counts)
-        for column, name in enumerate(ours.classes)
+        name: _auc_difference(our_aucs[column], other_aucs[column], resampled[:, column], counts[column])
+        for column, name in enumerate(names)
     }
     if len(result) > 1:
-        result[AUC_MEAN] = _auc_difference(_mean(our_aucs), _mean(other_aucs), resampled.mean(axis=1), counts)
+        result[AUC_MEAN] = _auc_difference(_mean(our_aucs), _mean(other_aucs), resampled.mean(axis=1), counts[-1])
     return result
 
 

@@ -158,9 +158,9 @@ def _subset_aucs(
     result: dict[str, _Resampled] = {}
     for column, name in enumerate(labelled.classes):
         labels, scores = labelled.labels[rows, column], labelled.scores[rows, column]
-        rarer = min(resampling.count_clusters(rows[labels]), resampling.count_clusters(rows[~labels]))
-        auc = float(roc_auc(labels, scores))
-        result[name] = _Resampled(auc, samples[:, column], rows.size, rarer >= MIN_PER_LABEL)
+        rarer = min(resampling.count_clusters(rows[labels == label]) for label in (0, 1))
+        known = int((~np.isnan(labels)).sum())
+        result[name] = _Resampled(float(roc_auc(labels, scores)), samples[:, column], known, rarer >= MIN_PER_LABEL)
     if len(result) > 1:
         mean = sum(resampled.value for resampled in result.values()) / len(result)
         is_enough = all(resampled.is_enough for resampled in result.values())

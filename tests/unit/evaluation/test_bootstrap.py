@@ -9,7 +9,7 @@ from helpers.statistics_data import two_classes
 from sklearn.metrics import roc_auc_score
 
 from lesioncli.evaluation.statistics import resampling
-from lesioncli.evaluation.statistics.bootstrap import bootstrap_aucs, bootstrap_means, column_means
+from lesioncli.evaluation.statistics.bootstrap import bootstrap_aucs, bootstrap_means, bootstrap_metrics, column_means
 from lesioncli.evaluation.statistics.resampling import (
     Resampling,
     count_bootstrap_samples,
@@ -23,6 +23,19 @@ def test_each_resampled_auc_is_that_of_the_rows_drawn() -> None:
     drawn = np.random.default_rng(3).integers(60, size=(2000, 60))
     expected = [[roc_auc_score(labels[rows, k], scores[rows, k]) for k in (0, 1)] for rows in drawn[:40]]
     assert bootstrap_aucs(labels, scores, Resampling(3))[:40] == pytest.approx(np.array(expected), abs=1e-12)
+
+
+def test_unknown_labels_do_not_count_in_the_aucs_of_their_class() -> None:
+    labels, scores = two_classes(60)
+    in_part = np.where(np.random.default_rng(2).random((60, 2)) < 0.2, np.nan, labels)
+    drawn = np.random.default_rng(3).integers(60, size=(2000, 60))
+    known = [[rows[~np.isnan(in_part[rows, k])] for k in (0, 1)] for rows in drawn[:40]]
+    expected = [[roc_auc_score(labels[rows[k], k], scores[rows[k], k]) for k in (0, 1)] for rows in known]
+    assert bootstrap_aucs(in_part, scores, Resampling(3))[:40] == pytest.approx(np.array(expected), abs=1e-12)
+    metrics = bootstrap_metrics(in_part, scores, np.ones(60), Resampling(3))
+    assert [metrics[k]["auc"][:40].tolist() for k in (0, 1)] == pytest.approx(np.array(expected).T, abs=1e-12)
+    brier = [np.square(scores[rows[1], 1] - labels[rows[1], 1]).mean() for rows in known]
+    assert metrics[1]["brier"][:40] == pytest.approx(brier)
 
 
 def test_each_resampled_mean_is_that_of_the_rows_drawn() -> None:

@@ -112,8 +112,12 @@ def test_without_evaluated_scores_classes_have_no_metrics(data_set: Path) -> Non
 def test_zero_by_zero_is_one_and_noted_where_it_is_printed(
     protocol: ProtocolName, labels: tuple[int, int], scores: tuple[float, float], named: str, tmp_path: Path
 ) -> None:
-    truth = write_lines(tmp_path / "gt.csv", "image,melanoma", *(f"{n},{label}" for n, label in enumerate(labels)))
-    table = write_lines(tmp_path / "s.csv", "image,melanoma", *(f"{n},{score}" for n, score in enumerate(scores)))
+    truth = write_lines(
+        tmp_path / "gt.csv", "image,melanoma", *(f"{image_name(n)},{label}" for n, label in enumerate(labels))
+    )
+    table = write_lines(
+        tmp_path / "s.csv", "image,melanoma", *(f"{image_name(n)},{score}" for n, score in enumerate(scores))
+    )
     found = evaluate(truth, tmp_path, EvaluationOptions(scores=table, protocol=protocol))
     notes = [note for note in found.notes if "0/0" in note]
     assert [note.rpartition(": ")[2] for note in notes] == (

@@ -1,7 +1,7 @@
 """Comparison of two sets of predictions: by hand, scipy's permutation test and bootstrap, DeLong's variance."""
 
 import math
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from statistics import NormalDist
 
 import numpy as np
@@ -77,6 +77,21 @@ def test_scores_are_paired_by_image() -> None:
     mean_difference = sum(expected[0]) / 2 - sum(expected[1]) / 2
     assert found.differences[AUC_MEAN].difference == pytest.approx(mean_difference)
     assert (found.differences["mel"].images, len(found.only_ours), found.only_other) == (50, 10, ())
+
+
+def test_unknown_labels_do_not_count_in_differences() -> None:
+    labels, ours, other = two_classifiers(60)
+    in_part = labels.astype(np.float64)
+    in_part[:20, 0] = np.nan
+    first, second = (
+        predictions(labelled=replace(labelled_scores(labels, scores), labels=in_part)) for scores in (ours, other)
+    )
+    found = compare(first, second).differences
+    assert [found[name].images for name in ("mel", "sk", AUC_MEAN)] == [40, 60, 60]
+    expected = [roc_auc_score(labels[20:, 0], scores[20:, 0]) for scores in (ours, other)]
+    assert [found["mel"].ours, found["mel"].other] == pytest.approx(expected)
+    in_part[:, 0] = np.nan
+    assert list(compare(first, second).differences) == ["sk"]
 
 
 def test_the_same_predictions_do_not_differ() -> None:

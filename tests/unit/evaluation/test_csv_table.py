@@ -92,5 +92,5 @@ def test_labels_may_be_unknown(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_text("image,melanoma,nevus\na,1,0\nb,,1\n")
     labels = read_labels(path)
-    assert labels.by_id == {"a": (True, False)}
-    assert [str(value) for value in labels.partial["b"]] == ["nan", "1.0"]
+    assert labels.by_id["a"] == (True, False)
+    assert [str(value) for value in labels.by_id["b"]] == ["nan", "1.0"]

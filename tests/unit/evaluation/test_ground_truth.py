@@ -136,7 +136,6 @@ def test_two_masks_for_one_isic_image_are_refused(tmp_path: Path) -> None:
         ("ISIC_00000012.png", "isic2018", False),
         ("ISIC_0000001_0000002.png", "isic2018", False),
         ("0000001.png", "plain", False),
-        ("0000001.png", "ph2", False),
     ],
 )
 def test_seven_digits_name_an_isic_image(name: str, protocol: str, found: bool, tmp_path: Path) -> None:
@@ -351,9 +350,9 @@ def test_a_table_of_pairs_with_invalid_rows_is_refused_by_line(lines: list[str],
 
 def test_a_table_of_labels_evaluates_scores_without_masks(tmp_path: Path) -> None:
     others = "BCC,AKIEC,BKL,DF,VASC"
-    rows = [f"{row}{',0' * 5}" for row in ("a,1,0", "b,0,1", "c,0,1")]
+    rows = [f"ISIC_000000{row}{',0' * 5}" for row in ("1,1,0", "2,0,1", "3,0,1")]
     labels = write_lines(tmp_path / "gt.csv", f"image,MEL,NV,{others}", *rows)
-    rows = [f"{row}{',0' * 5}" for row in ("a,.1,.9", "b,.6,.3", "c,.2,.8")]
+    rows = [f"ISIC_000000{row}{',0' * 5}" for row in ("1,.1,.9", "2,.6,.3", "3,.2,.8")]
     scores = write_lines(tmp_path / "s.csv", f"image,NV,MEL,{others}", *rows)
     evaluation = evaluate(
         labels, tmp_path / "nowhere", EvaluationOptions(scores=scores, protocol=ProtocolName.ISIC2018)

@@ -94,6 +94,21 @@ def test_aucs_of_a_group_are_those_of_scikit_learn() -> None:
         assert set(found[name].differences) == {"mel", "sk"}
 
 
+def test_unknown_labels_do_not_count_in_the_aucs_of_a_group() -> None:
+    rng = np.random.default_rng(1)
+    labels, scores = rng.random((200, 1)) < 0.4, rng.random((200, 1))
+    known = np.arange(200) % 3 > 0
+    in_part = replace(labelled_scores(labels, scores), labels=np.where(known[:, None], labels, np.nan))
+    found = evaluated(grouping_of(*["a"] * 120, *["b"] * 80), labelled=in_part, tested=("mel",), seed=0)
+    for name, start, end in (("a", 0, 120), ("b", 120, 200)):
+        rows = np.flatnonzero(known[:end])
+        rows = rows[rows >= start]
+        estimate = found[name].estimates["mel"]
+        assert (estimate.images, found[name].images) == (rows.size, end - start)
+        assert estimate.value == pytest.approx(roc_auc_score(labels[rows, 0], scores[rows, 0]))
+        assert estimate.low < estimate.value < estimate.high
+
+
 def test_an_auc_with_few_images_of_a_label_has_no_interval_and_is_not_tested() -> None:
     labels = np.zeros((100, 1), bool)
     labels[:30] = True

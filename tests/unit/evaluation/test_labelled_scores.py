@@ -10,6 +10,7 @@ from helpers.evaluation_data import SCORES_HEADER, problems, save_mask, segment_
 from lesioncli.errors import InputError
 from lesioncli.evaluation.evaluate import evaluate
 from lesioncli.evaluation.labelled_scores import LabelledScores
+from lesioncli.evaluation.metrics.scores import class_metrics
 from lesioncli.evaluation.result import Evaluation
 from lesioncli.options import EvaluationOptions, ProtocolName
 
@@ -62,7 +63,7 @@ def test_spellings_of_labels(header: str, name: str, truth: Path, masks: Path) -
 def test_a_blank_or_hyphen_in_a_header_is_an_underscore(header: str, truth: Path, masks: Path) -> None:
     write_lines(truth / "labels.csv", f"Image ID,{header}", "p,0,1", "q,1,0")
     write_lines(masks / "scores.csv", *segment_scores({"p.jpg": (0.9, 0, 0), "q.jpg": (0.1, 1, 0)}))
-    options = EvaluationOptions(protocol=ProtocolName.ISIC2017, by=("seborrheic keratosis",))
+    options = EvaluationOptions(by=("seborrheic keratosis",))
     evaluation = evaluate(truth, masks, options)
     assert evaluation.scores.auc == {"melanoma": 1.0, "seborrheic_keratosis": 1.0}
     assert [group.group for group in evaluation.groups] == ["0", "1", "unknown"]
@@ -89,9 +90,11 @@ def test_ignored_columns_of_labels_are_noted(truth: Path, masks: Path) -> None:
 def test_scores_are_ranked_for_all_classes_of_a_challenge_or_not_at_all(
     header: str, protocol: ProtocolName, named: str, truth: Path, masks: Path
 ) -> None:
-    rows = [f"{name},{','.join(label * (1 + header.count(',')))}" for name, label in (("p", "1"), ("q", "0"))]
+    names = ("ISIC_0000001", "ISIC_0000002")
+    rows = [f"{name},{','.join(label * (1 + header.count(',')))}" for name, label in zip(names, "10", strict=True)]
     labels = write_lines(truth / "labels.csv", f"image,{header}", *rows)
-    write_lines(masks / "scores.csv", *segment_scores({"p.jpg": (0.9, 0.9, 0.9), "q.jpg": (0.1, 0.1, 0.1)}))
+    scores = {f"{name}.jpg": (score,) * 3 for name, score in zip(names, (0.9, 0.1), strict=True)}
+    write_lines(masks / "scores.csv", *segment_scores(scores))
     evaluation = evaluate(labels, masks, EvaluationOptions(protocol=protocol))
     assert [note.split()[-1] for note in notes(evaluation)] == ([named] if named else [])
     assert ("scores" in evaluation.official.ranking) is not bool(named)
@@ -226,16 +229,71 @@ def test_invalid_scores_are_refused(lines: list[str], named: str, truth: Path, m
         evaluate(truth, masks)
 
 
+LABELS_IN_PART = {"1": "1,0", "2": "0,1", "3": ",1", "4": "0,", "5": ",", "6": "1,0", "7": ","}
+SCORES_IN_PART = {"1": (0.4, 0.1), "2": (0.3, 0.6), "3": (0.9, 0.05), "4": (0.5, 0.9), "5": (0.9, 0.9), "6": (0.6, 0.2)}
+
+
 @pytest.mark.parametrize("protocol", ["plain", "isic2017"])
-def test_an_unknown_label_counts_in_no_figure(protocol: str, truth: Path, masks: Path) -> None:
-    write_lines(truth / "labels.csv", "image,melanoma,seborrheic_keratosis", "p,1,0", "q,0,1", "r,,1")
-    rows = {"p.jpg": (0.9, 0.1, 0), "q.jpg": (0.1, 0.9, 0), "r.jpg": (0.95, 0.1, 0)}
-    write_lines(masks / "scores.csv", *segment_scores(rows))
+def test_an_unknown_label_is_unknown_for_its_class_alone(protocol: str, truth: Path, masks: Path) -> None:
+    """The sixth image has its label in both classes, the seventh has no label and no scores."""
+    for folder in (truth, masks):
+        (folder / "a.png").rename(folder / "ISIC_0000001.png")
+    rows = [f"ISIC_000000{number},{labels}" for number, labels in LABELS_IN_PART.items()]
+    write_lines(truth / "labels.csv", "image,melanoma,seborrheic_keratosis", *rows)
+    scores = {f"ISIC_000000{number}.jpg": (*values, "") for number, values in SCORES_IN_PART.items()}
+    write_lines(masks / "scores.csv", *segment_scores(scores))
     evaluation = evaluate(truth, masks, EvaluationOptions(protocol=ProtocolName(protocol)))
-    assert evaluation.scores.auc == {"melanoma": 1.0, "seborrheic_keratosis": 1.0}
-    assert evaluation.scores.labelled.unknown == ("r",)
-    named = evaluation.scores.labelled.problems if protocol == "isic2017" else notes(evaluation)
-    assert any("labels.csv" in text or text.startswith("r: ") for text in named)
+    found, labelled = evaluation.scores, evaluation.scores.labelled
+    assert (labelled.count, labelled.counts) == (5, {"melanoma": 4, "seborrheic_keratosis": 4})
+    assert labelled.unknown == {"melanoma": 2, "seborrheic_keratosis": 2}
+    assert found.auc == {"melanoma": 0.75, "seborrheic_keratosis": 0.5}
+    melanoma = np.array([True, False, False, True]), np.array([0.4, 0.3, 0.5, 0.6])
+    assert found.per_class["melanoma"] == class_metrics(*melanoma, np.ones(4))
+    for name in found.auc:
+        assert sum(found.confusion[name]) == sum(row.images for row in found.reliability[name]) == 4
+    assert found.matrix is not None
+    assert found.matrix.counts == ((2, 0, 0), (0, 1, 0)), "of the images with both labels"
+    assert evaluation.official.score_document == {}
+    if protocol == "plain":
+        assert labelled.problems == ()
+        assert any("labels.csv" in note and "melanoma 2 images" in note for note in notes(evaluation))
+    else:
+        named = {problem.split(":")[0]: problem.split(": ")[1] for problem in labelled.problems}
+        assert list(named) == [f"ISIC_000000{number}" for number in (3, 4, 5, 7)]
+        assert named["ISIC_0000003"].endswith("unknown label of melanoma")
+
+
+def test_a_class_without_any_known_label_has_no_figures(truth: Path, masks: Path) -> None:
+    write_lines(truth / "labels.csv", "image,melanoma,seborrheic_keratosis", "p,1,", "q,0,", "r,0,")
+    write_lines(masks / "scores.csv", *segment_scores({f"{name}.jpg": (0.5, 0.1, 0.2) for name in "pqr"}))
+    evaluation = evaluate(truth, masks)
+    assert (evaluation.scores.auc, evaluation.scores.auc_mean) == ({"melanoma": 0.5}, 0.5)
+    assert any("seborrheic_keratosis 3 images" in note for note in notes(evaluation))
+
+
+def test_labels_that_are_all_unknown_are_noted(truth: Path, masks: Path) -> None:
+    write_lines(truth / "labels.csv", "image,melanoma", "p,", "q,")
+    write_lines(masks / "scores.csv", *P_AND_Q)
+    evaluation = evaluate(truth, masks)
+    assert (evaluation.scores.labelled.count, evaluation.failed) == (0, False)
+    assert any("melanoma 2 images" in note for note in notes(evaluation))
+
+
+def test_the_confusion_matrix_is_that_of_the_images_whose_labels_are_known(truth: Path, masks: Path) -> None:
+    write_lines(truth / "labels.csv", "image,melanoma,nevus", "p,1,0", "q,0,1", "r,0,", "s,,1")
+    write_lines(masks / "scores.csv", *segment_scores({f"{name}.jpg": (0.9, 0, 0.1) for name in "pqrs"}))
+    matrix = evaluate(truth, masks).scores.matrix
+    assert matrix is not None
+    assert matrix.counts == ((1, 0, 0), (1, 0, 0))
+
+
+def test_a_score_is_not_needed_where_the_label_is_unknown(truth: Path, masks: Path) -> None:
+    write_lines(truth / "labels.csv", "image,melanoma,nevus", "p,1,0", "q,0,", "r,,1")
+    scores = segment_scores({"p.jpg": (0.9, 0, 0.1), "q.jpg": (0.1, 0, ""), "r.jpg": (0.1, 0, "")})
+    write_lines(masks / "scores.csv", *scores)
+    labelled = evaluate(truth, masks).scores.labelled
+    assert labelled.counts == {"melanoma": 2, "nevus": 1}
+    assert labelled.problems == ("r: nevus not a number from 0 to 1",)
 
 
 def test_ids_of_labels_match_as_names_of_masks_do(truth: Path, masks: Path) -> None:

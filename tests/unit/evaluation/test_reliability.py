@@ -16,7 +16,7 @@ from lesioncli.evaluation.statistics.resampling import Resampling
 def test_a_table_by_hand() -> None:
     scores = np.array([0.0, 0.05, 0.5, 0.52, 1.0])
     labels = np.array([False, True, True, True, True])
-    ((first, middle, last),) = reliability_tables([(labels, scores)], Resampling(0))
+    ((first, middle, last),) = reliability_tables(labels[:, None], scores[:, None], Resampling(0))
     assert (first.low, first.high, first.images) == pytest.approx((0, 1 / 15, 2))
     assert (first.mean, first.observed) == pytest.approx((0.025, 0.5))
     assert (first.interval, middle.interval) == ((0, 1), (1, 1))

@@ -44,6 +44,17 @@ def isic_run(folder: Path) -> DrawnRun:
     return run.finish(names="isic")
 
 
+def test_labels_of_a_case_that_are_unknown(run: DrawnRun) -> None:
+    evaluation = evaluate(run.labels, run.masks)
+    names = [name for name in evaluation.scores.labelled.rows if name.startswith("case_")]
+    table = run.labels / "labels.csv"
+    header = table.read_text().splitlines()[0]
+    labels = dict.fromkeys(names, "0,0") | {names[0]: "1,", names[1]: "0,", names[2]: "0,0"}
+    table.write_text("\n".join([header, *(f"{name},{cells}" for name, cells in labels.items()), ""]))
+    cases = cases_of(run, evaluate(run.labels, run.masks))
+    assert [cases[name].labels for name in names[:3]] == [("melanoma",), None, ()]
+
+
 def test_every_row_mask_and_ground_truth_is_one_case_the_worst_first(run: DrawnRun) -> None:
     write_mask(run.masks / "stray.png", np.zeros((HEIGHT, WIDTH), np.uint8))
     evaluation = evaluate(run.labels, run.masks)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 SHARE = 0.5  # of the free memory: estimates are not exact, and other programs need some
 MIN_BYTES = 256 * 2**20  # a cgroup whose memory is full of cached files seems to have nothing left
+OPENCV_OUT_OF_MEMORY = -4  # cv::Error::StsNoMem, which Python's cv2 does not name
 UNKNOWN_BYTES = 4 * 2**30  # what is taken to be free on systems that do not tell
 
 
@@ -34,6 +35,11 @@ class MemoryBudget:
         free = max(MIN_BYTES, free_bytes())
         return cls(round(SHARE * free), free)
 
+    def divide(self, processes: int) -> None:
+        """Keep a part: as many processes of this machine, with budgets of their own, decode images at a time."""
+        self.limit_bytes //= processes
+        self._share_bytes //= processes
+
     @contextmanager
     def reserve(self, size_bytes: int) -> Iterator[None]:
         """Hold some bytes inside the context. Raises MemoryError if they are more than the limit."""
@@ -55,6 +61,19 @@ class MemoryBudget:
             with self._changed:
                 self._reserved -= size_bytes
                 self._changed.notify_all()
+
+
+@contextmanager
+def opencv_memory_errors() -> Iterator[None]:
+    """Turn the error of OpenCV for a lack of memory into a MemoryError."""
+    import cv2  # a heavy import, which `--help` does without
+
+    try:
+        yield
+    except cv2.error as error:
+        if getattr(error, "code", None) != OPENCV_OUT_OF_MEMORY:
+            raise
+        raise MemoryError from error
 
 
 def free_bytes(root: Path = Path("/")) -> int:
@@ -104,3 +123,6 @@ def _read(path: Path) -> str:
         return path.read_text()
     except OSError:
         return ""
+
+
+SHARED = MemoryBudget.choose(None)  # of everything in this process that decodes images or masks, but a run of `segment`

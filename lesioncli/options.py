@@ -181,8 +181,8 @@ class SegmentOptions:
     are relative to; None is the deepest one that holds all images given. `max_failures`: the run ends early when more
     images have failed. `mm_per_pixel`: side of a pixel of every image in millimetres, for the columns in mm.
     `crops`: also write lesion cut-outs with a margin of so many per cent. `check_inputs`: compare the content of images
-    that are done, not only size and time. `prune`: remove rows and masks of images that are gone. `retry_failed`: segment
-    only images that an earlier run failed on.
+    that are done, not only size and time. `prune`: remove rows and masks of images that are gone.
+    `retry_failed`: segment only images that an earlier run failed on.
     """
 
     threshold: float = 0.5

@@ -19,6 +19,8 @@ from lesioncli.evaluation.metrics.pixels import PIXEL_METRICS, count_pixels
 from lesioncli.evaluation.metrics.thresholds import threshold_jaccards
 from lesioncli.evaluation.reading.masks import Mask, MaskRole, read_mask, read_probability_map
 from lesioncli.evaluation.reading.matching import MaskPair
+from lesioncli.images.decode import OUT_OF_MEMORY
+from lesioncli.memory import opencv_memory_errors
 from lesioncli.options import Regions
 from lesioncli.process import count_cores
 
@@ -102,10 +104,17 @@ def evaluate_pair(pair: MaskPair, measures: Measures) -> CaseResult:
     if pair.prediction is None:
         return CaseResult(pair.name, {}, pair.problem, pair=pair)
     try:
-        truth = read_mask(pair.truth, MaskRole.GROUND_TRUTH)
-        prediction = read_mask(pair.prediction, MaskRole.PREDICTION)
+        with opencv_memory_errors():
+            truth = read_mask(pair.truth, MaskRole.GROUND_TRUTH)
+            prediction = read_mask(pair.prediction, MaskRole.PREDICTION)
+            return _compare(pair, truth, prediction, measures)
     except ImageError as error:
         return CaseResult(pair.name, {}, error.reason, pair=pair)
+    except MemoryError:
+        return CaseResult(pair.name, {}, OUT_OF_MEMORY, pair=pair)
+
+
+def _compare(pair: MaskPair, truth: Mask, prediction: Mask, measures: Measures) -> CaseResult:
     if truth.lesion.shape != prediction.lesion.shape:
         sizes = "ground truth {1} x {0}, prediction {3} x {2}".format(*truth.lesion.shape, *prediction.lesion.shape)
         return CaseResult(pair.name, {}, f"sizes differ: {sizes} pixels", pair=pair)

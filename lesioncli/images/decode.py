@@ -16,6 +16,7 @@ from PIL import Image
 from lesioncli.errors import ImageError, install_command
 from lesioncli.images.formats import SIGNATURE_BYTES, format_names, format_of, unsupported_name
 from lesioncli.images.pixels import MAX_BYTES, TOO_LARGE, DecodedImage
+from lesioncli.memory import SHARED
 from lesioncli.options import FailureStage
 
 __all__ = ["OUT_OF_MEMORY", "DecodedImage", "OpenedImage", "decode", "decode_content", "describe_damage", "peak_bytes"]
@@ -23,8 +24,9 @@ __all__ = ["OUT_OF_MEMORY", "DecodedImage", "OpenedImage", "decode", "decode_con
 _DECODER_NUMBER = re.compile(r"decoder error -?\d+.*")  # of Pillow
 MAX_FILE_BYTES = 2 * MAX_BYTES  # half of it may be metadata, or further pages
 SMALL_FILE_BYTES = 2**20  # read at once; larger files wait until there is memory for them
-NOT_REGULAR = "cannot be read: not a regular file but a folder, pipe or device"
-OUT_OF_MEMORY = "not enough memory for this image; give more with --max-memory, use fewer --workers, or downsample it"
+CANNOT_BE_READ = "cannot be read: "  # a reason follows
+NOT_REGULAR = f"{CANNOT_BE_READ}not a regular file but a folder, pipe or device"
+OUT_OF_MEMORY = "not enough memory for this image; use fewer --workers, or downsample it"
 
 
 class OpenedImage:
@@ -63,6 +65,10 @@ class OpenedImage:
 
     def decode(self, at_least_hw: tuple[int, int]) -> DecodedImage:
         """Decode the whole image to upright RGB, as decode() of a path does; call this once."""
+        return decode_content(self.read(), at_least_hw)
+
+    def read(self) -> bytes:
+        """Return the content of the file; call this once."""
         if problem := self._find_problem():
             raise ImageError(FailureStage.DECODE, problem)
         try:
@@ -70,7 +76,7 @@ class OpenedImage:
                 data, self._data = self._read_all() if self._data is None else self._data, None
         except MemoryError as error:
             raise ImageError(FailureStage.DECODE, OUT_OF_MEMORY) from error
-        return decode_content(data, at_least_hw)
+        return data
 
     def __enter__(self) -> Self:
         return self
@@ -100,7 +106,7 @@ class OpenedImage:
 
 
 def decode(path: Path, at_least_hw: tuple[int, int]) -> DecodedImage:
-    """Decode a whole image to upright RGB.
+    """Decode a whole image to upright RGB, when there is memory for it.
 
     The file's content selects the reader, not its suffix. A large JPEG may come back downsampled, but never below
     `at_least_hw`, the (height, width) in upright orientation that the caller needs. Of several pages or frames the
@@ -110,7 +116,11 @@ def decode(path: Path, at_least_hw: tuple[int, int]) -> DecodedImage:
     Raises ImageError, whose reason does not repeat the path, if any part of the image cannot be decoded.
     """
     with OpenedImage(path) as image:
-        return image.decode(at_least_hw)
+        try:
+            with SHARED.reserve(image.peak_bytes(at_least_hw)):
+                return image.decode(at_least_hw)
+        except MemoryError as error:
+            raise ImageError(FailureStage.DECODE, OUT_OF_MEMORY) from error
 
 
 def peak_bytes(path: Path, at_least_hw: tuple[int, int]) -> int:
@@ -160,7 +170,7 @@ def _read_errors() -> Iterator[None]:
     except IsADirectoryError as error:
         raise ImageError(FailureStage.DECODE, NOT_REGULAR) from error
     except OSError as error:
-        raise ImageError(FailureStage.DECODE, f"cannot be read: {error.strerror}") from error
+        raise ImageError(FailureStage.DECODE, f"{CANNOT_BE_READ}{error.strerror}") from error
 
 
 def _not_supported(data: bytes) -> str:

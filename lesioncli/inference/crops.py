@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lesioncli.images.decode import DecodedImage, decode, peak_bytes
+from lesioncli.images.decode import DecodedImage, OpenedImage, peak_bytes
 from lesioncli.images.geometry import UInt8, to_upright
 from lesioncli.inference.pictures import write_picture
 
@@ -26,7 +26,8 @@ def write_crop(path: Path, image: Path, decoded: DecodedImage, mask: UInt8, marg
 
     Raises ImageError if the file cannot be decoded any more, and OSError as write_picture().
     """
-    rgb = decode(image, _upright_hw(decoded)).rgb
+    with OpenedImage(image) as opened:  # the caller has reserved the memory
+        rgb = opened.decode(_upright_hw(decoded)).rgb
     left, upper, right, lower = crop_box(np.asarray(to_upright(mask, decoded.orientation)), margin_percent)
     bgr = np.asarray(cv2.cvtColor(rgb[upper:lower, left:right], cv2.COLOR_RGB2BGR), np.uint8)
     write_picture(path, bgr, CROP_JPEG_OPTIONS, top)

@@ -18,7 +18,7 @@ import numpy as np
 from lesioncli.backends.base import Cycle, Engine, Prediction
 from lesioncli.errors import EngineError, ImageError
 from lesioncli.files import stat_file
-from lesioncli.images.decode import OUT_OF_MEMORY, DecodedImage, OpenedImage
+from lesioncli.images.decode import DecodedImage, OpenedImage
 from lesioncli.images.find import ImageFile
 from lesioncli.images.geometry import UInt8, to_full_size
 from lesioncli.images.mask_like import TWO_LEVELS, has_two_levels
@@ -43,7 +43,7 @@ from lesioncli.inference.shape import measure_shape
 from lesioncli.inference.trace import Trace
 from lesioncli.inference.values import image_values
 from lesioncli.inference.views import ImageViews
-from lesioncli.memory import MemoryBudget
+from lesioncli.memory import MemoryBudget, opencv_memory_errors
 from lesioncli.options import FailureStage, SegmentOptions, Status
 from lesioncli.process import count_cores
 from lesioncli.signals import StopRequest
@@ -53,7 +53,7 @@ OVERLAY_RGB = (255, 230, 0)
 OVERLAY_JPEG_QUALITY = 88
 WRITE_BYTES_PER_PIXEL = 4  # the upsampled probability map, the mask, and the files that are made of them
 NO_PIXELS = np.empty((0, 0, 3), np.uint8)
-OPENCV_OUT_OF_MEMORY = -4  # cv::Error::StsNoMem, which Python's cv2 does not name
+OVER_BUDGET = "not enough memory for this image; give more with --max-memory, use fewer --workers, or downsample it"
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class _Pipeline:
             except ImageError as error:
                 decoded = error
             except MemoryError:
-                decoded = ImageError(FailureStage.DECODE, OUT_OF_MEMORY)
+                decoded = ImageError(FailureStage.DECODE, OVER_BUDGET)
             if status is None:  # a file that may not be opened has a size nevertheless
                 status = stat_file(image.path)
             size_bytes, modified_ns = (status.st_size, status.st_mtime_ns) if status else (None, None)
@@ -182,14 +182,10 @@ class _Pipeline:
     def _write(self, loaded: LoadedImage, prediction: Prediction, index: int) -> Outcome:
         """Return the outcome of an image; its mask is written, unless it failed."""
         try:
-            with self._memory.reserve(self._write_bytes(loaded)):
+            with self._memory.reserve(self._write_bytes(loaded)), opencv_memory_errors():
                 return self._write_mask(loaded, prediction, index)
         except MemoryError:
-            return _failed(loaded, ImageError(FailureStage.WRITE, OUT_OF_MEMORY))
-        except cv2.error as error:
-            if getattr(error, "code", None) != OPENCV_OUT_OF_MEMORY:
-                raise
-            return _failed(loaded, ImageError(FailureStage.WRITE, OUT_OF_MEMORY))
+            return _failed(loaded, ImageError(FailureStage.WRITE, OVER_BUDGET))
 
     def _write_bytes(self, loaded: LoadedImage) -> int:
         """Return an estimate of the memory that writing the pictures of an image takes."""

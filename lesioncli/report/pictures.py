@@ -14,8 +14,9 @@ from PIL import Image
 
 from lesioncli.errors import ImageError
 from lesioncli.evaluation.reading.masks import MaskRole, read_mask
-from lesioncli.images.decode import DecodedImage, decode
+from lesioncli.images.decode import OUT_OF_MEMORY, DecodedImage, decode
 from lesioncli.images.geometry import to_upright
+from lesioncli.memory import opencv_memory_errors
 from lesioncli.process import count_cores
 from lesioncli.report.cases import Case, CaseState
 
@@ -64,6 +65,14 @@ def draw_all(cases: Iterable[Case], workers: int = 0) -> Iterator[Picture]:
 
 def draw(case: Case) -> Picture:
     """Draw the picture of a case; a file that cannot be read becomes one of its problems."""
+    try:
+        with opencv_memory_errors():
+            return _draw(case)
+    except MemoryError:
+        return Picture(b"", GRID, 3 * GRID // 4, "", "", (OUT_OF_MEMORY,))
+
+
+def _draw(case: Case) -> Picture:
     problems: list[str] = []
     image = _decode(case, problems)
     prediction = _read(case.prediction_path, MaskRole.PREDICTION, image, problems)

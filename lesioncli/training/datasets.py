@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 
 from lesioncli.errors import InputError
 from lesioncli.images.geometry import to_network, to_upright
+from lesioncli.memory import SHARED
 from lesioncli.process import quiet_decoders
 from lesioncli.training.augment import augment
 from lesioncli.training.groups import SampleGroup
@@ -178,3 +179,5 @@ def shared_memory_errors() -> Iterator[None]:
 def _set_up_worker(worker: int) -> None:
     cv2.setNumThreads(1)  # the workers use all cores already
     quiet_decoders()
+    if info := get_worker_info():
+        SHARED.divide(info.num_workers)

@@ -18,11 +18,17 @@ from PIL import Image
 from lesioncli import memory
 from lesioncli.backends.registry import open_engine
 from lesioncli.demo.draw import draw_case
+from lesioncli.errors import ImageError, InputError
+from lesioncli.evaluation.evaluate import evaluate
+from lesioncli.images.decode import decode
 from lesioncli.images.find import ImageFile, ImageListing
 from lesioncli.inference.outcome import Outcome
 from lesioncli.inference.run import segment_images
-from lesioncli.memory import MemoryBudget, free_bytes
+from lesioncli.memory import MemoryBudget, free_bytes, opencv_memory_errors
 from lesioncli.options import SegmentOptions, Status
+from lesioncli.report.cases import Case, CaseState
+from lesioncli.report.pictures import draw as draw_case_of_report
+from lesioncli.training.samples import Sample, read_sample_image, read_sample_mask
 
 # VmHWM, not getrusage(): the latter starts from the peak of the process that started this one.
 PROGRAM = """
@@ -158,6 +164,72 @@ def test_an_image_that_needs_more_than_the_budget_is_a_row(tiny_manifest: MakeEn
         segment_images(listing, engine, tmp_path / "out", options, on_outcome=outcomes.append)
     assert [outcome.status for outcome in outcomes] == [Status.OK, Status.FAILED, Status.OK]
     assert "--max-memory" in outcomes[1].reason
+
+
+DECODED_TOGETHER = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from lesioncli import memory
+from lesioncli.images.decode import decode
+
+paths = sorted(Path(sys.argv[1]).iterdir())
+if len(sys.argv) > 2:
+    memory.SHARED.divide(max(1, memory.SHARED._share_bytes // (int(sys.argv[2]) * 2**20)))
+with ThreadPoolExecutor(4) as pool:
+    sizes = list(pool.map(lambda path: decode(path, (64, 64)).stored_hw, paths))
+assert len(sizes) == 6
+peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+print(peak.split()[1])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_large_images_wait_for_memory_in_other_commands_too(tmp_path: Path) -> None:
+    images, deep = tmp_path / "images", np.full((3000, 4000, 3), 30000, np.uint16)
+    images.mkdir()
+    tifffile.imwrite(images / "0.tif", deep, photometric="rgb")
+    for number in range(1, 6):
+        (images / f"{number}.tif").hardlink_to(images / "0.tif")
+    command = [sys.executable, "-c", DECODED_TOGETHER, str(images)]
+    together, in_turn = (
+        int(subprocess.run([*command, *words], check=True, capture_output=True).stdout) for words in ([], ["400"])
+    )
+    assert together - in_turn > 200 * 1024
+
+
+def test_what_needs_more_memory_than_there_is_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of some kilobytes, as images and as masks; nothing is decoded."""
+    monkeypatch.setattr(memory.SHARED, "limit_bytes", 100 * 2**20)
+    image = save(tmp_path / "images" / "a.png", np.zeros((4000, 4000, 3), np.uint8))
+    mask = save(tmp_path / "labels" / "a.png", np.zeros((4000, 4000), np.uint8))
+    with pytest.raises(ImageError, match="not enough memory"):
+        decode(image, (64, 64))
+    (case,) = evaluate(mask.parent, mask.parent).masks.cases
+    assert "not enough memory" in case.problem
+    picture = draw_case_of_report(Case("a", "a.png", CaseState.SEGMENTED, image_path=image, prediction_path=mask))
+    assert len(picture.problems) == 2
+    assert all("not enough memory" in problem for problem in picture.problems)
+    with pytest.raises(InputError, match=r"a\.png: not enough memory"):
+        read_sample_image(Sample("a", image, mask), (64, 64))
+    with pytest.raises(InputError, match=r"a\.png: .*not enough memory"):
+        read_sample_mask(mask, (4000, 4000))
+
+
+def test_a_budget_is_divided_among_processes() -> None:
+    budget = MemoryBudget(400, 1000)
+    budget.divide(4)
+    with pytest.raises(MemoryError), budget.reserve(251):
+        pytest.fail("the body must not run")
+    with budget.reserve(250):
+        assert budget.limit_bytes == 250
+
+
+def test_the_error_of_opencv_for_a_lack_of_memory_is_a_memory_error() -> None:
+    with pytest.raises(MemoryError), opencv_memory_errors():
+        cv2.copyMakeBorder(np.zeros((1, 1), np.uint8), 0, 2**30, 0, 2**30, cv2.BORDER_CONSTANT)
+    with pytest.raises(cv2.error), opencv_memory_errors():
+        cv2.resize(np.zeros((0, 0), np.uint8), (1, 1))
 
 
 def test_a_budget_is_shared_in_turn() -> None:

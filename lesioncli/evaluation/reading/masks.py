@@ -18,10 +18,11 @@ from lesioncli.errors import ImageError, InputError
 from lesioncli.evaluation.metrics.pixels import MASK_THRESHOLD
 from lesioncli.evaluation.reading.png import read_grey_png
 from lesioncli.files import walk
-from lesioncli.images.decode import describe_damage
+from lesioncli.images.decode import CANNOT_BE_READ, OpenedImage, describe_damage
 from lesioncli.images.find import CROPS, OVERLAYS, PROBABILITIES
 from lesioncli.images.formats import FORMATS, supported_suffixes
 from lesioncli.images.png import check_rows
+from lesioncli.memory import SHARED
 from lesioncli.options import FailureStage
 
 _FORMATS = tuple(image_format for image_format in FORMATS if image_format.for_masks)
@@ -34,6 +35,7 @@ UNSUPPORTED_SUFFIXES = tuple(suffix for suffix in supported_suffixes() if suffix
 _MAPS = f"{PROBABILITIES}/"
 
 BLOCK_ROWS = 32
+FULL_SIZE = (1, 1)  # no reader of masks reduces its image
 
 UInt8 = NDArray[np.uint8]
 Levels = NDArray[np.integer[Any]]  # (H, W)
@@ -136,8 +138,7 @@ class _Pixels:
 
 def read_mask(path: Path, role: MaskRole) -> Mask:
     """Read one mask; ImageError, whose reason begins with `role`, if it is unreadable or not a 0/255 mask."""
-    with _name_failures(role):
-        pixels = _decode(path.read_bytes(), role)
+    pixels = _read(path, role)
     levels, white = pixels.levels, pixels.white
     brightest, threshold = int(levels.max()), MASK_THRESHOLD * white // 255
     # A 0/1 mask would be all background. A darker prediction may be a probability map that never reached 1/2.
@@ -156,11 +157,16 @@ def read_mask(path: Path, role: MaskRole) -> Mask:
 def read_probability_map(path: Path) -> UInt8:
     """Read lesion probabilities (H, W) in 1/255; ImageError if it is not an 8-bit grey picture."""
     role = MaskRole.PROBABILITY_MAP
-    with _name_failures(role):
-        pixels = _decode(path.read_bytes(), role)
+    pixels = _read(path, role)
     if pixels.mode != "L" or pixels.levels.dtype != np.uint8:
         raise ImageError(FailureStage.DECODE, f"{role} is stored as {pixels.mode}, not as 8-bit grey")
     return np.asarray(pixels.levels, np.uint8)
+
+
+def _read(path: Path, role: MaskRole) -> _Pixels:
+    """Decode a file when there is memory for it; ImageError, whose reason begins with `role`, if it is unreadable."""
+    with _name_failures(role), OpenedImage(path) as file, SHARED.reserve(file.peak_bytes(FULL_SIZE)):
+        return _decode(file.read(), role)
 
 
 def _count_level(levels: Levels, level: int) -> int:
@@ -177,7 +183,9 @@ def _name_failures(role: MaskRole) -> Iterator[None]:
     except ImageError as error:
         if error.reason.startswith(role):
             raise
-        raise ImageError(FailureStage.DECODE, f"{role} unreadable: {error.reason}") from error
+        raise ImageError(
+            FailureStage.DECODE, f"{role} unreadable: {error.reason.removeprefix(CANNOT_BE_READ)}"
+        ) from error
     except UnidentifiedImageError as error:
         reason = f"{role} unreadable: not one of {', '.join(MASK_FORMATS)}, or truncated"
         raise ImageError(FailureStage.DECODE, reason) from error

@@ -9,6 +9,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import msgspec
+import numpy as np
 from numpy.typing import NDArray
 
 from lesioncli.backends.base import Engine, Layout, Span
@@ -54,7 +55,7 @@ def choose_precision(asked: Precision) -> Decision[Precision]:
 
 
 def read_spec(onnx: Path) -> ModelSpec:
-    """Read the ModelSpec inside an ONNX graph; InputError if there is no graph or no spec."""
+    """Read the ModelSpec inside an ONNX graph; InputError if there is none, or the graph is unreadable or broken."""
     try:
         graph = openvino.Core().read_model(onnx)
     except RuntimeError as error:
@@ -63,7 +64,20 @@ def read_spec(onnx: Path) -> ModelSpec:
         text = graph.get_rt_info(["framework", METADATA_KEY]).astype(str)
     except RuntimeError as error:
         raise InputError(f"{onnx}: has no ModelSpec; export it with lesioncli build-engine CHECKPOINT") from error
+    _refuse_broken_weights(graph, onnx)
     return ModelSpec.from_json(text, onnx)
+
+
+def _refuse_broken_weights(graph: openvino.Model, onnx: Path) -> None:
+    """Raise InputError for weights that are not finite: OpenVINO may compute finite, wrong numbers with them."""
+    for constant in (operation for operation in graph.get_ops() if operation.get_type_name() == "Constant"):
+        values = constant.data
+        # Constants without a dimension may be meant: the start of a maximum, the scores of a mask of nan.
+        if values.dtype.kind == "f" and values.ndim and not np.isfinite(values).all():
+            raise InputError(
+                f"{onnx}: weights {constant.get_friendly_name()} are not all finite numbers; take a checkpoint from"
+                " before the training failed"
+            )
 
 
 def compile_to_files(onnx: Path, xml: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -31,7 +32,7 @@ from lesioncli.backends import openvino as openvino_backend
 from lesioncli.backends.base import Outputs
 from lesioncli.backends.build import BuiltEngine, Reference, build
 from lesioncli.backends.manifest import ParityFigures, read_manifest
-from lesioncli.backends.openvino import CONVOLUTIONS, FP32_CONVOLUTIONS, choose_precision, compile_to_files
+from lesioncli.backends.openvino import CONVOLUTIONS, FP32_CONVOLUTIONS, choose_precision, compile_to_files, read_spec
 from lesioncli.backends.registry import open_engine
 from lesioncli.errors import EngineError, InputError
 from lesioncli.options import BuildOptions, Precision
@@ -275,6 +276,23 @@ def test_a_graph_without_a_spec_is_bad_input(tmp_path: Path) -> None:
     path = write_graph(tmp_path / "bare.onnx", spec=None)
     with pytest.raises(InputError, match=r"bare\.onnx: .*ModelSpec"):
         build(path, tmp_path / "engines", IMAGES, CPU)
+
+
+@pytest.mark.parametrize(
+    ("value", "is_refused"), [((0.0, np.nan), True), ((np.inf, 1.0), True), ((np.nan,), True), (-np.inf, False)]
+)
+def test_weights_that_are_not_finite_are_bad_input(tmp_path: Path, value: Any, is_refused: bool) -> None:
+    """OpenVINO computed finite numbers with a weight of NaN, and so agreed with itself."""
+    nodes = {**TINY_NODES, "unused": helper.make_node("Max", ["brightness", "start"], ["unused"])}
+    constants = {**TINY_CONSTANTS, "start": np.array(value, np.float32)}
+    outputs = {**TINY_OUTPUTS, "unused": (TensorProto.FLOAT, ("N", np.size(value)))}
+    path = write_graph(tmp_path / "broken.onnx", nodes, outputs, constants)
+    if not is_refused:
+        assert read_spec(path).name == "tiny"
+        return
+    with pytest.raises(InputError, match=r"broken\.onnx: .*start"):
+        build(path, tmp_path / "engines", IMAGES, CPU)
+    assert not (tmp_path / "engines").exists()
 
 
 def test_a_graph_for_another_size_than_its_spec_is_an_error(tmp_path: Path) -> None:

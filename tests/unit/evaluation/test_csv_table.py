@@ -1,9 +1,11 @@
 """Tables as spreadsheets and data sets write them: encodings, separators, and what is refused."""
 
 import re
+import time
 from pathlib import Path
 
 import pytest
+from helpers.evaluation_data import write_lines
 
 from lesioncli.errors import InputError
 from lesioncli.evaluation.reading.csv_table import open_table
@@ -94,3 +96,14 @@ def test_labels_may_be_unknown(tmp_path: Path) -> None:
     labels = read_labels(path)
     assert labels.by_id["a"] == (True, False)
     assert [str(value) for value in labels.by_id["b"]] == ["nan", "1.0"]
+
+
+def test_many_rows_share_their_labels_and_take_little_time(tmp_path: Path) -> None:
+    """Of a million rows, read in 7 s; without that, they took 52 s and 683 MiB."""
+    rows = (f"ISIC_{number:07},{number % 2},{number % 3 // 2}" for number in range(50_000))
+    path = write_lines(tmp_path / "labels.csv", "image,melanoma,seborrheic_keratosis", *rows)
+    started = time.process_time()
+    labels = read_labels(path).by_id
+    assert time.process_time() - started < 1.5
+    assert len(labels) == 50_000
+    assert len({id(values) for values in labels.values()}) == 4

@@ -376,6 +376,10 @@ def test_given_labels_and_scores_replace_those_in_the_folders(tmp_path: Path) ->
         ).scores.auc["melanoma"]
 
     assert [auc(), auc(labels=other), auc(scores=scores), auc(other, scores)] == [0, 1, 1, 0]
+    write_lines(tmp_path / "labels" / "labels.csv", "image,melanoma", "a,perhaps")
+    assert auc(labels=other) == 1, "what is replaced is not read"
+    with pytest.raises(InputError, match="perhaps"):
+        auc()
 
 
 def evaluate_table(folder: Path, *lines: str) -> Evaluation:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lesioncli.errors import ImageError
 from lesioncli.images.color import to_srgb
 from lesioncli.images.geometry import UInt8
-from lesioncli.images.jpeg import read_frame_size
+from lesioncli.images.jpeg import read_frame_size, read_jpeg
 from lesioncli.images.jpeg2000 import CODESTREAM, read_codestream
 from lesioncli.images.pixels import (
     DecodedImage,
@@ -162,7 +162,7 @@ def _decode_first_frame(dataset: "Dataset", header: _Header) -> NDArray[Any]:
     syntax = UID(header.syntax)
     if syntax in UncompressedTransferSyntaxes:
         return np.asarray(pixel_array(dataset, index=0))
-    # Pillow decodes 8 bits; where it can, its libjpeg is used, since it notices a truncated JPEG.
+    # Of JPEG, Pillow decodes 8 bits; of the others, pylibjpeg's decoders keep all bits of colours.
     plugin = "pillow" if syntax in JPEGTransferSyntaxes[:2] and header.bits_stored == 8 else "pylibjpeg"
     try:
         plugins = get_decoder(syntax).available_plugins
@@ -170,7 +170,7 @@ def _decode_first_frame(dataset: "Dataset", header: _Header) -> NDArray[Any]:
         plugins = ()
     if plugin not in plugins:
         raise _failure(_describe_missing_decoder(syntax.name if syntax in AllTransferSyntaxes else ""))
-    _check_frame(dataset.PixelData, header)
+    _check_frame(dataset.PixelData, header, is_ordinary_jpeg=plugin == "pillow")
     return np.asarray(pixel_array(dataset, index=0, decoding_plugin=plugin))
 
 
@@ -182,8 +182,11 @@ def _describe_missing_decoder(name: str) -> str:
     return f"DICOM pixels compressed with {name}, which is not supported; save it uncompressed or as PNG"
 
 
-def _check_frame(pixels: bytes, header: _Header) -> None:
-    """Raise ImageError if the compressed image has another size than the header says: a decoder would believe it."""
+def _check_frame(pixels: bytes, header: _Header, is_ordinary_jpeg: bool) -> None:
+    """Raise ImageError if the compressed image has another size than the header says: a decoder would believe it.
+
+    Of an ordinary JPEG, damage is found, too: Pillow conceals it.
+    """
     from pydicom.encaps import get_frame
 
     frame = get_frame(pixels, 0, number_of_frames=header.frames)
@@ -196,6 +199,8 @@ def _check_frame(pixels: bytes, header: _Header) -> None:
         return  # run lengths, which have no header
     if size_hw != (header.height, header.width):
         raise _failure("damaged: the DICOM header and its compressed image differ in size")
+    if is_ordinary_jpeg:
+        read_jpeg(frame, (1, 1))
 
 
 def _color_to_rgb(samples: NDArray[Any], dataset: "Dataset", header: _Header) -> UInt8:

@@ -168,6 +168,8 @@ def with_length(data: bytes, length: int) -> bytes:
 
 
 RGB = CASES["rgb"][0]
+MIDDLE = 3 * len(jpeg_of_ybr()) // 4
+LOST_BYTES = jpeg_of_ybr()[:MIDDLE] + jpeg_of_ybr()[MIDDLE + 100 :]
 HOSTILE = {
     "private codec": (dicom(b"secret", "1.2.3.4.5"), "private codec"),
     "video": (dicom(b"film", "1.2.840.10008.1.2.4.100"), "MPEG2"),
@@ -178,7 +180,8 @@ HOSTILE = {
     "without pixels": (RGB[: RGB.index(b"\xe0\x7f\x10\0OB")], "truncated"),
     "a header only": (RGB[:300], "DICOM"),
     "truncated jpeg": (CASES["jpeg"][0][:-200], "DICOM"),
-    "jpeg cut inside": (dicom(jpeg_of_ybr()[:-200], JPEG, "YBR_FULL_422"), "DICOM"),
+    "jpeg cut inside": (dicom(jpeg_of_ybr()[:-200], JPEG, "YBR_FULL_422"), "truncated"),
+    "jpeg with lost bytes": (dicom(LOST_BYTES, JPEG, "YBR_FULL_422"), "damaged"),
     "truncated jpeg 2000": (CASES["jpeg 2000"][0][:-200], "DICOM"),
     "truncated rle": (CASES["rle"][0][:-200], "DICOM"),
     "65535 x 65535": (dicom(PICTURE.tobytes(), Rows=65535, Columns=65535), "megapixels"),

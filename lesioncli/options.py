@@ -179,10 +179,9 @@ class SegmentOptions:
     `save_probabilities`: also write the lesion probability of every pixel.
     `max_memory_mib`: memory of images in work; None is half of what is free. `root`: folder that the names of images
     are relative to; None is the deepest one that holds all images given. `max_failures`: the run ends early when more
-    images have failed. `mm_per_pixel`: side of a pixel of every image in millimetres, for the columns in mm.
-    `crops`: also write lesion cut-outs with a margin of so many per cent. `check_inputs`: compare the content of images
-    that are done, not only size and time. `prune`: remove rows and masks of images that are gone.
-    `retry_failed`: segment only images that an earlier run failed on.
+    images have failed. `mm_per_pixel`: side of a pixel in millimetres, in place of that in a file. `crops`: also write
+    lesion cut-outs with a margin of so many per cent. `check_inputs`: compare the content of images that are done, not
+    only size and time. `prune`: remove rows and masks of images that are gone.
     """
 
     threshold: float = 0.5

@@ -99,7 +99,7 @@ def segment(
         typer.Option(
             metavar="MM",
             help="Side of a pixel of all images in millimetres, for area, perimeter and axes in mm.",
-            show_default="unknown",
+            show_default="that in a DICOM file, else unknown",
         ),
     ] = None,
     isic_names: Annotated[

@@ -4,6 +4,7 @@ Only the elements in ELEMENTS are read: what a file says about its patient never
 hold no value of a file but numbers and names of the standard, and none of pydicom's own texts.
 """
 
+import math
 import re
 from dataclasses import dataclass
 from io import BytesIO
@@ -34,12 +35,13 @@ SIGNATURE, SIGNATURE_OFFSET = b"DICM", 128
 ELEMENTS = (
     *("SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "RescaleSlope", "RescaleIntercept"),
-    *("WindowCenter", "WindowWidth", "VOILUTFunction", "ICCProfile", "PixelData"),
+    *("WindowCenter", "WindowWidth", "VOILUTFunction", "ICCProfile", "PixelSpacing", "PixelData"),
     *("ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
     *("RedPaletteColorLookupTableDescriptor", "RedPaletteColorLookupTableData"),
     *("GreenPaletteColorLookupTableDescriptor", "GreenPaletteColorLookupTableData"),
     *("BluePaletteColorLookupTableDescriptor", "BluePaletteColorLookupTableData"),
 )
+MAX_ASPECT_ERROR = 0.001  # of a square pixel, as decimal numbers are rounded
 GREY = ("MONOCHROME1", "MONOCHROME2")  # in the first, 0 is white
 PALETTE = "PALETTE COLOR"
 COLOR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
@@ -101,7 +103,17 @@ def _read(data: bytes) -> DecodedImage:
     profile = dataset.get("ICCProfile")
     rgb, color_note = to_srgb(rgb, profile, "L" if header.photometric in GREY else "RGB")
     note = join_notes(describe_conversion(header.frames, "frames", header.bits_stored), grey_note, color_note)
-    return DecodedImage(rgb, (header.height, header.width), 1, note)
+    return DecodedImage(rgb, (header.height, header.width), 1, note, mm_per_pixel=_read_scale(dataset))
+
+
+def _read_scale(dataset: "Dataset") -> float | None:
+    """Return the side of a pixel in millimetres; None if it is not known, or if pixels are not squares."""
+    try:
+        down, across = map(float, dataset.get("PixelSpacing") or (0, 0))
+    except (TypeError, ValueError):
+        return None
+    is_square = 0 < down < math.inf and abs(across / down - 1) < MAX_ASPECT_ERROR
+    return down if is_square else None
 
 
 def _refuse_deflated(data: bytes) -> None:

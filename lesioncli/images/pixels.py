@@ -26,6 +26,7 @@ class DecodedImage:
 
     rgb: uint8 (h, w, 3), upright, possibly downsampled. stored_hw: full size before `orientation` (EXIF, 1 to 8) is
     applied. note: what the reader dropped or converted, usually empty. crc32: that of the file, set by decode().
+    mm_per_pixel: side of a pixel in millimetres, where the file tells it.
     """
 
     rgb: UInt8
@@ -33,6 +34,7 @@ class DecodedImage:
     orientation: int
     note: str
     crc32: int | None = None
+    mm_per_pixel: float | None = None
 
 
 def check_size(stored_hw: tuple[int, int], channels: int = 3, bits: int = 8) -> None:

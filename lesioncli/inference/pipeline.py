@@ -221,7 +221,7 @@ class _Pipeline:
                 return _failed(loaded, ImageError(FailureStage.WRITE, error.strerror or str(error)))
             values = {
                 "lesion_area_fraction": runs.area_px / lesion.mask.size,
-                **measure_shape(runs, options.mm_per_pixel),
+                **measure_shape(runs, options.mm_per_pixel or decoded.mm_per_pixel),
                 **image_values(merged, lesion.confidence, self._engine.spec),
             }
             seconds = {"decode": loaded.cpu_seconds, "write": time.thread_time() - started}

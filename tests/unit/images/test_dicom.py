@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 from helpers.dicom_files import SECRETS, dicom, pydicom
 from helpers.encoded_images import DEEP, GREY, HEIGHT, PICTURE, WIDTH, Array, by_pillow, grey_rgb
+from helpers.graphs import OpenEngine
 from helpers.pictures import draw
 from helpers.pictures import save as save_picture
+from helpers.runs import rows_of, segment_folder
 from PIL import Image, ImageCms
 
 from lesioncli.errors import ImageError, InputError
@@ -281,3 +283,22 @@ def test_without_the_extra_files_are_counted_or_fail(tmp_path: Path, monkeypatch
             decode(tmp_path / "x.dcm", FULL_HW)
     finally:
         formats._has_module.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("spacing", "scale"),
+    [([0.02, 0.02], 0.02), (["0.0199999", "0.02"], 0.0199999), ([0.02, 0.03], None), ([0, 0], None), ([], None)],
+)
+def test_scale(tmp_path: Path, spacing: list[Any], scale: float | None) -> None:
+    assert read(tmp_path, dicom(PICTURE.tobytes(), PixelSpacing=spacing)).mm_per_pixel == scale
+    assert read(tmp_path, dicom(PICTURE.tobytes())).mm_per_pixel is None
+
+
+def test_a_row_has_millimetres_of_the_file(tiny_engine: OpenEngine, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.dcm").write_bytes(dicom(PICTURE.tobytes(), PixelSpacing=[0.5, 0.5]))
+    for options, factor in (({}, 4), ({"mm_per_pixel": 0.1}, 100)):
+        segment_folder(tmp_path / "images", tiny_engine(1), tmp_path / str(factor), **options)
+        row = rows_of(tmp_path / str(factor))["a.dcm"]
+        assert float(row["area_mm2"]) == pytest.approx(float(row["area_px"]) / factor)
+        assert float(row["area_px"]) > 0

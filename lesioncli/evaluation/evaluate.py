@@ -20,7 +20,7 @@ from lesioncli.evaluation.notes import (
 )
 from lesioncli.evaluation.official import official_figures
 from lesioncli.evaluation.predictions import EvaluatedPredictions, evaluate_predictions
-from lesioncli.evaluation.protocols import PROTOCOLS, foreign_image
+from lesioncli.evaluation.protocols import PROTOCOLS, require_data_set
 from lesioncli.evaluation.reading.ground_truth import GroundTruth, read_ground_truth
 from lesioncli.evaluation.reliability import evaluate_confidence
 from lesioncli.evaluation.result import Evaluation, MaskEvaluation
@@ -29,7 +29,7 @@ from lesioncli.evaluation.statistics.comparison import Comparison, compare_predi
 from lesioncli.evaluation.statistics.groups import evaluate_groups
 from lesioncli.evaluation.statistics.resampling import Interval, ResamplingPlan, percentile_interval
 from lesioncli.evaluation.threshold_curve import evaluate_thresholds
-from lesioncli.options import EvaluationOptions, ProtocolName
+from lesioncli.options import EvaluationOptions
 
 _DEFAULT_OPTIONS = EvaluationOptions()
 
@@ -49,7 +49,7 @@ def evaluate(
     """
     rules = PROTOCOLS[options.protocol]
     truth = read_ground_truth(ground_truth, options.labels)
-    _require_data_set(ground_truth, truth, options.protocol)
+    require_data_set(ground_truth, chain(truth.masks, truth.labels.ids), options.protocol)
     group_columns = read_columns_by_image(options.by, options.metadata, truth, rules)
     clusters = read_clusters(options.cluster, options.metadata, truth, rules)
 
@@ -87,16 +87,6 @@ def evaluate(
         ),
         plan=plan,
     )
-
-
-def _require_data_set(path: Path, truth: GroundTruth, protocol: ProtocolName) -> None:
-    rules = PROTOCOLS[protocol]
-    name = foreign_image(rules, chain(truth.masks, truth.labels.ids))
-    if name and rules.data_set:
-        raise InputError(
-            f"{path}: not ground truth of {protocol}: it has {name}; looked for {rules.data_set.layout}, or masks and"
-            f" labels of images named as {rules.data_set.image}; give such a data set, or use --protocol plain"
-        )
 
 
 def _compare(

@@ -3,7 +3,9 @@
 import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
+from lesioncli.errors import InputError
 from lesioncli.evaluation.reading.csv_table import column_key
 from lesioncli.evaluation.reading.ph2 import IMAGES
 from lesioncli.isic import find_id
@@ -84,10 +86,16 @@ def image_id(name: str, protocol: Protocol) -> str:
     return (find_id(name) if protocol.isic_names else "") or name.rpartition("/")[2]
 
 
-def foreign_image(protocol: Protocol, names: Iterable[str]) -> str:
-    """Return the first name that is not that of an image of the protocol's data set; "" if there is none."""
-    data_set = protocol.data_set
-    return next((name for name in names if data_set and not data_set.has_name(name.rpartition("/")[2])), "")
+def require_data_set(path: Path, names: Iterable[str], protocol: ProtocolName) -> None:
+    """Raise InputError if ground truth at `path` has the name of an image that is not of the protocol's data set."""
+    data_set = PROTOCOLS[protocol].data_set
+    if data_set is None:
+        return
+    if foreign := next((name for name in names if not data_set.has_name(name.rpartition("/")[2])), ""):
+        raise InputError(
+            f"{path}: not ground truth of {protocol}: it has {foreign}; looked for {data_set.layout}, or masks and"
+            f" labels of images named as {data_set.image}; give such a data set, or use --protocol plain"
+        )
 
 
 def missing_classes(protocol: Protocol, classes: Collection[str]) -> tuple[str, ...]:

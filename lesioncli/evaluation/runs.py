@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import permutations
+from itertools import chain, permutations
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from lesioncli.evaluation.columns import plan_resampling, read_clusters
 from lesioncli.evaluation.labelled_scores import LabelledScores
 from lesioncli.evaluation.metrics.scores import roc_auc
 from lesioncli.evaluation.predictions import EvaluatedPredictions, evaluate_predictions
-from lesioncli.evaluation.protocols import PROTOCOLS
+from lesioncli.evaluation.protocols import PROTOCOLS, require_data_set
 from lesioncli.evaluation.reading.ground_truth import GroundTruth, read_ground_truth
 from lesioncli.evaluation.reading.matching import match
 from lesioncli.evaluation.reading.tables import NO_LABELS
@@ -88,6 +88,7 @@ def compare_runs(
     agreements: list[Agreement] = []
     truths = {str(path): read_ground_truth(path, options.labels) for path in ground_truths}
     for name, truth in truths.items():
+        require_data_set(Path(name), chain(truth.masks, truth.labels.ids), options.protocol)
         clusters = read_clusters(options.cluster, options.metadata, truth, rules)
         plan = plan_resampling(options.cluster, clusters, options.seed)
         evaluated = {str(run): evaluate_predictions(truth, run, None, options, on_progress) for run in runs}

@@ -56,6 +56,28 @@ def test_only_images_of_all_runs_count(data_set: Path) -> None:
     assert result.incomplete
 
 
+def test_an_unknown_label_counts_in_no_estimate_of_its_class(data_set: Path) -> None:
+    (table,) = LABELS.glob("*.csv")
+    header, *rows = table.read_text().splitlines()
+    column = header.split(",").index("melanoma")
+    fields = [row.split(",") for row in rows]
+    for row in fields[:12]:
+        row[column] = ""
+    table.write_text("\n".join([header, *map(",".join, fields), ""]))
+    (compared,) = compare(FIRST, SECOND).by_ground_truth
+    for run, path in zip(compared.runs, (FIRST, SECOND), strict=True):
+        alone = evaluate(LABELS, path)
+        assert run.estimates["melanoma"].images == alone.scores.labelled.counts["melanoma"] == IMAGES - 12
+        assert run.estimates["melanoma"].value == pytest.approx(alone.scores.auc["melanoma"])
+        assert run.estimates[AUC_MEAN].images == IMAGES
+    assert compared.runs[1].differences["melanoma"].images == IMAGES - 12
+
+
+def test_ground_truth_of_another_data_set_is_refused_under_a_protocol(data_set: Path) -> None:
+    with pytest.raises(InputError, match=r"labels: not ground truth of ph2.*looked for"):
+        compare(FIRST, SECOND, protocol="ph2")
+
+
 def test_clusters_are_resampled_together(data_set: Path) -> None:
     alone, together = (compare(FIRST, SECOND, cluster=cluster) for cluster in ("", "site"))
     first, second = (result.by_ground_truth[0].runs[0].estimates["jaccard"] for result in (alone, together))

@@ -17,6 +17,7 @@ from lesioncli.files import ENGINES, StrPath, os_errors_as_input_errors
 from lesioncli.options import Backend, CalibrationOptions, EvaluationOptions, SegmentOptions
 from lesioncli.process import count_cores, opencv_on_one_thread, quiet_decoders
 from lesioncli.progress import Reporter, ReportTo, reporting
+from lesioncli.sharding import refuse_unmerged
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from lesioncli.evaluation.result import Evaluation
     from lesioncli.images.find import ImageListing
     from lesioncli.images.image_list import WrittenList
+    from lesioncli.inference.merge import MergedShards
     from lesioncli.inference.plan import RunPlan
     from lesioncli.inference.record import RunSummary
 
@@ -117,20 +119,27 @@ def _list_images(sources: Sequence[Path], out: Path, options: SegmentOptions, re
     from lesioncli.images import find
     from lesioncli.images.image_list import read_image_list
     from lesioncli.inference.earlier import require_results
+    from lesioncli.inference.record import MaskNames
+    from lesioncli.inference.shards import select_images
 
     if options.image_list:
         if sources:
             raise InputError(f"{sources[0]}: images were also given by the list {options.image_list}; give one of both")
         image_list = read_image_list(options.image_list, options.root)
         listing = image_list.listing
-        image_list.check(listing.images, exclude=out, check_content=options.check_inputs)
     else:
+        image_list = None
         listing = find.list_images(sources, exclude=out, root=options.root)
     if options.isic_names:
         listing = replace(listing, images=find.name_masks_by_isic(listing.images))
+    if options.shard:
+        listing = select_images(listing, options.shard, MaskNames.ISIC if options.isic_names else MaskNames.IMAGES)
+        reporter.note(f"shard {options.shard}: {len(listing.images)} images")
+    if image_list:
+        image_list.check(listing.images, exclude=out, check_content=options.check_inputs)
     _note_listing(listing, reporter)
     if options.retry_failed:
-        require_results(out)
+        require_results(out, options.shard)
     return listing
 
 
@@ -175,6 +184,17 @@ def _run(
             on_outcome=lambda outcome: reporter.image(outcome, next(finished), total),
             stop=reporter.stop,
         )
+
+
+@os_errors_as_input_errors()
+def merge(out: StrPath) -> "MergedShards":
+    """Join the rows and records of the shards of an output folder, as `lesioncli merge` does.
+
+    Raises InputError if shards are missing, not finished, or of different runs; nothing is changed then.
+    """
+    from lesioncli.inference.merge import merge_shards
+
+    return merge_shards(Path(out))
 
 
 @os_errors_as_input_errors()
@@ -279,6 +299,7 @@ def read_results(folder: StrPath) -> "pd.DataFrame":
     import pandas as pd
 
     folder = Path(folder)
+    refuse_unmerged(folder)
     path = folder / "scores.csv"
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False).fillna("")  # of a row that is too short

@@ -1,7 +1,8 @@
 """The calls of the Python API on engines: build one, find the one to use, and verify it on the GPU of this machine."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from lesioncli.errors import EngineError, InputError
 from lesioncli.files import ENGINES, StrPath, os_errors_as_input_errors, work_folder
+from lesioncli.locks import ProcessLock
 from lesioncli.options import Backend, BuildOptions, Decision, Precision
 from lesioncli.process import quiet_decoders
 from lesioncli.progress import Reporter, ReportTo, reporting
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from lesioncli.images.find import ImageFile
     from lesioncli.images.geometry import UInt8
 
+BUILD_LOCK = ".build.lock"
 PARITY_IMAGES = 32  # fewer let a bf16 engine pass that differs on photographs; a drawn image takes 25 ms
 PARITY_IMAGE_HW = (256, 320)
 
@@ -191,7 +194,7 @@ def _build_missing(
     backend: Decision[Backend], batch: int | None, folder: Path, reason: str, reporter: Reporter
 ) -> "StoredEngine":
     """Build the default model's engine for a backend that this machine can run."""
-    from lesioncli.backends.registry import BACKENDS
+    from lesioncli.backends.registry import BACKENDS, find_engine
 
     entry = BACKENDS[backend.value]
     available = entry.check_availability()
@@ -202,9 +205,27 @@ def _build_missing(
     batches = f" in batches of {entry.default_batch}, the default for a GPU," if is_default else ""
     reporter.note(f"{reason}: building the default model's{batches} for {backend.value} ({backend.reason})")
     options = BuildOptions(backend.value, batch=batch or entry.default_batch)
-    built = build_engine(None, folder, options, progress=_OnlyBars(reporter))
+    with _building(folder, reporter):
+        found = find_engine(None, backend.value, folder)
+        if found.value:  # another process has built it in the meantime
+            reporter.note(f"engine {found.value.path}: built by another process")
+            return found.value
+        built = build_engine(None, folder, options, progress=_OnlyBars(reporter))
     reporter.note(f"engine {built.path} built; precision {built.manifest.precision}: {built.reason}")
     return built
+
+
+@contextmanager
+def _building(folder: Path, reporter: Reporter) -> Iterator[None]:
+    """Let one process at a time build an engine in a folder: the shards of a run may start at the same moment."""
+    lock = ProcessLock(folder / BUILD_LOCK)
+    if not lock.acquire():
+        reporter.note(f"another process is building an engine in {folder}/: waiting for it")
+        lock.acquire(-1)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class _OnlyBars(Reporter):

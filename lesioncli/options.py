@@ -171,6 +171,29 @@ class FailureLimit:
 
 
 @dataclass(frozen=True)
+class Shard:
+    """One of `count` parts of the images of a run, numbered from 1. Raises ValueError if there is no such part."""
+
+    index: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.index <= self.count:
+            raise ValueError(f"{self} is not a shard; name one as in 2/8, from 1/8 to 8/8")
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Shard":
+        """Read `K/N`; ValueError for anything else."""
+        index, _, count = text.partition("/")
+        if not all(number.isascii() and number.isdecimal() for number in (index, count)):
+            raise ValueError(f"{text!r} is not a shard such as 2/8, or auto")
+        return cls(int(index), int(count))
+
+
+@dataclass(frozen=True)
 class SegmentOptions:
     """Options of `segment` that do not depend on the engine.
 
@@ -180,8 +203,10 @@ class SegmentOptions:
     `max_memory_mib`: memory of images in work; None is half of what is free. `root`: folder that the names of images
     are relative to; None is the deepest one that holds all images given. `max_failures`: the run ends early when more
     images have failed. `mm_per_pixel`: side of a pixel in millimetres, in place of that in a file. `crops`: also write
-    lesion cut-outs with a margin of so many per cent. `check_inputs`: compare the content of images that are done, not
-    only size and time. `prune`: remove rows and masks of images that are gone.
+    lesion cut-outs with a margin of so many per cent. `check_inputs`: compare the content of images that are done, and
+    of those of a list, not only size and time. `prune`: remove rows and masks of images that are gone. `image_list`:
+    file that lists the images, "-" for the standard input. `shard`: part of the images that this run has, see
+    sharding.py. `retry_failed`: segment only images that an earlier run failed on.
     """
 
     threshold: float = 0.5
@@ -203,6 +228,7 @@ class SegmentOptions:
     prune: bool = False
     image_list: Path | None = None
     retry_failed: bool = False
+    shard: Shard | None = None
 
     @property
     def max_memory_bytes(self) -> int | None:

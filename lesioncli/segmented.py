@@ -15,6 +15,7 @@ from lesioncli.inference.outcome import DESCRIPTIVE_COLUMNS, image_name, read_nu
 from lesioncli.inference.record import MaskNames, RunRecord, read_record
 from lesioncli.isic import name_by_id
 from lesioncli.options import Decision
+from lesioncli.sharding import refuse_unmerged
 from lesioncli.spec import CLASSES
 
 AREA, CONFIDENCE = "lesion_area_fraction", "confidence"
@@ -52,6 +53,7 @@ def read_segmented_folder(folder: Path) -> SegmentedFolder:
 
     Raises InputError if scores.csv lacks a column that `segment` writes, or has text in one of its numbers.
     """
+    refuse_unmerged(folder)
     record = read_record(folder)
     path = folder / SCORES
     if not path.exists():

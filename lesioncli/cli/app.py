@@ -26,6 +26,7 @@ from lesioncli.cli.engines import engines
 from lesioncli.cli.evaluate import evaluate
 from lesioncli.cli.export import export
 from lesioncli.cli.list_images import list_images
+from lesioncli.cli.merge import merge
 from lesioncli.cli.quiet import with_quiet
 from lesioncli.cli.report import report
 from lesioncli.cli.segment import segment
@@ -40,6 +41,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "build-engine": build_engine,
     "list": list_images,
     "segment": segment,
+    "merge": merge,
     "evaluate": evaluate,
     "compare": compare,
     "calibrate": calibrate,
@@ -54,7 +56,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 MIN_SIMILARITY = 0.8  # --batchs and --batch have 0.93, --devise and --distances 0.7
 RESUMABLE = ("segment", "train")
-WITHOUT_PROGRESS = ("engines", "doctor")
+WITHOUT_PROGRESS = ("merge", "engines", "doctor")
 
 
 class CommandGroup(TyperGroup):

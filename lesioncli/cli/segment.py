@@ -1,5 +1,6 @@
 """The command `segment`."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,8 @@ import typer
 from lesioncli.cli.arguments import BackendOption, JsonOption, OptionalImagesArgument, RootOption
 from lesioncli.cli.console import print_json, print_line, progress_bars, say
 from lesioncli.errors import ExitCode
-from lesioncli.options import MIN_THRESHOLD, TTA, Backend, FailureLimit, Regions, SegmentOptions
+from lesioncli.options import MIN_THRESHOLD, TTA, Backend, FailureLimit, Regions, SegmentOptions, Shard
+from lesioncli.sharding import AUTO, choose_shard, shard_folder
 from lesioncli.signals import HANDLER
 
 if TYPE_CHECKING:
@@ -142,6 +144,14 @@ def segment(
             "--retry-failed", help="Segment only those of the IMAGES on which the run in --out failed; keep all others."
         ),
     ] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="K/N",
+            help="Segment part K of N only, for `merge`; auto or auto/N: by the variables of an array job.",
+            show_default="all images",
+        ),
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Write one mask and one row of class scores per image.
@@ -175,6 +185,7 @@ def segment(
             prune=prune,
             image_list=image_list,
             retry_failed=retry_failed,
+            shard=_choose_shard(shard),
         )
     with progress_bars(bars=not json_output, names_images=verbose, stop=HANDLER.stop) as progress:
         if dry_run:
@@ -190,7 +201,7 @@ def segment(
     else:
         kinds = {"masks": True, "overlays/": overlay, "probabilities/": save_probabilities}
         kinds["crops/"] = crops is not None
-        _print_summary(summary, [name for name, is_written in kinds.items() if is_written])
+        _print_summary(summary, [name for name, is_written in kinds.items() if is_written], options.shard)
     for line in _describe_earlier(summary):
         say(line)
     if summary.remaining:
@@ -214,6 +225,18 @@ def _number_errors() -> Iterator[None]:
         yield
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+
+
+def _choose_shard(text: str | None) -> Shard | None:
+    if text is None:
+        return None
+    try:
+        chosen = choose_shard(text, os.environ)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--shard") from error
+    if text.startswith(AUTO):
+        say(f"shard {chosen.value}: {chosen.reason}")
+    return chosen.value
 
 
 def _parse_limit(text: str | None) -> FailureLimit | None:
@@ -270,12 +293,16 @@ def _describe_earlier(summary: "RunSummary") -> list[str]:
     return [line for line, count in lines.items() if count]
 
 
-def _print_summary(summary: "RunSummary", pictures: Sequence[str]) -> None:
+def _print_summary(summary: "RunSummary", pictures: Sequence[str], shard: Shard | None) -> None:
+    out = Path(summary.out)
+    rows = f"are in {out}/, rows in {shard_folder(out, shard)}/" if shard else f"and scores.csv are in {out}/"
     speed = f", {summary.images_per_second:.0f} images/s" if summary.ok + summary.failed else ""
     print_line(
         f"{summary.images} images: {summary.ok} ok, {summary.failed} failed, {summary.skipped} skipped"
-        f" ({summary.seconds:.1f} s{speed}); {', '.join(pictures)} and scores.csv are in {summary.out}/"
+        f" ({summary.seconds:.1f} s{speed}); {', '.join(pictures)} {rows}"
     )
+    if shard:
+        print_line(f"when all {shard.count} shards are done, run lesioncli merge {out}")
     if summary.ok + summary.skipped > len(summary.least_confident):
         names = ", ".join(f"{lowest.image} ({lowest.confidence:.2f})" for lowest in summary.least_confident)
         print_line(f"lowest confidence, worth a look: {names}")

@@ -18,6 +18,7 @@ from lesioncli.evaluation.reading.matching import MaskPair, masks_by_image, matc
 from lesioncli.evaluation.reading.tables import LabelTable, ScoreRow, read_scores
 from lesioncli.inference.record import read_record
 from lesioncli.options import EvaluationOptions, Regions
+from lesioncli.sharding import refuse_unmerged
 from lesioncli.spec import CLASSES
 
 SCORES = "scores.csv"
@@ -59,6 +60,7 @@ def evaluate_predictions(
 
     Raises InputError where there is nothing to evaluate, or no prediction belongs to the ground truth.
     """
+    refuse_unmerged(predictions)
     rules = PROTOCOLS[options.protocol]
     rows = _read_scores(scores, predictions, ground_truth.labels, prefix)
     listing = _find_masks(ground_truth, predictions)

@@ -19,6 +19,7 @@ from lesioncli.files import atomic_output
 from lesioncli.images.find import find_images
 from lesioncli.inference.record import read_record
 from lesioncli.options import Challenge
+from lesioncli.sharding import refuse_unmerged
 from lesioncli.spec import CLASSES
 
 Value = TypeVar("Value")
@@ -68,6 +69,7 @@ def write_submission(
     Raises InputError if the name of an image has no ISIC number or that of another image, there is nothing to submit,
     or `out` cannot be written.
     """
+    refuse_unmerged(predictions)
     classes = CHALLENGE_CLASSES[challenge]
     masks = _by_isic_id(find_predicted_masks(predictions).masks)
     rows = _by_isic_id(read_scores(predictions / SCORES, classes) or {})

@@ -19,6 +19,7 @@ from lesioncli.images.formats import (
     supported_suffixes,
 )
 from lesioncli.images.mask_like import find_masks_beside
+from lesioncli.sharding import find_shards, shard_folder
 
 # Folders of an output folder: probability maps, and JPEGs.
 PROBABILITIES = "probabilities"
@@ -65,11 +66,19 @@ class ImageFile:
 
 
 @dataclass(frozen=True)
+class WholeListing:
+    """Number of the images of all shards, and the SHA-256 of their names."""
+
+    images: int
+    names_sha256: str
+
+
+@dataclass(frozen=True)
 class ImageListing:
     """The images of a run, sorted by name, and the number of ignored files for each kind (a suffix or a reason).
 
     sources: the files and folders in which they were found. root: folder that the names are relative to. unreadable:
-    folders that could not be listed, with the reason.
+    folders that could not be listed, with the reason. whole: of the images of a shard, those of all shards.
     """
 
     images: list[ImageFile]
@@ -77,6 +86,7 @@ class ImageListing:
     sources: tuple[Path, ...] = ()
     root: Path | None = None
     unreadable: Mapping[str, str] = field(default_factory=dict)
+    whole: WholeListing | None = None
 
 
 @dataclass(frozen=True)
@@ -256,7 +266,11 @@ def is_reachable_file(path: Path) -> bool:
 
 
 def is_output_folder(folder: Path) -> bool:
-    """Tell whether `segment` wrote the folder: its run.json has the hash of an engine."""
+    """Tell whether `segment` wrote the folder: its run.json, or that of a shard, has the hash of an engine."""
+    return _has_record(folder) or any(_has_record(shard_folder(folder, shard)) for shard in find_shards(folder))
+
+
+def _has_record(folder: Path) -> bool:
     try:
         return "engine_sha256" in json.loads((folder / RUN_RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError):  # no such file, not JSON, a number

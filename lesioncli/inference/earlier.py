@@ -10,9 +10,11 @@ from lesioncli.images.find import PROBABILITIES, ImageFile, is_folder
 from lesioncli.inference.inputs import ImageState, compare_images, locate_image, recorded_roots
 from lesioncli.inference.outcome import Column, image_name, without_suffix
 from lesioncli.inference.pictures import extra_paths, is_whole, mask_path
-from lesioncli.inference.record import RunIdentity, read_record
+from lesioncli.inference.record import RunIdentity
 from lesioncli.inference.rows import JOURNAL, SCORES, Row, RowTables, WrongColumnsError, row_key
-from lesioncli.options import SegmentOptions
+from lesioncli.inference.shards import read_shard_record
+from lesioncli.options import SegmentOptions, Shard
+from lesioncli.sharding import contains, shard_folder
 
 
 class ToDo(StrEnum):
@@ -28,27 +30,38 @@ class ToDo(StrEnum):
 class EarlierResults:
     """The run record and the rows of an output folder, by the key of their image; none if there is no such folder.
 
-    `columns` are those of this run, see output_columns(). `tables` reads and writes the rows.
+    Of a shard, they are its own, before its first run those of its images in the output folder. `columns` are those of
+    this run, see output_columns(). `tables` reads and writes the rows.
 
     Raises InputError if the rows belong to another `identity` or have other columns.
     """
 
-    def __init__(self, folder: Path, identity: RunIdentity, columns: Sequence[Column]) -> None:
+    def __init__(
+        self, folder: Path, identity: RunIdentity, columns: Sequence[Column], shard: Shard | None = None
+    ) -> None:
         self.folder = folder
-        self.tables = RowTables(folder, [column.name for column in columns])
+        names = [column.name for column in columns]
+        self.tables = RowTables(shard_folder(folder, shard), names)
         self._identity = identity
-        self.record = read_record(folder)
+        self.record = read_shard_record(folder, shard)
+        self.rows: dict[str, Row] = {}
+        if shard and not self.tables.scores.exists():
+            self._read(RowTables(folder, names))
+            self.rows = {key: row for key, row in self.rows.items() if contains(shard, key)}
+        self._read(self.tables)
+        if self.rows:
+            self._check_identity()
+
+    def _read(self, tables: RowTables) -> None:
+        """Add the rows of tables; those of an interrupted run replace older ones."""
         try:
-            self.rows = {self.key(row.image): row for row in self.tables.read_scores()}
-            journal = self.tables.read_journal()
+            self.rows.update({self.key(row.image): row for row in tables.read_scores()})
+            journal = tables.read_journal()
         except WrongColumnsError:
             if self.record.engine_sha256:  # another engine, which may have other columns, is the better reason
                 self._check_identity()
             raise
-        # Rows of an interrupted run replace older ones.
         self.rows.update({self.key(row.image): row for row in (*journal.synced, *journal.unsynced)})
-        if self.rows:
-            self._check_identity()
 
     def key(self, name: str) -> str:
         """Return the key of an image's row, given its name in scores.csv."""
@@ -157,9 +170,15 @@ class EarlierResults:
         )
 
 
-def require_results(folder: Path) -> None:
-    """Raise InputError if a folder has no rows of an earlier run."""
-    if not any((folder / name).is_file() for name in (SCORES, JOURNAL)):
+def has_results(folder: Path, shard: Shard | None) -> bool:
+    """Return whether an output folder, or that of a shard, has rows of an earlier run."""
+    folders = {folder, shard_folder(folder, shard)}
+    return any((path / name).is_file() for path in folders for name in (SCORES, JOURNAL))
+
+
+def require_results(folder: Path, shard: Shard | None = None) -> None:
+    """Raise InputError if there are no rows of an earlier run, see has_results()."""
+    if not has_results(folder, shard):
         raise InputError(f"{folder / SCORES}: no results of an earlier run; run without --retry-failed first")
 
 

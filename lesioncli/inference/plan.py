@@ -10,10 +10,10 @@ from lesioncli.backends.base import Engine
 from lesioncli.errors import EngineError
 from lesioncli.files import printable
 from lesioncli.images.find import ImageListing
-from lesioncli.inference.earlier import EarlierResults, ToDo, find_to_do
+from lesioncli.inference.earlier import EarlierResults, ToDo, find_to_do, has_results
 from lesioncli.inference.outcome import image_name
-from lesioncli.inference.rows import JOURNAL, SCORES
 from lesioncli.inference.run import make_columns, make_identity
+from lesioncli.inference.shards import check_shards
 from lesioncli.options import SegmentOptions
 
 
@@ -70,13 +70,15 @@ def plan_run(listing: ImageListing, engine: Engine | None, out: Path, options: S
     Raises what segment_images() raises before its first image, but for an output folder that cannot be written or that
     another run writes to. Raises EngineError if there is no engine yet, but results that it might continue.
     """
-    has_results = any((out / name).exists() for name in (SCORES, JOURNAL))
+    is_continued = has_results(out, options.shard)
+    if engine:
+        check_shards(out, options.shard, make_identity(listing, engine, options), options.overwrite)
     to_do, left, gone = dict.fromkeys(map(image_name, listing.images), ToDo.NEW), 0, 0
-    if has_results and not options.overwrite:
+    if is_continued and not options.overwrite:
         if engine is None:
             raise EngineError(f"{out}: has results, but no engine yet to continue with; run lesioncli build-engine")
         identity = make_identity(listing, engine, options)
-        earlier = EarlierResults(out, identity, make_columns(engine))
+        earlier = EarlierResults(out, identity, make_columns(engine), options.shard)
         earlier.check_pictures(listing.images, options)
         missing = earlier.find_masked(listing.images, options.check_inputs)
         reasons = find_to_do(out, listing.images, missing, options)
@@ -94,7 +96,7 @@ def plan_run(listing: ImageListing, engine: Engine | None, out: Path, options: S
         engine=engine.spec.name if engine else "",
         device=engine.device if engine else "",
         out=str(out),
-        removes=has_results and options.overwrite,
+        removes=is_continued and options.overwrite,
         ignored=dict(listing.ignored),
         unreadable=tuple(map(printable, listing.unreadable)),
     )

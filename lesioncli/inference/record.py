@@ -72,7 +72,8 @@ class RunRecord(RunIdentity, frozen=True, kw_only=True):
     probabilities: any run wrote probability maps. crops: margin of the cut-outs of any run, in per cent. roots: folders
     of all runs that names of images are relative to, relative to the output folder. unreadable: folders that the latest
     run could not list. failures: reason by image, of a latest run that accepted some. engines: those of an ensemble,
-    of which model, precision, backend and device are joined.
+    of which model, precision, backend and device are joined. shard: of the record of a shard, as in 2/8; listed and
+    listing_sha256 are then the number and the hash of the names of the images of all shards.
     """
 
     format: int = RUN_FORMAT
@@ -102,6 +103,9 @@ class RunRecord(RunIdentity, frozen=True, kw_only=True):
     probabilities: bool | None = None
     crops: float | None = None
     engines: tuple[EngineRecord, ...] | None = None
+    shard: str | None = None
+    listed: int | None = None
+    listing_sha256: str | None = None
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -15,12 +15,13 @@ from pathlib import Path
 from lesioncli.errors import InputError
 from lesioncli.images.find import CROPS, OVERLAYS, RUN_RECORD, ImageFile
 from lesioncli.inference.earlier import EarlierResults, ToDo
-from lesioncli.inference.journal import Journal
 from lesioncli.inference.outcome import Column, Outcome, image_name, without_suffix
 from lesioncli.inference.pictures import extra_names, mask_path, regular_file_below
 from lesioncli.inference.record import ImageConfidence, RunIdentity, RunRecord, read_record, write_record
 from lesioncli.inference.rows import CHECKSUMS, JOURNAL, SCORES
+from lesioncli.inference.shards import open_journal
 from lesioncli.options import SegmentOptions, Status
+from lesioncli.sharding import shard_folder
 
 
 class ResultStore:
@@ -33,6 +34,7 @@ class ResultStore:
     images: the images of this run, with names relative to `root`; `missing` tells which of them are to be segmented
     whatever pictures are asked for. columns: see output_columns(). changed: number of images that are segmented again
     because their file has changed. gone, pruned: number of rows whose image is gone, and that are marked or removed.
+    rows_folder: folder of the rows, the journal and the run record: that of a shard, or the output folder.
     may_have_extras: pictures of earlier runs may lie beside the masks.
     """
 
@@ -46,16 +48,17 @@ class ResultStore:
         root: Path | None = None,
     ) -> None:
         self.folder = folder
+        self.rows_folder = shard_folder(folder, options.shard)
         self.gone = self.pruned = 0
         self._options = options
         self._columns = columns
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._journal = Journal(folder / JOURNAL)
+            self._journal = open_journal(folder, options.shard, identity, options.overwrite)
             try:
                 if options.overwrite:  # at once: a killed run must not leave rows of another engine to the next one
                     self._remove_earlier()
-                self.earlier = EarlierResults(folder, identity, columns)
+                self.earlier = EarlierResults(folder, identity, columns, options.shard)
                 self.may_have_extras = self.has_maps or any((folder / name).is_dir() for name in (CROPS, OVERLAYS))
                 self._start(images, root)
             except BaseException:
@@ -133,8 +136,8 @@ class ResultStore:
 
     def write_record(self, record: RunRecord) -> None:
         """Write run.json; a run does so when it starts, so that an interrupted one is known."""
-        with _reporting_full_disk(self.folder / RUN_RECORD):
-            write_record(self.folder, record)
+        with _reporting_full_disk(self.rows_folder / RUN_RECORD):
+            write_record(self.rows_folder, record)
 
     def finish(self, record: RunRecord) -> None:
         """Write the rows to scores.csv, in order, and the record to run.json; then release the folder.
@@ -159,11 +162,11 @@ class ResultStore:
 
     def _remove_earlier(self) -> None:
         """Remove all pictures before the tables: whatever stops this, the rows still name the files left."""
-        has_maps = bool(read_record(self.folder).probabilities)
-        for table in (self.folder / SCORES, self.folder / JOURNAL):
+        has_maps = bool(read_record(self.rows_folder).probabilities)
+        for table in (self.rows_folder / SCORES, self.rows_folder / JOURNAL):
             self._remove(*_files_named_in(table, has_maps))
         for name in (SCORES, CHECKSUMS, RUN_RECORD):
-            (self.folder / name).unlink(missing_ok=True)
+            (self.rows_folder / name).unlink(missing_ok=True)
         self._journal.clear()
 
     def _save_rows(self) -> None:

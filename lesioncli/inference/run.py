@@ -112,7 +112,7 @@ def make_identity(listing: ImageListing, engine: Engine, options: SegmentOptions
         threshold=options.threshold,
         tta=options.tta,
         regions=options.regions,
-        names=MaskNames.ISIC if any(image.mask for image in listing.images) else MaskNames.IMAGES,
+        names=MaskNames.ISIC if options.isic_names or any(image.mask for image in listing.images) else MaskNames.IMAGES,
         calibration=identify(engine.spec.calibration),
         mm_per_pixel=options.mm_per_pixel,
     )
@@ -146,6 +146,9 @@ def _new_record(
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         ignored=dict(listing.ignored),
         status=RunStatus.RUNNING,
+        shard=str(options.shard) if options.shard else None,
+        listed=listing.whole.images if listing.whole else None,
+        listing_sha256=listing.whole.names_sha256 if listing.whole else None,
         engines=tuple(map(_describe, manifests)) if len(manifests) > 1 else None,
         calibration_maps=engine.spec.calibration,
         probabilities=store.has_maps or None,

@@ -41,10 +41,12 @@ FREE = {
     "options",
     "spec",
     "files",
+    "locks",
     "memory",
     "process",
     "progress",
     "isic",
+    "sharding",
     "shipped",
     "signals",
 }

@@ -65,7 +65,7 @@ def test_the_rows_and_the_record_are_read_once(
         monkeypatch.setattr(pkgutil.resolve_name(module), name, counted)
 
     count("lesioncli.inference.rows.RowTables._parse")
-    count("lesioncli.inference.earlier.read_record")
+    count("lesioncli.inference.shards.read_record")
     assert statuses(images, engine, out) == "ssssss"
     assert (calls.count("_parse"), calls.count("read_record")) == (6, 1)
 

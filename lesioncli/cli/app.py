@@ -30,6 +30,7 @@ from lesioncli.cli.merge import merge
 from lesioncli.cli.quiet import with_quiet
 from lesioncli.cli.report import report
 from lesioncli.cli.segment import segment
+from lesioncli.cli.status import status
 from lesioncli.cli.strict_command import StrictCommand
 from lesioncli.cli.submission import submission
 from lesioncli.cli.train import train
@@ -41,6 +42,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "build-engine": build_engine,
     "list": list_images,
     "segment": segment,
+    "status": status,
     "merge": merge,
     "evaluate": evaluate,
     "compare": compare,
@@ -56,7 +58,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 MIN_SIMILARITY = 0.8  # --batchs and --batch have 0.93, --devise and --distances 0.7
 RESUMABLE = ("segment", "train")
-WITHOUT_PROGRESS = ("merge", "engines", "doctor")
+WITHOUT_PROGRESS = ("status", "merge", "engines", "doctor")
 
 
 class CommandGroup(TyperGroup):

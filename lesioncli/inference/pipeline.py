@@ -25,7 +25,7 @@ from lesioncli.images.mask_like import TWO_LEVELS, has_two_levels
 from lesioncli.images.mask_runs import find_runs
 from lesioncli.images.pixels import join_notes
 from lesioncli.inference.crops import crop_bytes, write_crop
-from lesioncli.inference.earlier import find_to_do
+from lesioncli.inference.earlier import ToDo, find_to_do
 from lesioncli.inference.outcome import Outcome
 from lesioncli.inference.pictures import (
     crop_path,
@@ -77,8 +77,11 @@ def segment(
     options: SegmentOptions,
     trace: Trace | None = None,
     stop: StopRequest | None = None,
+    to_do: Sequence[ToDo | None] | None = None,
 ) -> Generator[Outcome, None, None]:
     """Yield one Outcome per image, in order; its mask is written by then, its row is up to the caller.
+
+    `to_do` is that of find_to_do(), if it is known already.
 
     After a request to `stop`, only the images that are in work follow.
 
@@ -86,7 +89,8 @@ def segment(
     of the images that were in the engine, and ValueError if the engine was opened for another TTA.
     """
     views = ImageViews(engine, options)
-    to_do = find_to_do(store.folder, images, store.missing, options)
+    if to_do is None:
+        to_do = find_to_do(store.folder, images, store.missing, options)
     remaining = [image for image, reason in zip(images, to_do, strict=True) if reason]
     pipeline = _Pipeline(remaining, engine, views, store, options, trace)
     with closing(pipeline.outcomes(stop or StopRequest())) as outcomes:

@@ -4,10 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from helpers.command import call
 from helpers.pictures import save_many
 
 from lesioncli.errors import ExitCode
+
+pytestmark = pytest.mark.slow
 
 
 def test_an_engine_is_built_by_one_of_several_processes(tmp_path: Path) -> None:

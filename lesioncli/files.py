@@ -4,8 +4,9 @@ import errno
 import hashlib
 import os
 import re
+import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -17,6 +18,7 @@ MAX_NAME_BYTES = 255  # of a file name, on all common file systems
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # EFBIG: a limit on the size of files, as by `ulimit -f`
 TRIAL_BYTES = 2**24
 BLOCK_BYTES = 2**20
+TEMPORARY_ENDING = ".part"  # of the names of files that are being written, which start with a dot
 PRETRAINED = Path(__file__).parent / "pretrained"
 ENGINES = Path("engines")  # the default folder of engines; a user's recipes and checkpoints may lie there, too
 
@@ -39,29 +41,32 @@ def atomic_write(path: Path) -> Iterator[Path]:
         yield temporary
         if temporary.stat().st_mode != mode:  # safetensors makes files that only their owner can read
             temporary.chmod(mode)
-        _sync_content(temporary, os.O_RDWR)
-    _sync_folder(path.parent)
+        sync_content(temporary)
+    sync_folder(path.parent)
 
 
 def write_whole(path: Path, content: bytes, top: Path | None = None) -> None:
     """Write a file as atomic_write() does, with one call each to open, write and rename it.
 
-    It is not synced, which takes longer than all the rest: a power cut may leave it incomplete. Missing folders are
-    made, with `top` only those below it.
+    A new file is not synced, which takes longer than all the rest: a power cut may leave it incomplete. One that
+    replaces another is: the rows of earlier runs may name it. Missing folders are made, with `top` only those below it.
     """
-    with _replacing(path) as temporary:
+    with _replacing(path, sync_replaced=True) as temporary:
         _write_new(temporary, content, top)
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
+def _replacing(path: Path, sync_replaced: bool = False) -> Iterator[Path]:
     """Yield a temporary path to write; rename it to `path` at the end, remove it on an error."""
-    if path.exists() and not path.is_file():
+    is_replaced = path.exists()
+    if is_replaced and not path.is_file():
         raise OSError(errno.EEXIST, "exists and is not a regular file", str(path))
     temporary = path.with_name(_temporary_name(path.name))
     try:
         with naming_os_errors(path, temporary):
             yield temporary
+            if is_replaced and sync_replaced:
+                sync_content(temporary)
             temporary.replace(path)
     except BaseException:
         with suppress(OSError):
@@ -92,22 +97,52 @@ def ends_with(path: Path, ending: bytes) -> bool:
         return False
 
 
-def _sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk; not every system or file system lets a program do so."""
-    with suppress(OSError):
-        _sync_content(folder, os.O_RDONLY)
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents; their names survive a power cut. Raises OSError."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        sync_folder(path.parent)
 
 
-def _sync_content(path: Path, flags: int) -> None:
-    """Wait until the content of a file or folder is on the disk."""
-    descriptor = os.open(path, flags)
+def sync_files(paths: Iterable[Path], top: Path) -> None:
+    """Wait until files, their names, and the names of their folders below `top` are on the disk, or their removal.
+
+    Raises OSError.
+    """
+    folders: set[Path] = set()
+    for path in paths:
+        folders.add(path.parent)
+        with suppress(FileNotFoundError, NotADirectoryError):
+            sync_content(path)
+    parents = {parent for folder in folders for parent in folder.parents if parent.is_relative_to(top)}
+    for folder in folders | parents:
+        sync_folder(folder)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk; not every system lets a program do so. Raises OSError."""
+    with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+        sync_content(folder)
+
+
+def sync_content(path: Path) -> None:
+    """Wait until the content of a file or folder is on the disk. Raises OSError."""
+    # Windows syncs only files that may be written; folders cannot be opened so.
+    descriptor = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
+    try:
+        sync_descriptor(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_descriptor(descriptor: int) -> None:
+    """Wait until an open file or folder is on the disk; some network file systems cannot tell. Raises OSError."""
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
@@ -197,10 +232,10 @@ def _is_temporary(path: Path) -> bool:
 
 def _temporary_name(name: str) -> str:
     """Return the name of a file while it is written: a hash if the readable name is too long for the file system."""
-    temporary = f".{name}.part"
+    temporary = f".{name}{TEMPORARY_ENDING}"
     if len(os.fsencode(temporary)) <= MAX_NAME_BYTES:
         return temporary
-    return f".{hashlib.sha256(os.fsencode(name)).hexdigest()}.part"
+    return f".{hashlib.sha256(os.fsencode(name)).hexdigest()}{TEMPORARY_ENDING}"
 
 
 @contextmanager

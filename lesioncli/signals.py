@@ -5,12 +5,14 @@ Only the program handles signals; a program that imports this package keeps its 
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
 SIGNAL_EXIT = 128  # plus the number of the signal: the exit code of a program that a signal ended, in every shell
 _STOPPING = b"\nstopping after the images that are in work; a second signal stops at once\n"
+_GRACE_IS_OVER = b"\nstopping at once: the images in work took longer than --grace\n"
 _SHOW_CURSOR = b"\x1b[?25h"  # progress bars hide it
 
 
@@ -39,10 +41,14 @@ class StopRequest:
 
 
 class SignalHandler:
-    """Sets `stop` at the first signal if a run hears it; else raises KeyboardInterrupt, or Terminated for SIGTERM."""
+    """Sets `stop` at the first signal if a run hears it; else raises KeyboardInterrupt, or Terminated for SIGTERM.
+
+    grace_s: seconds that the run then has to end in order; None for as long as it takes.
+    """
 
     def __init__(self) -> None:
         self.stop = StopRequest()
+        self.grace_s: float | None = None
         self._received = 0
 
     @property
@@ -57,16 +63,28 @@ class SignalHandler:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._received:
-            if os.isatty(2):
-                os.write(2, _SHOW_CURSOR)
-            os._exit(SIGNAL_EXIT + number)  # threads and vendor libraries may be at work for long
+            _exit_at_once(number)
         self._received = number
         if self.stop.is_heard:
             self.stop.set()
-            with suppress(OSError):
-                os.write(2, _STOPPING)  # not by print(): the signal may have come while it writes
+            _write_to_stderr(_STOPPING)
+            if self.grace_s is not None:
+                timer = threading.Timer(self.grace_s, _exit_at_once, (number, _GRACE_IS_OVER))
+                timer.daemon = True
+                timer.start()
         else:
             raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+
+def _exit_at_once(number: int, reason: bytes = b"") -> None:
+    """End the process as a signal does: threads and vendor libraries may be at work for long."""
+    _write_to_stderr(reason + (_SHOW_CURSOR if os.isatty(2) else b""))
+    os._exit(SIGNAL_EXIT + number)
+
+
+def _write_to_stderr(text: bytes) -> None:
+    with suppress(OSError):
+        os.write(2, text)  # not by print(): a signal may have come while it writes
 
 
 HANDLER = SignalHandler()

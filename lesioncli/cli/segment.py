@@ -131,6 +131,10 @@ def segment(
         bool,
         typer.Option("--check-inputs", help="Compare the content of finished images, not only their size and time."),
     ] = False,
+    grace: Annotated[
+        float,
+        typer.Option(min=0, metavar="SECONDS", help="Time to finish images in work after the first Ctrl-C or SIGTERM."),
+    ] = 20.0,
     prune: Annotated[
         bool, typer.Option("--prune", help="Remove rows and masks of images that are gone, in place of marking them.")
     ] = False,
@@ -187,6 +191,7 @@ def segment(
             retry_failed=retry_failed,
             shard=_choose_shard(shard),
         )
+    HANDLER.grace_s = grace
     with progress_bars(bars=not json_output, names_images=verbose, stop=HANDLER.stop) as progress:
         if dry_run:
             plan = api.plan_segmentation(

@@ -5,11 +5,11 @@ from enum import StrEnum
 from pathlib import Path
 
 from lesioncli.errors import InputError
-from lesioncli.files import stat_file
+from lesioncli.files import crc32_of, stat_file
 from lesioncli.images.find import PROBABILITIES, ImageFile, is_folder
 from lesioncli.inference.inputs import ImageState, compare_images, locate_image, recorded_roots
 from lesioncli.inference.outcome import Column, image_name, without_suffix
-from lesioncli.inference.pictures import extra_paths, is_whole, mask_path
+from lesioncli.inference.pictures import extra_paths, is_whole, mask_path, regular_file_below
 from lesioncli.inference.record import RunIdentity
 from lesioncli.inference.rows import JOURNAL, SCORES, Row, RowTables, WrongColumnsError, row_key
 from lesioncli.inference.shards import read_shard_record
@@ -31,7 +31,8 @@ class EarlierResults:
     """The run record and the rows of an output folder, by the key of their image; none if there is no such folder.
 
     Of a shard, they are its own, before its first run those of its images in the output folder. `columns` are those of
-    this run, see output_columns(). `tables` reads and writes the rows.
+    this run, see output_columns(). `tables` reads and writes the rows. `unsynced` are rows of a killed run whose masks
+    are whole, but may not be on the disk yet.
 
     Raises InputError if the rows belong to another `identity` or have other columns.
     """
@@ -61,7 +62,20 @@ class EarlierResults:
             if self.record.engine_sha256:  # another engine, which may have other columns, is the better reason
                 self._check_identity()
             raise
-        self.rows.update({self.key(row.image): row for row in (*journal.synced, *journal.unsynced)})
+        self.unsynced = list(filter(self._has_its_mask, journal.unsynced))
+        for row in journal.unsynced:  # older rows of these images have other masks
+            self.rows.pop(self.key(row.image), None)
+        self.rows.update({self.key(row.image): row for row in (*journal.synced, *self.unsynced)})
+
+    def _has_its_mask(self, row: Row) -> bool:
+        """Return whether the mask of a row has its CRC-32: a power cut may have left anything."""
+        if row.checks.mask_crc32 is None:  # failed, or of an early version
+            return True
+        path = regular_file_below(self.folder, row.mask)
+        try:
+            return path is not None and crc32_of(path) == row.checks.mask_crc32
+        except OSError:
+            return False
 
     def key(self, name: str) -> str:
         """Return the key of an image's row, given its name in scores.csv."""

@@ -5,6 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from lesioncli.errors import InputError
+from lesioncli.files import sync_descriptor
 from lesioncli.locks import ProcessLock
 
 
@@ -17,6 +18,7 @@ class Journal:
     """The journal of a run, locked against other processes until it is closed.
 
     Opening keeps the lines of an earlier run that was killed. On a file system without locks, nothing is locked.
+    size_bytes: length of the file.
 
     Raises InputError if another run holds the lock, and OSError if the file cannot be written.
     """
@@ -32,6 +34,7 @@ class Journal:
         try:
             self._file = path.open("a", newline="", encoding="utf-8")
             self._status = os.fstat(self._file.fileno())
+            self.size_bytes = self._status.st_size
         except BaseException:
             self._lock.release()
             raise
@@ -39,11 +42,17 @@ class Journal:
     def clear(self) -> None:
         """Remove all lines."""
         self._file.truncate(0)
+        self.size_bytes = 0
 
     def append(self, line: str) -> None:
         """Add a line; it survives the end of this process, whatever ends it."""
         self._file.write(line)
         self._file.flush()
+        self.size_bytes += len(line.encode())
+
+    def sync(self) -> None:
+        """Wait until all lines are on the disk. Raises OSError."""
+        sync_descriptor(self._file.fileno())
 
     def is_in_place(self) -> bool:
         """Return whether the file is still found by its path: the folder was neither removed nor renamed."""

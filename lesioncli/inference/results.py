@@ -1,19 +1,22 @@
 """The result store of a run: masks, overlays, scores.csv and run.json in one output folder.
 
 Every file is written under a temporary name and then renamed. During a run, rows are appended to scores.csv.part, each
-after its mask has its final name: a row means that the mask is complete, unless a power cut or another program has cut
-it since. Whatever stops a run, the next one continues from scores.csv and that file.
+after its mask has its final name. Whatever stops a run, the next one continues from scores.csv and that file. What a
+power cut may undo is in durability.py.
 """
 
 import csv
 import heapq
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 
 from lesioncli.errors import InputError
+from lesioncli.files import make_folder, sync_files, sync_folder
 from lesioncli.images.find import CROPS, OVERLAYS, RUN_RECORD, ImageFile
+from lesioncli.inference.durability import GroupSync
 from lesioncli.inference.earlier import EarlierResults, ToDo
 from lesioncli.inference.outcome import Column, Outcome, image_name, without_suffix
 from lesioncli.inference.pictures import extra_names, mask_path, regular_file_below
@@ -53,13 +56,15 @@ class ResultStore:
         self._options = options
         self._columns = columns
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             self._journal = open_journal(folder, options.shard, identity, options.overwrite)
+            self._sync = GroupSync(self._journal, folder)
             try:
                 if options.overwrite:  # at once: a killed run must not leave rows of another engine to the next one
                     self._remove_earlier()
                 self.earlier = EarlierResults(folder, identity, columns, options.shard)
                 self.may_have_extras = self.has_maps or any((folder / name).is_dir() for name in (CROPS, OVERLAYS))
+                self._has_extras = self.may_have_extras or options.overlay or options.crops is not None
                 self._start(images, root)
             except BaseException:
                 self._journal.close()
@@ -80,9 +85,13 @@ class ResultStore:
         for image in replaced:
             self._rows.pop(self.earlier.key(image_name(image)), None)
         self.changed = sum(self.missing[image.name] == ToDo.CHANGED for image in replaced)
+        unsynced = (regular_file_below(self.folder, row.mask) for row in self.earlier.unsynced)
+        sync_files(filter(None, unsynced), self.folder)
         self._save_rows()
         self._journal.clear()
         self._journal.append(self.earlier.tables.journal_header())
+        self._journal.sync()
+        sync_folder(self.rows_folder)
 
     def _handle_gone(self, keys: Sequence[str]) -> None:
         """Mark the rows of images that are gone, or remove them with their pictures; remove the marks of others."""
@@ -92,8 +101,11 @@ class ResultStore:
         if not self._options.prune:
             self.gone = len(keys)
             return
-        for row in map(self._rows.pop, keys):
-            self._remove(row.mask, *extra_names(without_suffix(row.image), row.mask, self.has_maps))
+        names = (
+            (row.mask, *extra_names(without_suffix(row.image), row.mask, self.has_maps))
+            for row in map(self._rows.pop, keys)
+        )
+        self._remove_for_good(chain.from_iterable(names))
         self.pruned = len(keys)
 
     @property
@@ -117,16 +129,27 @@ class ResultStore:
         row = tables.make_row(outcome, [column.text(outcome) for column in self._columns])
         self._rows[self.earlier.key(row.image)] = row
         with _reporting_full_disk(tables.journal):
-            self._journal.append(tables.journal_line(row, 0))
+            self._sync.add(self._paths(outcome.image))
+            self._journal.append(tables.journal_line(row, self._sync.synced_bytes))
+
+    def _paths(self, image: ImageFile) -> list[Path]:
+        """Return the paths of the pictures of an image, whether they exist or not."""
+        extras = extra_names(image.name, image.mask_name, self.has_maps) if self._has_extras else []
+        return [mask_path(self.folder, image), *(self.folder / name for name in extras)]
 
     def remove_extras(self, image: ImageFile) -> None:
         """Remove an image's pictures beside its mask, if it has them. Raises OSError."""
-        self._remove(*extra_names(image.name, image.mask_name, self.has_maps))
+        self._remove(extra_names(image.name, image.mask_name, self.has_maps))
 
-    def _remove(self, *names: str) -> None:
-        for name in names:
-            if path := regular_file_below(self.folder, name):
-                path.unlink()
+    def _remove(self, names: Iterable[str]) -> list[Path]:
+        paths = [path for name in names if (path := regular_file_below(self.folder, name))]
+        for path in paths:
+            path.unlink()
+        return paths
+
+    def _remove_for_good(self, names: Iterable[str]) -> None:
+        """Remove pictures so that a power cut does not bring them back, without a row that names them."""
+        sync_files(self._remove(names), self.folder)
 
     def least_confident(self, count: int) -> list[ImageConfidence]:
         """Return the images, of all runs into this folder, whose masks have the lowest confidence, the lowest first."""
@@ -147,10 +170,12 @@ class ResultStore:
         try:
             self._check_in_place()
             with _reporting_full_disk(self.earlier.tables.scores):
+                self._sync.finish()
                 self._save_rows()
                 self._journal.clear()
             self.write_record(record)
         finally:
+            self._sync.stop()
             self._journal.close()
 
     def _check_in_place(self) -> None:
@@ -164,7 +189,7 @@ class ResultStore:
         """Remove all pictures before the tables: whatever stops this, the rows still name the files left."""
         has_maps = bool(read_record(self.rows_folder).probabilities)
         for table in (self.rows_folder / SCORES, self.rows_folder / JOURNAL):
-            self._remove(*_files_named_in(table, has_maps))
+            self._remove_for_good(_files_named_in(table, has_maps))
         for name in (SCORES, CHECKSUMS, RUN_RECORD):
             (self.rows_folder / name).unlink(missing_ok=True)
         self._journal.clear()

@@ -25,6 +25,7 @@ SCORES, CHECKSUMS, JOURNAL = "scores.csv", "checksums.csv", "scores.csv.part"
 CHECK_COLUMNS = ("modified_ns", "image_crc32", "mask_crc32")
 JOURNAL_COLUMNS = (*CHECK_COLUMNS, "synced", "check")
 LINE_END = "\r\n"
+REQUIRED_COLUMNS = ("image", "mask", "width", "height", "bytes", "status", "confidence", "note")
 GONE = "image is gone"  # in the column `note`
 
 
@@ -70,6 +71,24 @@ class WrongColumnsError(InputError):
     """A table has not the columns of this run."""
 
 
+def read_names(folder: Path) -> list[str]:
+    """Return the columns of the rows of an output folder. Raises InputError if it has none that `segment` wrote."""
+    for name in (SCORES, JOURNAL):
+        if not (folder / name).exists():
+            continue
+        with (folder / name).open("rb") as file:
+            _, header = next(_intact_rows(_Lines(file)), (0, []))
+        if tuple(header[-len(JOURNAL_COLUMNS) :]) == JOURNAL_COLUMNS:
+            header = header[: -len(JOURNAL_COLUMNS)]
+        if missing := [column for column in REQUIRED_COLUMNS if column not in header]:
+            raise InputError(
+                f"{folder / name}: has no column {', '.join(missing)}; give the folder that `lesioncli segment` wrote,"
+                " unchanged"
+            )
+        return header
+    raise InputError(f"{folder / SCORES}: no such file; give the output folder of lesioncli segment")
+
+
 class RowTables:
     """Reads and writes the rows with the columns `names` of one output folder."""
 
@@ -83,7 +102,7 @@ class RowTables:
         """Yield the rows of scores.csv. Raises InputError, with file and line, where the table is damaged."""
         if not self.scores.exists():
             return
-        checks = self._read_checks()
+        checks = self.read_checks()
         with self.scores.open("rb") as file:
             reader = csv.reader(_Lines(file))
             try:
@@ -150,6 +169,12 @@ class RowTables:
         text = f"{row.line.removesuffix(LINE_END)},{','.join((*row.checks.fields(), str(synced)))}"
         return f"{text},{deflate.crc32(text.encode()):08x}{LINE_END}"
 
+    def size_hw(self, row: Row) -> tuple[int, int]:
+        """Return the size of the image of a row that is ok. Raises InputError if it is not a number."""
+        cells = dict(zip(self.names, next(csv.reader(io.StringIO(row.line, newline=""))), strict=True))
+        height, width = (read_count(cells[name], f"{self.scores}, {row.image}", name) for name in ("height", "width"))
+        return height or 0, width or 0
+
     def mark(self, row: Row, is_gone: bool) -> Row:
         """Return a row whose note says whether its image is gone."""
         if not is_gone and GONE not in row.line:
@@ -173,7 +198,7 @@ class RowTables:
         by_name = dict(zip(header, fields, strict=True))
         return [by_name.get(name, "") for name in self.names]
 
-    def _read_checks(self) -> dict[str, Checks]:
+    def read_checks(self) -> dict[str, Checks]:
         """Read checksums.csv; whatever is damaged there is unknown."""
         if not self.checksums.exists():
             return {}

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lesioncli.errors import InputError
+from lesioncli.files import make_folder
 from lesioncli.images.find import RUN_RECORD, ImageListing, WholeListing
 from lesioncli.inference.journal import Journal, lock_of
 from lesioncli.inference.outcome import image_name
@@ -56,7 +57,7 @@ def open_journal(out: Path, shard: Shard | None, identity: RunIdentity, overwrit
     with _locked(out):
         finish_removal(out)
         check_shards(out, shard, identity, overwrite)
-        shard_folder(out, shard).mkdir(parents=True, exist_ok=True)
+        make_folder(shard_folder(out, shard))
         return Journal(shard_folder(out, shard) / JOURNAL)
 
 

@@ -76,6 +76,26 @@ def test_a_second_signal_ends_at_once(tiny_manifest: MakeEngine, tmp_path: Path)
     assert count_rows(out) == rows
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_run_that_cannot_finish_its_images_ends_after_the_grace_period(
+    tiny_manifest: MakeEngine, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    images, out = tmp_path / "images", tmp_path / "out"
+    save_many(images, COUNT)
+    words = ("segment", images, "--out", out, "--engine", tiny_manifest(1), "--grace", "2")
+    with start_program(*words, endless="050.jpg") as process:
+        wait_for_rows(out, 10)
+        time.sleep(1)
+        process.send_signal(number)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=1)
+        output, _ = process.communicate(timeout=30)
+    assert process.returncode == code, output.decode()
+    assert "--grace" in output.decode()
+    with open_engine(tiny_manifest(1)) as engine:
+        assert segment_folder(images, engine, out).skipped >= 10
+
+
 BLOCKED_IMPORT = """
 import sys, time
 from importlib.abc import MetaPathFinder

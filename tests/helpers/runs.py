@@ -15,6 +15,7 @@ from lesioncli.backends.base import Engine
 from lesioncli.errors import InputError
 from lesioncli.images.find import list_images
 from lesioncli.inference.record import RunSummary
+from lesioncli.inference.rows import RowTables
 from lesioncli.inference.run import segment_images
 from lesioncli.options import SegmentOptions
 
@@ -34,6 +35,14 @@ def files_of(folder: Path) -> dict[str, bytes]:
     """Return all files by relative path, except run.json, which holds times."""
     paths = [path for path in folder.rglob("*") if path.is_file() and path.name != "run.json"]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def journal_of(folder: Path, synced: int) -> bytes:
+    """Return the journal that a run had before it wrote scores.csv; `synced` bytes of it were on the disk."""
+    with (folder / "scores.csv").open(newline="", encoding="utf-8") as file:
+        tables = RowTables(folder, next(csv.reader(file)))
+    lines = (tables.journal_line(row, synced) for row in tables.read_scores())
+    return "".join([tables.journal_header(), *lines]).encode()
 
 
 def segment_folder(images: Path, engine: Engine, out: Path, **options: Any) -> RunSummary:

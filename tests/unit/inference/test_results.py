@@ -1,6 +1,5 @@
 """The result store: its files on a full disk, after a crash, beside the files of others, and with `overwrite`."""
 
-import csv
 import errno
 import os
 import shutil
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 from helpers.graphs import MakeEngine
 from helpers.pictures import draw, read, save, save_many
-from helpers.runs import files_of, record_of, rows_of, segment_folder, statuses
+from helpers.runs import files_of, journal_of, record_of, rows_of, segment_folder, statuses
 from PIL import Image
 
 from lesioncli.backends.base import Engine
@@ -24,21 +23,12 @@ from lesioncli.inference.outcome import Outcome, output_columns
 from lesioncli.inference.pictures import mask_path, write_mask
 from lesioncli.inference.record import MaskNames, RunIdentity, RunRecord
 from lesioncli.inference.results import ResultStore
-from lesioncli.inference.rows import RowTables
 from lesioncli.inference.run import segment_images
 from lesioncli.options import TTA, FailureStage, Regions, Status
 
 IDENTITY = RunIdentity(
     engine_sha256="ab", precision="fp32", threshold=0.5, tta=TTA.NONE, regions=Regions.ALL, names=MaskNames.IMAGES
 )
-
-
-def journal_of(folder: Path) -> bytes:
-    """Return the journal that a run had before it wrote scores.csv."""
-    with (folder / "scores.csv").open(newline="", encoding="utf-8") as file:
-        tables = RowTables(folder, next(csv.reader(file)))
-    lines = (tables.journal_line(row, 0) for row in tables.read_scores())
-    return "".join([tables.journal_header(), *lines]).encode()
 
 
 no_links = pytest.mark.skipif(sys.platform == "win32", reason="Windows requires a privilege for links")
@@ -224,7 +214,7 @@ def test_a_truncated_row_is_ignored(engine: Engine, tmp_path: Path, out: Path) -
     tiff[0].save(images / "ö, ß.tif", save_all=True, append_images=tiff[1:])
     statuses(images, engine, whole)
     expected = files_of(whole)
-    table = journal_of(whole)
+    table = journal_of(whole, 0)
     for length in range(table.index("ö".encode()) - 1, len(table) + 1, 3):
         shutil.copytree(whole, out)
         (out / "scores.csv").unlink()
@@ -241,7 +231,7 @@ def test_a_damaged_line_of_the_journal_is_segmented_again(
 ) -> None:
     """A power cut can leave any bytes in the last lines."""
     statuses(images, engine, tmp_path / "whole")
-    lines = journal_of(tmp_path / "whole").splitlines(keepends=True)
+    lines = journal_of(tmp_path / "whole", 0).splitlines(keepends=True)
     for start in range(0, len(lines[3]) - 4, 7):
         shutil.copytree(tmp_path / "whole", out)
         (out / "scores.csv").unlink()

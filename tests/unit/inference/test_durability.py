@@ -1,0 +1,106 @@
+"""Masks and their rows on the way to the disk; tests/slow/test_power_cut.py loses everything that is not synced."""
+
+import errno
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from helpers.runs import files_of, journal_of, segment_folder, statuses
+
+from lesioncli.backends.base import Engine
+from lesioncli.errors import InputError
+from lesioncli.images.find import list_images
+from lesioncli.inference import durability
+from lesioncli.inference.outcome import Outcome
+from lesioncli.inference.run import segment_images
+
+
+def leave_killed(whole: Path, out: Path, synced: int) -> None:
+    """Copy a finished run as a killed one leaves it; `synced` bytes of its journal, and the masks, were on the disk."""
+    shutil.copytree(whole, out)
+    (out / "scores.csv.part").write_bytes(journal_of(out, synced))
+    for name in ("scores.csv", "checksums.csv"):
+        (out / name).unlink()
+
+
+def test_a_mask_is_compared_with_its_row_unless_it_was_synced(engine: Engine, images: Path, tmp_path: Path) -> None:
+    """Damage in the middle of a mask, which leaves its end."""
+    statuses(images, engine, tmp_path / "whole")
+    lines = journal_of(tmp_path / "whole", 0).splitlines(keepends=True)
+    for number, synced, expected in [(0, 0, "osssss"), (5, 0, "ssssso"), (0, len(b"".join(lines[:2])), "ssssss")]:
+        leave_killed(tmp_path / "whole", tmp_path / "out", synced)
+        mask = tmp_path / "out" / f"00{number}.png"
+        content = bytearray(mask.read_bytes())
+        content[len(content) // 2] ^= 1
+        mask.write_bytes(content)
+        assert statuses(images, engine, tmp_path / "out") == expected
+        shutil.rmtree(tmp_path / "out")
+
+
+@pytest.fixture
+def log_of_syncs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names that are synced or renamed, in order."""
+    log: list[str] = []
+    sync, rename = os.fsync, Path.replace
+
+    def log_sync(descriptor: int) -> None:
+        log.append(f"sync {Path(f'/proc/self/fd/{descriptor}').readlink().name}")
+        sync(descriptor)
+
+    def log_rename(path: Path, target: Path) -> Path:
+        log.append(f"rename {path.name}")
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", log_sync)
+    monkeypatch.setattr(Path, "replace", log_rename)
+    return log
+
+
+def wait_after_each_image(_: Outcome) -> None:
+    time.sleep(0.05)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="the log needs /proc")  # noqa: PTH112
+def test_masks_are_synced_before_the_journal_and_the_journal_before_the_table(
+    engine: Engine, images: Path, out: Path, log_of_syncs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(durability, "SYNC_INTERVAL_S", 0.01)
+    segment_images(list_images([images]), engine, out, on_outcome=wait_after_each_image)
+    table = log_of_syncs.index("rename .scores.csv.part")
+    journals = [index for index, entry in enumerate(log_of_syncs[:table]) if entry == "sync scores.csv.part"]
+    assert len(journals) >= 4, "the thread synced nothing"
+    for number in range(6):
+        mask = log_of_syncs.index(f"sync 00{number}.png")
+        assert log_of_syncs.index(f"rename .00{number}.png.part") < mask < journals[-1]
+    del log_of_syncs[:]
+    (images / "003.jpg").write_bytes((images / "002.jpg").read_bytes())
+    segment_folder(images, engine, out)
+    mask = log_of_syncs.index("rename .003.png.part")
+    assert log_of_syncs[mask - 1] == "sync .003.png.part", "it replaced a mask, but was not on the disk"
+
+
+def fail_on_masks(path: Path) -> None:
+    if path.suffix == ".png":
+        raise OSError(errno.EIO, "Input/output error")
+
+
+@pytest.mark.parametrize("wait", [wait_after_each_image, lambda _: None], ids=["during the run", "at its end"])
+def test_a_mask_that_cannot_be_synced_ends_the_run(
+    engine: Engine,
+    images: Path,
+    out: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wait: Callable[[Outcome], None],
+) -> None:
+    monkeypatch.setattr(durability, "SYNC_INTERVAL_S", 0.01)
+    monkeypatch.setattr("lesioncli.files.sync_content", fail_on_masks)
+    with pytest.raises(InputError, match=f"{out}.*Input/output error"):
+        segment_images(list_images([images]), engine, out, on_outcome=wait)
+    assert not (out / "scores.csv").exists(), "a row says ok, but its mask is not on the disk"
+    monkeypatch.undo()
+    statuses(images, engine, out)
+    statuses(images, engine, out.parent / "whole")
+    assert files_of(out) == files_of(out.parent / "whole")

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 OUTSIDE = {
     "ARCHITECTURE.md": "architecture.md",
     "CHANGELOG.md": "changelog.md",
+    "SECURITY.md": "security.md",
     "lesioncli/pretrained/multitask-lite.md": "models/multitask-lite.md",
     "lesioncli/pretrained/mbdcnn-lite.md": "models/mbdcnn-lite.md",
 }

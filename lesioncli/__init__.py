@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lesioncli.api import calibrate, evaluate, read_results, segment_folder
+    from lesioncli.api import calibrate, evaluate, read_results, segment_folder, verify_results
     from lesioncli.engines import build_engine, ensure_engine
     from lesioncli.errors import EngineError, ImageError, InputError, LesionError, MissingPackageError
     from lesioncli.options import (
@@ -48,10 +48,11 @@ __all__ = [
     "evaluate",
     "read_results",
     "segment_folder",
+    "verify_results",
 ]
 
 _MODULES = {
-    "lesioncli.api": ("calibrate", "evaluate", "read_results", "segment_folder"),
+    "lesioncli.api": ("calibrate", "evaluate", "read_results", "segment_folder", "verify_results"),
     "lesioncli.engines": ("build_engine", "ensure_engine"),
     "lesioncli.errors": ("EngineError", "ImageError", "InputError", "LesionError", "MissingPackageError"),
     "lesioncli.options": (

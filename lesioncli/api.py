@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from lesioncli.inference.merge import MergedShards
     from lesioncli.inference.plan import RunPlan
     from lesioncli.inference.record import RunSummary
+    from lesioncli.inference.verify import Verification
 
 
 @os_errors_as_input_errors()
@@ -223,6 +224,20 @@ def list_images(
 
 def _as_paths(paths: StrPath | Sequence[StrPath]) -> list[Path]:
     return [Path(paths)] if isinstance(paths, str | os.PathLike) else [Path(path) for path in paths]
+
+
+@os_errors_as_input_errors()
+def verify_results(folder: StrPath = "masks", *, repair: bool = False, progress: ReportTo = False) -> "Verification":
+    """Read every file of an output folder again, and the images, as `lesioncli verify` does.
+
+    `repair` removes what segment_folder() must do again.
+
+    Raises InputError if the folder has no rows of segment_folder(), or if a run is writing to it.
+    """
+    from lesioncli.inference.verify import verify
+
+    with reporting(progress) as reporter:
+        return verify(Path(folder), repair, lambda done, total: reporter.count("verify", done, total))
 
 
 @os_errors_as_input_errors()

@@ -34,6 +34,7 @@ from lesioncli.cli.status import status
 from lesioncli.cli.strict_command import StrictCommand
 from lesioncli.cli.submission import submission
 from lesioncli.cli.train import train
+from lesioncli.cli.verify import verify
 from lesioncli.errors import ExitCode, LesionError
 from lesioncli.files import as_input_error
 from lesioncli.signals import HANDLER, Terminated
@@ -44,6 +45,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "segment": segment,
     "status": status,
     "merge": merge,
+    "verify": verify,
     "evaluate": evaluate,
     "compare": compare,
     "calibrate": calibrate,

@@ -97,6 +97,12 @@ def test_readme_repeats_the_figures_of_the_model_cards() -> None:
     assert [figure for figure in figures if figure not in cards] == []
 
 
+def test_the_tests_of_promises_exist() -> None:
+    tests = set(re.findall(r"`((?:unit|cli|slow)/[\w/]+\.py)`", _text("docs/reliability.md")))
+    assert len(tests) >= 10
+    assert [name for name in sorted(tests) if not (ROOT / "tests" / name).is_file()] == []
+
+
 def test_release_documents_name_this_version() -> None:
     assert re.search(r"^## (\S+)", _text("CHANGELOG.md"), re.M)[1] == __version__  # type: ignore[index]  # None fails
     assert f"\nversion: {__version__}\n" in _text("CITATION.cff")

@@ -19,8 +19,8 @@ from lesioncli.backends.manifest import Manifest
 from lesioncli.calibration import identify
 from lesioncli.errors import InputError
 from lesioncli.files import printable
-from lesioncli.images.find import ImageListing
-from lesioncli.inference.earlier import find_to_do
+from lesioncli.images.find import ImageFile, ImageListing
+from lesioncli.inference.earlier import ToDo, find_to_do
 from lesioncli.inference.outcome import Column, Outcome, image_name, output_columns
 from lesioncli.inference.pipeline import segment
 from lesioncli.inference.record import EngineRecord, MaskNames, RunIdentity, RunRecord, RunStatus, RunSummary
@@ -53,14 +53,15 @@ def segment_images(
     """
     identity = make_identity(listing, engine, options)
     store = ResultStore(out, identity, make_columns(engine), listing.images, options, listing.root)
-    to_do = find_to_do(store.folder, listing.images, store.missing, options)
+    images = _select(listing, store, options)
+    to_do = find_to_do(store.folder, images, store.missing, options)
     record = msgspec.structs.replace(_new_record(identity, listing, engine, store, options), skipped=to_do.count(None))
     totals = _Totals()
     stop = stop or StopRequest()
     try:
         store.write_record(record)
         # Closing the generator stops the threads that write to the memory of the engine.
-        with stop.heard(), closing(segment(listing.images, engine, store, options, trace, stop, to_do)) as outcomes:
+        with stop.heard(), closing(segment(images, engine, store, options, trace, stop, to_do)) as outcomes:
             for outcome in outcomes:
                 store.add(outcome)
                 totals.add(outcome)
@@ -90,6 +91,13 @@ def segment_images(
         gone=store.gone,
         pruned=store.pruned,
     )
+
+
+def _select(listing: ImageListing, store: ResultStore, options: SegmentOptions) -> Sequence[ImageFile]:
+    """Return the images of the run: all, or those that earlier runs finished or failed on."""
+    if not options.retry_failed:
+        return listing.images
+    return [image for image in listing.images if store.missing[image.name] in (None, ToDo.FAILED)]
 
 
 def make_columns(engine: Engine) -> tuple[Column, ...]:

@@ -25,6 +25,7 @@ NAMES = {
     "InputError", "LesionError", "MissingPackageError", "Precision", "ProtocolName", "Regions", "SegmentOptions",
     "Segmentation", "Segmenter",
     "build_engine", "calibrate", "ensure_engine", "evaluate", "read_results", "segment_folder",
+    "verify_results",
 }  # fmt: skip
 
 

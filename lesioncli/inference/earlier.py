@@ -46,6 +46,7 @@ class EarlierResults:
         self._identity = identity
         self.record = read_shard_record(folder, shard)
         self.rows: dict[str, Row] = {}
+        self.unsynced: list[Row] = []
         if shard and not self.tables.scores.exists():
             self._read(RowTables(folder, names))
             self.rows = {key: row for key, row in self.rows.items() if contains(shard, key)}
@@ -62,10 +63,11 @@ class EarlierResults:
             if self.record.engine_sha256:  # another engine, which may have other columns, is the better reason
                 self._check_identity()
             raise
-        self.unsynced = list(filter(self._has_its_mask, journal.unsynced))
+        unsynced = list(filter(self._has_its_mask, journal.unsynced))
+        self.unsynced += unsynced
         for row in journal.unsynced:  # older rows of these images have other masks
             self.rows.pop(self.key(row.image), None)
-        self.rows.update({self.key(row.image): row for row in (*journal.synced, *self.unsynced)})
+        self.rows.update({self.key(row.image): row for row in (*journal.synced, *unsynced)})
 
     def _has_its_mask(self, row: Row) -> bool:
         """Return whether the mask of a row has its CRC-32: a power cut may have left anything."""

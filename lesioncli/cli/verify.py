@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lesioncli.cli.arguments import MASKS, JsonOption, MasksArgument
-from lesioncli.cli.console import list_first, print_json, print_line, say, stderr
+from lesioncli.cli.console import list_first, print_json, print_line, progress_bars, say
 from lesioncli.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -25,9 +25,8 @@ def verify(
     repaired.
     """
     from lesioncli import api
-    from lesioncli.progress import ProgressBars
 
-    with ProgressBars(stderr, bars=not json_output) as progress:
+    with progress_bars(bars=not json_output) as progress:
         verification = api.verify_results(masks, repair=repair, progress=progress)
     if json_output:
         print_json(verification.to_dict())

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from lesioncli.backends.base import Engine
 from lesioncli.evaluation.reading.masks import find_predicted_masks
-from lesioncli.images.decode import decode, peak_bytes
+from lesioncli.images.decode import OpenedImage, peak_bytes
 from lesioncli.inference.crops import crop_box
 from lesioncli.options import SegmentOptions
 
@@ -91,12 +91,12 @@ def test_an_image_without_its_cut_out_is_done_again(engine: Engine, images: Path
 def test_a_file_that_vanishes_during_the_run_fails_its_image(
     engine: Engine, images: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def remove_and_decode(path: Path, at_least_hw: tuple[int, int]) -> object:
+    def remove_and_open(path: Path) -> OpenedImage:
         if path.stem == "003":
             path.unlink()
-        return decode(path, at_least_hw)
+        return OpenedImage(path)
 
-    monkeypatch.setattr("lesioncli.inference.crops.decode", remove_and_decode)
+    monkeypatch.setattr("lesioncli.inference.crops.OpenedImage", remove_and_open)
     assert statuses(images, engine, out, crops=10) == "ooofoo"
     assert not (out / "003.png").exists()
 

@@ -162,7 +162,7 @@ def test_page_shows_the_headline_metrics_and_plots(page: "Page", evaluation: Eva
     assert f"{evaluation.masks.means['jaccard']:.3f}" in tiles
     assert f"{evaluation.scores.auc_mean:.3f}" in tiles
     plots = page.locator("svg.plot")
-    assert plots.count() == 5
+    assert plots.count() == 6
     for plot in plots.all():
         _, _, width, height = box(plot)
         assert width > 250

@@ -45,7 +45,7 @@ def write_check_page(
         make_environment()
         .get_template("check.html.j2")
         .generate(
-            title=printable(", ".join(map(str, folders))),
+            title=printable(", ".join(str(folder) if folder.name else folder.resolve().name for folder in folders)),
             sides=[describe_side(result.data, side) for side in Side if result.data.on(side)],
             notes=list(map(printable, result.data.notes)),
             count=result.count,

@@ -120,7 +120,10 @@ def make_environment() -> Environment:
 
 
 def _format(value: float, digits: int = 3) -> str:
-    return "undefined" if math.isnan(value) else f"{value:.{digits}f}"
+    """Return a number with this many decimals; without any from 100 on, as areas and lengths in pixels are."""
+    if math.isnan(value):
+        return "undefined"
+    return f"{value:.{digits}f}" if abs(value) < 100 else f"{value:.0f}"
 
 
 def _render(environment: Environment, template: str, variables: Mapping[str, Any]) -> str:

@@ -23,7 +23,7 @@ function make(tag, attributes = {}, ...children) {
 }
 const isKnown = (value) => value !== null && value !== undefined;
 const formatExactly = (value) => (isKnown(value) ? String(Number(value.toFixed(4))) : "\u2013");
-const formatShortly = (value) => (isKnown(value) ? value.toFixed(3) : "");
+const formatShortly = (value) => (isKnown(value) ? value.toFixed(Math.abs(value) < 100 ? 3 : 0) : "");
 const title = (key) => titles[key] || key.replaceAll("_", " ");
 const shortTitle = (key) => SHORT_TITLES[key] || title(key);
 

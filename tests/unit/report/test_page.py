@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from dataclasses import replace
+from math import nan
 from pathlib import Path
 
 import pytest
@@ -267,3 +268,10 @@ def test_interrupted_report_leaves_the_old_file(run: DrawnRun) -> None:
 def test_json_of_the_gallery_has_no_nan(run: DrawnRun) -> None:
     _, page = write_page(run)
     json.dumps(page.json("data"), allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(0.28149, "0.281"), (99.9, "99.900"), (34397.5, "34398"), (nan, "undefined")]
+)
+def test_numbers_of_pixels_have_no_decimals(value: float, shown: str) -> None:
+    assert page_module.make_environment().filters["number"](value) == shown

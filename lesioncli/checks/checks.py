@@ -1,6 +1,6 @@
 """The checks. To add one, write a function that finds something and add it to CHECKS."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,8 +87,7 @@ def _group_by_content(measured: MeasuredData) -> list[list[Path]]:
     """Return the files of the same content, for each content that several files have."""
     samples = [checked.sample for checked in measured.data.samples if checked.sample.image in measured.images]
     sizes = file_sizes(samples)
-    seen: set[int] = set()
-    repeated = {size for size in sizes.values() if size in seen or seen.add(size)}  # type: ignore[func-returns-value]
+    repeated = {size for size, count in Counter(sizes.values()).items() if count > 1}
     groups: defaultdict[str, list[Path]] = defaultdict(list)
     for path, digest in hash_files(sizes, repeated).items():
         groups[digest].append(path)

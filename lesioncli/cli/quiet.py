@@ -22,7 +22,7 @@ def with_quiet(command: Callable[..., None]) -> Callable[..., None]:
         VERBOSITY.is_quiet = quiet
         command(**options)
 
-    # Typer reads options from the signature and the annotations.
+    # Typer reads options from the signature and the annotations; mypy's type of a function has no __signature__.
     parameter = inspect.Parameter("quiet", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=QuietOption)
     signature = inspect.signature(command)
     call.__signature__ = signature.replace(parameters=[*signature.parameters.values(), parameter])  # type: ignore[attr-defined]

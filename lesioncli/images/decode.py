@@ -60,7 +60,7 @@ class OpenedImage:
             image_format = format_of(content.read(SIGNATURE_BYTES))
             content.seek(0)
             return self.status.st_size + (image_format.measure(content, at_least_hw) if image_format else 0)
-        except Exception:  # as in decode_content(): decode() has the reason
+        except Exception:  # a damaged file may raise anything (see decode_content); decode() then reports the reason
             return 0
 
     def decode(self, at_least_hw: tuple[int, int]) -> DecodedImage:

@@ -178,7 +178,7 @@ def _decode_first_frame(dataset: "Dataset", header: _Header) -> NDArray[Any]:
     plugin = "pillow" if syntax in JPEGTransferSyntaxes[:2] and header.bits_stored == 8 else "pylibjpeg"
     try:
         plugins = get_decoder(syntax).available_plugins
-    except NotImplementedError:
+    except NotImplementedError:  # a transfer syntax that pydicom does not know; refused below
         plugins = ()
     if plugin not in plugins:
         raise _failure(_describe_missing_decoder(syntax.name if syntax in AllTransferSyntaxes else ""))

@@ -1,13 +1,12 @@
 """DICOM files of a patient, written by pydicom around pixels."""
 
+import importlib
 from io import BytesIO
 from typing import Any
 
-import pytest
-
 from helpers.encoded_images import HEIGHT, WIDTH
 
-pydicom = pytest.importorskip("pydicom")
+pydicom = importlib.import_module("pydicom")
 
 UNCOMPRESSED = "1.2.840.10008.1.2.1"
 DERMOSCOPIC_PHOTOGRAPHY = "1.2.840.10008.5.1.4.1.1.77.1.4.1"

@@ -32,8 +32,6 @@ from lesioncli.training.samples import (
     read_training_samples,
 )
 
-pytest.importorskip("imagehash")
-
 HEIGHT, WIDTH = 140, 200
 HEADER = ("image", "melanoma", "seborrheic_keratosis", "lesion_id", "patient_id")
 

@@ -21,7 +21,7 @@ LABELS, FIRST, SECOND = Path("labels"), Path("masks"), Path("other")
 
 
 def compare(*runs: Path, truths: tuple[Path, ...] = (LABELS,), **options: object) -> RunComparison:
-    return compare_runs(truths, runs, EvaluationOptions(**options))  # type: ignore[arg-type]
+    return compare_runs(truths, runs, EvaluationOptions(**options))  # type: ignore[arg-type] # options of any kind
 
 
 def test_figures_are_those_of_evaluate(data_set: Path) -> None:

@@ -1,6 +1,7 @@
 """COCO files, as pycocotools reads them."""
 
 import contextlib
+import importlib
 import io
 import json
 from pathlib import Path
@@ -21,7 +22,7 @@ NAMES = ["corner", "empty", "full", "noise", "ring", "sub/drawn"]
 
 def open_coco(path: Path) -> Any:
     """Return the index of pycocotools, which prints while it is made."""
-    coco = pytest.importorskip("pycocotools.coco")
+    coco = importlib.import_module("pycocotools.coco")
     with contextlib.redirect_stdout(io.StringIO()):
         return coco.COCO(str(path))
 

@@ -27,8 +27,6 @@ from lesioncli.images import formats
 from lesioncli.images.decode import DecodedImage, decode, peak_bytes
 from lesioncli.images.find import find_images, is_image_file, list_images
 
-pytest.importorskip("pylibjpeg")
-
 FULL_HW = (10**6, 10**6)
 RLE = "1.2.840.10008.1.2.5"
 JPEG, JPEG_2000, JPEG_LOSSLESS = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.70"

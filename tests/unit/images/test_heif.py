@@ -1,5 +1,6 @@
 """HEIF: photographs of phones, as libheif writes them, read by its Python package."""
 
+import importlib
 import struct
 from contextlib import suppress
 from io import BytesIO
@@ -17,7 +18,7 @@ from lesioncli.images import formats
 from lesioncli.images.decode import DecodedImage, decode, peak_bytes
 from lesioncli.images.find import list_images
 
-pillow_heif = pytest.importorskip("pillow_heif")
+pillow_heif = importlib.import_module("pillow_heif")
 
 FULL_HW = (10**6, 10**6)
 

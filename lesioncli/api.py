@@ -125,7 +125,9 @@ def _list_images(sources: Sequence[Path], out: Path, options: SegmentOptions, re
 
     if options.image_list:
         if sources:
-            raise InputError(f"{sources[0]}: images were also given by the list {options.image_list}; give one of both")
+            raise InputError(
+                f"{sources[0]}: the list {options.image_list} also names images; give either folders or the list"
+            )
         image_list = read_image_list(options.image_list, options.root)
         listing = image_list.listing
     else:

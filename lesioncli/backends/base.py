@@ -58,7 +58,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Member:
-    """A part of an engine that sees images for itself, and its slots among those of a cycle."""
+    """A member of an ensemble with its own views of an image, and its slots in a cycle."""
 
     manifest: Manifest
     layout: Layout

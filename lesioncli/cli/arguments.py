@@ -80,6 +80,7 @@ BackendOption = Annotated[
     typer.Option(help="Library that runs the engine: openvino on CPUs, tensorrt and tensorrt-rtx on NVIDIA GPUs."),
 ]
 TableFormatOption = Annotated[
-    TableFormat, typer.Option("--format", help="Tables for a terminal, or to paste into a document.")
+    TableFormat,
+    typer.Option("--format", help="Format of the tables: text for a terminal, Markdown or LaTeX for a document."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]

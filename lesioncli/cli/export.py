@@ -30,7 +30,7 @@ def export(
         typer.Option(
             min=0,
             metavar="PX",
-            help="Leave out points of an outline that are within so many pixels of it.",
+            help="Simplify outlines; each stays within this many pixels of the exact one.",
             show_default="0; for labelme 1/500 of the longer side, at least 1",
         ),
     ] = None,

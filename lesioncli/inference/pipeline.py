@@ -58,7 +58,7 @@ OVER_BUDGET = "not enough memory for this image; give more with --max-memory, us
 
 @dataclass(frozen=True)
 class LoadedImage:
-    """An image in the rows of a cycle, or the reason why it is not.
+    """An image that was written into rows of a cycle, or the reason why it could not be.
 
     file_bytes, modified_ns: size and time of the last change of its file, before it was read.
     """

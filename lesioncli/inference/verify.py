@@ -160,7 +160,7 @@ class _Check:
 
     def notes(self) -> list[str]:
         """Return what could not be compared."""
-        notes = [f"{root}: is not there; images that are not found are not reported" for root in self._missing_roots]
+        notes = [f"{root}: no such folder; images that should be in it are not checked" for root in self._missing_roots]
         if not self._roots:
             notes.append(f"{RUN_RECORD} names no folder of images: they were not compared")
         if self._unchecked:

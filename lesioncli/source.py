@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from lesioncli.backends.build import Reference
+from lesioncli.backends.reference import Reference
 from lesioncli.errors import InputError, MissingPackageError
 from lesioncli.shipped import SHIPPED_MODEL, assemble_graph, list_recipes
 from lesioncli.training.recipe import EngineSettings, find_recipe, load_recipe
@@ -75,4 +75,4 @@ def _resolve_file(path: Path, work: Path, settings: EngineSettings) -> Source:
     from lesioncli.training import export
 
     onnx = work / "graph.onnx"
-    return Source(onnx, export.export_checkpoint(path, onnx), settings)
+    return Source(onnx, Reference(export.LIBRARY, export.export_checkpoint(path, onnx)), settings)

@@ -12,6 +12,7 @@ from lesioncli.backends.base import Engine, Outputs, predict_all
 from lesioncli.backends.interface import Compiler, OnProgress
 from lesioncli.backends.manifest import Manifest, StoredEngine, manifest_path, write_manifest
 from lesioncli.backends.parity import compare, describe_disagreement
+from lesioncli.backends.reference import Reference, compute_reference
 from lesioncli.backends.registry import open_compiler
 from lesioncli.backends.speed import choose_fastest, measure_speeds
 from lesioncli.errors import EngineError, InputError
@@ -19,8 +20,6 @@ from lesioncli.files import os_errors_as_input_errors, sha256_of, work_folder
 from lesioncli.images.geometry import UInt8, to_network
 from lesioncli.options import BuildOptions, Decision, Precision
 from lesioncli.spec import check_name
-
-Reference = Callable[[Sequence[UInt8]], Outputs]  # fp32 outputs for network-sized images (H, W, 3)
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ def build(
 
     The engine has the name in the options, or that of its model. Precision `auto` takes the fastest one that passes.
     The compiler is that of the backend in the options. The engine is compared with `reference`, by default with the
-    graph itself in fp32.
+    graph itself in fp32, in ONNX Runtime where that is installed.
 
     Raises InputError if the graph cannot be read, and EngineError if no precision passes the parity check.
     """
@@ -59,7 +58,12 @@ def build(
     candidates = compiler.list_precisions(draft.precision_asked)
     with work_folder(folder) as work:
         on_progress(f"reference outputs of {len(inputs)} images", 1, 3)
-        expected = reference(inputs) if reference else predict_all(openvino.open_graph(onnx, draft, work), inputs)
+        library, expected = (
+            (reference.library, reference.predict(inputs))
+            if reference
+            else compute_reference(onnx, draft, inputs, work)
+        )
+        draft = msgspec.structs.replace(draft, reference=library)
 
         def open_candidate(candidate: Manifest) -> Engine:
             return compiler.open_for_parity(onnx, candidate, work)

@@ -42,7 +42,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     `files` maps file names to their sha256. `targets` are the compute capabilities of a plan, such as sm86; a CPU
     engine has none. `verified` holds the parity figures of each GPU that first ran an engine with
     ParityCheck.GRAPH. A `dynamic` engine takes batches of 1 to `batch` images. `measured_ms` holds the CPU time per
-    image of the precisions that `auto` chose from, if it measured them.
+    image of the precisions that `auto` chose from, if it measured them. `reference` is the library that computed the
+    outputs that the parity check compared with, "" if that is not known.
     """
 
     spec: ModelSpec
@@ -61,6 +62,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     dynamic: bool = False
     verified: Mapping[str, ParityFigures] = {}
     measured_ms: Mapping[Precision, float] = {}
+    reference: str = ""
     format: int = MANIFEST_FORMAT
 
     def __post_init__(self) -> None:

@@ -113,9 +113,9 @@ def _check_options(options: BuildOptions) -> None:
 def _print_built(built: "BuiltEngine") -> None:
     if parity := built.manifest.parity:
         print_line(
-            f"{built.path}: {_checked(built.manifest)} with the graph on {parity.images} images: "
-            f"mask Jaccard {parity.mask_jaccard:.4f} (lowest {parity.worst_mask_jaccard:.4f}), "
-            f"scores within {parity.score_difference:.4f}"
+            f"{built.path}: {_checked(built.manifest)} with the graph in {built.manifest.reference}"
+            f" on {parity.images} images: mask Jaccard {parity.mask_jaccard:.4f}"
+            f" (lowest {parity.worst_mask_jaccard:.4f}), scores within {parity.score_difference:.4f}"
         )
     if licence := built.manifest.spec.licence:
         print_line(f"{built.path}: weights under {licence}")

@@ -28,6 +28,8 @@ from lesioncli.models.registry import find_network
 from lesioncli.spec import METADATA_KEY, ModelSpec
 from lesioncli.training.checkpoint import load_checkpoint
 
+LIBRARY = f"torch {torch.__version__}"
+
 
 class Graph(nn.Module):
     """A network wrapped in the graph contract; `outputs` are the names of what forward() returns."""

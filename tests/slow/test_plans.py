@@ -14,6 +14,7 @@ from helpers.plans import assert_only_products_are_half, assert_plan_is_true, fo
 from helpers.shipped import shipped_onnx
 
 from lesioncli.backends.build import BuiltEngine, build
+from lesioncli.backends.reference import Reference
 from lesioncli.backends.tensorrt.half import write_half
 from lesioncli.errors import EngineError
 from lesioncli.files import sha256_of
@@ -102,7 +103,7 @@ def test_a_cascade_compiles_and_agrees_with_torch(
     """The parser reads every operation of region.py and the activation map, in both precisions."""
     graph, reference = cascade
     options = for_targets(*targets, precision=precision, batch=3)
-    built = build(graph, tmp_path, IMAGES, options, reference=reference)
+    built = build(graph, tmp_path, IMAGES, options, reference=Reference("torch", reference))
     assert_plan_is_true(built, precision, precision, targets)
     assert {"ArgMax", "Range", "Where", "MatMul"} <= {node.op_type for node in onnx.load(graph).graph.node}
 

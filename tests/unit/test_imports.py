@@ -57,6 +57,7 @@ VENDORS = {
     "matplotlib": {"report/plots.py", "report/svg.py", "training/history.py"},
     "openvino": {"backends/openvino.py"},
     "onnx": {"backends/tensorrt/half.py", "training/export.py", "training/ship.py"},
+    "onnxruntime": {"backends/reference.py"},
     "pyarrow": {"export/parquet.py"},
     "pillow_heif": {"images/heif.py"},
     "pycuda": {"backends/tensorrt/cuda.py"},

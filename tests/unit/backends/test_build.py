@@ -30,9 +30,10 @@ from onnx import TensorProto, helper
 
 from lesioncli.backends import openvino as openvino_backend
 from lesioncli.backends.base import Outputs
-from lesioncli.backends.build import BuiltEngine, Reference, build
+from lesioncli.backends.build import BuiltEngine, build
 from lesioncli.backends.manifest import ParityFigures, read_manifest
 from lesioncli.backends.openvino import CONVOLUTIONS, FP32_CONVOLUTIONS, choose_precision, compile_to_files, read_spec
+from lesioncli.backends.reference import Reference
 from lesioncli.backends.registry import open_engine
 from lesioncli.errors import EngineError, InputError
 from lesioncli.options import BuildOptions, Precision
@@ -61,7 +62,7 @@ def changed(change: Callable[[Outputs], None]) -> Reference:
         change(outputs)
         return outputs
 
-    return reference
+    return Reference("numpy", reference)
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +109,9 @@ def test_the_spec_of_the_shipped_model_is_that_of_its_graph(shipped: BuiltEngine
 
 @pytest.mark.parametrize("batch", [1, 3, 4])
 def test_an_engine_agrees_with_the_reference_in_any_batch(tiny_onnx: Path, tmp_path: Path, batch: int) -> None:
-    built = build(tiny_onnx, tmp_path, IMAGES, replace(CPU_FP32, batch=batch), reference=numpy_reference)
+    built = build(
+        tiny_onnx, tmp_path, IMAGES, replace(CPU_FP32, batch=batch), reference=Reference("numpy", numpy_reference)
+    )
     assert built.manifest.parity == ParityFigures(4, 1.0, 1.0, 0.0)
     assert built.manifest.batch == batch
     with open_engine(built) as engine:

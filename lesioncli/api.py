@@ -165,26 +165,25 @@ def _run(
 ) -> "RunSummary":
     """Open the engines and segment the images of a listing."""
     from lesioncli.backends.ensemble import open_engines
+    from lesioncli.inference.monitoring import observed
     from lesioncli.inference.run import segment_images
     from lesioncli.inference.trace import Trace
     from lesioncli.inference.tta import PROCEDURES
 
     ahead = 2 * (options.workers or count_cores())
-    total = len(listing.images)
-    finished = iter(range(1, total + 1))
     with (
         opencv_on_one_thread(),
         open_engines(engines, ahead, PROCEDURES[options.tta].layout, options.trace is not None) as opened,
         Trace.writing(options.trace) if options.trace else nullcontext() as trace,
+        observed(len(listing.images), options, opened, reporter) as on_outcome,
     ):
-        reporter.start_images(total)
         return segment_images(
             listing,
             opened,
             out,
             options,
             trace=trace,
-            on_outcome=lambda outcome: reporter.image(outcome, next(finished), total),
+            on_outcome=on_outcome,
             stop=reporter.stop,
         )
 

@@ -206,7 +206,8 @@ class SegmentOptions:
     lesion cut-outs with a margin of so many per cent. `check_inputs`: compare the content of images that are done, and
     of those of a list, not only size and time. `prune`: remove rows and masks of images that are gone. `image_list`:
     file that lists the images, "-" for the standard input. `shard`: part of the images that this run has, see
-    sharding.py. `retry_failed`: segment only images that an earlier run failed on.
+    sharding.py. `retry_failed`: segment only images that an earlier run failed on. `log`, `metrics`: files for
+    other programs that watch the run, see monitoring.py.
     """
 
     threshold: float = 0.5
@@ -229,6 +230,8 @@ class SegmentOptions:
     image_list: Path | None = None
     retry_failed: bool = False
     shard: Shard | None = None
+    log: Path | None = None
+    metrics: Path | None = None
 
     @property
     def max_memory_bytes(self) -> int | None:
@@ -236,7 +239,8 @@ class SegmentOptions:
         return None if self.max_memory_mib is None else self.max_memory_mib * 2**20
 
     def __post_init__(self) -> None:
-        _convert(self, tta=TTA, regions=Regions, trace=Path, root=Path, image_list=Path)
+        paths = dict.fromkeys(("trace", "root", "image_list", "log", "metrics"), Path)
+        _convert(self, tta=TTA, regions=Regions, **paths)
         if not MIN_THRESHOLD <= self.threshold <= 1:
             raise ValueError(f"threshold {self.threshold} is not between {MIN_THRESHOLD} and 1")
         if self.mm_per_pixel is not None and not 0 < self.mm_per_pixel < math.inf:

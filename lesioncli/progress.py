@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from lesioncli.counts import ImageCounts
 from lesioncli.options import Status
 from lesioncli.signals import StopRequest
 
@@ -45,12 +46,12 @@ class Reporter:
     def train(self, where: str, done: int, total: int, detail: str) -> None:
         """Receive that `done` of `total` steps of an epoch are finished; `where` names it, `detail` has figures."""
 
-    def start_images(self, total: int) -> None:
+    def start_images(self, counts: ImageCounts) -> None:
         """Receive the number of images before the first of them is finished."""
 
-    def image(self, outcome: "Outcome", done: int, total: int) -> None:
-        """Receive the outcome of one image."""
-        self.count("segment", done, total)
+    def image(self, outcome: "Outcome", counts: ImageCounts) -> None:
+        """Receive the outcome of one image, and the counts with it."""
+        self.count("segment", counts.done, counts.images)
 
     def __enter__(self) -> Self:
         return self
@@ -114,7 +115,7 @@ class ProgressBars(Reporter):
         self._bar: Progress | None = None
         self._title = ""
         self._lines = _Lines(self.note)
-        self._failures = self._processed = 0
+        self._failures = 0
 
     def note(self, text: str) -> None:
         from rich.markup import escape
@@ -148,28 +149,25 @@ class ProgressBars(Reporter):
         self._show(where, columns, True, description=where, completed=done, total=total, rate=detail)
         self._lines.update(where, done, total, unit="steps", detail=detail, has_speed=False)
 
-    def start_images(self, total: int) -> None:
-        self._failures = self._processed = 0
-        self._show_images(0, total, "")
-        self._lines.update("segment", 0, total, unit="images")
+    def start_images(self, counts: ImageCounts) -> None:
+        self._failures = 0
+        self._show_images(counts)
 
-    def image(self, outcome: "Outcome", done: int, total: int) -> None:
-        self._processed += outcome.status != Status.SKIPPED
-        elapsed = self._bar.tasks[0].elapsed if self._bar else None
-        self._show_images(done, total, f"{self._processed / elapsed:.0f} images/s" if elapsed else "")
+    def image(self, outcome: "Outcome", counts: ImageCounts) -> None:
+        self._show_images(counts)
         if outcome.status == Status.FAILED:
             self._name_failure(outcome)
         elif self._names_images:
             self.note(": ".join(filter(None, (outcome.status, str(outcome.image.path), outcome.note))))
-        detail = f"{self._failures} failed"
-        self._lines.update("segment", done, total, unit="images", detail=detail, processed=self._processed)
 
-    def _show_images(self, done: int, total: int, rate: str) -> None:
+    def _show_images(self, counts: ImageCounts) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
         times = (TimeElapsedColumn(), TimeRemainingColumn())
         columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), *times)
-        self._show("segment", columns, False, completed=done, total=total, rate=rate)
+        rate = f"{counts.images_per_second:.0f} images/s" if counts.ok + counts.failed else ""
+        self._show("segment", columns, False, completed=counts.done, total=counts.images, rate=rate)
+        self._lines.describe(lambda: describe_counts(counts))
 
     def _name_failure(self, outcome: "Outcome") -> None:
         from rich.markup import escape
@@ -212,6 +210,33 @@ class ProgressBars(Reporter):
         self._failures = 0
 
 
+class Ticker:
+    """Calls a function at intervals, in a thread of its own."""
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        self._function = function
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, interval_s: float) -> None:
+        """Call the function from now on, unless it is called already."""
+        if self._thread is None:
+            self._ended.clear()
+            self._thread = threading.Thread(target=self._run, args=(interval_s,), daemon=True, name="ticker")
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Call the function no more; wait for a call in work."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def _run(self, interval_s: float) -> None:
+        while not self._ended.wait(interval_s):
+            self._function()
+
+
 class _Lines:
     """Prints where a call stands every LINE_INTERVAL_S seconds, also while it reports nothing."""
 
@@ -219,15 +244,15 @@ class _Lines:
         self._print = print_line
         self._describe: Callable[[], str] = str
         self._title, self._started = "", 0.0
-        self._ended = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._ticker = Ticker(self._print_state)
 
     def start(self) -> None:
         """Print lines from now on."""
-        if self._thread is None:
-            self._ended.clear()
-            self._thread = threading.Thread(target=self._run, daemon=True, name="progress lines")
-            self._thread.start()
+        self._ticker.start(LINE_INTERVAL_S)
+
+    def describe(self, describe: Callable[[], str]) -> None:
+        """Take a function that returns the next lines."""
+        self._describe = describe
 
     def update(
         self,
@@ -237,39 +262,37 @@ class _Lines:
         *,
         unit: str = "",
         detail: str = "",
-        processed: int | None = None,
         has_speed: bool = True,
     ) -> None:
-        """Take the place of the earlier state. `processed` of the `done` items took time; all, by default.
-
-        Without `has_speed`, neither speed nor time left is computed: `detail` has them.
-        """
+        """Take the place of the earlier state. Without `has_speed`, no time left is computed: `detail` has it."""
         if title != self._title:
             self._title, self._started = title, time.monotonic()
-        started, timed = self._started, done if processed is None else processed
+        started = self._started
 
         def describe() -> str:
             seconds = time.monotonic() - started
             if not total:
                 return f"{title}, {describe_duration(seconds)}"
-            rate = timed / seconds if has_speed else 0.0
-            speed = f"{rate:.3g} {unit}/s" if rate and unit else ""
-            left = f"{describe_duration((total - done) / rate)} left" if rate else ""
-            return ", ".join(filter(None, (f"{title}: {done} of {total} {unit}".strip(), detail, speed, left)))
+            left = f"{describe_duration((total - done) * seconds / done)} left" if done and has_speed else ""
+            return ", ".join(filter(None, (f"{title}: {done} of {total} {unit}".strip(), detail, left)))
 
         self._describe = describe
 
     def stop(self) -> None:
         """Print no more lines."""
-        self._ended.set()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        self._ticker.stop()
 
-    def _run(self) -> None:
-        while not self._ended.wait(LINE_INTERVAL_S):
-            if line := self._describe():
-                self._print(line)
+    def _print_state(self) -> None:
+        if line := self._describe():
+            self._print(line)
+
+
+def describe_counts(counts: ImageCounts) -> str:
+    """Return the line that tells where a run stands."""
+    failed = f"{counts.failed} failed" if counts.done else ""
+    speed = f"{counts.images_per_second:.3g} images/s" if counts.ok + counts.failed else ""
+    left = "" if counts.seconds_left is None else f"{describe_duration(counts.seconds_left)} left"
+    return ", ".join(filter(None, (f"segment: {counts.done} of {counts.images} images", failed, speed, left)))
 
 
 def describe_duration(seconds: float) -> str:

@@ -1,7 +1,7 @@
 """The command `segment`."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -156,6 +156,16 @@ def segment(
             show_default="all images",
         ),
     ] = None,
+    log: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="File to append events to, as JSON lines: start, heartbeat, failed images, end."
+        ),
+    ] = None,
+    metrics: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.prom", help="Prometheus text file to write counts and speed to, every 15 seconds."),
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Write one mask and one row of class scores per image.
@@ -165,7 +175,8 @@ def segment(
     """
     from lesioncli import api
 
-    _check_arguments(images, image_list, trace)
+    _check_arguments(images, image_list)
+    _check_suffixes({"--trace": (trace, ".json"), "--metrics": (metrics, ".prom")})
     if retry_failed and overwrite:
         raise typer.BadParameter("removes what --retry-failed continues; give one of them", param_hint="--overwrite")
     with _number_errors():
@@ -190,6 +201,8 @@ def segment(
             image_list=image_list,
             retry_failed=retry_failed,
             shard=_choose_shard(shard),
+            log=log,
+            metrics=metrics,
         )
     HANDLER.grace_s = grace
     with progress_bars(bars=not json_output, names_images=verbose, stop=HANDLER.stop) as progress:
@@ -214,9 +227,14 @@ def segment(
     raise typer.Exit(_exit_code(summary, options.max_failures))
 
 
-def _check_arguments(images: Sequence[Path] | None, image_list: Path | None, trace: Path | None) -> None:
-    if trace and trace.suffix.lower() != ".json":
-        raise typer.BadParameter(f"{trace} does not end in .json", param_hint="--trace")
+def _check_suffixes(files: Mapping[str, tuple[Path | None, str]]) -> None:
+    """Refuse names that the programs which read these files do not know."""
+    for flag, (path, suffix) in files.items():
+        if path and path.suffix.lower() != suffix:
+            raise typer.BadParameter(f"{path} does not end in {suffix}", param_hint=flag)
+
+
+def _check_arguments(images: Sequence[Path] | None, image_list: Path | None) -> None:
     if not images and image_list is None:
         raise typer.BadParameter("name images or folders, or a list with --from", param_hint="IMAGES")
     if images and image_list is not None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from lesioncli.counts import ImageCounts
 from lesioncli.images.find import ImageFile
 from lesioncli.inference.outcome import Outcome
 from lesioncli.options import Status
@@ -22,8 +23,9 @@ from lesioncli.progress import ProgressBars, Reporter
 def show(console: Console) -> None:
     """Report one image of two, then its end."""
     with ProgressBars(console) as progress:
-        progress.start_images(2)
-        progress.image(Outcome(ImageFile(Path("a.jpg"), "a"), Status.OK), 1, 2)
+        progress.start_images(counts := ImageCounts(2))
+        counts.add(Status.OK)
+        progress.image(Outcome(ImageFile(Path("a.jpg"), "a"), Status.OK), counts)
 
 
 @pytest.mark.parametrize("installed", [True, False])
@@ -54,10 +56,10 @@ def test_bars_are_shown_in_a_terminal_only() -> None:
 
 def report_images(progress: Reporter) -> None:
     """Report 4 of 100 images: two skipped ones, a finished and a failed one."""
-    progress.start_images(100)
-    statuses = (Status.SKIPPED, Status.SKIPPED, Status.OK, Status.FAILED)
-    for done, status in enumerate(statuses, 1):
-        progress.image(Outcome(ImageFile(Path("a.jpg"), "a"), status, reason="cut"), done, 100)
+    progress.start_images(counts := ImageCounts(100))
+    for status in (Status.SKIPPED, Status.SKIPPED, Status.OK, Status.FAILED):
+        counts.add(status)
+        progress.image(Outcome(ImageFile(Path("a.jpg"), "a"), status, reason="cut"), counts)
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def calibrate(
         EvaluationOptions(workers=options.workers),
         on_progress,
         prefix=prefix,
-        with_maps=True,
+        with_pictures=True,
     )
     plan = plan_resampling(options.cluster, clusters, options.seed)
     results = _fit_all(evaluated, spec, plan)

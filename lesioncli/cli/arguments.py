@@ -55,7 +55,7 @@ ProtocolOption = Annotated[
 ByOption = Annotated[
     list[str] | None,
     typer.Option(
-        help="Also evaluate groups: by a column of --metadata or of the labels, or by lesion_size. Repeatable.",
+        help="Also evaluate groups: by a column of --metadata or of the labels, lesion_size, or contrast. Repeatable.",
         metavar="COLUMN",
     ),
 ]

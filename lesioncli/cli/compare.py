@@ -64,15 +64,17 @@ def compare(
     each other. Exit code 5: some images could not be evaluated in every run.
     """
     from lesioncli.evaluation.document import runs_document
-    from lesioncli.evaluation.runs import compare_runs
+    from lesioncli.evaluation.runs import compare_runs, list_metrics, read_ground_truths
     from lesioncli.process import keep_freed_memory, quiet_decoders
 
     options = EvaluationOptions(protocol, labels, cluster=cluster, metadata=metadata, workers=workers, seed=seed)
     keep_freed_memory()
     quiet_decoders()
+    truths = read_ground_truths(ground_truths, options)
+    _refuse_unknown(metric or (), list_metrics(truths.values()))
     with progress_bars(bars=not json_output) as progress:
-        result = compare_runs(ground_truths, runs, options, lambda done, total: progress.count("evaluate", done, total))
-    metrics = _choose_metrics(result, metric)
+        result = compare_runs(truths, runs, options, lambda done, total: progress.count("evaluate", done, total))
+    metrics = _choose_metrics(result, metric or ())
     if json_output:
         print_json(runs_document(result))
     else:
@@ -83,14 +85,19 @@ def compare(
         raise typer.Exit(ExitCode.SOME_FAILED)
 
 
-def _choose_metrics(result: "RunComparison", chosen: Sequence[str] | None) -> list[str]:
+def _refuse_unknown(chosen: Sequence[str], known: Sequence[str]) -> None:
+    """Raise BadParameter for a metric that is not known."""
+    for name in chosen:
+        if name not in known:
+            raise typer.BadParameter(f"{name} is not one of {', '.join(known)}", param_hint="--metric")
+
+
+def _choose_metrics(result: "RunComparison", chosen: Sequence[str]) -> list[str]:
     """Return the metrics of the tables. Raises BadParameter for one that no run has."""
     from lesioncli.evaluation.metrics.pixels import PIXEL_METRICS
 
     known = list(dict.fromkeys(name for run in result.by_ground_truth[0].runs for name in run.estimates))
-    for name in chosen or ():
-        if name not in known:
-            raise typer.BadParameter(f"{name} is not one of {', '.join(known)}", param_hint="--metric")
+    _refuse_unknown(chosen, known)  # a class may turn out to have no scores
     if chosen:
         return list(dict.fromkeys(chosen))
     aucs = [name for name in known if name not in PIXEL_METRICS]  # the mean of several classes comes last

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesioncli.errors import ImageError
+from lesioncli.evaluation.contrast import measure_contrast
 from lesioncli.evaluation.metrics.distances import measure_distances
 from lesioncli.evaluation.metrics.pixels import PIXEL_METRICS, count_pixels
 from lesioncli.evaluation.metrics.thresholds import threshold_jaccards
@@ -35,8 +36,9 @@ class CaseResult:
 
     `note` names unusual properties of files that were evaluated all the same. `pair` has the two files, and
     `lesion_fraction` is the fraction of the ground truth's pixels that are lesion. `threshold_jaccards` (T,) is the
-    Jaccard of the probability map at each of THRESHOLDS, None if there is no map that can be evaluated. `image` is the
-    image in scores.csv, "" if there is no row of it.
+    Jaccard of the probability map at each of THRESHOLDS, None if there is no map that can be evaluated. `contrast` is
+    that of the lesion with the skin, nan where it is not known. `image` is the image in scores.csv, "" if there is no
+    row of it.
     """
 
     name: str
@@ -46,6 +48,7 @@ class CaseResult:
     pair: MaskPair | None = field(default=None, compare=False, repr=False)
     lesion_fraction: float = field(default=math.nan, compare=False, repr=False)
     threshold_jaccards: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+    contrast: float = field(default=math.nan, compare=False, repr=False)
     image: str = field(default="", compare=False, repr=False)
 
 
@@ -123,9 +126,26 @@ def _compare(pair: MaskPair, truth: Mask, prediction: Mask, measures: Measures) 
     if measures.distances:
         metrics |= measure_distances(truth.lesion, prediction.lesion)
     jaccards, map_note = _measure_thresholds(pair, truth, measures.regions)
-    note = "; ".join(filter(None, (truth.note, prediction.note, map_note)))
-    fraction = (counts.true_positive + counts.false_negative) / truth.lesion.size
-    return CaseResult(pair.name, metrics, note=note, pair=pair, lesion_fraction=fraction, threshold_jaccards=jaccards)
+    contrast, image_note = _measure_contrast(pair, truth)
+    return CaseResult(
+        pair.name,
+        metrics,
+        note="; ".join(filter(None, (truth.note, prediction.note, map_note, image_note))),
+        pair=pair,
+        lesion_fraction=(counts.true_positive + counts.false_negative) / truth.lesion.size,
+        threshold_jaccards=jaccards,
+        contrast=contrast,
+    )
+
+
+def _measure_contrast(pair: MaskPair, truth: Mask) -> tuple[float, str]:
+    """Return the contrast of the lesion, nan without an image or with a broken one, and a note on that."""
+    if pair.image is None:
+        return math.nan, ""
+    try:
+        return measure_contrast(pair.image, truth.lesion), ""
+    except ImageError as error:
+        return math.nan, f"contrast unknown: {error.reason}"
 
 
 def _measure_thresholds(pair: MaskPair, truth: Mask, regions: Regions | None) -> tuple[NDArray[np.float32] | None, str]:

@@ -1,16 +1,19 @@
 """Columns of metadata and labels that define groups (`--by`) and clusters (`--cluster`)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lesioncli.errors import InputError
+from lesioncli.evaluation.cases import CaseResult
 from lesioncli.evaluation.predictions import EvaluatedPredictions
 from lesioncli.evaluation.protocols import Protocol
 from lesioncli.evaluation.reading.ground_truth import GroundTruth
 from lesioncli.evaluation.reading.matching import masks_by_image, match
 from lesioncli.evaluation.reading.metadata import (
+    CONTRAST,
     LESION_SIZE,
+    MEASURED,
     MISSING,
     Grouping,
     find_columns,
@@ -19,10 +22,15 @@ from lesioncli.evaluation.reading.metadata import (
 )
 from lesioncli.evaluation.statistics.resampling import ResamplingPlan
 
+_MEASURES: Mapping[str, Callable[[CaseResult], float]] = {
+    LESION_SIZE: lambda case: 100 * case.lesion_fraction,
+    CONTRAST: lambda case: case.contrast,
+}
+
 
 @dataclass(frozen=True)
 class Columns:
-    """Values of columns for each image, None for LESION_SIZE, and notes on images without a value."""
+    """Values of columns for each image, None for those that are MEASURED, and notes on images without a value."""
 
     values: Mapping[str, Mapping[str, str] | None]
     notes: tuple[str, ...]
@@ -50,9 +58,9 @@ def read_columns_by_image(
 
 
 def read_clusters(column: str, metadata: Path | None, ground_truth: GroundTruth, rules: Protocol) -> Columns:
-    """Read the column whose values define clusters; empty where `column` is "". Raises InputError for LESION_SIZE."""
-    if column == LESION_SIZE:
-        raise InputError(f"--cluster {LESION_SIZE}: images of one size are not related; name another column")
+    """Read the column whose values define clusters; empty where `column` is "". InputError for a MEASURED one."""
+    if column in MEASURED:
+        raise InputError(f"--cluster {column}: images of one {column} are not related; name another column")
     return read_columns_by_image([column] if column else [], metadata, ground_truth, rules)
 
 
@@ -69,12 +77,12 @@ def group_images(columns: Columns, predictions: EvaluatedPredictions, rules: Pro
     return [
         make_grouping(column, {image: known.get(image, "") for image in images})
         for column, values in columns.values.items()
-        for known in [_lesion_sizes(predictions, rules) if values is None else values]
+        for known in [_measured(column, predictions, rules) if values is None else values]
     ]
 
 
-def _lesion_sizes(predictions: EvaluatedPredictions, rules: Protocol) -> dict[str, str]:
-    """Return the lesion's percentage of the pixels, by name of the mask and by labelled id."""
-    sizes = {case.name: str(100 * case.lesion_fraction) for case in predictions.cases if not case.problem}
-    matches = match(predictions.labelled.ids, sizes, rules)
-    return {name: sizes[masks[0]] for name, masks in matches.items() if len(masks) == 1} | sizes
+def _measured(column: str, predictions: EvaluatedPredictions, rules: Protocol) -> dict[str, str]:
+    """Return the values of a MEASURED column, by name of the mask and by labelled id."""
+    values = {case.name: str(_MEASURES[column](case)) for case in predictions.cases if not case.problem}
+    matches = match(predictions.labelled.ids, values, rules)
+    return {name: values[masks[0]] for name, masks in matches.items() if len(masks) == 1} | values

@@ -53,7 +53,7 @@ def evaluate(
     group_columns = read_columns_by_image(options.by, options.metadata, truth, rules)
     clusters = read_clusters(options.cluster, options.metadata, truth, rules)
 
-    ours = evaluate_predictions(truth, predictions, options.scores, options, on_progress, with_maps=True)
+    ours = evaluate_predictions(truth, predictions, options.scores, options, on_progress, with_pictures=True)
     plan = plan_resampling(options.cluster, clusters, options.seed)
     comparison = (
         _compare(ours, predictions, truth, options.compare, plan, options, on_progress) if options.compare else None

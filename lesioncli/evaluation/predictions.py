@@ -15,8 +15,9 @@ from lesioncli.evaluation.protocols import PROTOCOLS, Protocol
 from lesioncli.evaluation.reading.ground_truth import GroundTruth
 from lesioncli.evaluation.reading.masks import MaskListing, find_predicted_masks, mask_name
 from lesioncli.evaluation.reading.matching import MaskPair, masks_by_image, match, pair_masks
+from lesioncli.evaluation.reading.metadata import CONTRAST
 from lesioncli.evaluation.reading.tables import LabelTable, ScoreRow, read_scores
-from lesioncli.inference.record import read_record
+from lesioncli.inference.record import RunRecord, read_record
 from lesioncli.options import EvaluationOptions, Regions
 from lesioncli.sharding import refuse_unmerged
 from lesioncli.spec import CLASSES
@@ -51,12 +52,12 @@ def evaluate_predictions(
     on_progress: Progress | None = None,
     *,
     prefix: str = "",
-    with_maps: bool = False,
+    with_pictures: bool = False,
 ) -> EvaluatedPredictions:
     """Evaluate the masks in folder `predictions`, and the scores there or in the CSV `scores`.
 
-    `prefix` is that of the columns of scores and confidence, as for read_scores(). `with_maps`: probability maps are
-    evaluated, too.
+    `prefix` is that of the columns of scores and confidence, as for read_scores(). `with_pictures`: probability
+    maps are evaluated, too, and images, if the options ask for groups by contrast.
 
     Raises InputError where there is nothing to evaluate, or no prediction belongs to the ground truth.
     """
@@ -73,22 +74,38 @@ def evaluate_predictions(
     pairs, extra = pair_masks(truths, listing, failures, rules)
     if rows is None:
         _require_usable_masks(predictions, pairs, listing)
-    regions = read_record(predictions).regions or Regions.LARGEST if with_maps and listing.maps else None
+    images = _image_names(pairs, rows or {})
+    record = read_record(predictions)
+    if with_pictures and CONTRAST in options.by:
+        pairs = _locate_images(pairs, images, predictions, record)
+    regions = record.regions or Regions.LARGEST if with_pictures and listing.maps else None
     cases = evaluate_pairs(pairs, Measures(options.distances, regions), options.workers, on_progress)
-    if rows:
-        cases = _name_images(cases, rows)
+    cases = tuple(replace(case, image=image) if image else case for case, image in zip(cases, images, strict=True))
     labelled = _join(ground_truth, rows, rules)
     confidence = _confidences(cases, rows or {})
     return EvaluatedPredictions(cases, extra, MaskMetrics.from_cases(cases), labelled, rows is not None, confidence)
 
 
-def _name_images(cases: Sequence[CaseResult], rows: Mapping[str, ScoreRow]) -> tuple[CaseResult, ...]:
-    """Return the cases with their images in the table of scores: found by their mask or, if they failed, their name."""
+def _image_names(pairs: Sequence[MaskPair], rows: Mapping[str, ScoreRow]) -> list[str]:
+    """Return the image of each pair in the table of scores, found by its mask or, if it failed, its name; else ""."""
     by_mask = {mask_name(PurePosixPath(row.mask)): row.image for row in rows.values() if row.mask}
     by_name = {name: row.image for name, row in rows.items()}
-    names = (case.pair.matched if case.pair else "" for case in cases)
-    images = (by_mask.get(name) or by_name.get(name, "") for name in names)
-    return tuple(replace(case, image=image) if image else case for case, image in zip(cases, images, strict=True))
+    return [by_mask.get(pair.matched) or by_name.get(pair.matched, "") for pair in pairs]
+
+
+def _locate_images(
+    pairs: Sequence[MaskPair], names: Sequence[str], predictions: Path, record: RunRecord
+) -> list[MaskPair]:
+    """Return the pairs with their image files, in the folders that run.json names; InputError if there is none."""
+    roots = [predictions / root for root in record.roots]
+    files = [next((root / name for root in roots if name and (root / name).is_file()), None) for name in names]
+    if not any(files):
+        missing = f"none is in {roots[0].resolve()}" if roots else f"{predictions} has no run.json that names them"
+        raise InputError(
+            f"--by {CONTRAST}: is measured in the images, and {missing}; put them where they were when"
+            " `lesioncli segment` ran, or segment them again"
+        )
+    return [replace(pair, image=file) for pair, file in zip(pairs, files, strict=True)]
 
 
 def _confidences(cases: Sequence[CaseResult], rows: Mapping[str, ScoreRow]) -> NDArray[np.float64]:

@@ -1,7 +1,7 @@
 """Compare several runs, and several annotators, on the same images."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, permutations
 from pathlib import Path
@@ -12,6 +12,7 @@ from lesioncli.errors import InputError
 from lesioncli.evaluation.cases import MaskMetrics, Progress
 from lesioncli.evaluation.columns import plan_resampling, read_clusters
 from lesioncli.evaluation.labelled_scores import LabelledScores
+from lesioncli.evaluation.metrics.pixels import PIXEL_METRICS
 from lesioncli.evaluation.metrics.scores import roc_auc
 from lesioncli.evaluation.predictions import EvaluatedPredictions, evaluate_predictions
 from lesioncli.evaluation.protocols import PROTOCOLS, require_data_set
@@ -72,13 +73,31 @@ class RunComparison:
         return any(compared.left_out for compared in self.by_ground_truth)
 
 
+def read_ground_truths(paths: Sequence[Path], options: EvaluationOptions) -> dict[str, GroundTruth]:
+    """Read the ground truth of each annotator, by its path; InputError where it is not of the protocol's data set."""
+    truths = {str(path): read_ground_truth(path, options.labels) for path in paths}
+    for name, truth in truths.items():
+        require_data_set(Path(name), chain(truth.masks, truth.labels.ids), options.protocol)
+    return truths
+
+
+def list_metrics(ground_truths: Iterable[GroundTruth]) -> list[str]:
+    """Return the metrics that a run may have with these ground truths."""
+    names: dict[str, None] = {}
+    for truth in ground_truths:
+        classes = truth.labels.classes if truth.labels.ids else ()
+        aucs = [*classes, AUC_MEAN] if len(classes) > 1 else classes
+        names |= dict.fromkeys([*(PIXEL_METRICS if truth.masks else ()), *aucs])
+    return list(names)
+
+
 def compare_runs(
-    ground_truths: Sequence[Path],
+    ground_truths: Mapping[str, GroundTruth],
     runs: Sequence[Path],
     options: EvaluationOptions,
     on_progress: Progress | None = None,
 ) -> RunComparison:
-    """Evaluate every run against every ground truth, such as the masks of several annotators.
+    """Evaluate every run against every ground truth, such as the masks of several annotators, by name.
 
     Of the options, those of the protocol, labels, clusters, seed and workers count. Raises InputError where evaluate()
     does, or if no image was evaluated in all runs.
@@ -86,20 +105,18 @@ def compare_runs(
     rules = PROTOCOLS[options.protocol]
     compared: list[ComparedRuns] = []
     agreements: list[Agreement] = []
-    truths = {str(path): read_ground_truth(path, options.labels) for path in ground_truths}
-    for name, truth in truths.items():
-        require_data_set(Path(name), chain(truth.masks, truth.labels.ids), options.protocol)
+    for name, truth in ground_truths.items():
         clusters = read_clusters(options.cluster, options.metadata, truth, rules)
         plan = plan_resampling(options.cluster, clusters, options.seed)
         evaluated = {str(run): evaluate_predictions(truth, run, None, options, on_progress) for run in runs}
         compared.append(_compare(name, evaluated, plan))
-        if len(truths) > 1:
+        if len(ground_truths) > 1:
             agreements += [
                 Agreement(run, name, _estimate_masks(predictions.masks, plan)[rules.mask_metric])
                 for run, predictions in evaluated.items()
                 if predictions.masks.images
             ]
-    agreements += _compare_annotators(truths, rules.mask_metric, options, on_progress)
+    agreements += _compare_annotators(ground_truths, rules.mask_metric, options, on_progress)
     return RunComparison(rules.mask_metric, tuple(compared), tuple(agreements))
 
 

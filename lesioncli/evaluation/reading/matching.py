@@ -17,7 +17,7 @@ class MaskPair:
     """A ground truth mask and its prediction, or the `problem` why there is none.
 
     `matched` is the name of the image in the predictions, with a mask or as a failure; "" if no or several names match.
-    `probability_map` is that of the prediction, None if it has none.
+    `probability_map` is that of the prediction, None if it has none. `image` is the image file, if it is needed.
     """
 
     name: str
@@ -26,6 +26,7 @@ class MaskPair:
     problem: str
     matched: str
     probability_map: Path | None = None
+    image: Path | None = None
 
 
 def masks_by_image(masks: Mapping[str, Path], rules: Protocol) -> dict[str, Path]:

@@ -19,6 +19,9 @@ from lesioncli.evaluation.reading.matching import match
 from lesioncli.evaluation.reading.tables import WEIGHTS, LabelTable, read_columns
 
 LESION_SIZE = "lesion_size"  # percentage of the pixels that are lesion in the ground truth
+CONTRAST = "contrast"  # of the lesion with the skin around it, see contrast.py
+MEASURED = (LESION_SIZE, CONTRAST)  # columns that no table has
+_UNITS = {LESION_SIZE: " %"}
 
 UNKNOWN = "unknown"
 MISSING = {"", "unknown", "nan", "na", "n/a", "none", "null"}
@@ -26,7 +29,7 @@ MISSING = {"", "unknown", "nan", "na", "n/a", "none", "null"}
 MAX_SEPARATE_NUMBERS = 6  # a column of more numbers is divided into bands
 AGE_BAND_YEARS = 20  # fixed, so that data sets can be compared
 MAX_GROUPS = 30  # with more groups, their joint intervals are too wide to find a difference
-MIN_PER_SLACK = 20  # lesion sizes per one that may change its band so that the limit is a short number
+MIN_PER_SLACK = 20  # measured values per one that may change its band so that the limit is a short number
 
 
 @dataclass(frozen=True)
@@ -46,20 +49,20 @@ def find_columns(
 ) -> dict[str, Mapping[str, str] | None]:
     """Return the text of each column by image id, from `metadata` if it has the column, else from the labels.
 
-    None stands for LESION_SIZE, which is measured. Raises InputError if a column does not exist, a table has a column
-    LESION_SIZE, or image ids are missing or duplicate.
+    None stands for a column that is MEASURED. Raises InputError if a column does not exist, a table has such a column,
+    or image ids are missing or duplicate.
     """
     names = list(dict.fromkeys(names))
     if not names:
         return {}
     tables = [table for table in (metadata, labels.path) if table]
-    texts: dict[str, Mapping[str, str] | None] = {LESION_SIZE: None}
+    texts: dict[str, Mapping[str, str] | None] = dict.fromkeys(MEASURED)
     texts |= {name: _class_column(name, labels) for name in labels.classes if name in names}
     for table in reversed(tables):
         columns = read_columns(table, names)
-        if LESION_SIZE in columns:
+        for name in columns.keys() & set(MEASURED):
             reason = "which lesioncli measures on the ground truth masks; give this column another name"
-            raise InputError(f"{table}: column {LESION_SIZE}, {reason}")
+            raise InputError(f"{table}: column {name}, {reason}")
         texts |= columns
     if missing := [name for name in names if name not in texts]:
         searched = " or ".join(map(str, tables)) or "the labels; give a table with --metadata"
@@ -76,7 +79,7 @@ def _class_column(name: str, labels: LabelTable) -> dict[str, str]:
 def _known_columns(tables: Iterable[Path], labels: LabelTable) -> Iterable[str]:
     columns = [column for table in tables for column in read_header(table)]
     columns = [column for column in columns if column_key(column) not in (*ID_COLUMNS, *WEIGHTS)]
-    return dict.fromkeys([*columns, *labels.classes, LESION_SIZE])
+    return dict.fromkeys([*columns, *labels.classes, *MEASURED])
 
 
 def values_by_image(
@@ -119,10 +122,10 @@ def make_grouping(column: str, texts: Mapping[str, str]) -> Grouping:
 def _group_by_quartile(column: str, numbers: Mapping[str, float], texts: Mapping[str, str]) -> Grouping:
     """Divide numbers at their quartiles, rounded before they are used, so that the names of the bands are exact."""
     values = np.array(list(numbers.values()))
-    slack = len(values) // MIN_PER_SLACK + 1 if column == LESION_SIZE else 0
+    slack = len(values) // MIN_PER_SLACK + 1 if column in MEASURED else 0
     quartiles = np.quantile(values, (0.25, 0.5, 0.75))
     limits = list(dict.fromkeys(_round_limit(limit, values, slack) for limit in quartiles))
-    unit = " %" if column == LESION_SIZE else ""
+    unit = _UNITS.get(column, "")
     between = [f"{low} to {high}{unit}" for low, high in itertools.pairwise(limits)]
     bands = [f"below {limits[0]}{unit}", *between, f"{limits[-1]}{unit} or more"]
     return _group_by_band(column, numbers, np.array(limits, np.float64), bands, texts)

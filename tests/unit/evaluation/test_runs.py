@@ -1,6 +1,7 @@
 """Several runs and several annotators: the same figures as `evaluate` has, over the images that all have."""
 
 import json
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from helpers.evaluation_data import IMAGES, block, image_name, save_mask, write_
 
 from lesioncli.cli.tables import add_row, make_table, print_table, render_latex, render_markdown
 from lesioncli.errors import ExitCode, InputError
+from lesioncli.evaluation import runs
 from lesioncli.evaluation.evaluate import evaluate
-from lesioncli.evaluation.runs import RunComparison, compare_runs
+from lesioncli.evaluation.runs import RunComparison, compare_runs, list_metrics, read_ground_truths
 from lesioncli.evaluation.statistics.bootstrap import AUC_MEAN
 from lesioncli.options import EvaluationOptions, TableFormat
 
@@ -21,7 +23,8 @@ LABELS, FIRST, SECOND = Path("labels"), Path("masks"), Path("other")
 
 
 def compare(*runs: Path, truths: tuple[Path, ...] = (LABELS,), **options: object) -> RunComparison:
-    return compare_runs(truths, runs, EvaluationOptions(**options))  # type: ignore[arg-type] # options of any kind
+    chosen = EvaluationOptions(**options)  # type: ignore[arg-type] # options of any kind
+    return compare_runs(read_ground_truths(truths, chosen), runs, chosen)
 
 
 def test_figures_are_those_of_evaluate(data_set: Path) -> None:
@@ -132,7 +135,28 @@ def test_the_command(data_set: Path) -> None:
     (compared,) = document["by_ground_truth"]
     assert [run["name"] for run in compared["runs"]] == ["masks", "other"]
     assert compared["left_out"] == [image_name(3)]
-    assert call("compare", FIRST, "--gt", LABELS, "--metric", "jacard").exit_code == ExitCode.USAGE
+
+
+def test_an_unknown_metric_is_refused_before_anything_is_evaluated(
+    data_set: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def evaluate_predictions(*args: object, **options: object) -> None:
+        raise AssertionError("evaluated")
+
+    monkeypatch.setattr(runs, "evaluate_predictions", evaluate_predictions)
+    done = call("compare", FIRST, "--gt", LABELS, "--metric", "jacard")
+    assert done.exit_code == ExitCode.USAGE
+    assert "jacard is not one of jaccard, " in done.stderr
+    assert "melanoma, seborrheic_keratosis, auc_mean" in done.stderr
+
+
+def test_metrics_that_are_known_can_be_chosen(data_set: Path) -> None:
+    for truth in (LABELS, LABELS / "labels.csv"):
+        known = list_metrics(read_ground_truths([truth], EvaluationOptions()).values())
+        (compared,) = compare(FIRST, truths=(truth,)).by_ground_truth
+        assert known == list(compared.runs[0].estimates)
+    shutil.move(FIRST / "scores.csv", "elsewhere.csv")
+    assert call("compare", FIRST, "--gt", LABELS, "--metric", "melanoma").exit_code == ExitCode.USAGE
 
 
 class Cells(HTMLParser):

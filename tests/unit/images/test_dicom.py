@@ -8,19 +8,28 @@ import logging
 import struct
 import traceback
 from contextlib import suppress
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from helpers.dicom_files import SECRETS, dicom, pydicom
-from helpers.encoded_images import DEEP, GREY, HEIGHT, PICTURE, WIDTH, Array, by_pillow, grey_rgb
+from helpers.dicom_files import (
+    CASES,
+    DEEP_CASES,
+    JPEG,
+    JPEG_2000,
+    JPEG_LOSSLESS,
+    SECRETS,
+    dicom,
+    jpeg_of_ybr,
+    pydicom,
+)
+from helpers.encoded_images import HEIGHT, PICTURE, WIDTH, by_pillow
 from helpers.graphs import OpenEngine
 from helpers.pictures import draw
 from helpers.pictures import save as save_picture
 from helpers.runs import rows_of, segment_folder
-from PIL import Image, ImageCms
+from PIL import ImageCms
 
 from lesioncli.errors import ImageError, InputError
 from lesioncli.images import formats
@@ -28,8 +37,6 @@ from lesioncli.images.decode import DecodedImage, decode, peak_bytes
 from lesioncli.images.find import find_images, is_image_file, list_images
 
 FULL_HW = (10**6, 10**6)
-RLE = "1.2.840.10008.1.2.5"
-JPEG, JPEG_2000, JPEG_LOSSLESS = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.70"
 
 
 def read(tmp_path: Path, data: bytes) -> DecodedImage:
@@ -41,69 +48,6 @@ def reason(tmp_path: Path, data: bytes) -> str:
     with pytest.raises(ImageError) as failed:
         read(tmp_path, data)
     return failed.value.reason
-
-
-def run_lengths(frame: Array) -> bytes:
-    """Encode samples (h, w, c) of 8 bits as DICOM's RLE: one segment per channel, of literal runs only."""
-    segments = []
-    for channel in np.moveaxis(frame, -1, 0):
-        rows = b"".join(bytes([len(row) - 1]) + row.tobytes() for row in channel)
-        segments.append(rows + bytes(len(rows) % 2))
-    starts = 64 + np.cumsum([0, *map(len, segments)])[:-1]
-    return struct.pack("<16I", len(segments), *starts, *[0] * (15 - len(segments))) + b"".join(segments)
-
-
-def jpeg_of_ybr() -> bytes:
-    return by_pillow(PICTURE, "JPEG", quality=95, subsampling=0)
-
-
-YBR = np.asarray(Image.fromarray(PICTURE).convert("YCbCr"))
-PALETTE: dict[str, Any] = {
-    **{f"{color}PaletteColorLookupTableDescriptor": [256, 0, 16] for color in ("Red", "Green", "Blue")},
-    "RedPaletteColorLookupTableData": (np.arange(256) * 257).astype("<u2").tobytes(),
-    "GreenPaletteColorLookupTableData": (np.arange(256)[::-1] * 257).astype("<u2").tobytes(),
-    "BluePaletteColorLookupTableData": np.full(256, 128 * 257, "<u2").tobytes(),
-}
-RAMP = np.stack([GREY, 255 - GREY, np.full_like(GREY, 128)], -1)
-TWELVE = (GREY.astype(np.uint32) * 4095 // 255).astype("<u2")
-CASES: dict[str, tuple[bytes, Array, int]] = {
-    "rgb": (dicom(PICTURE.tobytes()), PICTURE, 0),
-    "rgb in planes": (dicom(np.moveaxis(PICTURE, -1, 0).tobytes(), PlanarConfiguration=1), PICTURE, 0),
-    "ybr": (dicom(YBR.tobytes(), photometric="YBR_FULL"), PICTURE, 3),
-    "palette": (dicom(GREY.tobytes(), photometric="PALETTE COLOR", **PALETTE), RAMP, 0),
-    "white is 255": (dicom(GREY.tobytes(), photometric="MONOCHROME2"), grey_rgb(GREY), 0),
-    "white is 0": (dicom(GREY.tobytes(), photometric="MONOCHROME1"), grey_rgb(255 - GREY), 0),
-    "jpeg": (dicom(jpeg_of_ybr(), JPEG, "YBR_FULL_422"), np.asarray(Image.open(BytesIO(jpeg_of_ybr()))), 3),
-    "jpeg grey": (dicom(by_pillow(GREY, "JPEG", quality=95), JPEG, "MONOCHROME2"), grey_rgb(GREY), 4),
-    "jpeg 2000": (dicom(by_pillow(PICTURE, "JPEG2000", no_jp2=True, mct=1), JPEG_2000, "YBR_RCT"), PICTURE, 0),
-    "jpeg 2000 rgb": (dicom(by_pillow(PICTURE, "JPEG2000", no_jp2=True), JPEG_2000), PICTURE, 0),
-    "rle": (dicom(run_lengths(PICTURE), RLE), PICTURE, 0),
-}
-DEEP_CASES: dict[str, tuple[bytes, Array, str]] = {
-    "16 bits": (dicom(DEEP.astype("<u2").tobytes(), BitsAllocated=16, BitsStored=16), PICTURE, "16-bit scaled to 8"),
-    "12 bits": (
-        dicom(TWELVE.tobytes(), photometric="MONOCHROME2", BitsAllocated=16, BitsStored=12),
-        grey_rgb(GREY),
-        "12-bit scaled to 8",
-    ),
-    "signed": (
-        dicom(
-            (GREY.astype("<i2") * 16 - 2048).tobytes(),
-            photometric="MONOCHROME2",
-            BitsAllocated=16,
-            BitsStored=12,
-            PixelRepresentation=1,
-        ),
-        grey_rgb(GREY),
-        "12-bit scaled to 8",
-    ),
-    "window": (  # linear between 64 and 192, PS3.3 C.11.2.1.2
-        dicom(GREY.tobytes(), photometric="MONOCHROME2", WindowCenter=128.5, WindowWidth=129),
-        grey_rgb(np.clip((GREY.astype(float) - 64) / 128 * 255, 0, 255)),
-        "window of the file applied",
-    ),
-    "frames": (dicom(PICTURE.tobytes() + bytes(PICTURE.size), NumberOfFrames=2), PICTURE, "first of 2 frames"),
-}
 
 
 @pytest.mark.parametrize("name", CASES)

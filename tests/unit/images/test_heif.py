@@ -1,15 +1,13 @@
 """HEIF: photographs of phones, as libheif writes them, read by its Python package."""
 
-import importlib
 import struct
 from contextlib import suppress
-from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from helpers.encoded_images import DEEP, HEIGHT, PICTURE, WIDTH, Array, by_pillow, draw
+from helpers.encoded_images import DEEP, HEIGHT, PICTURE, WIDTH, by_pillow, draw
+from helpers.heif_files import heif
 from PIL import Image
 from PIL.ExifTags import Base as Tag
 
@@ -18,20 +16,7 @@ from lesioncli.images import formats
 from lesioncli.images.decode import DecodedImage, decode, peak_bytes
 from lesioncli.images.find import list_images
 
-pillow_heif = importlib.import_module("pillow_heif")
-
 FULL_HW = (10**6, 10**6)
-
-
-def heif(*pictures: Array, mode: str = "RGB", **options: Any) -> bytes:
-    """Return a HEIC of pictures, of which the first is the main one, nearly without loss."""
-    height, width = pictures[0].shape[:2]
-    file = pillow_heif.from_bytes(mode, (width, height), pictures[0].tobytes())
-    for picture in pictures[1:]:
-        file.add_frombytes(mode, (width, height), picture.tobytes())
-    buffer = BytesIO()
-    file.save(buffer, quality=-1, chroma=444, primary_index=0, **options)
-    return buffer.getvalue()
 
 
 def read(tmp_path: Path, data: bytes) -> DecodedImage:

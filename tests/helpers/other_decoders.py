@@ -24,6 +24,7 @@ def by_ffmpeg(data: bytes) -> NDArray[np.uint8]:
 def by_opencv(data: bytes) -> NDArray[np.uint8]:
     """Return RGB (H, W, 3) of an image by OpenCV."""
     bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    assert bgr is not None
     return np.asarray(bgr[..., ::-1], np.uint8)
 
 

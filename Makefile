@@ -75,7 +75,7 @@ bench-check: .venv/base ## Fail if segment takes 10 % more CPU time than with BA
 bench-evaluate: .venv/base $(OFFICIAL) ## Compare the speed of evaluate with the official ISIC scorer
 	$(BIN)/python benchmarks/evaluate_speed.py .venv/official/bin/python
 
-fuzz-images: .venv/base ## Damage drawn images of every format and print which of them pass as whole
+fuzz-images: .venv/dev ## Damage drawn images of every format and print which of them pass as whole
 	$(BIN)/python benchmarks/fuzz_images.py
 
 clean: ## Remove everything that make created, .venv included

@@ -156,6 +156,7 @@ SAME_SIZE = frozenset({"half zeros", "4 kB zeroed", "4 kB swapped", "512 foreign
 SWAPPED = frozenset({"4 kB swapped"})
 # No checksum, and any bits can be decoded.
 NO_CHECKSUM = SAME_SIZE | {"4 kB lost", "cut, end kept"}
+CODESTREAM = by_pillow("JPEG2000", no_jp2=True, mct=1)
 FORMATS = (
     Format("JPEG", by_pillow("JPEG", quality=90), SWAPPED),
     Format("JPEG 4:4:4", by_pillow("JPEG", quality=95, subsampling=0), SWAPPED),
@@ -182,11 +183,7 @@ FORMATS = (
     Format("HEIC", heic, NO_CHECKSUM),
     Format("DICOM", dicom("1.2.840.10008.1.2.1", "RGB", None), SAME_SIZE),
     Format("DICOM JPEG", dicom("1.2.840.10008.1.2.4.50", "YBR_FULL_422", by_pillow("JPEG", quality=90)), SWAPPED),
-    Format(
-        "DICOM JPEG 2000",
-        dicom("1.2.840.10008.1.2.4.90", "YBR_RCT", by_pillow("JPEG2000", no_jp2=True, mct=1)),
-        NO_CHECKSUM,
-    ),
+    Format("DICOM JPEG 2000", dicom("1.2.840.10008.1.2.4.90", "YBR_RCT", CODESTREAM), NO_CHECKSUM),
 )
 
 

@@ -165,15 +165,17 @@ def _run(
 ) -> "RunSummary":
     """Open the engines and segment the images of a listing."""
     from lesioncli.backends.ensemble import open_engines
+    from lesioncli.backends.watchdog import watched
     from lesioncli.inference.monitoring import observed
     from lesioncli.inference.run import segment_images
     from lesioncli.inference.trace import Trace
     from lesioncli.inference.tta import PROCEDURES
 
+    layout, is_traced = PROCEDURES[options.tta].layout, options.trace is not None
     ahead = 2 * (options.workers or count_cores())
     with (
         opencv_on_one_thread(),
-        open_engines(engines, ahead, PROCEDURES[options.tta].layout, options.trace is not None) as opened,
+        watched(open_engines(engines, ahead, layout, is_traced), options.engine_timeout_s) as opened,
         Trace.writing(options.trace) if options.trace else nullcontext() as trace,
         observed(len(listing.images), options, opened, reporter) as on_outcome,
     ):

@@ -127,11 +127,13 @@ def sync_folder(folder: Path) -> None:
 
 
 def sync_content(path: Path) -> None:
-    """Wait until the content of a file or folder is on the disk. Raises OSError."""
+    """Wait until the content of a file or folder is on the disk. Raises OSError, with `path` as its file name."""
     # Windows syncs only files that may be written; folders cannot be opened so.
     descriptor = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
     try:
         sync_descriptor(descriptor)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         os.close(descriptor)
 

@@ -2,6 +2,7 @@
 
 import errno
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -38,5 +39,6 @@ class ProcessLock:
         """Release the lock."""
         if sys.platform != "win32":  # on Windows, the library removes the file
             # A process that has opened this file, but not yet locked it, notices that it is gone.
-            self._path.unlink(missing_ok=True)
+            with suppress(OSError):  # a file that stays is not locked any more
+                self._path.unlink(missing_ok=True)
         self._lock.release()

@@ -207,7 +207,8 @@ class SegmentOptions:
     of those of a list, not only size and time. `prune`: remove rows and masks of images that are gone. `image_list`:
     file that lists the images, "-" for the standard input. `shard`: part of the images that this run has, see
     sharding.py. `retry_failed`: segment only images that an earlier run failed on. `log`, `metrics`: files for
-    other programs that watch the run, see monitoring.py.
+    other programs that watch the run, see monitoring.py. `engine_timeout_s`: the process ends with exit code 4 if one
+    call of the engine takes longer; None is no limit.
     """
 
     threshold: float = 0.5
@@ -232,6 +233,7 @@ class SegmentOptions:
     shard: Shard | None = None
     log: Path | None = None
     metrics: Path | None = None
+    engine_timeout_s: float | None = None
 
     @property
     def max_memory_bytes(self) -> int | None:
@@ -247,6 +249,8 @@ class SegmentOptions:
             raise ValueError(f"mm_per_pixel {self.mm_per_pixel} is not a positive number")
         if self.crops is not None and not 0 <= self.crops < math.inf:
             raise ValueError(f"crops {self.crops} is not a margin in per cent")
+        if self.engine_timeout_s is not None and not self.engine_timeout_s > 0:
+            raise ValueError(f"engine_timeout_s {self.engine_timeout_s} is not a positive number of seconds")
         if self.retry_failed and self.overwrite:
             raise ValueError("overwrite would remove the rows of the images that retry_failed is for")
 

@@ -63,23 +63,27 @@ class SignalHandler:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._received:
-            _exit_at_once(number)
+            _end_as_by(number)
         self._received = number
         if self.stop.is_heard:
             self.stop.set()
             _write_to_stderr(_STOPPING)
             if self.grace_s is not None:
-                timer = threading.Timer(self.grace_s, _exit_at_once, (number, _GRACE_IS_OVER))
+                timer = threading.Timer(self.grace_s, _end_as_by, (number, _GRACE_IS_OVER))
                 timer.daemon = True
                 timer.start()
         else:
             raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
 
-def _exit_at_once(number: int, reason: bytes = b"") -> None:
-    """End the process as a signal does: threads and vendor libraries may be at work for long."""
+def _end_as_by(number: int, reason: bytes = b"") -> None:
+    exit_at_once(SIGNAL_EXIT + number, reason)
+
+
+def exit_at_once(code: int, reason: bytes) -> None:
+    """End the process without waiting: threads and vendor libraries may be at work for long, or hang."""
     _write_to_stderr(reason + (_SHOW_CURSOR if os.isatty(2) else b""))
-    os._exit(SIGNAL_EXIT + number)
+    os._exit(code)
 
 
 def _write_to_stderr(text: bytes) -> None:

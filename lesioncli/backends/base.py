@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -116,7 +117,8 @@ class Engine(ABC):
     The device reads the slots of a cycle directly, so a cycle must not be written from the moment stream() takes it
     until its prediction is yielded. next_cycle() hands out the cycles in turn; a caller may hold up to `prefetch`
     cycles that stream() has not taken yet. stream() runs up to `depth` slots at the same time.
-    `extra` names the outputs of the graph beyond mask and scores.
+    `extra` names the outputs of the graph beyond mask and scores. `calls` counts beginnings and ends of calls of the
+    vendor's library: it is odd during a call.
     """
 
     def __init__(
@@ -129,6 +131,7 @@ class Engine(ABC):
         self.extra = tuple(name for name in outputs if name not in ("mask", "scores"))
         self._slots = [slot for cycle in cycles for slot in cycle.slots]
         self._next_cycle = 0
+        self.calls = 0
         if self.prefetch < 1:
             raise ValueError(f"{len(self._slots)} slots are too few to fill a cycle while {depth} slots run")
 
@@ -169,14 +172,16 @@ class Engine(ABC):
                 yield Prediction(slots[0].batch, tuple(slot.outputs for slot in slots), spans)
         finally:  # a caller that stops early leaves no slot in use
             for _, number in running:
-                self._finish(number)
+                with self._calling():
+                    self._finish(number)
 
     def _run(self, batches: Iterable[Batch], running: deque[tuple[Batch, int]]) -> Iterator["_FinishedSlot"]:
         """Start slot after slot, keep up to `depth` of them in `running`, and yield them finished and in order."""
         length = len(self.layout.shapes)
         for batch in batches:
             for number in range(batch.cycle.number * length, (batch.cycle.number + 1) * length):
-                self._start(number)
+                with self._calling():
+                    self._start(number)
                 running.append((batch, number))
                 if len(running) == self.depth:
                     yield self._collect(*running.popleft())
@@ -184,7 +189,8 @@ class Engine(ABC):
             yield self._collect(*running.popleft())
 
     def _collect(self, batch: Batch, number: int) -> "_FinishedSlot":
-        arrays = self._finish(number)
+        with self._calling():
+            arrays = self._finish(number)
         for name, (shape, dtype) in self._expected_outputs(number).items():
             array = arrays.get(name)
             if array is None or array.shape != shape or array.dtype != dtype:
@@ -206,6 +212,14 @@ class Engine(ABC):
             "scores": ((rows, len(self.spec.classes)), np.float32),
             **dict.fromkeys(self.extra, ((rows,), np.float32)),
         }
+
+    @contextmanager
+    def _calling(self) -> Iterator[None]:
+        self.calls += 1
+        try:
+            yield
+        finally:
+            self.calls += 1
 
     @property
     @abstractmethod
@@ -234,7 +248,8 @@ class Engine(ABC):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        with self._calling():
+            self.close()
 
 
 @dataclass(frozen=True, eq=False)

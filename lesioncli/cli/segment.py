@@ -135,6 +135,14 @@ def segment(
         float,
         typer.Option(min=0, metavar="SECONDS", help="Time to finish images in work after the first Ctrl-C or SIGTERM."),
     ] = 20.0,
+    engine_timeout: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            metavar="SECONDS",
+            help="End with exit code 4 if the engine hangs: no answer for so long, to one batch; 0: wait for ever.",
+        ),
+    ] = 600.0,
     prune: Annotated[
         bool, typer.Option("--prune", help="Remove rows and masks of images that are gone, in place of marking them.")
     ] = False,
@@ -203,6 +211,7 @@ def segment(
             shard=_choose_shard(shard),
             log=log,
             metrics=metrics,
+            engine_timeout_s=engine_timeout or None,
         )
     HANDLER.grace_s = grace
     with progress_bars(bars=not json_output, names_images=verbose, stop=HANDLER.stop) as progress:

@@ -65,9 +65,13 @@ class Journal:
         """Close the file, remove it if it is empty, and release the lock."""
         if self._file.closed:
             return
-        is_empty = os.fstat(self._file.fileno()).st_size == 0 and self.is_in_place()
+        try:
+            is_empty = os.fstat(self._file.fileno()).st_size == 0 and self.is_in_place()
+        except OSError:  # of a folder that cannot be searched any more
+            is_empty = False
         with suppress(OSError):  # the buffered line on which append() failed fails again
             self._file.close()
         if is_empty:
-            self._path.unlink(missing_ok=True)
+            with suppress(OSError):  # of a folder that cannot be written any more; an empty journal does no harm
+                self._path.unlink(missing_ok=True)
         self._lock.release()

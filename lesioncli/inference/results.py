@@ -8,13 +8,14 @@ power cut may undo is in durability.py.
 import csv
 import heapq
 import math
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 
 from lesioncli.errors import InputError
-from lesioncli.files import make_folder, sync_files, sync_folder
+from lesioncli.files import DISK_FULL, make_folder, printable, sync_files, sync_folder
 from lesioncli.images.find import CROPS, OVERLAYS, RUN_RECORD, ImageFile
 from lesioncli.inference.durability import GroupSync
 from lesioncli.inference.earlier import EarlierResults, ToDo
@@ -128,7 +129,7 @@ class ResultStore:
         tables = self.earlier.tables
         row = tables.make_row(outcome, [column.text(outcome) for column in self._columns])
         self._rows[self.earlier.key(row.image)] = row
-        with _reporting_full_disk(tables.journal):
+        with _naming_the_file(tables.journal):
             self._sync.add(self._paths(outcome.image))
             self._journal.append(tables.journal_line(row, self._sync.synced_bytes))
 
@@ -159,7 +160,7 @@ class ResultStore:
 
     def write_record(self, record: RunRecord) -> None:
         """Write run.json; a run does so when it starts, so that an interrupted one is known."""
-        with _reporting_full_disk(self.rows_folder / RUN_RECORD):
+        with _naming_the_file(self.rows_folder / RUN_RECORD):
             write_record(self.rows_folder, record)
 
     def finish(self, record: RunRecord) -> None:
@@ -169,7 +170,7 @@ class ResultStore:
         """
         try:
             self._check_in_place()
-            with _reporting_full_disk(self.earlier.tables.scores):
+            with _naming_the_file(self.earlier.tables.scores):
                 self._sync.finish()
                 self._save_rows()
                 self._journal.clear()
@@ -200,12 +201,15 @@ class ResultStore:
 
 
 @contextmanager
-def _reporting_full_disk(path: Path) -> Iterator[None]:
+def _naming_the_file(path: Path) -> Iterator[None]:
+    """Turn an OSError into an InputError that names the file it names, or else `path`."""
     try:
         yield
     except OSError as error:
+        where = printable(os.fsdecode(error.filename or path))
+        advice = "free disk space" if error.errno in DISK_FULL else "check the disk and the permissions"
         raise InputError(
-            f"{path}: cannot be written ({error.strerror}); free disk space, then run the same command again"
+            f"{where}: cannot be written ({error.strerror}); {advice}, then run the same command again"
         ) from error
 
 

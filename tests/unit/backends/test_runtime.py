@@ -40,13 +40,13 @@ from cuda_standin import vendor as vendor_module
 from cuda_standin.vendor import Context, Vendor
 
 from lesioncli import source
-from lesioncli.backends import parity
+from lesioncli.backends import parity, watchdog
 from lesioncli.backends.build import build
 from lesioncli.backends.manifest import Manifest
 from lesioncli.backends.registry import BACKENDS, choose_backend, open_compiler, open_engine
 from lesioncli.backends.tensorrt import driver as driver_module
 from lesioncli.backends.tensorrt import vendors
-from lesioncli.errors import EngineError, install_command
+from lesioncli.errors import EngineError, ExitCode, install_command
 from lesioncli.files import sha256_of
 from lesioncli.images.find import ImageFile, ImageListing, find_images
 from lesioncli.inference.outcome import Outcome
@@ -866,6 +866,19 @@ def test_times_are_exact_after_hours(card: Card) -> None:
     assert sorted(begins) == begins
     assert begins[2] - begins[1] == pytest.approx(10 * 3600, abs=1)
     assert begins[-1] - begins[2] < 1
+
+
+def test_a_gpu_that_hangs_is_noticed_while_it_is_waited_for(
+    card: Card, plan: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pycuda lets other threads run while it waits for an event, or the watchdog would not."""
+    reasons: list[tuple[int, bytes]] = []
+    monkeypatch.setattr(watchdog, "exit_at_once", lambda *given: reasons.append(given))
+    card.driver.set_costs(kernel_seconds=1.5)
+    done = call("segment", "images/000.jpg", "--out", "masks", "--engine", plan, "--engine-timeout", "0.2")
+    assert done.exit_code == 0, done.stderr
+    assert reasons[0][0] == ExitCode.ENGINE
+    assert f"tiny on {GPU}".encode() in reasons[0][1]
 
 
 def test_a_trace_shows_copies_during_computation(card: Card, plan: Path, here: Path) -> None:

@@ -15,7 +15,10 @@ from lesioncli.errors import InputError
 from lesioncli.images.find import list_images
 from lesioncli.inference import durability
 from lesioncli.inference.outcome import Outcome
+from lesioncli.inference.record import MaskNames
 from lesioncli.inference.run import segment_images
+from lesioncli.inference.shards import select_images
+from lesioncli.options import SegmentOptions, Shard
 
 
 def leave_killed(whole: Path, out: Path, synced: int) -> None:
@@ -80,6 +83,23 @@ def test_masks_are_synced_before_the_journal_and_the_journal_before_the_table(
     segment_folder(images, engine, out)
     mask = log_of_syncs.index("rename .003.png.part")
     assert log_of_syncs[mask - 1] == "sync .003.png.part", "it replaced a mask, but was not on the disk"
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="the log needs /proc")  # noqa: PTH112
+def test_a_shard_syncs_the_masks_that_a_killed_run_of_all_images_left(
+    engine: Engine, images: Path, tmp_path: Path, log_of_syncs: list[str]
+) -> None:
+    """Its rows come from two journals; the masks of the first one may not be on the disk yet."""
+    statuses(images, engine, tmp_path / "whole")
+    out, shard = tmp_path / "out", Shard(1, 2)
+    leave_killed(tmp_path / "whole", out, 0)
+    listing = select_images(list_images([images]), shard, MaskNames.IMAGES)
+    del log_of_syncs[:]
+    summary = segment_images(listing, engine, out, SegmentOptions(shard=shard))
+    assert summary.skipped == len(listing.images) >= 2
+    table = log_of_syncs.index("rename .scores.csv.part")
+    synced = {entry.removeprefix("sync ") for entry in log_of_syncs[:table]}
+    assert {Path(image.mask_name).name for image in listing.images} <= synced
 
 
 def fail_on_masks(path: Path) -> None:

@@ -22,7 +22,7 @@ from lesioncli.images.geometry import to_full_size, to_network
 from lesioncli.isic import expand_lists
 from lesioncli.shipped import SHIPPED_MODEL, shipped_models
 from lesioncli.training.checkpoint import load_checkpoint
-from lesioncli.training.export import make_graph
+from lesioncli.training.graph import make_graph
 from lesioncli.training.recipe import find_recipe, load_recipe
 
 MODELS = shipped_models()

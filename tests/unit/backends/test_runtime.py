@@ -6,14 +6,11 @@ nothing may be left allocated. tests/cuda_standin/README.md says what the stand-
 
 import csv
 import ctypes
-import inspect
 import json
-import pkgutil
 import platform
 import shutil
 import sys
 import tempfile
-import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,6 +27,7 @@ from helpers import command
 from helpers.calibration_data import CALIBRATION, write_calibrated
 from helpers.graphs import MakeEngine
 from helpers.pictures import SIDE, UInt8, draw, save, save_many
+from helpers.planted_bugs import DEVICE, LANE, RACES, RUNTIME, Bug
 from helpers.shipped import shipped_onnx
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -286,41 +284,6 @@ def test_any_failed_call_is_survived(
     assert_failed_call_is_survived(card, plan, images, expected, out, call, nth)
 
 
-@dataclass(frozen=True)
-class Bug:
-    """A mistake to plant: a part of the source of a function or method of lesioncli, and what replaces it."""
-
-    function: str
-    old: str
-    new: str
-
-    def plant(self, monkeypatch: pytest.MonkeyPatch, leaked: list[Any]) -> None:
-        """Replace the function for one test. A bug that leaks appends to `leaked`."""
-        path, _, name = f"lesioncli.{self.function}".rpartition(".")
-        owner = pkgutil.resolve_name(path)
-        function = getattr(owner, name)
-        source = textwrap.dedent(inspect.getsource(function))
-        assert source.count(self.old) == 1
-        namespace: dict[str, Any] = {}
-        names = {**vars(sys.modules[function.__module__]), "leaked": leaked}
-        exec(source.replace(self.old, self.new), names, namespace)  # noqa: S102 - this project's own source
-        monkeypatch.setattr(owner, name, namespace[name])
-
-
-LANE, DEVICE = "backends.tensorrt.cuda.Lane", "backends.tensorrt.cuda.Device"
-RUNTIME = "backends.tensorrt.runtime"
-RACES = {  # only some delays show them
-    "computes before the images are copied in": Bug(
-        f"{LANE}.start", "device.compute.wait_for_event(self._copied)", "pass"
-    ),
-    "copies out before it has computed": Bug(f"{LANE}.start", "device.copy_out.wait_for_event(self._computed)", "pass"),
-    "reads before the outputs are copied out": Bug(f"{LANE}.finish", "self._done.synchronize()", "pass"),
-    "takes a lane that is in use": Bug(f"{RUNTIME}.PlanEngine._start", "self._started % DEPTH", "0"),
-    "fills a cycle that is in use": Bug(
-        "inference.pipeline.fill_cycles", "engine.prefetch -", "2 * len(engine.cycles) -"
-    ),
-    "frees an input before its use": Bug(f"{LANE}.start", "device.compute.wait_for_event(", "self.input.free(); ("),
-}
 LEAKS = {  # every run shows them
     "has slots in pageable memory": Bug(f"{RUNTIME}.PlanEngine._open", ", self._device.pinned)", ")"),
     "has outputs in pageable memory": Bug(

@@ -12,7 +12,7 @@ from lesioncli.models.network import Network, NetworkType, Stage, StageOutput
 from lesioncli.models.registry import NETWORKS, find_network, find_stage
 from lesioncli.spec import ModelSpec
 from lesioncli.training.checkpoint import make_network
-from lesioncli.training.export import make_graph
+from lesioncli.training.graph import make_graph
 from lesioncli.training.stages import StageNetwork
 
 

@@ -17,7 +17,8 @@ from lesioncli.demo.draw import draw_case
 from lesioncli.images.geometry import UInt8
 from lesioncli.spec import METADATA_KEY, ModelSpec
 from lesioncli.training.checkpoint import load_checkpoint, make_network, save_checkpoint
-from lesioncli.training.export import _mask_and_scores, export_checkpoint
+from lesioncli.training.export import export_checkpoint
+from lesioncli.training.graph import _mask_and_scores
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

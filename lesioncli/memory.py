@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lesioncli.cgroups import find_cgroups, read_text
+
 SHARE = 0.5  # of the free memory: estimates are not exact, and other programs need some
 MIN_BYTES = 256 * 2**20  # a cgroup whose memory is full of cached files seems to have nothing left
 OPENCV_OUT_OF_MEMORY = -4  # cv::Error::StsNoMem, which Python's cv2 does not name
@@ -84,28 +86,16 @@ def free_bytes(root: Path = Path("/")) -> int:
 
 def _free_on_linux(root: Path) -> Iterator[int]:
     """Yield the free memory of the machine, and of each cgroup of this process that has a limit."""
-    for line in _read(root / "proc/meminfo").splitlines():
+    for line in read_text(root / "proc/meminfo").splitlines():
         if line.startswith("MemAvailable:"):
             yield 1024 * int(line.split()[1])
-    for line in _read(root / "proc/self/cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
-        if not controllers:
-            yield from _free_in_cgroups(root / "sys/fs/cgroup", path, "memory.max", "memory.current")
-        elif "memory" in controllers.split(","):
-            names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
-            yield from _free_in_cgroups(root / "sys/fs/cgroup/memory", path, *names)
-
-
-def _free_in_cgroups(top: Path, path: str, limit_name: str, usage_name: str) -> Iterator[int]:
-    """Yield what is free in a cgroup and in those above it; in a container, only the top may be visible."""
-    group = top / path.strip("/")
-    for folder in (group, *group.parents):
-        if not folder.is_relative_to(top):
-            return
-        limit, usage = (_read(folder / name).strip() for name in (limit_name, usage_name))
-        if limit.isdecimal() and usage.isdecimal():
-            statistics = dict(line.split() for line in _read(folder / "memory.stat").splitlines())
-            yield int(limit) - int(usage) + int(statistics.get("inactive_file", 0))  # files that can be read again
+    for folder in find_cgroups("memory", root):
+        for names in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
+            limit, usage = (read_text(folder / name).strip() for name in names)
+            if limit.isdecimal() and usage.isdecimal():
+                statistics = dict(line.split() for line in read_text(folder / "memory.stat").splitlines())
+                cached = int(statistics.get("inactive_file", 0))  # files that can be read again
+                yield int(limit) - int(usage) + cached
 
 
 def _free_below_own_limit(root: Path) -> Iterator[int]:
@@ -113,16 +103,9 @@ def _free_below_own_limit(root: Path) -> Iterator[int]:
     import resource
 
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    pages = _read(root / "proc/self/statm").split()
+    pages = read_text(root / "proc/self/statm").split()
     if limit != resource.RLIM_INFINITY and pages:
         yield limit - int(pages[0]) * resource.getpagesize()
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""
 
 
 SHARED = MemoryBudget.choose(None)  # of everything in this process that decodes images or masks, but a run of `segment`

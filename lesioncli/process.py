@@ -5,17 +5,34 @@ The Python API and the command line apply them once, at the edge; nothing below 
 
 import ctypes
 import logging
+import math
 import os
 import platform
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from lesioncli.cgroups import find_cgroups, read_text
 
 
-def count_cores() -> int:
-    """Return the cores that this process may use; on a cluster they are often fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def count_cores(root: Path = Path("/")) -> int:
+    """Return the cores that this process may use; on a cluster they are often fewer than the machine has.
+
+    A container may use all cores, but only for a part of the time, its quota: more threads would wait for each other.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([cores, *map(math.ceil, _cpu_quotas(root))]))
+
+
+def _cpu_quotas(root: Path) -> Iterator[float]:
+    """Yield the CPU quota, in cores, of each cgroup of this process that has one."""
+    for folder in find_cgroups("cpu", root):
+        in_version_1 = [read_text(folder / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period")]
+        for quota, period in filter(None, (read_text(folder / "cpu.max").split(), in_version_1)):
+            if quota.isdecimal() and period.isdecimal():  # not "max" or -1
+                yield int(quota) / int(period)
 
 
 def keep_freed_memory() -> None:

@@ -37,6 +37,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 FREE = {
     "calibration",
+    "cgroups",
     "counts",
     "errors",
     "options",

@@ -13,6 +13,7 @@ import pytest
 import tifffile
 from helpers.graphs import MakeEngine
 from helpers.pictures import draw, save
+from helpers.trees import write_tree
 from PIL import Image
 
 from lesioncli import memory
@@ -261,13 +262,6 @@ def test_a_budget_is_shared_in_turn() -> None:
     assert order == ["60", "40", "900", "1"]
     with pytest.raises(MemoryError), budget.reserve(1001):
         pytest.fail("the body must not run")
-
-
-def write_tree(root: Path, files: dict[str, str]) -> Path:
-    for name, content in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(content)
-    return root
 
 
 MACHINE = {"proc/meminfo": "MemTotal: 9000 kB\nMemAvailable: 8000 kB\n"}

@@ -43,9 +43,10 @@ test-gpu: .venv/dev ## On a machine with an NVIDIA GPU: tests and figures; GPU_E
 	$(PIP) --editable '.[dev,$(GPU_EXTRA)]'
 	$(BIN)/python -m pytest -m gpu -s tests/gpu
 
-lint: .venv/dev ## Check style and formatting
+lint: .venv/dev ## Check style and formatting, of Dockerfiles too
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/hadolint Dockerfile Dockerfile.cuda
 
 type: .venv/dev ## Check types
 	$(BIN)/mypy

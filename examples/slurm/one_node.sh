@@ -8,6 +8,7 @@ cd "$1"
 work=$PWD
 export SLURM_CONF=$work/slurm.conf
 started=()
+# shellcheck disable=SC2154 # pid
 trap 'for pid in "${started[@]}"; do kill "$pid" || true; done' EXIT
 
 start() { # name, pid file, command
@@ -62,7 +63,7 @@ wait_for() { # until no job is left
 compare_with_one_process() { # folder of images
     lesioncli segment --from images.csv --out one/ --max-failures 2% --quiet
     diff --recursive --exclude=run.json masks one
-    echo "merged results equal those of one process: $(ls masks/*.png | wc -l) masks"
+    echo "merged results equal those of one process: $(find masks -name "*.png" | wc -l) masks"
 }
 
 interrupt() { # shard, command: once the shard has rows

@@ -36,7 +36,8 @@ def build_engine(
 ) -> "BuiltEngine":
     """Build an engine in the folder `out` and check its parity with its graph.
 
-    `model` is the name of a recipe, a checkpoint (.safetensors, .pt) or an .onnx graph; None is the default model.
+    `model` is the name of a recipe, a checkpoint (.safetensors, .pt, .pth) or an .onnx graph; None is the
+    default model.
 
     Raises InputError if the model cannot be read, and EngineError if this machine cannot build the engine or the engine
     fails the parity check.

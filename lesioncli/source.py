@@ -9,7 +9,7 @@ from lesioncli.errors import InputError, MissingPackageError
 from lesioncli.shipped import SHIPPED_MODEL, assemble_graph, list_recipes
 from lesioncli.training.recipe import EngineSettings, find_recipe, load_recipe
 
-CHECKPOINT_SUFFIXES = (".safetensors", ".pt")
+CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def _describe_choices(model: str) -> str:
     trained, untrained = (", ".join(name for name in is_trained if is_trained[name] is kind) for kind in (True, False))
     return (
         f"no recipe {model!r}; recipes with trained weights: {trained}; recipes to train first: {untrained}; or give"
-        " the path of a recipe (.toml), a checkpoint (.safetensors, .pt) or a graph (.onnx)"
+        " the path of a recipe (.toml), a checkpoint (.safetensors, .pt, .pth) or a graph (.onnx)"
     )
 
 

@@ -27,7 +27,7 @@ def build_engine(
         str | None,
         typer.Argument(
             metavar="MODEL",
-            help="Name of a recipe, a checkpoint (.safetensors, .pt) or an .onnx graph.",
+            help="Name of a recipe, a checkpoint (.safetensors, .pt, .pth) or an .onnx graph.",
             show_default="multitask-lite",
         ),
     ] = None,

@@ -70,6 +70,14 @@ def test_a_recipe_without_weights_is_refused_with_the_commands_that_train_it(fol
     assert f"lesioncli build-engine {out}/best.safetensors" in done.stderr
 
 
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".safetensors"])
+def test_a_checkpoint_is_known_by_its_suffix(folder: Path, suffix: str) -> None:
+    (folder / f"net{suffix}").write_bytes(b"damaged")
+    done = call("build-engine", f"net{suffix}")
+    assert done.exit_code == ExitCode.INPUT
+    assert f"error: net{suffix}: " in done.stderr
+
+
 def test_an_unknown_recipe_is_refused_with_those_that_have_weights(folder: Path) -> None:
     (folder / "engines").mkdir()
     (folder / "engines" / "broken.toml").write_text("[model")

@@ -31,11 +31,12 @@ class _Row:
 
 
 def find_ph2(folder: Path) -> Path | None:
-    """Return the folder of images, which is `folder` or in it, by its name or its contents; None if there is none."""
+    """Return the folder of images, which is `folder` or in it, by its contents or its name; None if there is none."""
     if not folder.is_dir():
         return None
     candidates = [folder, *_list_folders(folder)]
-    return next((path for path in candidates if column_key(path.name) == column_key(IMAGES) or _has_cases(path)), None)
+    named = (path for path in candidates if column_key(path.name) == column_key(IMAGES))
+    return next((path for path in candidates if _has_cases(path)), None) or next(named, None)
 
 
 def is_ph2_photograph(path: Path) -> bool:

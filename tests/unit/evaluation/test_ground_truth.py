@@ -198,6 +198,15 @@ def test_ph2_in_any_spelling(name: str, ph2: Path) -> None:
         assert len(renamed.labels.by_id) == 3
 
 
+def test_a_folder_of_ph2_may_be_in_one_of_its_name(ph2: Path) -> None:
+    """As programs that unpack an archive leave it."""
+    masks = read_ground_truth(ph2).masks
+    outer = ph2 / "PH2_Dataset_images"
+    outer.mkdir()
+    (ph2 / "PH2 Dataset images").rename(outer / "PH2_Dataset_images")
+    assert read_ground_truth(outer).masks.keys() == masks.keys()
+
+
 def test_photographs_of_ph2_are_not_ground_truth(ph2: Path, tmp_path: Path) -> None:
     (tmp_path / "outer" / "inner").mkdir(parents=True)
     ph2.rename(tmp_path / "outer" / "inner" / "PH2Dataset")

@@ -38,6 +38,7 @@ JFIF, ADOBE, COMMENT, APPLICATION = 0xE0, 0xEE, 0xFE, range(0xE0, 0xF0)
 SEQUENTIAL = {0xC0, 0xC1}  # SOF0 and SOF1
 FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15, without DHT, JPG and DAC; JPEG-LS
 _SCAN_MARKER, END_MARKER = bytes([0xFF, SCAN]), bytes([0xFF, END])
+_SCAN_NUMBER = np.frombuffer(_SCAN_MARKER, np.uint16)[0]
 
 
 @dataclass(frozen=True)
@@ -104,13 +105,19 @@ def _choose_reduction(size_hw: tuple[int, int], needed_hw: tuple[int, int]) -> i
 
 
 def _check_scans(data: bytes) -> None:
-    if data.count(_SCAN_MARKER) <= MAX_SCANS:  # a thumbnail or chance bytes may add some
+    if _count_scan_markers(data) <= MAX_SCANS:  # a thumbnail or chance bytes may add some
         return
     scans = sum(segment.marker == SCAN for segment in segments(data))
     if scans > MAX_SCANS:
         raise ImageError(
             FailureStage.DECODE, f"{scans} scans, more than {MAX_SCANS}: decoding would take minutes; save it again"
         )
+
+
+def _count_scan_markers(data: bytes) -> int:
+    """Return data.count(_SCAN_MARKER), in a tenth of its time, which is 3 ms for a photograph of 12 megapixels."""
+    pairs = (np.frombuffer(data, np.uint16, (len(data) - start) // 2, start) for start in (0, 1))
+    return sum(int(np.count_nonzero(numbers == _SCAN_NUMBER)) for numbers in pairs)
 
 
 def _decode(data: bytes, header: JpegImageFile, needed_hw: tuple[int, int]) -> UInt8:

@@ -33,7 +33,7 @@ from helpers.encoded_images import (
 from PIL import Image, ImageCms
 
 from lesioncli.errors import ImageError
-from lesioncli.images import pixels
+from lesioncli.images import jpeg, pixels
 from lesioncli.images.decode import decode
 from lesioncli.images.pixels import DecodedImage
 from lesioncli.options import FailureStage
@@ -168,6 +168,12 @@ def test_the_scans_of_a_jpeg_are_limited(tmp_path: Path, scans: int) -> None:
         assert "more than" not in reason(tmp_path, bomb)  # libjpeg finds it inconsistent
     else:
         assert re.search(r"300\d scans", reason(tmp_path, bomb))
+
+
+@pytest.mark.parametrize("size", [2, 3, 1001, 1002])
+def test_scan_markers_are_counted_at_any_place(size: int) -> None:
+    data = np.random.default_rng(size).choice(np.array([0, 0xDA, 0xFF], np.uint8), size).tobytes()
+    assert jpeg._count_scan_markers(data) == data.count(b"\xff\xda")
 
 
 def test_further_pictures_of_a_jpeg_are_noted(tmp_path: Path) -> None:

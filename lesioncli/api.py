@@ -164,6 +164,8 @@ def _run(
     reporter: Reporter,
 ) -> "RunSummary":
     """Open the engines and segment the images of a listing."""
+    if options.processes:
+        return _run_in_processes(listing, engines, out, options, reporter)
     from lesioncli.backends.ensemble import open_engines
     from lesioncli.backends.watchdog import watched
     from lesioncli.inference.monitoring import observed
@@ -188,6 +190,26 @@ def _run(
             on_outcome=on_outcome,
             stop=reporter.stop,
         )
+
+
+def _run_in_processes(
+    listing: "ImageListing",
+    engines: "Sequence[StoredEngine]",
+    out: Path,
+    options: SegmentOptions,
+    reporter: Reporter,
+) -> "RunSummary":
+    """Open the engines in several processes and share the images of a listing among them."""
+    from lesioncli.inference.monitoring import observed
+    from lesioncli.inference.pools import open_processes
+    from lesioncli.inference.run import segment_in_processes
+
+    images = len(listing.images)
+    with (
+        open_processes(engines, options, images, reporter.note) as processes,
+        observed(images, options, processes.wait_for_engine(), reporter) as on_outcome,
+    ):
+        return segment_in_processes(listing, processes, out, options, on_outcome=on_outcome, stop=reporter.stop)
 
 
 @os_errors_as_input_errors()

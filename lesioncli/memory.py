@@ -30,12 +30,15 @@ class MemoryBudget:
         self._changed = threading.Condition()
 
     @classmethod
-    def choose(cls, max_bytes: int | None) -> "MemoryBudget":
-        """Return a budget of `max_bytes`, or of a share of the memory that is free now."""
-        if max_bytes is not None:
-            return cls(max_bytes, max_bytes)
-        free = max(MIN_BYTES, free_bytes())
-        return cls(round(SHARE * free), free)
+    def choose(cls, max_bytes: int | None, processes: int = 1) -> "MemoryBudget":
+        """Return a budget of `max_bytes`, or of a share of the memory that is free now.
+
+        Several `processes` of a run share it; the limit of one image is that of one process, so that they fail on no
+        other images.
+        """
+        free = max(MIN_BYTES, free_bytes()) if max_bytes is None else max_bytes
+        share = free if max_bytes is not None else round(SHARE * free)
+        return cls(max(1, share // processes), free)
 
     def divide(self, processes: int) -> None:
         """Keep a part: as many processes of this machine, with budgets of their own, decode images at a time."""

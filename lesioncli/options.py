@@ -194,6 +194,33 @@ class Shard:
 
 
 @dataclass(frozen=True)
+class ProcessOptions:
+    """The processes that share the images of a run.
+
+    count: number of processes; None is one per device, or what the cores of a Ray cluster allow. devices: numbers of
+    GPUs; () is all that the engine was built for, None the first of them. ray: address of a Ray cluster, RAY_AUTO for
+    the one that this machine belongs to, RAY_LOCAL for one of this machine alone; None is no cluster.
+
+    Raises ValueError if the values contradict each other.
+    """
+
+    count: int | None = None
+    devices: tuple[int, ...] | None = None
+    ray: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.count is not None and self.count < 1:
+            raise ValueError(f"{self.count} processes cannot segment images; at least 1 can")
+        if self.ray is not None and self.devices is not None:
+            raise ValueError("Ray chooses the GPUs of its workers; leave out the devices")
+        if self.devices and len(set(self.devices)) < len(self.devices):
+            raise ValueError(f"devices {', '.join(map(str, self.devices))} name one twice")
+
+
+RAY_AUTO, RAY_LOCAL = "auto", "local"
+
+
+@dataclass(frozen=True)
 class SegmentOptions:
     """Options of `segment` that do not depend on the engine.
 
@@ -208,7 +235,8 @@ class SegmentOptions:
     file that lists the images, "-" for the standard input. `shard`: part of the images that this run has, see
     sharding.py. `retry_failed`: segment only images that an earlier run failed on. `log`, `metrics`: files for
     other programs that watch the run, see monitoring.py. `engine_timeout_s`: the process ends with exit code 4 if one
-    call of the engine takes longer; None is no limit.
+    call of the engine takes longer; None is no limit. `processes`: share the images among several processes;
+    `workers` are then threads of each, 0 for an equal share of the cores.
     """
 
     threshold: float = 0.5
@@ -234,6 +262,7 @@ class SegmentOptions:
     log: Path | None = None
     metrics: Path | None = None
     engine_timeout_s: float | None = None
+    processes: ProcessOptions | None = None
 
     @property
     def max_memory_bytes(self) -> int | None:
@@ -251,6 +280,8 @@ class SegmentOptions:
             raise ValueError(f"crops {self.crops} is not a margin in per cent")
         if self.engine_timeout_s is not None and not self.engine_timeout_s > 0:
             raise ValueError(f"engine_timeout_s {self.engine_timeout_s} is not a positive number of seconds")
+        if self.trace and self.processes:
+            raise ValueError("a trace is of one process; leave out the other processes, or the trace")
         if self.retry_failed and self.overwrite:
             raise ValueError("overwrite would remove the rows of the images that retry_failed is for")
 

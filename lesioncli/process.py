@@ -16,12 +16,22 @@ from pathlib import Path
 
 from lesioncli.cgroups import find_cgroups, read_text
 
+_own_cores: int | None = None
+
+
+def use_cores(count: int) -> None:
+    """Let this process count on so many cores from now on: others use the rest."""
+    global _own_cores
+    _own_cores = count
+
 
 def count_cores(root: Path = Path("/")) -> int:
     """Return the cores that this process may use; on a cluster they are often fewer than the machine has.
 
     A container may use all cores, but only for a part of the time, its quota: more threads would wait for each other.
     """
+    if _own_cores is not None:
+        return _own_cores
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min([cores, *map(math.ceil, _cpu_quotas(root))]))
 

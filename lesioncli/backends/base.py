@@ -9,7 +9,7 @@ from functools import cached_property
 from itertools import islice
 from math import ceil
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,6 +109,21 @@ class Prediction:
     batch: Batch
     slots: tuple[Outputs, ...]
     spans: tuple[Span, ...] = ()
+
+
+class EngineFacts(Protocol):
+    """What a run records about its engine; an open Engine has it, and so has what another process tells about one."""
+
+    @property
+    def spec(self) -> ModelSpec: ...
+    @property
+    def members(self) -> Sequence[Member]: ...
+    @property
+    def extra(self) -> Sequence[str]: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def device(self) -> str: ...
 
 
 class Engine(ABC):

@@ -22,18 +22,21 @@ def open_engines(
     images_ahead: int,
     make_layout: Callable[[ModelSpec, int], Layout],
     traced: bool = False,
+    gpu: int | None = None,
 ) -> Engine:
     """Open one engine, or several as an ensemble; the arguments are those of open_engine().
 
     Raises EngineError if an engine does not run on this machine, or if the engines cannot be combined.
     """
     if len(engines) == 1:
-        return open_engine(engines[0], images_ahead, make_layout, traced)
+        return open_engine(engines[0], images_ahead, make_layout, traced, gpu)
     # The order in which they were named makes no difference.
     in_order = sorted(engines, key=lambda engine: (engine.manifest.spec.name, engine.manifest.sha256))
     _check_fit(in_order)
     with ExitStack() as opened:
-        members = [opened.enter_context(open_engine(engine, images_ahead, make_layout, traced)) for engine in in_order]
+        members = [
+            opened.enter_context(open_engine(engine, images_ahead, make_layout, traced, gpu)) for engine in in_order
+        ]
         ensemble = Ensemble(members)
         opened.pop_all()
     return ensemble

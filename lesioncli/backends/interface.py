@@ -1,6 +1,6 @@
 """What a backend provides: a compiler, a check whether an engine runs on this machine, and a way to open engines."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -71,6 +71,15 @@ class BackendImplementation(Protocol):
         """Return the device of this machine that would run an engine; "" if there is none."""
         ...
 
-    def open_engine(self, engine: StoredEngine, ahead: int, layout: Layout, traced: bool) -> Engine:
-        """Open an engine with `ahead` slots more than it runs at the same time; a `traced` engine reports spans."""
+    def find_gpus(self, manifest: Manifest) -> Mapping[int, str]:
+        """Return the number and the name of each GPU of this machine that would run an engine; none for the CPU's."""
+        ...
+
+    def open_engine(
+        self, engine: StoredEngine, ahead: int, layout: Layout, traced: bool, gpu: int | None = None
+    ) -> Engine:
+        """Open an engine with `ahead` slots more than it runs at the same time; a `traced` engine reports spans.
+
+        `gpu` is one of find_gpus(); None is the first of them.
+        """
         ...

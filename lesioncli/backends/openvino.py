@@ -184,7 +184,12 @@ class OpenVinoBackend:
     def find_device(self, manifest: Manifest) -> str:
         return f"CPU: {processor()}"
 
-    def open_engine(self, engine: StoredEngine, ahead: int, layout: Layout, traced: bool) -> Engine:
+    def find_gpus(self, manifest: Manifest) -> Mapping[int, str]:
+        return {}
+
+    def open_engine(
+        self, engine: StoredEngine, ahead: int, layout: Layout, traced: bool, gpu: int | None = None
+    ) -> Engine:
         xml, weights = engine.find_file(".xml"), engine.find_file(".bin")
         return OpenVinoEngine(engine.manifest, xml, ahead, layout, weights=weights, traced=traced)
 

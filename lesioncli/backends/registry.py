@@ -122,11 +122,13 @@ def open_engine(
     images_ahead: int = 2,
     make_layout: Callable[[ModelSpec, int], Layout] = Layout.for_batches,
     traced: bool = False,
+    gpu: int | None = None,
 ) -> Engine:
     """Open an engine with memory for `images_ahead` images beyond those that it runs at the same time.
 
     A path is that of a manifest, which is read and checked first; a StoredEngine was checked when it was read.
     `make_layout` returns the layout of a cycle for a model and a batch size. A `traced` engine reports spans.
+    `gpu` is the number of a GPU that runs it; None is the first of them.
 
     Raises EngineError if the engine does not run on this machine, with the command that builds one that does.
     """
@@ -135,7 +137,23 @@ def open_engine(
     manifest = stored.manifest
     layout = make_layout(manifest.spec, manifest.batch)
     ahead = (ceil(images_ahead / layout.images) + 1) * len(layout.shapes)
-    return BACKENDS[manifest.backend].load().open_engine(stored, ahead, layout, traced)
+    return BACKENDS[manifest.backend].load().open_engine(stored, ahead, layout, traced, gpu)
+
+
+def choose_gpus(engines: Sequence[StoredEngine], asked: Sequence[int]) -> Mapping[int, str]:
+    """Return the numbers and names of the GPUs that run all these engines: those asked for, or all for none.
+
+    Raises EngineError if a GPU that was asked for runs one of them not, or if no GPU does.
+    """
+    found = [BACKENDS[engine.manifest.backend].load().find_gpus(engine.manifest) for engine in engines]
+    common = {number: name for number, name in found[0].items() if all(number in gpus for gpus in found)}
+    title = " and ".join(str(engine.path) for engine in engines)
+    if not common:
+        raise EngineError(f"{title}: runs on no GPU of this machine; use --processes for several processes on its CPU")
+    if missing := [str(number) for number in asked if number not in common]:
+        fitting = ", ".join(f"{number} ({name})" for number, name in common.items())
+        raise EngineError(f"{title}: does not run on GPU {', '.join(missing)}; choose among {fitting}")
+    return {number: common[number] for number in asked} if asked else common
 
 
 def check_runs_here(engine: StoredEngine) -> None:

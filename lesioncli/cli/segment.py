@@ -11,7 +11,7 @@ import typer
 from lesioncli.cli.arguments import BackendOption, JsonOption, OptionalImagesArgument, RootOption
 from lesioncli.cli.console import print_json, print_line, progress_bars, say
 from lesioncli.errors import ExitCode
-from lesioncli.options import MIN_THRESHOLD, TTA, Backend, FailureLimit, Regions, SegmentOptions, Shard
+from lesioncli.options import MIN_THRESHOLD, TTA, Backend, FailureLimit, ProcessOptions, Regions, SegmentOptions, Shard
 from lesioncli.sharding import AUTO, choose_shard, shard_folder
 from lesioncli.signals import HANDLER
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from lesioncli.inference.record import RunSummary
 
 MAX_WORKERS = 256  # memory is reserved for two images per thread
+MAX_PROCESSES = 256
+ALL = "all"
 
 
 def segment(
@@ -174,6 +176,33 @@ def segment(
         Path | None,
         typer.Option(metavar="FILE.prom", help="Prometheus text file to write counts and speed to, every 15 seconds."),
     ] = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=MAX_PROCESSES,
+            metavar="N",
+            help="Share the images among N processes; --workers is then the number of threads of each.",
+            show_default="1, or one per device",
+        ),
+    ] = None,
+    devices: Annotated[
+        str | None,
+        typer.Option(
+            metavar="all|N,N",
+            help="Share the images among processes on these GPUs, by their numbers in doctor.",
+            show_default="the first GPU that fits the engine",
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Share the images among workers of a Ray cluster: HOST:PORT; auto for the one that this machine"
+            " belongs to; local for one of this machine alone.",
+            show_default="no cluster",
+        ),
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Write one mask and one row of class scores per image.
@@ -212,6 +241,7 @@ def segment(
             log=log,
             metrics=metrics,
             engine_timeout_s=engine_timeout or None,
+            processes=_choose_processes(processes, devices, ray),
         )
     HANDLER.grace_s = grace
     with progress_bars(bars=not json_output, names_images=verbose, stop=HANDLER.stop) as progress:
@@ -269,6 +299,19 @@ def _choose_shard(text: str | None) -> Shard | None:
     if text.startswith(AUTO):
         say(f"shard {chosen.value}: {chosen.reason}")
     return chosen.value
+
+
+def _choose_processes(count: int | None, devices: str | None, ray: str | None) -> ProcessOptions | None:
+    """Return the processes of the flags; None for this process alone. ValueError if the flags contradict each other."""
+    if (count, devices, ray) in ((None, None, None), (1, None, None)):
+        return None
+    if devices is None:
+        return ProcessOptions(count, ray=ray)
+    try:
+        numbers = () if devices == ALL else tuple(map(int, devices.split(",")))
+    except ValueError as error:
+        raise typer.BadParameter(f"{devices!r} is not all or numbers such as 0,1", param_hint="--devices") from error
+    return ProcessOptions(count, numbers, ray)
 
 
 def _parse_limit(text: str | None) -> FailureLimit | None:

@@ -14,7 +14,7 @@ import msgspec
 from lesioncli.errors import InputError
 from lesioncli.files import atomic_write
 from lesioncli.inference.journal import Journal
-from lesioncli.inference.outcome import without_suffix
+from lesioncli.inference.outcome import sort_by_name
 from lesioncli.inference.record import RunIdentity, RunRecord, RunStatus, read_record, write_record
 from lesioncli.inference.rows import JOURNAL, SCORES, Row, RowTables, row_key
 from lesioncli.inference.shards import MERGED, check_same_run, finish_removal
@@ -189,8 +189,7 @@ def _merge_records(records: Sequence[RunRecord]) -> RunRecord:
 
 def _merge_failures(failures: Sequence[dict[str, str]]) -> dict[str, str]:
     """Return the failures of all shards, in the order of the images of a run."""
-    items = [item for one in failures for item in one.items()]
-    return dict(sorted(items, key=lambda item: without_suffix(item[0])))
+    return sort_by_name({name: reason for one in failures for name, reason in one.items()})
 
 
 def _common(values: Sequence[T]) -> T | None:

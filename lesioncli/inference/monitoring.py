@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from lesioncli import __version__
-from lesioncli.backends.base import Engine
+from lesioncli.backends.base import EngineFacts
 from lesioncli.counts import ImageCounts
 from lesioncli.errors import InputError
 from lesioncli.files import atomic_write
@@ -29,7 +29,7 @@ ERROR = "error"  # state of a run that an exception ended; the other states are 
 
 @contextmanager
 def observed(
-    images: int, options: SegmentOptions, engine: Engine, reporter: Reporter
+    images: int, options: SegmentOptions, engine: EngineFacts, reporter: Reporter
 ) -> Iterator[Callable[[Outcome], None]]:
     """Yield what takes the outcome of each image of a run: it counts, and tells the reporter and the files.
 

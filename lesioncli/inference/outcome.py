@@ -99,6 +99,11 @@ def image_name(image: ImageFile) -> str:
     return printable(image.name + image.suffix)
 
 
+def sort_by_name(reasons: Mapping[str, str]) -> dict[str, str]:
+    """Return reasons by the names of images, in the order of the images of a run."""
+    return dict(sorted(reasons.items(), key=lambda item: without_suffix(item[0])))
+
+
 def without_suffix(name: str) -> str:
     """Remove the suffix of an image's name; a file name that is only a suffix is kept."""
     folder, slash, file = name.rpartition("/")

@@ -1,7 +1,8 @@
 """Masks, overlays, cut-outs and probability maps: their paths in an output folder, and how they are written."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -18,6 +19,30 @@ from lesioncli.options import SegmentOptions
 
 PROBABILITY_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 1)
 _ENDS = {".png": png.END, ".jpg": jpeg.END_MARKER}
+
+
+@dataclass(frozen=True)
+class PictureFolder:
+    """The output folder of a run, as far as its pictures go.
+
+    has_maps: this run or an earlier one writes probability maps. may_have_extras: pictures of earlier runs may lie
+    beside the masks.
+    """
+
+    path: Path
+    has_maps: bool = False
+    may_have_extras: bool = False
+
+    def remove_extras(self, image: ImageFile) -> None:
+        """Remove an image's pictures beside its mask, if it has them. Raises OSError."""
+        self.remove(extra_names(image.name, image.mask_name, self.has_maps))
+
+    def remove(self, names: Iterable[str]) -> list[Path]:
+        """Remove regular files below the folder; return their paths. Raises OSError."""
+        paths = [path for name in names if (path := regular_file_below(self.path, name))]
+        for path in paths:
+            path.unlink()
+        return paths
 
 
 def overlay_name(name: str) -> str:

@@ -6,11 +6,12 @@ decoding, resizing and writing release the interpreter lock. The memory of the e
 
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
 from itertools import takewhile
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -28,6 +29,7 @@ from lesioncli.inference.crops import crop_bytes, write_crop
 from lesioncli.inference.earlier import ToDo, find_to_do
 from lesioncli.inference.outcome import Outcome
 from lesioncli.inference.pictures import (
+    PictureFolder,
     crop_path,
     mask_path,
     overlay_path,
@@ -92,8 +94,8 @@ def segment(
     if to_do is None:
         to_do = find_to_do(store.folder, images, store.missing, options)
     remaining = [image for image, reason in zip(images, to_do, strict=True) if reason]
-    pipeline = _Pipeline(remaining, engine, views, store, options, trace)
-    with closing(pipeline.outcomes(stop or StopRequest())) as outcomes:
+    pipeline = _Pipeline(remaining, engine, views, store.pictures, options, trace)
+    with closing(pipeline.all_outcomes(stop or StopRequest())) as outcomes:
         for image, reason in zip(images, to_do, strict=True):
             outcome = next(outcomes, None) if reason else Outcome(image, Status.SKIPPED)
             if outcome is None:
@@ -102,27 +104,54 @@ def segment(
         next(outcomes, None)  # raises the error of an engine that failed on the last images
 
 
+def segment_arriving(
+    images: Iterable[ImageFile],
+    engine: Engine,
+    pictures: PictureFolder,
+    options: SegmentOptions,
+    processes: int,
+    stop: StopRequest,
+) -> Generator[Outcome, None, None]:
+    """Yield one Outcome per image, in order, as segment() does for images that are all to be segmented.
+
+    They are taken from `images` as the pipeline has room for them. `processes` of this machine share its memory.
+
+    Raises EngineError if the engine fails; the images that it had then have no outcome.
+    """
+    return _Pipeline(images, engine, ImageViews(engine, options), pictures, options, None, processes).outcomes(stop)
+
+
 class _Pipeline:
     """The images of a run on their way: in the engine, then being written; both queues are in input order."""
 
     def __init__(
         self,
-        images: Sequence[ImageFile],
+        images: Iterable[ImageFile],
         engine: Engine,
         views: ImageViews,
-        store: ResultStore,
+        pictures: PictureFolder,
         options: SegmentOptions,
         trace: Trace | None,
+        processes: int = 1,
     ) -> None:
         self._images, self._engine, self._views = images, engine, views
-        self._store, self._options, self._trace = store, options, trace
+        self._pictures, self._options, self._trace = pictures, options, trace
         self._pool = ThreadPoolExecutor(options.workers or count_cores())
-        self._memory = MemoryBudget.choose(options.max_memory_bytes)
+        self._memory = MemoryBudget.choose(options.max_memory_bytes, processes)
         self._in_engine: deque[LoadedImage] = deque()
         self._writing: deque[Future[Outcome]] = deque()
 
+    def all_outcomes(self, stop: StopRequest) -> Generator[Outcome, None, None]:
+        """Yield the outcomes of all images; if the engine fails, also those of the images that it had."""
+        try:
+            yield from self.outcomes(stop)
+        except EngineError as error:
+            for loaded in self._in_engine:
+                yield _failed(loaded, ImageError(FailureStage.NETWORK, str(error)))
+            raise
+
     def outcomes(self, stop: StopRequest) -> Generator[Outcome, None, None]:
-        """Yield the outcomes of all images; if the engine fails or `stop` is set, of all images that it had."""
+        """Yield the outcomes of all images; if the engine fails, of those that it finished; if `stop` is set, had."""
         images = takewhile(lambda _: not stop.is_set, self._images)
         max_writing = len(self._engine.cycles) * self._engine.layout.images
         try:
@@ -132,10 +161,8 @@ class _Pipeline:
                     self._start_writing(prediction)
                     yield from self._written(max_writing)
             yield from self._written(0)
-        except EngineError as error:
+        except EngineError:
             yield from self._written(0)
-            for loaded in self._in_engine:
-                yield _failed(loaded, ImageError(FailureStage.NETWORK, str(error)))
             raise
         finally:
             self._pool.shutdown(cancel_futures=True)
@@ -214,9 +241,9 @@ class _Pipeline:
             )
             runs = find_runs(lesion.mask)
             try:
-                folder = self._store.folder
-                if self._store.may_have_extras:
-                    self._store.remove_extras(loaded.image)
+                folder = self._pictures.path
+                if self._pictures.may_have_extras:
+                    self._pictures.remove_extras(loaded.image)
                 mask_crc32 = write_runs(mask_path(folder, loaded.image), runs, folder)
                 self._write_extras(loaded.image, decoded, lesion, merged.probability)
             except ImageError as error:  # the file was decoded again for a cut-out
@@ -246,12 +273,12 @@ class _Pipeline:
     def _write_extras(self, image: ImageFile, decoded: DecodedImage, lesion: LesionMask, probability: UInt8) -> None:
         """Write the pictures beside the mask that the options ask for; the probability map is (h, w)."""
         if self._options.overlay:
-            _write_overlay(self._store, image, decoded, lesion)
+            _write_overlay(self._pictures.path, image, decoded, lesion)
         if self._options.save_probabilities:
             full_size = to_full_size(probability, decoded.stored_hw, decoded.orientation)
-            write_probability(probability_path(self._store.folder, image), full_size, self._store.folder)
+            write_probability(probability_path(self._pictures.path, image), full_size, self._pictures.path)
         if self._options.crops is not None:
-            folder = self._store.folder
+            folder = self._pictures.path
             write_crop(crop_path(folder, image), image.path, decoded, lesion.mask, self._options.crops, folder)
 
     def _traced(self, stage: str, image: ImageFile) -> AbstractContextManager[None]:
@@ -277,7 +304,7 @@ def _reduce_for_overlay(rgb: UInt8) -> UInt8:
     return np.asarray(cv2.resize(rgb, size_wh, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _write_overlay(store: ResultStore, image: ImageFile, decoded: DecodedImage, lesion: LesionMask) -> None:
+def _write_overlay(folder: Path, image: ImageFile, decoded: DecodedImage, lesion: LesionMask) -> None:
     """Write the reduced upright image with the outline of its mask as a JPEG."""
     rgb = decoded.rgb
     size_hw = (rgb.shape[0], rgb.shape[1])
@@ -286,4 +313,4 @@ def _write_overlay(store: ResultStore, image: ImageFile, decoded: DecodedImage, 
     cv2.drawContours(rgb, outlines, -1, OVERLAY_RGB, max(2, max(size_hw) // 300), cv2.LINE_AA)
     bgr = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), np.uint8)
     options = (cv2.IMWRITE_JPEG_QUALITY, OVERLAY_JPEG_QUALITY)
-    write_picture(overlay_path(store.folder, image), bgr, options, store.folder)
+    write_picture(overlay_path(folder, image), bgr, options, folder)

@@ -73,7 +73,8 @@ class RunRecord(RunIdentity, frozen=True, kw_only=True):
     of all runs that names of images are relative to, relative to the output folder. unreadable: folders that the latest
     run could not list. failures: reason by image, of a latest run that accepted some. engines: those of an ensemble,
     of which model, precision, backend and device are joined. shard: of the record of a shard, as in 2/8; listed and
-    listing_sha256 are then the number and the hash of the names of the images of all shards.
+    listing_sha256 are then the number and the hash of the names of the images of all shards. processes: number of
+    processes that shared the images, None if there was one; lost: why some of them were lost.
     """
 
     format: int = RUN_FORMAT
@@ -106,6 +107,8 @@ class RunRecord(RunIdentity, frozen=True, kw_only=True):
     shard: str | None = None
     listed: int | None = None
     listing_sha256: str | None = None
+    processes: int | None = None
+    lost: tuple[str, ...] | None = None
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from lesioncli.images.find import CROPS, OVERLAYS, RUN_RECORD, ImageFile
 from lesioncli.inference.durability import GroupSync
 from lesioncli.inference.earlier import EarlierResults, ToDo
 from lesioncli.inference.outcome import Column, Outcome, image_name, without_suffix
-from lesioncli.inference.pictures import extra_names, mask_path, regular_file_below
+from lesioncli.inference.pictures import PictureFolder, extra_names, mask_path, regular_file_below
 from lesioncli.inference.record import ImageConfidence, RunIdentity, RunRecord, read_record, write_record
 from lesioncli.inference.rows import CHECKSUMS, JOURNAL, SCORES
 from lesioncli.inference.shards import open_journal
@@ -39,7 +39,7 @@ class ResultStore:
     whatever pictures are asked for. columns: see output_columns(). changed: number of images that are segmented again
     because their file has changed. gone, pruned: number of rows whose image is gone, and that are marked or removed.
     rows_folder: folder of the rows, the journal and the run record: that of a shard, or the output folder.
-    may_have_extras: pictures of earlier runs may lie beside the masks.
+    pictures: where the masks and the pictures beside them are written.
     """
 
     def __init__(
@@ -64,8 +64,9 @@ class ResultStore:
                 if options.overwrite:  # at once: a killed run must not leave rows of another engine to the next one
                     self._remove_earlier()
                 self.earlier = EarlierResults(folder, identity, columns, options.shard)
-                self.may_have_extras = self.has_maps or any((folder / name).is_dir() for name in (CROPS, OVERLAYS))
-                self._has_extras = self.may_have_extras or options.overlay or options.crops is not None
+                may_have_extras = self.has_maps or any((folder / name).is_dir() for name in (CROPS, OVERLAYS))
+                self.pictures = PictureFolder(folder, self.has_maps, may_have_extras)
+                self._has_extras = may_have_extras or options.overlay or options.crops is not None
                 self._start(images, root)
             except BaseException:
                 self._journal.close()
@@ -125,7 +126,7 @@ class ResultStore:
         if outcome.status == Status.FAILED:
             with suppress(OSError):  # a mask that cannot be written often cannot be removed either
                 mask_path(self.folder, outcome.image).unlink(missing_ok=True)
-                self.remove_extras(outcome.image)
+                self.pictures.remove_extras(outcome.image)
         tables = self.earlier.tables
         row = tables.make_row(outcome, [column.text(outcome) for column in self._columns])
         self._rows[self.earlier.key(row.image)] = row
@@ -138,19 +139,9 @@ class ResultStore:
         extras = extra_names(image.name, image.mask_name, self.has_maps) if self._has_extras else []
         return [mask_path(self.folder, image), *(self.folder / name for name in extras)]
 
-    def remove_extras(self, image: ImageFile) -> None:
-        """Remove an image's pictures beside its mask, if it has them. Raises OSError."""
-        self._remove(extra_names(image.name, image.mask_name, self.has_maps))
-
-    def _remove(self, names: Iterable[str]) -> list[Path]:
-        paths = [path for name in names if (path := regular_file_below(self.folder, name))]
-        for path in paths:
-            path.unlink()
-        return paths
-
     def _remove_for_good(self, names: Iterable[str]) -> None:
         """Remove pictures so that a power cut does not bring them back, without a row that names them."""
-        sync_files(self._remove(names), self.folder)
+        sync_files(PictureFolder(self.folder).remove(names), self.folder)
 
     def least_confident(self, count: int) -> list[ImageConfidence]:
         """Return the images, of all runs into this folder, whose masks have the lowest confidence, the lowest first."""

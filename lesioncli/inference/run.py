@@ -5,7 +5,7 @@ import os
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,15 +14,16 @@ from typing import Any
 import msgspec
 
 from lesioncli import __version__
-from lesioncli.backends.base import Engine, Member
+from lesioncli.backends.base import Engine, EngineFacts, Member
 from lesioncli.backends.manifest import Manifest
 from lesioncli.calibration import identify
 from lesioncli.errors import InputError
 from lesioncli.files import printable
 from lesioncli.images.find import ImageFile, ImageListing
 from lesioncli.inference.earlier import ToDo, find_to_do
-from lesioncli.inference.outcome import Column, Outcome, image_name, output_columns
+from lesioncli.inference.outcome import Column, Outcome, image_name, output_columns, sort_by_name
 from lesioncli.inference.pipeline import segment
+from lesioncli.inference.processes import Processes
 from lesioncli.inference.record import EngineRecord, MaskNames, RunIdentity, RunRecord, RunStatus, RunSummary
 from lesioncli.inference.results import ResultStore
 from lesioncli.inference.trace import Trace
@@ -31,6 +32,10 @@ from lesioncli.options import SegmentOptions, Status
 from lesioncli.signals import StopRequest
 
 LEAST_CONFIDENT_IMAGES = 5
+
+MakeOutcomes = Callable[
+    [Sequence[ImageFile], ResultStore, Sequence[ToDo | None], StopRequest], Generator[Outcome, None, None]
+]
 
 
 def segment_images(
@@ -51,6 +56,43 @@ def segment_images(
     Raises InputError if `out` belongs to another kind of run (see ResultStore) or the disk is full, and EngineError if
     the engine fails.
     """
+
+    def outcomes(
+        images: Sequence[ImageFile], store: ResultStore, to_do: Sequence[ToDo | None], stop: StopRequest
+    ) -> Generator[Outcome, None, None]:
+        return segment(images, engine, store, options, trace, stop, to_do)
+
+    return _run(listing, engine, outcomes, out, options, on_outcome, stop)
+
+
+def segment_in_processes(
+    listing: ImageListing,
+    processes: Processes,
+    out: Path,
+    options: SegmentOptions = SegmentOptions(),
+    *,
+    on_outcome: Callable[[Outcome], None] = lambda outcome: None,
+    stop: StopRequest | None = None,
+) -> RunSummary:
+    """Segment images as segment_images() does, but `on_outcome` is called as images are finished.
+
+    Raises EngineError if all processes are lost.
+    """
+    engine = processes.wait_for_engine()
+    return _run(listing, engine, processes.outcomes, out, options, on_outcome, stop, processes)
+
+
+def _run(
+    listing: ImageListing,
+    engine: EngineFacts,
+    make_outcomes: MakeOutcomes,
+    out: Path,
+    options: SegmentOptions,
+    on_outcome: Callable[[Outcome], None],
+    stop: StopRequest | None,
+    processes: Processes | None = None,
+) -> RunSummary:
+    """Fill the output folder with the outcomes that are made of images."""
     identity = make_identity(listing, engine, options)
     store = ResultStore(out, identity, make_columns(engine), listing.images, options, listing.root)
     images = _select(listing, store, options)
@@ -61,7 +103,7 @@ def segment_images(
     try:
         store.write_record(record)
         # Closing the generator stops the threads that write to the memory of the engine.
-        with stop.heard(), closing(segment(images, engine, store, options, trace, stop, to_do)) as outcomes:
+        with stop.heard(), closing(make_outcomes(images, store, to_do, stop)) as outcomes:
             for outcome in outcomes:
                 store.add(outcome)
                 totals.add(outcome)
@@ -70,17 +112,19 @@ def segment_images(
                     stop.set()
     except BaseException:
         with suppress(InputError):  # the error that ended the run matters more
-            store.finish(msgspec.structs.replace(record, status=RunStatus.INTERRUPTED, **totals.values()))
+            values = {**totals.values(), **_describe_processes(processes)}
+            store.finish(msgspec.structs.replace(record, status=RunStatus.INTERRUPTED, **values))
         raise
     values = totals.values()
     status = RunStatus.FINISHED if totals.images == len(listing.images) else RunStatus.INTERRUPTED
-    failures = totals.failures if options.max_failures else None
-    store.finish(msgspec.structs.replace(record, status=status, failures=failures, **values))
+    failures = sort_by_name(totals.failures) if options.max_failures else None
+    record = msgspec.structs.replace(record, status=status, failures=failures, **_describe_processes(processes))
+    store.finish(msgspec.structs.replace(record, **values))
     return RunSummary(
         images=len(listing.images),
         **values,
         engine=engine.spec.name,
-        device=engine.device,
+        device=record.device or "",
         precision=identity.precision or "",
         tta=options.tta,
         out=str(out),
@@ -93,6 +137,13 @@ def segment_images(
     )
 
 
+def _describe_processes(processes: Processes | None) -> dict[str, Any]:
+    """Return what is recorded of the processes of a run at its end, by the fields of RunRecord."""
+    if processes is None:
+        return {}
+    return {"device": processes.device, "processes": processes.count, "lost": tuple(processes.lost) or None}
+
+
 def _select(listing: ImageListing, store: ResultStore, options: SegmentOptions) -> Sequence[ImageFile]:
     """Return the images of the run: all, or those that earlier runs finished or failed on."""
     if not options.retry_failed:
@@ -100,12 +151,12 @@ def _select(listing: ImageListing, store: ResultStore, options: SegmentOptions) 
     return [image for image in listing.images if store.missing[image.name] in (None, ToDo.FAILED)]
 
 
-def make_columns(engine: Engine) -> tuple[Column, ...]:
+def make_columns(engine: EngineFacts) -> tuple[Column, ...]:
     """Return the columns of scores.csv for an engine."""
     return output_columns(engine.spec.classes, (*engine.extra, *raw_columns(engine.spec)))
 
 
-def make_identity(listing: ImageListing, engine: Engine, options: SegmentOptions) -> RunIdentity:
+def make_identity(listing: ImageListing, engine: EngineFacts, options: SegmentOptions) -> RunIdentity:
     """Return what all masks of the run's output folder must share."""
     return RunIdentity(
         engine_sha256=_hash(engine.members),
@@ -122,7 +173,7 @@ def make_identity(listing: ImageListing, engine: Engine, options: SegmentOptions
 def _new_record(
     identity: RunIdentity,
     listing: ImageListing,
-    engine: Engine,
+    engine: EngineFacts,
     store: ResultStore,
     options: SegmentOptions,
 ) -> RunRecord:

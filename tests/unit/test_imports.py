@@ -64,6 +64,7 @@ VENDORS = {
     "pillow_heif": {"images/heif.py"},
     "pycuda": {"backends/tensorrt/cuda.py"},
     "pydicom": {"images/dicom.py"},
+    "ray": {"inference/ray_pool.py"},
     "tensorrt": {"backends/tensorrt/vendors.py"},
     "tensorrt_rtx": {"backends/tensorrt/vendors.py"},
 }

@@ -1,5 +1,6 @@
 """The two NVIDIA backends, see interface.BackendImplementation."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +28,12 @@ class PlanBackend:
     def find_device(self, manifest: Manifest) -> str:
         return next((str(found.gpu) for found in vendors.matching_gpus(manifest)), "")
 
-    def open_engine(self, engine: StoredEngine, ahead: int, layout: Layout, traced: bool) -> Engine:
+    def find_gpus(self, manifest: Manifest) -> Mapping[int, str]:
+        return {found.number: str(found.gpu) for found in vendors.matching_gpus(manifest)}
+
+    def open_engine(
+        self, engine: StoredEngine, ahead: int, layout: Layout, traced: bool, gpu: int | None = None
+    ) -> Engine:
         from lesioncli.backends.tensorrt.runtime import PlanEngine
 
-        return PlanEngine(engine.manifest, engine.find_file(".plan"), ahead, layout, traced)
+        return PlanEngine(engine.manifest, engine.find_file(".plan"), ahead, layout, traced, gpu)

@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 from lesioncli.backends.base import Cycle, Engine, Layout, Span
 from lesioncli.backends.manifest import Manifest
 from lesioncli.backends.tensorrt import cuda
-from lesioncli.backends.tensorrt.vendors import VENDORS, creation_errors, load, make_log, matching_gpus
+from lesioncli.backends.tensorrt.vendors import (
+    VENDORS,
+    NumberedGpu,
+    creation_errors,
+    load,
+    make_log,
+    matching_gpus,
+)
 from lesioncli.errors import EngineError
 from lesioncli.options import Backend
 
@@ -28,11 +35,22 @@ USABLE_SHARE = 0.9  # of the free memory, for the batch size that a message sugg
 
 
 class PlanEngine(Engine):
-    """A plan with one execution context per lane. Its cycles are in pinned memory, which decoders write directly."""
+    """A plan with one execution context per lane. Its cycles are in pinned memory, which decoders write directly.
 
-    def __init__(self, manifest: Manifest, plan: Path, ahead: int, layout: Layout, traced: bool = False) -> None:
+    `gpu` is the number of one of matching_gpus(); None is the first of them.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        plan: Path,
+        ahead: int,
+        layout: Layout,
+        traced: bool = False,
+        gpu: int | None = None,
+    ) -> None:
         _check_layout(layout, manifest)
-        found = matching_gpus(manifest)[0]  # find_problem() has made sure that there is one
+        found = _choose_gpu(manifest, gpu)
         self._gpu, self._name = found.gpu, f"{manifest.stem} on {found.gpu}"
         self._device = cuda.Device(found.number, traced)
         try:
@@ -202,6 +220,15 @@ class _Plan:
 
     def _last_error(self) -> str:
         return self._log.errors[-1] if self._log.errors else "no reason given"
+
+
+def _choose_gpu(manifest: Manifest, number: int | None) -> NumberedGpu:
+    """Return the GPU with a number, or the first one that fits the plan; find_problem() has made sure of that one."""
+    matching = matching_gpus(manifest)
+    found = matching[0] if number is None else next((gpu for gpu in matching if gpu.number == number), None)
+    if found is None:
+        raise EngineError(f"GPU {number} is not one that {manifest.stem} was built for; run lesioncli doctor")
+    return found
 
 
 def _check_layout(layout: Layout, manifest: Manifest) -> None:

@@ -1,6 +1,6 @@
 """The table of backends: choosing a backend and an engine, and a backend added by one line."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,12 @@ class NumpyBackend:
     def find_device(self, manifest: Manifest) -> str:
         return "numpy"
 
-    def open_engine(self, engine: StoredEngine, ahead: int, layout: Layout, traced: bool) -> Engine:
+    def find_gpus(self, manifest: Manifest) -> Mapping[int, str]:
+        return {}
+
+    def open_engine(
+        self, engine: StoredEngine, ahead: int, layout: Layout, traced: bool, gpu: int | None = None
+    ) -> Engine:
         return NumpyEngine(engine.manifest, ahead, layout)
 
 

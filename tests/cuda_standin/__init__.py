@@ -77,7 +77,7 @@ class Driver:
             ("standin_device_memory", ctypes.c_void_p, ctypes.c_uint64, size),
             ("standin_fail", None, text, ctypes.c_int, ctypes.c_int),
             ("standin_lose", None, ctypes.c_int),
-            ("standin_device", None, ctypes.c_int, ctypes.c_int, ctypes.c_int),
+            ("standin_device", None, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int),
             ("standin_cuda_version", None, ctypes.c_int),
             ("standin_advance_clock", None, ctypes.c_double),
             ("standin_memory", None, size),
@@ -98,8 +98,9 @@ class Driver:
         """Return to the initial state; everything that was not freed is dropped."""
         self.library.standin_reset()
 
-    def set_device(self, devices: int = 1, capability: tuple[int, int] = (8, 6)) -> None:
-        self.library.standin_device(devices, *capability)
+    def set_device(self, devices: int = 1, capability: tuple[int, int] = (8, 6), models: int | None = None) -> None:
+        """Set the number of devices, up to 8, and how many models they are: by default each is another one."""
+        self.library.standin_device(devices, models or max(1, devices), *capability)
 
     def set_cuda_version(self, major: int, minor: int) -> None:
         """Set the newest CUDA that the driver supports."""

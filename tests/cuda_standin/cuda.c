@@ -45,6 +45,7 @@ enum {
     NOT_SUPPORTED = 801,
 };
 /* CU_STREAM_NON_BLOCKING, CU_EVENT_BLOCKING_SYNC, CU_EVENT_DISABLE_TIMING */
+enum { MAX_DEVICES = 8 };
 enum { NON_BLOCKING = 1, BLOCKING_SYNC = 1, DISABLE_TIMING = 2 };
 
 /* ---- What there is ---- */
@@ -52,6 +53,7 @@ enum { NON_BLOCKING = 1, BLOCKING_SYNC = 1, DISABLE_TIMING = 2 };
 typedef struct context {
     CUcontext handle;
     bool primary, dead, past; /* past: from before a reset */
+    CUdevice device;
     int references;
     CUresult error; /* sticky: once set, every call returns it and no operation has an effect */
     struct stream *standard;
@@ -157,16 +159,16 @@ static char *violations;
 static size_t violations_size;
 static Row *rows;
 static size_t row_count, row_room;
-static bool engine_busy[3]; /* a GPU has one engine for each direction of copies, and one that computes */
+static bool engine_busy[MAX_DEVICES][3]; /* a GPU has one engine for each direction of copies, and one that computes */
 static int64_t tickets, pageable_copies, resets;
 static uint64_t handles = 0x1000, next_address = DEVICE_ADDRESSES;
-static size_t memory_used;
+static size_t memory_used[MAX_DEVICES];
 static bool started;
 static CUresult lost; /* code of the lost device, else 0 */
 
 static struct {
-    int devices, major, minor, cuda_version;
-    size_t memory;
+    int devices, models, major, minor, cuda_version;
+    size_t memory; /* of each device */
     uint64_t seed;
     int64_t clock_ns; /* by which times of events are ahead */
     int64_t delay_ns; /* largest random delay */
@@ -218,7 +220,7 @@ static void violation(const char *format, ...) {
 
 __attribute__((constructor)) static void set_defaults(void) {
     memset(&settings, 0, sizeof settings);
-    settings.devices = 1;
+    settings.devices = settings.models = 1;
     settings.major = 8;
     settings.minor = 6;
     settings.cuda_version = 13000;
@@ -360,7 +362,7 @@ static void bury(void) {
 
 static void free_range(Range *range) {
     if (range->users) violation("%s freed while an operation on its way uses it", place_names[range->place]);
-    if (range->place == DEVICE) memory_used -= range->size;
+    if (range->place == DEVICE) memory_used[range->context->device] -= range->size;
     range->state = DYING;
     range->freed_at = tickets;
     bury();
@@ -444,11 +446,12 @@ static void add_row(const Stream *stream, const Operation *operation, int64_t st
 
 static void run(Stream *stream, Operation *operation) {
     int engine = engine_of(operation->kind);
-    while (engine >= 0 && engine_busy[engine]) pthread_cond_wait(&changed, &lock);
+    bool *busy = engine_busy[stream->context->device];
+    while (engine >= 0 && busy[engine]) pthread_cond_wait(&changed, &lock);
     if (fails(kind_names[operation->kind], &operation->fault) || operation->fault)
         if (!cancelled(stream)) stream->context->error = operation->fault;
     if (cancelled(stream)) return;
-    if (engine >= 0) engine_busy[engine] = true;
+    if (engine >= 0) busy[engine] = true;
     int64_t start_ns = now_ns(), until_ns = start_ns + (settings.costs ? cost_ns(operation) : 0);
     running = operation;
     running_on = stream;
@@ -457,7 +460,7 @@ static void run(Stream *stream, Operation *operation) {
     carry_out(operation);
     pthread_mutex_lock(&lock);
     running = NULL;
-    if (engine >= 0) engine_busy[engine] = false;
+    if (engine >= 0) busy[engine] = false;
     add_row(stream, operation, start_ns);
     Event *event = operation->event;
     if (event && event->recorded_ticket == operation->ticket) event->time_ns = now_ns() + settings.clock_ns;
@@ -609,7 +612,7 @@ CUresult cuDeviceGet(CUdevice *device, int ordinal) {
 
 CUresult cuDeviceGetName(char *name, int size, CUdevice device) {
     BEGIN("cuDeviceGetName", DRIVER);
-    snprintf(name, size, "Stand-in GPU %d", device);
+    snprintf(name, size, "Stand-in GPU %d", device % settings.models);
     return end(SUCCESS);
 }
 
@@ -647,15 +650,15 @@ static Context *find_context(CUcontext handle) {
     return NULL;
 }
 
-static Context *find_primary(void) {
+static Context *find_primary(CUdevice device) {
     for (Context *context = contexts; context; context = context->next)
-        if (context->primary && !context->dead) return context;
+        if (context->primary && context->device == device && !context->dead) return context;
     return NULL;
 }
 
-static Context *add_context(bool primary) {
+static Context *add_context(bool primary, CUdevice device) {
     Context *context = calloc(1, sizeof *context);
-    *context = (Context){.handle = handles += 16, .primary = primary, .references = 1, .next = contexts};
+    *context = (Context){.handle = handles += 16, .primary = primary, .device = device, .references = 1, .next = contexts};
     return contexts = context;
 }
 
@@ -670,7 +673,7 @@ static void destroy_context(Context *context) {
     for (Range *range = ranges; range; range = range->next)
         if (range->context == context && range->state == LIVE) {
             left[range->place]++;
-            if (range->place == DEVICE) memory_used -= range->size;
+            if (range->place == DEVICE) memory_used[context->device] -= range->size;
             range->state = DYING;
             range->freed_at = tickets;
         }
@@ -690,9 +693,9 @@ CUresult cuDevicePrimaryCtxRetain(CUcontext *handle, CUdevice device) {
     BEGIN("cuDevicePrimaryCtxRetain", DRIVER);
     if (device < 0 || device >= settings.devices) return end(INVALID_DEVICE);
     if (lost) return end(lost);
-    Context *primary = find_primary();
+    Context *primary = find_primary(device);
     if (primary) primary->references++;
-    else primary = add_context(true);
+    else primary = add_context(true, device);
     *handle = primary->handle;
     return end(SUCCESS);
 }
@@ -706,9 +709,8 @@ static bool is_on_stack(const Context *context) {
 
 /* Takes the context from no stack: a thread that releases its last reference must have popped it before. */
 CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device) {
-    (void)device;
     BEGIN("cuDevicePrimaryCtxRelease", DRIVER);
-    Context *primary = find_primary();
+    Context *primary = find_primary(device);
     if (!primary) {
         violation("primary context released more often than retained");
         return end(INVALID_CONTEXT);
@@ -721,9 +723,8 @@ CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device) {
 }
 
 CUresult cuDevicePrimaryCtxReset_v2(CUdevice device) {
-    (void)device;
     BEGIN("cuDevicePrimaryCtxReset", DRIVER);
-    if (find_primary()) destroy_context(find_primary());
+    if (find_primary(device)) destroy_context(find_primary(device));
     return end(SUCCESS);
 }
 
@@ -749,7 +750,7 @@ CUresult cuCtxCreate_v4(CUcontext *handle, void *parameters, unsigned flags, CUd
     BEGIN("cuCtxCreate", DRIVER);
     if (device < 0 || device >= settings.devices) return end(INVALID_DEVICE);
     if (lost) return end(lost);
-    Context *context = add_context(false);
+    Context *context = add_context(false, device);
     *handle = context->handle;
     return end(push(context));
 }
@@ -798,7 +799,7 @@ CUresult cuCtxSetCurrent(CUcontext handle) {
 
 CUresult cuCtxGetDevice(CUdevice *device) {
     BEGIN("cuCtxGetDevice", CONTEXT);
-    *device = 0;
+    *device = current()->device;
     return end(SUCCESS);
 }
 
@@ -815,18 +816,20 @@ CUresult cuCtxSynchronize(void) {
 CUresult cuMemGetInfo_v2(size_t *free_bytes, size_t *total) {
     BEGIN("cuMemGetInfo", CONTEXT);
     *total = settings.memory;
-    *free_bytes = settings.memory > memory_used ? settings.memory - memory_used : 0;
+    size_t used = memory_used[current()->device];
+    *free_bytes = settings.memory > used ? settings.memory - used : 0;
     return end(SUCCESS);
 }
 
 CUresult cuMemAlloc_v2(CUdeviceptr *address, size_t size) {
     BEGIN("cuMemAlloc", CONTEXT);
     if (!size) return end(INVALID_VALUE);
-    if (memory_used + size > settings.memory) return end(OUT_OF_MEMORY);
+    size_t *used = &memory_used[current()->device];
+    if (*used + size > settings.memory) return end(OUT_OF_MEMORY);
     unsigned char *bytes = malloc(size);
     if (!bytes) return end(OUT_OF_MEMORY);
     memset(bytes, FRESH, size);
-    memory_used += size;
+    *used += size;
     *address = add_range(DEVICE, next_address, size, bytes)->start;
     next_address += (size / ALIGNMENT + 2) * ALIGNMENT; /* with a gap, so that an address past the end is in no range */
     return end(SUCCESS);
@@ -1179,9 +1182,11 @@ void standin_lose(CUresult code) {
     pthread_mutex_unlock(&lock);
 }
 
-void standin_device(int devices, int major, int minor) {
+/* Sets the number of devices, at most MAX_DEVICES, and how many models they are, in turn. */
+void standin_device(int devices, int models, int major, int minor) {
     pthread_mutex_lock(&lock);
     settings.devices = devices;
+    settings.models = models;
     settings.major = major;
     settings.minor = minor;
     pthread_mutex_unlock(&lock);
@@ -1234,7 +1239,8 @@ int64_t standin_live(const char *kind) {
     if (!strcmp(kind, "device")) others = found[DEVICE];
     else if (!strcmp(kind, "pinned")) others = found[PINNED];
     else if (!strcmp(kind, "registered")) others = found[REGISTERED];
-    else if (!strcmp(kind, "device bytes")) others = (int64_t)memory_used;
+    else if (!strcmp(kind, "device bytes"))
+        for (CUdevice device = 0; device < MAX_DEVICES; device++) others += memory_used[device];
     else if (!strcmp(kind, "contexts"))
         for (Context *context = contexts; context; context = context->next) others += !context->dead;
     else if (!strcmp(kind, "streams"))
@@ -1328,7 +1334,8 @@ void standin_reset(void) {
     FREE_LIST(Stream, streams)
     FREE_LIST(Call, calls)
     FREE_LIST(Failure, failures)
-    row_count = violations_size = memory_used = 0;
+    row_count = violations_size = 0;
+    memset(memory_used, 0, sizeof memory_used);
     pageable_copies = 0;
     lost = SUCCESS;
     resets++;

@@ -579,6 +579,34 @@ def test_the_device_is_what_the_test_says(gpu: Gpu) -> None:
         gpu.cuda.init()
 
 
+def test_each_device_has_its_own_primary_context_memory_and_engines(gpu: Gpu) -> None:
+    gpu.driver.set_device(devices=2, models=1)
+    assert gpu.cuda.Device(0).name() == gpu.cuda.Device(1).name()
+    gpu.driver.limit_memory(4 * SIZE)
+    gpu.driver.set_costs(kernel_seconds=0.2)
+    stream, memory = gpu.cuda.Stream(), gpu.cuda.mem_alloc(3 * SIZE)  # more than half of the memory of a device
+    gpu.launch(stream, does=lambda: None)
+
+    second = gpu.cuda.Device(1).retain_primary_context()
+    second.push()
+    assert second.get_device() == gpu.cuda.Device(1)
+    second_stream, second_memory = gpu.cuda.Stream(), gpu.cuda.mem_alloc(3 * SIZE)
+    gpu.launch(second_stream, does=lambda: None)
+    second_stream.synchronize()
+    with pytest.raises(gpu.cuda.MemoryError):
+        gpu.cuda.mem_alloc(2 * SIZE)
+    del second_stream, second_memory
+    gpu.driver.library.cuCtxPopCurrent_v2(None)
+    second.detach()
+    assert gpu.driver.live()["contexts"] == 1
+
+    stream.synchronize()
+    del stream, memory
+    first_kernel, second_kernel = (row for row in gpu.driver.trace() if row.kind == "kernel")
+    assert second_kernel.start_ns < first_kernel.end_ns, "a device waits for the other"
+    assert gpu.driver.violations() == []
+
+
 def test_the_installed_driver_and_pycuda_are_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     own = type(sys)("pycuda")
     monkeypatch.setitem(sys.modules, "pycuda", own)

@@ -143,8 +143,8 @@ def open_ray_pool(job: Job, address: str, count: int | None, images: int, note: 
         resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         share, room = _divide_cluster(resources, job.options.workers, needs_gpu)
         count = min(count or room, images)
-        unit = f"{share.cores} cores{' and a GPU' * needs_gpu}"
-        note(f"Ray cluster: nodes {len(resources)}, workers {count}, each of {unit}")
+        unit = f"cores per worker {share.cores}{', GPUs 1' * needs_gpu}"
+        note(f"Ray cluster: nodes {len(resources)}, workers {count}, {unit}")
         return RayPool(job, share, count, needs_gpu, is_ours)
     except BaseException:
         if is_ours:

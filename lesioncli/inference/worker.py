@@ -101,9 +101,7 @@ def serve(
         ahead, layout = 2 * (job.options.workers or count_cores()), PROCEDURES[job.options.tta].layout
         with (
             opencv_on_one_thread(),
-            watched(
-                open_engines(job.engines, ahead, layout, gpu=share.gpu), job.options.engine_timeout_s
-            ) as engine,
+            watched(open_engines(job.engines, ahead, layout, gpu=share.gpu), job.options.engine_timeout_s) as engine,
         ):
             send(RemoteEngine.of(engine))
             pictures = receive()

@@ -7,6 +7,7 @@ from PIL import features
 from PIL.AvifImagePlugin import AvifImageFile
 
 from lesioncli.errors import ImageError
+from lesioncli.images.coded_items import refuse_overwritten
 from lesioncli.images.pillow import to_upright_srgb
 from lesioncli.images.pixels import DecodedImage, check_size, peak_bytes, to_rgb
 from lesioncli.options import FailureStage
@@ -17,6 +18,7 @@ DECODER_CHANNELS = 8  # planes of luminance and colour, then RGB or RGBA
 def read_avif(data: bytes, at_least_hw: tuple[int, int]) -> DecodedImage:
     """Decode an AVIF, or its first frame, at full size."""
     image = _open(BytesIO(data))
+    refuse_overwritten(data)
     return to_upright_srgb(image, to_rgb(image, 8))
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from lesioncli.images.avif import measure_avif, read_avif
+from lesioncli.images.coded_items import refuse_overwritten
 from lesioncli.images.color import to_srgb
 from lesioncli.images.pixels import DecodedImage, check_size, describe_conversion, join_notes, peak_bytes
 
@@ -23,6 +24,7 @@ def read_heif(data: bytes, at_least_hw: tuple[int, int]) -> DecodedImage:
     if _is_avif(data):
         return read_avif(data, at_least_hw)
     image, count = _open(BytesIO(data))
+    refuse_overwritten(data)
     rgb = np.ascontiguousarray(np.asarray(image.to_pillow().convert("RGB")))
     rgb, color_note = to_srgb(rgb, image.info.get("icc_profile"), image.mode)
     note = join_notes(describe_conversion(count, "pictures", image.info.get("bit_depth", 8)), color_note)

@@ -49,7 +49,7 @@ READERS: dict[str, Callable[[bytes], object]] = {  # what a reader checks beside
 def main() -> None:
     with TemporaryDirectory() as name, Segmenter(verify=False) as segmenter:
         work = Path(name)
-        images = [image.path for image in find_images([Path(sys.argv[1])])] if sys.argv[1:] else [_draw(work)]
+        images = [image.local_path for image in find_images([Path(sys.argv[1])])] if sys.argv[1:] else [_draw(work)]
         print(f"{'format':8}{'images':>7}{'checks, ms':>12}{'decoding':>10}{'all':>8}{'share':>8}")
         for kind, check in ((kind, READERS[kind]) for kind in sys.argv[2:] or READERS):
             rows = [_measure(_encode(image, kind, work), check, segmenter) for image in images]

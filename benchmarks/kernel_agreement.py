@@ -28,7 +28,7 @@ from lesioncli.inference.postprocess import keep_largest_region
 
 def main() -> None:
     manifest, *folders = map(Path, sys.argv[1:])
-    paths = [each.path for folder in folders for each in find_images([folder])]
+    paths = [each.local_path for folder in folders for each in find_images([folder])]
     print(f"{len(paths)} images, {manifest}")
     for (one, other), agreement in measure_agreement(manifest, paths).items():
         low, worst = np.percentile(agreement, 5), agreement.min()

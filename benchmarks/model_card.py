@@ -175,7 +175,7 @@ def _read(path: Path) -> NDArray[np.bool_]:
 
 
 def _paths(folder: Path) -> Sequence[Path]:
-    return [each.path for each in find_images([folder / "images"])]
+    return [each.local_path for each in find_images([folder / "images"])]
 
 
 def print_table(*heads: str) -> None:

@@ -18,6 +18,7 @@ from lesioncli.options import Backend, CalibrationOptions, EvaluationOptions, Se
 from lesioncli.process import count_cores, opencv_on_one_thread, quiet_decoders
 from lesioncli.progress import Reporter, ReportTo, reporting
 from lesioncli.sharding import refuse_unmerged
+from lesioncli.urls import Place, StrPlace, Url, parse_place
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 @os_errors_as_input_errors()
 def segment_folder(
-    images: StrPath | Sequence[StrPath],
+    images: StrPlace | Sequence[StrPlace],
     out: StrPath,
     options: SegmentOptions = SegmentOptions(),
     *,
@@ -46,9 +47,9 @@ def segment_folder(
 ) -> "RunSummary":
     """Write a mask and a row of scores for every image, as `lesioncli segment` does.
 
-    `images` are files and folders; none with a list in the options. `engine`, `backend` and `batch` are those of
-    ensure_engine(); several engines are an ensemble, whose probabilities are averaged. Whatever stops the call, also
-    KeyboardInterrupt, leaves `out` complete for the images that were finished; the same call continues.
+    `images` are files, folders, archives and URLs; none with a list in the options. `engine`, `backend` and `batch` are
+    those of ensure_engine(); several engines are an ensemble, whose probabilities are averaged. Whatever stops the
+    call, also KeyboardInterrupt, leaves `out` complete for the images that were finished; the same call continues.
 
     Raises InputError if there are no images, if `out` holds masks of other options or engines, or if it cannot be
     written; EngineError if the engine fails. An image that fails is a row of scores.csv and raises nothing.
@@ -56,7 +57,7 @@ def segment_folder(
     quiet_decoders()
     out = Path(out)
     with reporting(progress) as reporter:
-        listing = _list_images(_as_paths(images), out, options, reporter)
+        listing = _list_images(_as_places(images), out, options, reporter)
         stored = ensure_engines(engine, backend=backend, batch=batch, progress=reporter)
         for one in stored:
             _check_batch(one, batch)
@@ -68,7 +69,7 @@ def segment_folder(
 
 @os_errors_as_input_errors()
 def plan_segmentation(
-    images: StrPath | Sequence[StrPath],
+    images: StrPlace | Sequence[StrPlace],
     out: StrPath,
     options: SegmentOptions = SegmentOptions(),
     *,
@@ -87,7 +88,7 @@ def plan_segmentation(
 
     out = Path(out)
     with reporting(progress) as reporter:
-        listing = _list_images(_as_paths(images), out, options, reporter)
+        listing = _list_images(_as_places(images), out, options, reporter)
         stored = locate_engines(engine, backend=backend, progress=reporter)
         for one in stored:
             _check_batch(one, batch)
@@ -116,7 +117,7 @@ def _note_calibration(engines: "Sequence[StoredEngine]", options: SegmentOptions
     reporter.note(f"calibration {calibration.description}{warning}")
 
 
-def _list_images(sources: Sequence[Path], out: Path, options: SegmentOptions, reporter: Reporter) -> "ImageListing":
+def _list_images(sources: Sequence[Place], out: Path, options: SegmentOptions, reporter: Reporter) -> "ImageListing":
     from lesioncli.images import find
     from lesioncli.images.image_list import read_image_list
     from lesioncli.inference.earlier import require_results
@@ -139,7 +140,8 @@ def _list_images(sources: Sequence[Path], out: Path, options: SegmentOptions, re
         listing = select_images(listing, options.shard, MaskNames.ISIC if options.isic_names else MaskNames.IMAGES)
         reporter.note(f"shard {options.shard}: {len(listing.images)} images")
     if image_list:
-        image_list.check(listing.images, exclude=out, check_content=options.check_inputs)
+        checked = image_list.check(listing.images, exclude=out, check_content=options.check_inputs)
+        listing = replace(listing, images=list(checked))
     _note_listing(listing, reporter)
     if options.retry_failed:
         require_results(out, options.shard)
@@ -225,14 +227,16 @@ def merge(out: StrPath) -> "MergedShards":
 
 @os_errors_as_input_errors()
 def list_images(
-    images: StrPath | Sequence[StrPath],
+    images: StrPlace | Sequence[StrPlace],
     out: StrPath,
     *,
-    root: StrPath | None = None,
+    root: StrPlace | None = None,
     with_crc32: bool = False,
     progress: ReportTo = False,
 ) -> "WrittenList":
-    """Write the list of the images of files and folders, as `lesioncli list` does, for SegmentOptions.image_list.
+    """Write the list of the images of files, folders, archives and URLs, as `lesioncli list` does.
+
+    It is for SegmentOptions.image_list.
 
     `root` is the folder that names are relative to, by default the deepest one that holds all images given.
 
@@ -242,13 +246,13 @@ def list_images(
     from lesioncli.images.image_list import write_image_list
 
     with reporting(progress) as reporter:
-        listing = find.list_images(_as_paths(images), root=None if root is None else Path(root))
+        listing = find.list_images(_as_places(images), root=None if root is None else parse_place(root))
         _note_listing(listing, reporter)
         return write_image_list(listing, Path(out), with_crc32)
 
 
-def _as_paths(paths: StrPath | Sequence[StrPath]) -> list[Path]:
-    return [Path(paths)] if isinstance(paths, str | os.PathLike) else [Path(path) for path in paths]
+def _as_places(images: StrPlace | Sequence[StrPlace]) -> list[Place]:
+    return list(map(parse_place, [images] if isinstance(images, str | os.PathLike | Url) else images))
 
 
 @os_errors_as_input_errors()

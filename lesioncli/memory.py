@@ -45,6 +45,14 @@ class MemoryBudget:
         self.limit_bytes //= processes
         self._share_bytes //= processes
 
+    def set_aside(self, max_bytes: int) -> int:
+        """Take up to a quarter off this budget; return the number of bytes."""
+        with self._changed:
+            size = min(max_bytes, self._share_bytes // 4)
+            self.limit_bytes -= size
+            self._share_bytes -= size
+        return size
+
     @contextmanager
     def reserve(self, size_bytes: int) -> Iterator[None]:
         """Hold some bytes inside the context. Raises MemoryError if they are more than the limit."""

@@ -8,7 +8,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from lesioncli.urls import Place, StrPlace
 
 T = TypeVar("T")
 
@@ -121,6 +124,12 @@ def _convert(options: object, **types: Callable[[Any], Any]) -> None:
         value = getattr(options, name)
         if value is not None:
             object.__setattr__(options, name, convert(value))
+
+
+def _to_place(value: "StrPlace") -> "Place":
+    from lesioncli.urls import parse_place  # its errors import this module
+
+    return parse_place(value)
 
 
 def _to_tuple(value: str | Iterable[str]) -> tuple[str, ...]:
@@ -250,7 +259,7 @@ class SegmentOptions:
     trace: Path | None = None
     save_probabilities: bool = False
     max_memory_mib: int | None = None
-    root: Path | None = None
+    root: "Place | None" = None
     max_failures: FailureLimit | None = None
     mm_per_pixel: float | None = None
     crops: float | None = None
@@ -270,8 +279,8 @@ class SegmentOptions:
         return None if self.max_memory_mib is None else self.max_memory_mib * 2**20
 
     def __post_init__(self) -> None:
-        paths = dict.fromkeys(("trace", "root", "image_list", "log", "metrics"), Path)
-        _convert(self, tta=TTA, regions=Regions, **paths)
+        paths = dict.fromkeys(("trace", "image_list", "log", "metrics"), Path)
+        _convert(self, tta=TTA, regions=Regions, root=_to_place, **paths)
         if not MIN_THRESHOLD <= self.threshold <= 1:
             raise ValueError(f"threshold {self.threshold} is not between {MIN_THRESHOLD} and 1")
         if self.mm_per_pixel is not None and not 0 < self.mm_per_pixel < math.inf:

@@ -10,13 +10,15 @@ from lesioncli.errors import InputError
 from lesioncli.evaluation.predictions import SCORES
 from lesioncli.evaluation.reading.csv_table import column_key, read_header, read_rows
 from lesioncli.evaluation.reading.masks import image_stem
-from lesioncli.images.find import find_images, name_of_file
+from lesioncli.images.find import find_images
+from lesioncli.images.ignored import name_of_file
 from lesioncli.inference.outcome import DESCRIPTIVE_COLUMNS, image_name, read_number, without_suffix
 from lesioncli.inference.record import MaskNames, RunRecord, read_record
 from lesioncli.isic import name_by_id
 from lesioncli.options import Decision
 from lesioncli.sharding import refuse_unmerged
 from lesioncli.spec import CLASSES
+from lesioncli.urls import is_url
 
 AREA, CONFIDENCE = "lesion_area_fraction", "confidence"
 NOTE = "note"
@@ -40,7 +42,7 @@ class SegmentedFolder:
     @property
     def roots(self) -> tuple[Path, ...]:
         """The folders that names of images are relative to."""
-        return tuple(self.folder / root for root in self.record.roots)
+        return tuple(self.folder / root for root in self.record.roots if not is_url(root))
 
     def values(self, name: str) -> dict[str, float]:
         """Return the numbers in the row of a mask; nan where a cell is not a number, in a column of the user's own."""
@@ -95,7 +97,7 @@ def choose_image_sources(segmented: SegmentedFolder, given: Sequence[Path]) -> D
     """Choose the files and folders of the images: as given, as run.json names them, beside the masks, or none."""
     if given:
         return Decision(tuple(given), "given with --images")
-    recorded = [_shorten(segmented.folder / source) for source in segmented.record.sources]
+    recorded = [_shorten(segmented.folder / source) for source in segmented.record.sources if not is_url(source)]
     if existing := tuple(source for source in recorded if source.exists()):
         return Decision(existing, "named in run.json")
     beside = _shorten(_parent(segmented.folder) / "images")
@@ -122,12 +124,13 @@ def find_image_files(sources: Iterable[Path], exclude: Path, roots: Iterable[Pat
 
     Raises InputError if a source does not exist or holds no images.
     """
-    images = [image for source in sources for image in find_images([source], exclude=exclude)]
-    by_name = {without_suffix(image_name(image)): image.path for image in images}
+    found = [image for source in sources for image in find_images([source], exclude=exclude)]
+    images = [image for image in found if isinstance(image.path, Path)]
+    by_name = {without_suffix(image_name(image)): image.local_path for image in images}
     for real_root in map(os.path.realpath, roots):
         for image in images:
-            folder = PurePath(os.path.relpath(os.path.realpath(image.path.parent), real_root))
+            folder = PurePath(os.path.relpath(os.path.realpath(image.local_path.parent), real_root))
             if os.pardir not in folder.parts:
                 relative = replace(image, name=(folder / name_of_file(image.path.name)).as_posix())
-                by_name[without_suffix(image_name(relative))] = image.path
+                by_name[without_suffix(image_name(relative))] = image.local_path
     return by_name

@@ -79,4 +79,4 @@ def _read_folder(folder: Path, side: Side, refused: list[str], notes: list[str])
             return read_samples(folder, split, refuse=lambda error: refused.append(str(error)))
     listing = list_images([folder])
     notes += [line for line in (describe_ignored(listing.ignored), *describe_unreadable(listing.unreadable)) if line]
-    return [Sample(image.name, image.path, None) for image in listing.images]
+    return [Sample(image.name, image.local_path, None) for image in listing.images]

@@ -10,18 +10,20 @@ from lesioncli.options import Backend, ProtocolName, TableFormat
 MASKS = Path("masks")
 
 MasksArgument = Annotated[Path, typer.Argument(metavar="MASKS", help="Output folder of `segment`.")]
-ImagesArgument = Annotated[
-    list[Path], typer.Argument(metavar="IMAGES", help="Image files, and folders of them with sub-folders.")
-]
+
+_IMAGES_HELP = (
+    "Image files, folders of them with sub-folders, tar and zip archives, and URLs such as s3://bucket/folder/."
+)
+ImagesArgument = Annotated[list[str], typer.Argument(metavar="IMAGES", help=_IMAGES_HELP)]
 OptionalImagesArgument = Annotated[
-    list[Path] | None,
-    typer.Argument(metavar="IMAGES", help="Image files, and folders of them with sub-folders.", show_default=False),
+    list[str] | None,
+    typer.Argument(metavar="IMAGES", help=_IMAGES_HELP, show_default=False),
 ]
 RootOption = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         metavar="DIR",
-        help="Folder that the names of images are relative to.",
+        help="Folder or URL that the names of images are relative to.",
         show_default="the deepest folder that holds all IMAGES",
     ),
 ]

@@ -14,6 +14,7 @@ from lesioncli.errors import ExitCode
 from lesioncli.options import MIN_THRESHOLD, TTA, Backend, FailureLimit, ProcessOptions, Regions, SegmentOptions, Shard
 from lesioncli.sharding import AUTO, choose_shard, shard_folder
 from lesioncli.signals import HANDLER
+from lesioncli.urls import parse_place
 
 if TYPE_CHECKING:
     from lesioncli.inference.plan import RunPlan
@@ -229,7 +230,7 @@ def segment(
             trace=trace,
             save_probabilities=save_probabilities,
             max_memory_mib=max_memory,
-            root=root,
+            root=None if root is None else parse_place(root),
             crops=crops,
             mm_per_pixel=mm_per_pixel,
             max_failures=_parse_limit(max_failures),
@@ -273,7 +274,7 @@ def _check_suffixes(files: Mapping[str, tuple[Path | None, str]]) -> None:
             raise typer.BadParameter(f"{path} does not end in {suffix}", param_hint=flag)
 
 
-def _check_arguments(images: Sequence[Path] | None, image_list: Path | None) -> None:
+def _check_arguments(images: Sequence[str] | None, image_list: Path | None) -> None:
     if not images and image_list is None:
         raise typer.BadParameter("name images or folders, or a list with --from", param_hint="IMAGES")
     if images and image_list is not None:

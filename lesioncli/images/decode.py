@@ -6,8 +6,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from io import BytesIO
-from pathlib import Path
+from io import BytesIO, FileIO
 from typing import BinaryIO, Self
 
 import deflate
@@ -16,6 +15,7 @@ from PIL import Image
 from lesioncli.errors import ImageError, install_command
 from lesioncli.images.formats import SIGNATURE_BYTES, format_names, format_of, unsupported_name
 from lesioncli.images.pixels import MAX_BYTES, TOO_LARGE, DecodedImage
+from lesioncli.images.stored import FileStatus, ImagePath, StoredFile
 from lesioncli.memory import SHARED
 from lesioncli.options import FailureStage
 
@@ -30,19 +30,28 @@ OUT_OF_MEMORY = "not enough memory for this image; use fewer --workers, or downs
 
 
 class OpenedImage:
-    """An image file that is opened, looked at and read once; a context manager.
+    """An image that is opened, looked at and read once; a context manager.
 
-    status: size and times of the file when it was opened.
+    status: size and time of the file when it was opened. One in an archive or a store is read at once.
 
     Raises ImageError, whose reason does not repeat the path, if the file cannot be read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: ImagePath) -> None:
+        self._data: bytes | None
+        self._file: BinaryIO
+        if isinstance(path, StoredFile):
+            self._data, self.status = path.read()
+            self._file, self._is_regular = BytesIO(), True
+            return
         with _read_errors():
-            self._file = open(path, "rb", opener=_open_without_blocking)  # noqa: SIM115 - __exit__() closes it
+            file = open(path, "rb", opener=_open_without_blocking)  # noqa: SIM115 - __exit__() closes it
+            self._file = file
             try:
-                self.status = os.fstat(self._file.fileno())
-                self._data = self._read_small()
+                status = os.fstat(file.fileno())
+                self.status = FileStatus(status.st_size, status.st_mtime_ns)
+                self._is_regular = stat.S_ISREG(status.st_mode)
+                self._data = self._read_small(file.raw)  # type: ignore[arg-type]
             except BaseException:
                 self._file.close()
                 raise
@@ -59,7 +68,7 @@ class OpenedImage:
             content.seek(0)
             image_format = format_of(content.read(SIGNATURE_BYTES))
             content.seek(0)
-            return self.status.st_size + (image_format.measure(content, at_least_hw) if image_format else 0)
+            return self.status.size_bytes + (image_format.measure(content, at_least_hw) if image_format else 0)
         except Exception:  # a damaged file may raise anything (see decode_content); decode() then reports the reason
             return 0
 
@@ -84,12 +93,12 @@ class OpenedImage:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def _read_small(self) -> bytes | None:
+    def _read_small(self, raw: FileIO) -> bytes | None:
         """Read the file in one call; None if it is large, has grown or is no regular one."""
-        size = self.status.st_size
-        if not stat.S_ISREG(self.status.st_mode) or size > SMALL_FILE_BYTES:
+        size = self.status.size_bytes
+        if not self._is_regular or size > SMALL_FILE_BYTES:
             return None
-        data = self._file.raw.read(size)
+        data = raw.read(size)
         return data if data is not None and len(data) == size else None
 
     def _read_all(self) -> bytes:
@@ -98,14 +107,14 @@ class OpenedImage:
 
     def _find_problem(self) -> str:
         """Return why the file is not to be read, or ""."""
-        if not stat.S_ISREG(self.status.st_mode):
+        if not self._is_regular:
             return NOT_REGULAR
-        if self.status.st_size > MAX_FILE_BYTES:
-            return f"file of {self.status.st_size / 2**30:.1f} GiB, too large for an image"
+        if self.status.size_bytes > MAX_FILE_BYTES:
+            return f"file of {self.status.size_bytes / 2**30:.1f} GiB, too large for an image"
         return ""
 
 
-def decode(path: Path, at_least_hw: tuple[int, int]) -> DecodedImage:
+def decode(path: ImagePath, at_least_hw: tuple[int, int]) -> DecodedImage:
     """Decode a whole image to upright RGB, when there is memory for it.
 
     The file's content selects the reader, not its suffix. A large JPEG may come back downsampled, but never below
@@ -123,7 +132,7 @@ def decode(path: Path, at_least_hw: tuple[int, int]) -> DecodedImage:
             raise ImageError(FailureStage.DECODE, OUT_OF_MEMORY) from error
 
 
-def peak_bytes(path: Path, at_least_hw: tuple[int, int]) -> int:
+def peak_bytes(path: ImagePath, at_least_hw: tuple[int, int]) -> int:
     """Return the estimate of OpenedImage.peak_bytes() for a path; 0 if the file cannot be read."""
     try:
         with OpenedImage(path) as image:

@@ -1,41 +1,41 @@
 """Find the images of a run in files and folders."""
 
-import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath
 
 from lesioncli import isic
 from lesioncli.errors import InputError
-from lesioncli.files import printable, walk
+from lesioncli.files import walk
 from lesioncli.images.formats import (
-    SIGNATURE_BYTES,
-    ImageFormat,
-    format_without_suffix,
     has_supported_suffix,
     is_supported_suffix,
     supported_suffixes,
 )
+from lesioncli.images.ignored import (
+    PH2_MASKS,
+    format_by_content,
+    is_ph2_mask_folder,
+    isic_ending,
+    kind_if_ignored,
+    kind_of_folder,
+    kind_of_name,
+    name_of_file,
+    split_suffix,
+)
 from lesioncli.images.mask_like import find_masks_beside
-from lesioncli.sharding import find_shards, shard_folder
+from lesioncli.images.sources import SOURCES, source_kind
+from lesioncli.images.stored import Contents, ImagePath
+from lesioncli.urls import Place, Url, common_url
 
 # Folders of an output folder: probability maps, and JPEGs.
 PROBABILITIES = "probabilities"
 OVERLAYS, CROPS = "overlays", "crops"
-RUN_RECORD = "run.json"  # identifies an output folder of `segment`, if it holds the hash of an engine
 
-# Kinds of ignored files beside unsupported suffixes; these words are values of run.json.
-ISIC_ENDINGS = ("_superpixels.png", f"{isic.MASK_ENDING}.png")  # in ISIC's folders, in either case
-OUTPUT_FOLDER = "output folder(s) of segment"
-# Endings of the folders of a PH2 case: IMD003_Dermoscopic_Image, IMD003_lesion and IMD003_roi are in IMD003.
-PH2_PHOTOGRAPH, PH2_MASK, PH2_REGIONS = "_Dermoscopic_Image", "_lesion", "_roi"
-PH2_MASKS = "folder(s) of masks of PH2"
 MASKS_BESIDE = "mask(s) beside the image"
 IN_OUTPUT_FOLDER = "in the output folder"
-NO_SUFFIX = "without suffix"
-DIRECTORY_OF_DICOM = "DICOMDIR"  # name of the file that lists those of a disc, by the standard
 
 MAX_KINDS_SHOWN = 10
 MAX_CLASHES_SHOWN = 3
@@ -43,13 +43,13 @@ MAX_CLASHES_SHOWN = 3
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image to segment.
+    """An image to segment: a file, or one in an archive or a store.
 
     name: path relative to the root of its run, without suffix, with "/". mask: name of its mask if that differs, else
     "". own_name: path relative to its own source, which versions before 0.2.0 took for the name.
     """
 
-    path: Path
+    path: ImagePath
     name: str
     mask: str = ""
     own_name: str = field(default="", compare=False)
@@ -60,9 +60,16 @@ class ImageFile:
         return f"{self.mask or self.name}.png"
 
     @property
+    def local_path(self) -> Path:
+        """The path of an image that is a file of its own. Raises InputError for another."""
+        if isinstance(self.path, Path):
+            return self.path
+        raise InputError(f"{self.path}: is not a file on a disk; copy the images to a folder for this")
+
+    @property
     def suffix(self) -> str:
         """What the name leaves out of the file name; "" for a file that is an image by its content."""
-        return self.path.suffix if has_supported_suffix(self.path) else ""
+        return suffix if is_supported_suffix(suffix := self.path.suffix) else ""
 
 
 @dataclass(frozen=True)
@@ -77,14 +84,15 @@ class WholeListing:
 class ImageListing:
     """The images of a run, sorted by name, and the number of ignored files for each kind (a suffix or a reason).
 
-    sources: the files and folders in which they were found. root: folder that the names are relative to. unreadable:
-    folders that could not be listed, with the reason. whole: of the images of a shard, those of all shards.
+    sources: the files, folders, archives and URLs in which they were found. root: that which the names are relative to.
+    unreadable: folders and archives that could not be listed, with the reason. whole: of the images of a shard, those
+    of all shards.
     """
 
     images: list[ImageFile]
     ignored: Mapping[str, int] = field(default_factory=dict)
-    sources: tuple[Path, ...] = ()
-    root: Path | None = None
+    sources: tuple[Place, ...] = ()
+    root: Place | None = None
     unreadable: Mapping[str, str] = field(default_factory=dict)
     whole: WholeListing | None = None
 
@@ -103,16 +111,16 @@ class _Entry:
     is_source: bool = False
 
 
-def find_images(sources: Sequence[Path], exclude: Path | None = None, root: Path | None = None) -> list[ImageFile]:
+def find_images(sources: Sequence[Place], exclude: Path | None = None, root: Place | None = None) -> list[ImageFile]:
     """Find the images of files and folders, as list_images() does."""
     return list_images(sources, exclude, root).images
 
 
-def list_images(sources: Sequence[Path], exclude: Path | None = None, root: Path | None = None) -> ImageListing:
-    """List the images of files and folders, with sub-folders, and count the ignored files.
+def list_images(sources: Sequence[Place], exclude: Path | None = None, root: Place | None = None) -> ImageListing:
+    """List the images of files and folders, with sub-folders, of archives and URLs, and count the ignored files.
 
     A path given twice is one image; a link to a file is an image of its own. Names are relative to `root`, or else to
-    the deepest folder that holds all sources.
+    the deepest folder that holds all sources. An archive that is a source is a folder, too; in folders, it is ignored.
 
     In folders, these are ignored: hidden entries, unsupported suffixes, ISIC's superpixels and ground-truth masks, the
     masks of PH2, masks beside the image of the same name, and output folders of earlier runs. A source itself is
@@ -123,12 +131,13 @@ def list_images(sources: Sequence[Path], exclude: Path | None = None, root: Path
     Raises InputError if a source does not exist, is not in `root` or, as a file, has an unsupported suffix, if no image
     is found, or if two images would write the same mask, also on file systems that ignore case.
     """
-    base = _absolute(root) if root else _common_folder(sources)
+    base = root or _common_folder(sources)
     excluded = str(os.path.realpath(exclude)) if exclude else None
     images: dict[str, ImageFile] = {}
     ignored_as: dict[str, str] = {}
     unreadable: dict[str, str] = {}
-    for entry in (entry for source in sources for entry in _entries_of(source, base, unreadable)):
+    kinds: Counter[str] = Counter()
+    for entry in (entry for source in sources for entry in _entries_of(source, base, unreadable, kinds)):
         kind = entry.ignored_as
         if excluded and f"{entry.real_path}{os.sep}".startswith(f"{excluded}{os.sep}"):
             if not entry.is_source:
@@ -139,35 +148,42 @@ def list_images(sources: Sequence[Path], exclude: Path | None = None, root: Path
         else:
             images.setdefault(entry.absolute, entry.image)
     beside = _find_isic_files_beside(images.keys() & set(map(_absolute, sources)), images)
-    stems = {path: image.name.rpartition("/")[2] for path, image in images.items() if path not in beside}
-    for path, kind in (beside | dict.fromkeys(find_masks_beside(stems), MASKS_BESIDE)).items():
+    names = {path: image.name for path, image in images.items() if path not in beside}
+    masks = find_masks_beside(names, lambda path: images[path].path)
+    for path, kind in (beside | dict.fromkeys(masks, MASKS_BESIDE)).items():
         ignored_as[path] = kind
         del images[path]
-    kinds = Counter(kind for path, kind in ignored_as.items() if path not in images)
+    kinds.update(kind for path, kind in ignored_as.items() if path not in images)
     ignored = dict(sorted(kinds.items(), key=lambda item: (-item[1], item[0])))
     if not images:
         raise InputError(_no_images(sources, exclude, ignored, unreadable))
     in_order = sorted(images.values(), key=lambda image: (image.name, str(image.path)))
     check_unique_masks(in_order)
-    return ImageListing(in_order, ignored, tuple(sources), Path(base), unreadable)
+    return ImageListing(in_order, ignored, tuple(sources), base, unreadable)
 
 
 def _find_isic_files_beside(sources: Collection[str], images: Collection[str]) -> dict[str, str]:
     """Return the kind of each source that has an ending of ISIC's other files and lies beside its image."""
-    endings = {path: ending for path in sources if (ending := _isic_ending(path))}
+    endings = {path: ending for path in sources if (ending := isic_ending(path))}
     stems = {split_suffix(path)[0] for path in images} if endings else ()
     return {path: f"*{ending}" for path, ending in endings.items() if path[: -len(ending)] in stems}
 
 
-def _absolute(path: Path) -> str:
-    return os.path.abspath(path)  # noqa: PTH100 - resolve() follows links
+def _absolute(place: Place) -> str:
+    return str(place) if isinstance(place, Url) else os.path.abspath(place)  # noqa: PTH100 - resolve() follows links
 
 
-def _common_folder(sources: Sequence[Path]) -> str:
+def _common_folder(sources: Sequence[Place]) -> Place:
     """Return the deepest folder that holds all sources: a single folder itself, or the folder of a single file."""
-    folders = [_absolute(source if is_folder(source) else source.parent) for source in sources]
+    urls = [source for source in sources if isinstance(source, Url)]
+    paths = [source for source in sources if isinstance(source, Path)]
+    if urls and paths:
+        raise InputError(f"{urls[0]} and {paths[0]}: give either URLs or paths, and the others in another run")
+    if urls:
+        return common_url([url.parent if is_supported_suffix(PurePath(url.key).suffix) else url for url in urls])
+    folders = [_absolute(path if is_folder(path) or source_kind(path) else path.parent) for path in paths]
     try:
-        return os.path.commonpath(folders)
+        return Path(os.path.commonpath(folders))
     except ValueError as error:  # on several drives of Windows, or no sources
         raise InputError(f"{', '.join(map(str, sources))}: no common folder; give sources of one drive") from error
 
@@ -182,8 +198,8 @@ def describe_ignored(ignored: Mapping[str, int]) -> str:
 
 
 def describe_unreadable(unreadable: Mapping[str, str]) -> list[str]:
-    """Return a line for each folder that could not be listed."""
-    return [f"{path}: cannot be listed ({reason}); check its permissions" for path, reason in unreadable.items()]
+    """Return a line for each folder or archive that could not be listed."""
+    return [f"{path}: {reason}" for path, reason in unreadable.items()]
 
 
 def name_masks_by_isic(images: Sequence[ImageFile]) -> list[ImageFile]:
@@ -205,20 +221,61 @@ def name_masks_by_isic(images: Sequence[ImageFile]) -> list[ImageFile]:
     return list(by_id.values())
 
 
-def _entries_of(source: Path, base: str, unreadable: dict[str, str]) -> Iterator[_Entry]:
-    absolute = _absolute(source)
-    inside = os.path.relpath(absolute, base)
-    if os.pardir in PurePath(inside).parts:
-        raise InputError(f"{source}: is not in {base}; choose another folder with --root")
+def _entries_of(source: Place, base: Place, unreadable: dict[str, str], ignored: Counter[str]) -> Iterator[_Entry]:
+    """Yield the entries of a source; count those in archives and stores that are not listed by name."""
+    if kind := source_kind(source):
+        contents = kind.list_files(source)
+        unreadable.update(contents.problems)
+        ignored.update(contents.ignored)
+        yield from _entries_stored(contents, _folder_prefix(contents.folder, base))
+    elif isinstance(source, Path):
+        yield from _entries_on_disk(source, base, unreadable)
+
+
+def _inside(place: Place, base: Place) -> str:
+    """Return a place relative to the root of the run, with "/"; "" for the root itself."""
+    if isinstance(place, Url) and isinstance(base, Url):
+        inside = place.relative_to(base)
+    elif isinstance(place, Path) and isinstance(base, Path):
+        relative = PurePath(os.path.relpath(_absolute(place), _absolute(base)))
+        inside = None if os.pardir in relative.parts else relative.as_posix().removeprefix(os.curdir)
+    else:
+        inside = None
+    if inside is None:
+        raise InputError(f"{place}: is not in {base}; choose another folder with --root")
+    return inside
+
+
+def _folder_prefix(folder: Place, base: Place) -> str:
+    inside = _inside(folder, base)
+    return f"{inside}/" if inside else ""
+
+
+def _entries_stored(contents: Contents, prefix: str) -> Iterator[_Entry]:
+    """Yield the files of an archive or a store; `prefix` is put before their names."""
+    names = [name for name in contents.files if not f"/{name}".count("/.")]
+    folders = {parent.as_posix() for name in names for parent in PurePosixPath(name).parents}
+    of_masks = {folder for folder in folders if is_ph2_mask_folder(folder, folders)}
+    for name in names:
+        file = contents.files[name]
+        folder, slash, file_name = name.rpartition("/")
+        kind = PH2_MASKS if folder in of_masks else kind_of_name(file_name)
+        own_name = folder + slash + name_of_file(file_name)
+        real_path = f"{os.path.realpath(contents.folder)}{os.sep}{name}" if isinstance(contents.folder, Path) else ""
+        yield _Entry(ImageFile(file, prefix + own_name), str(file), real_path, kind)
+
+
+def _entries_on_disk(source: Path, base: Place, unreadable: dict[str, str]) -> Iterator[_Entry]:
+    absolute, inside = _absolute(source), _inside(source, base)
     if is_folder(source):
-        yield from _entries_in(source, "" if inside == os.curdir else f"{PurePath(inside).as_posix()}/", unreadable)
+        yield from _entries_in(source, f"{inside}/" if inside else "", unreadable)
     elif not is_reachable_file(source):
         raise InputError(f"{source}: no such file or folder; check the path")
     elif not has_supported_suffix(source) and not format_by_content(source):
         raise InputError(f"{source}: not a supported image file; supported suffixes: {' '.join(supported_suffixes())}")
     else:
         own_name = name_of_file(source.name)
-        name = PurePath(inside).with_name(own_name).as_posix()
+        name = PurePosixPath(inside).with_name(own_name).as_posix()
         yield _Entry(ImageFile(source, name, own_name=own_name), absolute, os.path.realpath(source), is_source=True)
 
 
@@ -226,11 +283,11 @@ def _entries_in(folder: Path, prefix: str, unreadable: dict[str, str]) -> Iterat
     """Yield the entries of a folder; `prefix` is put before their names. Collect the folders that cannot be listed."""
 
     def skip(error: OSError) -> None:
-        unreadable[str(error.filename)] = error.strerror or str(error)
+        unreadable[str(error.filename)] = f"cannot be listed ({error.strerror or error}); check its permissions"
 
     for directory, subfolders, files in walk(folder, skip):
         start, real_start = _absolute(directory) + os.sep, os.path.realpath(directory) + os.sep
-        kinds = {name: _kind_of_folder(directory, name, subfolders) for name in subfolders}
+        kinds = {name: kind_of_folder(directory, name, subfolders) for name in subfolders}
         for name, kind in ((name, kind) for name, kind in kinds.items() if kind):
             subfolders.remove(name)  # walk() does not enter it then
             yield _Entry(ImageFile(directory / name, name), start + name, real_start + name, kind)
@@ -241,15 +298,7 @@ def _entries_in(folder: Path, prefix: str, unreadable: dict[str, str]) -> Iterat
             is_link = os.path.islink(start + name)  # noqa: PTH114 - twice as fast
             real_path = os.path.realpath(path) if is_link else real_start + name
             image = ImageFile(path, prefix + own_name, own_name=own_name)
-            yield _Entry(image, start + name, real_path, _kind_if_ignored(path))
-
-
-def _kind_of_folder(directory: Path, name: str, siblings: Collection[str]) -> str:
-    """Return the kind under which a folder is ignored, "" for any other."""
-    for ending in (PH2_MASK, PH2_REGIONS):
-        if name.endswith(ending) and f"{name.removesuffix(ending)}{PH2_PHOTOGRAPH}" in siblings:
-            return PH2_MASKS
-    return OUTPUT_FOLDER if is_output_folder(directory / name) else ""
+            yield _Entry(image, start + name, real_path, kind_if_ignored(path))
 
 
 def is_folder(path: Path) -> bool:
@@ -265,71 +314,16 @@ def is_reachable_file(path: Path) -> bool:
         return True
 
 
-def is_output_folder(folder: Path) -> bool:
-    """Tell whether `segment` wrote the folder: its run.json, or that of a shard, has the hash of an engine."""
-    return _has_record(folder) or any(_has_record(shard_folder(folder, shard)) for shard in find_shards(folder))
-
-
-def _has_record(folder: Path) -> bool:
-    try:
-        return "engine_sha256" in json.loads((folder / RUN_RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):  # no such file, not JSON, a number
-        return False
-
-
-def split_suffix(name: str) -> tuple[str, str]:
-    """Return stem and suffix of a file name as pathlib does, in a tenth of its time."""
-    position = name.rfind(".")
-    return (name[:position], name[position:]) if 0 < position < len(name) - 1 else (name, "")
-
-
-def name_of_file(file_name: str) -> str:
-    """Return a file name without the suffix of an image: files with DICOM's ids for names have dots in them."""
-    stem, suffix = split_suffix(file_name)
-    return stem if is_supported_suffix(suffix) else file_name
-
-
-def is_image_file(path: Path) -> bool:
-    """Return whether a file in a folder is an image, as list_images() tells, but for masks beside it."""
-    return not path.name.startswith(".") and not _kind_if_ignored(path)
-
-
-def _kind_if_ignored(path: Path) -> str:
-    """Return the kind under which a file is ignored, "" for an image."""
-    suffix = split_suffix(path.name)[1]
-    if is_supported_suffix(suffix):
-        return f"*{ending}" if (ending := _isic_ending(path.name)) else ""
-    if (not suffix or suffix[1:].isdecimal()) and (known := format_by_content(path)):
-        is_missing = known.extra and not known.extra.is_installed
-        return f"{known.name} {NO_SUFFIX} (needs the extra {known.extra.name})" if known.extra and is_missing else ""
-    return printable(suffix.lower()) or NO_SUFFIX
-
-
-def _isic_ending(name: str) -> str:
-    return next((ending for ending in ISIC_ENDINGS if name.lower().endswith(ending)), "")
-
-
-def format_by_content(path: Path) -> ImageFormat | None:
-    """Return the format of a file that has no suffix, or a number for one, if its content is that of an image."""
-    if path.name == DIRECTORY_OF_DICOM:
-        return None
-    try:
-        if not path.is_file():  # a pipe would block
-            return None
-        with path.open("rb", buffering=0) as file:
-            return format_without_suffix(file.read(SIGNATURE_BYTES))
-    except OSError:
-        return None
-
-
 def _no_images(
-    sources: Sequence[Path], exclude: Path | None, ignored: Mapping[str, int], unreadable: Mapping[str, str]
+    sources: Sequence[Place], exclude: Path | None, ignored: Mapping[str, int], unreadable: Mapping[str, str]
 ) -> str:
+    has_archives = any(kind in ignored for known in SOURCES for kind in known.suffixes)
     parts = [
         f"no images in {', '.join(map(str, sources))}",
         f"supported suffixes: {' '.join(supported_suffixes())}",
         f"files in the output folder {exclude} are not read" if exclude else "",
         describe_ignored(ignored),
+        "archives are read if they are named, as in images/*.tar" if has_archives else "",
         *describe_unreadable(unreadable),
     ]
     return "; ".join(filter(None, parts))
@@ -337,7 +331,7 @@ def _no_images(
 
 def check_unique_masks(images: Sequence[ImageFile]) -> None:
     """Raise InputError if two images would write the same mask, also on file systems that ignore case."""
-    by_name: dict[str, list[Path]] = defaultdict(list)
+    by_name: dict[str, list[ImagePath]] = defaultdict(list)
     for image in images:
         by_name[image.name.lower()].append(image.path)
     clashes = [(paths[0], other) for paths in by_name.values() for other in paths[1:]]

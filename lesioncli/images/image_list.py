@@ -8,26 +8,24 @@ line.
 import csv
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path, PurePosixPath
-from stat import S_ISREG
 from typing import NamedTuple, TextIO
 
 from lesioncli.errors import InputError
-from lesioncli.files import atomic_output, crc32_of, printable, stat_file
-from lesioncli.images.find import (
-    ImageFile,
-    ImageListing,
-    check_unique_masks,
-    format_by_content,
-    name_of_file,
-)
-from lesioncli.images.formats import has_supported_suffix
+from lesioncli.files import atomic_output, printable
+from lesioncli.images.find import ImageFile, ImageListing, check_unique_masks
+from lesioncli.images.formats import is_supported_suffix
+from lesioncli.images.ignored import format_by_content, name_of_file
+from lesioncli.images.objects import StoredObject, look_up
+from lesioncli.images.sources import locate_file
+from lesioncli.images.stored import ImagePath, crc32_of_image, status_of
 from lesioncli.process import count_cores
+from lesioncli.urls import Place, Url, common_url, is_url, join_place
 
 STDIN = Path("-")
 IMAGE, FOLDER, BYTES, CRC32, ROOT = COLUMNS = ("image", "folder", "bytes", "image_crc32", "root")
@@ -54,17 +52,19 @@ class ImageList:
     listing: ImageListing
     entries: dict[str, Entry]
 
-    def check(self, images: Sequence[ImageFile], exclude: Path, check_content: bool = False) -> None:
+    def check(self, images: Sequence[ImageFile], exclude: Path, check_content: bool = False) -> Sequence[ImageFile]:
         """Compare images of the list with their files: size and, with `check_content`, CRC-32.
 
-        Raises InputError if a file is missing, has changed, is not an image, or lies in the folder `exclude`.
+        Returns the images, those in a store with what it says of them. Raises InputError if a file is missing, has
+        changed, is not an image, or lies in the folder `exclude`.
         """
+        images = _look_up(images)
         excluded = os.path.realpath(exclude)
-        folders = {os.path.dirname(image.path) for image in images}  # noqa: PTH120 - `parent` takes ten times as long
+        folders = {_folder_of(image) for image in images}
         output = {folder for folder in folders if f"{os.path.realpath(folder)}{os.sep}".startswith(excluded + os.sep)}
         problems = []
         for image in images:
-            is_in_output = bool(output) and os.path.dirname(image.path) in output  # noqa: PTH120 - as above
+            is_in_output = bool(output) and _folder_of(image) in output
             problem = f"is in the output folder {exclude}" if is_in_output else self._find_problem(image)
             if problem:
                 problems.append((image, problem))
@@ -80,16 +80,20 @@ class ImageList:
             hidden = len(problems) - MAX_PROBLEMS_SHOWN
             more = f"; and {hidden} more" if hidden > 0 else ""
             raise InputError(f"{_title(self.path)}, {shown}{more}; restore the files, or write the list again")
+        return images
 
     def _find_problem(self, image: ImageFile) -> str:
-        entry, status = self.entries[image.name], stat_file(image.path)
-        if status is None:
-            return "" if entry.may_be_missing else "does not exist"
-        if not S_ISREG(status.st_mode):
+        entry, path = self.entries[image.name], image.path
+        try:
+            status = status_of(path)
+        except IsADirectoryError:
             return "is not a file"
-        if entry.file_bytes not in (None, status.st_size):
-            return f"has {status.st_size} bytes, the list {entry.file_bytes}"
-        is_image = has_supported_suffix(image.path) or format_by_content(image.path)
+        except OSError as error:
+            is_missing = isinstance(path, Path) or isinstance(error, FileNotFoundError)
+            return "" if entry.may_be_missing else "does not exist" if is_missing else f"({error.strerror})"
+        if entry.file_bytes not in (None, status.size_bytes):
+            return f"has {status.size_bytes} bytes, the list {entry.file_bytes}"
+        is_image = is_supported_suffix(path.suffix) or (isinstance(path, Path) and format_by_content(path))
         return "" if is_image else "is not a supported image file"
 
     def _compare_content(self, image: ImageFile) -> str:
@@ -97,7 +101,7 @@ class ImageList:
         if expected is None:
             return ""
         try:
-            return "" if crc32_of(image.path) == expected else "has another content than when it was listed"
+            return "" if crc32_of_image(image.path) == expected else "has another content than when it was listed"
         except OSError as error:
             return f"cannot be read ({error.strerror})"
 
@@ -116,14 +120,15 @@ def write_image_list(listing: ImageListing, path: Path, with_crc32: bool = False
 
     Raises InputError if `path` cannot be written.
     """
-    root = _relative(listing.root or Path(), path.absolute().parent)
+    base = listing.root or Path()
+    root = str(base) if isinstance(base, Url) else _relative(base, path.absolute().parent)
     unreadable: list[str] = []
     total_bytes = 0
 
     def measure(image: ImageFile) -> tuple[str, str]:
         try:
-            size = image.path.stat().st_size
-            return str(size), f"{crc32_of(image.path):08x}" if with_crc32 else ""
+            size = status_of(image.path).size_bytes
+            return str(size), f"{crc32_of_image(image.path):08x}" if with_crc32 else ""
         except OSError:
             return "", ""
 
@@ -143,7 +148,19 @@ def write_image_list(listing: ImageListing, path: Path, with_crc32: bool = False
     return WrittenList(len(listing.images), total_bytes, tuple(unreadable))
 
 
-def read_image_list(path: Path, root: Path | None = None) -> ImageList:
+def _folder_of(image: ImageFile) -> str:
+    """Return the folder of an image; of one in an archive or a store, a text that is not that of a folder."""
+    return os.path.dirname(str(image.path))  # noqa: PTH120 - `parent` takes ten times as long
+
+
+def _look_up(images: Sequence[ImageFile]) -> Sequence[ImageFile]:
+    """Return images, those in a store with the status that it tells; raises InputError if it does not answer."""
+    objects = [image.path for image in images if isinstance(image.path, StoredObject)]
+    found = look_up(objects) if objects else iter(())
+    return [replace(image, path=next(found)) if isinstance(image.path, StoredObject) else image for image in images]
+
+
+def read_image_list(path: Path, root: Place | None = None) -> ImageList:
     """Read a list; `-` is the standard input. Files are not looked at, see ImageList.check().
 
     The names of the images are those that list_images() gives to the files of the list.
@@ -168,7 +185,7 @@ def read_image_list(path: Path, root: Path | None = None) -> ImageList:
                 raise _error(path, entry.line, f"{inside} is also in line {earlier}; remove one of them")
             folder, slash, file_name = inside.rpartition("/")
             name = folder + slash + name_of_file(file_name)
-            images.append(ImageFile(base / inside, name))
+            images.append(ImageFile(_locate(path, base, inside, entry), name))
             entries.setdefault(name, entry)
     if not images:
         raise InputError(f"{_title(path)}: no images; write a list with lesioncli list")
@@ -177,17 +194,26 @@ def read_image_list(path: Path, root: Path | None = None) -> ImageList:
     return ImageList(path, ImageListing(images, sources=(base,), root=base), entries)
 
 
-_Pairs = tuple[Path, Iterable[tuple[str, Entry]]]  # the root; path relative to it, and entry
+_Pairs = tuple[Place, Iterable[tuple[str, Entry]]]  # the root; path relative to it, and entry
 
 
-def _read_csv(path: Path, header: Sequence[str], stream: Iterator[str], root: Path | None) -> _Pairs:
+def _locate(path: Path, base: Place, inside: str, entry: Entry) -> ImagePath:
+    try:
+        return locate_file(base, inside)
+    except OSError as error:
+        raise _error(
+            path, entry.line, f"{base}/{inside} does not exist; restore it, or write the list again"
+        ) from error
+
+
+def _read_csv(path: Path, header: Sequence[str], stream: Iterator[str], root: Place | None) -> _Pairs:
     """Return the entries of a CSV whose header was read."""
     if root is None and ROOT not in header:
         raise InputError(f"{_title(path)}: has no column root; name the folder of the images with --root")
     rows = _parse_rows(path, header, csv.reader(stream, strict=True))
     first = next(rows, None)
     recorded = first[0] if first else ""
-    base = root or (Path() if path == STDIN else path.parent) / recorded
+    base = root or join_place(Path() if path == STDIN else path.parent, recorded)
 
     def entries() -> Iterator[tuple[str, Entry]]:
         for own_root, inside, entry in chain([first] if first else [], rows):
@@ -236,13 +262,16 @@ def _check_inside(path: Path, line: int, text: str) -> str:
     return str(inside)
 
 
-def _read_paths(path: Path, first: str, stream: Iterator[str], root: Path | None) -> _Pairs:
-    """Return the entries of a list of paths, as on a command line."""
-    absolute: dict[int, str] = {}
+def _read_paths(path: Path, first: str, stream: Iterator[str], root: Place | None) -> _Pairs:
+    """Return the entries of a list of paths or URLs, as on a command line."""
+    names: dict[int, str] = {}
     for line, text in enumerate(chain([first] if first else [], stream), 1):
         if not (name := text.rstrip("\r\n")).strip() or "\0" in name:
             raise _error(path, line, "no path; remove the empty line")
-        absolute[line] = os.path.abspath(name)  # noqa: PTH100 - resolve() follows links
+        names[line] = name
+    if isinstance(root, Url) or any(map(is_url, names.values())):
+        return _read_urls(path, names, root)
+    absolute = {line: os.path.abspath(name) for line, name in names.items()}  # noqa: PTH100 - resolve() follows links
     base = os.path.abspath(root) if root else _common_folder(path, absolute.values())  # noqa: PTH100 - as above
 
     def entries() -> Iterator[tuple[str, Entry]]:
@@ -252,6 +281,30 @@ def _read_paths(path: Path, first: str, stream: Iterator[str], root: Path | None
             yield Path(os.path.relpath(name, base)).as_posix(), Entry(line)
 
     return Path(base), entries()
+
+
+def _read_urls(path: Path, names: Mapping[int, str], root: Place | None) -> _Pairs:
+    """Return the entries of a list of URLs."""
+    if odd := next((line for line, name in names.items() if not is_url(name)), None):
+        raise _error(path, odd, f"{names[odd]} is not a URL, others are; give paths in another list")
+    if isinstance(root, Path):
+        raise InputError(f"{_title(path)}: has URLs, and {root} is a path; give a URL with --root")
+    urls = {}
+    for line, name in names.items():
+        try:
+            urls[line] = Url.parse(name)
+        except InputError as error:
+            raise _error(path, line, str(error)) from error
+    base = root or common_url([url.parent for url in urls.values()])
+
+    def entries() -> Iterator[tuple[str, Entry]]:
+        for line, url in urls.items():
+            inside = url.relative_to(base)
+            if not inside:
+                raise _error(path, line, f"{url} is not in {base}; choose another folder with --root")
+            yield inside, Entry(line)
+
+    return base, entries()
 
 
 def _common_folder(path: Path, names: Iterable[str]) -> str:

@@ -8,17 +8,24 @@ import numpy as np
 
 from lesioncli.images.decode import DecodedImage, OpenedImage, peak_bytes
 from lesioncli.images.geometry import UInt8, to_upright
+from lesioncli.images.stored import ImagePath
 from lesioncli.inference.pictures import write_picture
 
+BYTES_PER_PIXEL = 8  # RGB, its rotated copy, and the file
 CROP_JPEG_OPTIONS = (cv2.IMWRITE_JPEG_QUALITY, 95)
 
 
-def crop_bytes(image: Path, decoded: DecodedImage) -> int:
-    """Return an estimate of the memory that write_crop() takes."""
-    return peak_bytes(image, _upright_hw(decoded))
+def crop_bytes(image: ImagePath, decoded: DecodedImage) -> int:
+    """Return an estimate of the memory that write_crop() takes; one in a store is not read again for it."""
+    if isinstance(image, Path):
+        return peak_bytes(image, _upright_hw(decoded))
+    height, width = decoded.stored_hw
+    return BYTES_PER_PIXEL * height * width
 
 
-def write_crop(path: Path, image: Path, decoded: DecodedImage, mask: UInt8, margin_percent: float, top: Path) -> None:
+def write_crop(
+    path: Path, image: ImagePath, decoded: DecodedImage, mask: UInt8, margin_percent: float, top: Path
+) -> None:
     """Write the cut-out of an image file, given its mask (H, W) as stored; write_picture() tells about `top`.
 
     The image is decoded again, because `decoded` may be downsampled. Its mask must not depend on whether a cut-out is

@@ -1,13 +1,23 @@
 """What earlier runs left in an output folder, and which images are left to do. Nothing is changed here."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
+from itertools import compress
 from pathlib import Path
 
 from lesioncli.errors import InputError
 from lesioncli.files import crc32_of, stat_file
-from lesioncli.images.find import PROBABILITIES, ImageFile, is_folder
-from lesioncli.inference.inputs import ImageState, compare_images, locate_image, recorded_roots
+from lesioncli.images.find import PROBABILITIES, ImageFile
+from lesioncli.images.objects import CONNECTIONS
+from lesioncli.inference.inputs import (
+    ImageState,
+    compare_images,
+    is_there,
+    locate_image,
+    recorded_roots,
+    recorded_urls,
+)
 from lesioncli.inference.outcome import Column, image_name, without_suffix
 from lesioncli.inference.pictures import extra_paths, is_whole, mask_path, regular_file_below
 from lesioncli.inference.record import RunIdentity
@@ -15,6 +25,7 @@ from lesioncli.inference.rows import JOURNAL, SCORES, Row, RowTables, WrongColum
 from lesioncli.inference.shards import read_shard_record
 from lesioncli.options import SegmentOptions, Shard
 from lesioncli.sharding import contains, shard_folder
+from lesioncli.urls import Place, Url
 
 
 class ToDo(StrEnum):
@@ -144,15 +155,25 @@ class EarlierResults:
                 missing[image.name] = ToDo.CHANGED
         return missing
 
-    def find_gone(self, images: Iterable[ImageFile], root: Path | None, *, to_prune: bool) -> list[str]:
+    def find_gone(self, images: Iterable[ImageFile], root: Place | None, *, to_prune: bool) -> list[str]:
         """Return the keys of the rows whose image is in none of the folders of this run and of earlier ones.
+
+        There are none if earlier runs had URLs that this run has not: those are not looked at.
 
         Raises InputError if rows are `to_prune` while one of the folders is not there.
         """
+        if any(url != root for url in recorded_urls(self.record)):
+            return []
         listed = {image_name(image): image.path for image in images}
         roots = self.roots(root)
-        keys = [key for key, row in self.rows.items() if not locate_image(row.image, roots, listed.get(row.image))]
-        missing_root = next((path for path in roots if not is_folder(path)), None)
+
+        def is_gone(row: Row) -> bool:
+            return locate_image(row.image, roots, listed.get(row.image)) is None
+
+        with ThreadPoolExecutor(CONNECTIONS) as pool:
+            states = (pool.map if isinstance(root, Url) else map)(is_gone, self.rows.values())
+            keys = list(compress(self.rows, states))
+        missing_root = next((path for path in roots if not is_there(path)), None)
         if keys and to_prune and missing_root:
             raise InputError(
                 f"{missing_root}: is not there, so that images may only seem to be gone; make it available, or create"
@@ -160,7 +181,7 @@ class EarlierResults:
             )
         return keys
 
-    def roots(self, root: Path | None) -> list[Path]:
+    def roots(self, root: Place | None) -> list[Place]:
         """Return the folders that names of images are relative to, in this run and in earlier ones."""
         return [*([root] if root else []), *recorded_roots(self.folder, self.record)]
 
@@ -176,7 +197,7 @@ class EarlierResults:
         own = self.rows.get(self.key(f"{image.own_name}{image.suffix}")) if image.own_name else None
         if own is None or image.own_name == image.name:
             return
-        status = stat_file(image.path)
+        status = stat_file(image.path) if isinstance(image.path, Path) else None
         if status is None or own.file_bytes != status.st_size:
             return
         raise InputError(

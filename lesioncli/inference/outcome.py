@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from lesioncli.errors import InputError
 from lesioncli.files import printable
-from lesioncli.images.find import ImageFile, name_of_file
+from lesioncli.images.find import ImageFile
+from lesioncli.images.ignored import name_of_file
 from lesioncli.options import FailureStage, Status
 
 

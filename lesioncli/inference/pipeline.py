@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
@@ -25,8 +25,10 @@ from lesioncli.images.geometry import UInt8, to_full_size
 from lesioncli.images.mask_like import TWO_LEVELS, has_two_levels
 from lesioncli.images.mask_runs import find_runs
 from lesioncli.images.pixels import join_notes
+from lesioncli.images.stored import FileStatus, ImagePath, StoredFile
 from lesioncli.inference.crops import crop_bytes, write_crop
 from lesioncli.inference.earlier import ToDo, find_to_do
+from lesioncli.inference.fetch import FetchedFile, Fetcher, stored_image
 from lesioncli.inference.outcome import Outcome
 from lesioncli.inference.pictures import (
     PictureFolder,
@@ -138,6 +140,7 @@ class _Pipeline:
         self._pictures, self._options, self._trace = pictures, options, trace
         self._pool = ThreadPoolExecutor(options.workers or count_cores())
         self._memory = MemoryBudget.choose(options.max_memory_bytes, processes)
+        self._fetcher = Fetcher(self._memory)
         self._in_engine: deque[LoadedImage] = deque()
         self._writing: deque[Future[Outcome]] = deque()
 
@@ -151,8 +154,11 @@ class _Pipeline:
             raise
 
     def outcomes(self, stop: StopRequest) -> Generator[Outcome, None, None]:
-        """Yield the outcomes of all images; if the engine fails, of those that it finished; if `stop` is set, had."""
-        images = takewhile(lambda _: not stop.is_set, self._images)
+        """Yield the outcomes of all images; if the engine fails, of those that it finished; if `stop` is set, had.
+
+        If a store becomes unavailable, InputError follows the outcomes of the images that were in work.
+        """
+        images = takewhile(lambda _: not stop.is_set, self._fetcher.ahead(self._images))
         max_writing = len(self._engine.cycles) * self._engine.layout.images
         try:
             batches = fill_cycles(self._engine, images, self._load, self._pool, self._in_engine)
@@ -161,10 +167,12 @@ class _Pipeline:
                     self._start_writing(prediction)
                     yield from self._written(max_writing)
             yield from self._written(0)
+            self._fetcher.raise_problem()
         except EngineError:
             yield from self._written(0)
             raise
         finally:
+            self._fetcher.close()
             self._pool.shutdown(cancel_futures=True)
 
     def _start_writing(self, prediction: Prediction) -> None:
@@ -184,9 +192,10 @@ class _Pipeline:
         """Decode an image into its rows of a cycle; a broken one leaves the rows as they are."""
         with self._traced("decode", image):
             started, status = time.thread_time(), None
+            path, image = image.path, stored_image(image)
             decoded: DecodedImage | ImageError
             try:
-                with OpenedImage(image.path) as opened:
+                with self._open(path) as opened:
                     status = opened.status
                     decoded = self._decode_and_fill(opened, cycle, index)
             except ImageError as error:
@@ -194,9 +203,17 @@ class _Pipeline:
             except MemoryError:
                 decoded = ImageError(FailureStage.DECODE, OVER_BUDGET)
             if status is None:  # a file that may not be opened has a size nevertheless
-                status = stat_file(image.path)
-            size_bytes, modified_ns = (status.st_size, status.st_mtime_ns) if status else (None, None)
+                status = _status_if_known(image.path)
+            size_bytes, modified_ns = status or (None, None)
             return LoadedImage(image, decoded, size_bytes, modified_ns, time.thread_time() - started)
+
+    def _open(self, path: ImagePath) -> OpenedImage:
+        """Open an image; one that is read as a whole, and was not yet, when there is memory for it."""
+        if isinstance(path, Path) or (isinstance(path, FetchedFile) and path.is_fetched):
+            return OpenedImage(path)
+        status = _status_if_known(path)
+        with self._memory.reserve(status.size_bytes if status else 0):
+            return OpenedImage(path)
 
     def _decode_and_fill(self, opened: OpenedImage, cycle: Cycle, index: int) -> DecodedImage:
         """Decode an image into its rows of a cycle; return it with the pixels of its overlay, or with none."""
@@ -283,6 +300,15 @@ class _Pipeline:
 
     def _traced(self, stage: str, image: ImageFile) -> AbstractContextManager[None]:
         return self._trace.timed(stage, image.path.name) if self._trace else nullcontext()
+
+
+def _status_if_known(path: ImagePath) -> FileStatus | None:
+    if isinstance(path, StoredFile):
+        with suppress(OSError):
+            return path.status()
+        return None
+    status = stat_file(path)
+    return FileStatus(status.st_size, status.st_mtime_ns) if status else None
 
 
 def _describe_removed(regions: int) -> str:

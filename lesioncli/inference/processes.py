@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from lesioncli.backends.base import EngineFacts
-from lesioncli.errors import EngineError
+from lesioncli.errors import EngineError, InputError
 from lesioncli.images.find import ImageFile
 from lesioncli.inference.earlier import ToDo
 from lesioncli.inference.outcome import Outcome
@@ -106,7 +106,7 @@ class Processes:
     ) -> Generator[Outcome, None, None]:
         """Yield one Outcome per image, as pipeline.segment() does, but as they come.
 
-        Raises EngineError if all processes are lost.
+        Raises EngineError if all processes are lost, and InputError if a store of images is unavailable.
         """
         self._store, self._stop = store, stop
         for number, seat in enumerate(self._seats):
@@ -167,6 +167,8 @@ class Processes:
             elif isinstance(report, Failure):
                 if report.is_bug:
                     raise RuntimeError(f"{seat.name} failed:\n{report.text}")
+                if report.ends_run:
+                    raise InputError(report.text)
                 self._lose(number, report.text, is_final=seat.engine is None)
             elif isinstance(report, Lost):
                 self._lose(number, report.reason, is_final=False)

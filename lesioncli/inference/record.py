@@ -12,7 +12,7 @@ import msgspec
 from lesioncli.calibration import NO_CALIBRATION, Calibration
 from lesioncli.errors import InputError
 from lesioncli.files import atomic_write
-from lesioncli.images.find import RUN_RECORD
+from lesioncli.images.ignored import RUN_RECORD
 from lesioncli.options import TTA, Regions
 
 RUN_FORMAT = 1

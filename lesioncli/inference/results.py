@@ -16,7 +16,8 @@ from pathlib import Path
 
 from lesioncli.errors import InputError
 from lesioncli.files import DISK_FULL, make_folder, printable, sync_files, sync_folder
-from lesioncli.images.find import CROPS, OVERLAYS, RUN_RECORD, ImageFile
+from lesioncli.images.find import CROPS, OVERLAYS, ImageFile
+from lesioncli.images.ignored import RUN_RECORD
 from lesioncli.inference.durability import GroupSync
 from lesioncli.inference.earlier import EarlierResults, ToDo
 from lesioncli.inference.outcome import Column, Outcome, image_name, without_suffix
@@ -26,6 +27,7 @@ from lesioncli.inference.rows import CHECKSUMS, JOURNAL, SCORES
 from lesioncli.inference.shards import open_journal
 from lesioncli.options import SegmentOptions, Status
 from lesioncli.sharding import shard_folder
+from lesioncli.urls import Place
 
 
 class ResultStore:
@@ -49,7 +51,7 @@ class ResultStore:
         columns: Sequence[Column],
         images: Sequence[ImageFile] = (),
         options: SegmentOptions = SegmentOptions(),
-        root: Path | None = None,
+        root: Place | None = None,
     ) -> None:
         self.folder = folder
         self.rows_folder = shard_folder(folder, options.shard)
@@ -76,7 +78,7 @@ class ResultStore:
                 f"{folder}: cannot be written ({error.strerror}); choose another folder with --out"
             ) from error
 
-    def _start(self, images: Sequence[ImageFile], root: Path | None) -> None:
+    def _start(self, images: Sequence[ImageFile], root: Place | None) -> None:
         """Take over the rows of earlier runs, without those of images whose mask is to be replaced."""
         self.earlier.check_pictures(images, self._options)
         self.missing = self.earlier.find_masked(images, self._options.check_inputs)

@@ -30,6 +30,7 @@ from lesioncli.inference.trace import Trace
 from lesioncli.inference.values import raw_columns
 from lesioncli.options import SegmentOptions, Status
 from lesioncli.signals import StopRequest
+from lesioncli.urls import Place, Url
 
 LEAST_CONFIDENT_IMAGES = 5
 
@@ -263,8 +264,10 @@ class _Totals:
         }
 
 
-def _relative_source(source: Path, folder: Path) -> str:
+def _relative_source(source: Place, folder: Path) -> str:
     """Return a source relative to `folder`, so that both can be moved together; absolute if it is on another drive."""
+    if isinstance(source, Url):
+        return str(source)
     # Resolved first: ".." of a linked folder is not the parent of its name.
     real_source, real_folder = os.path.realpath(source), os.path.realpath(folder)
     try:

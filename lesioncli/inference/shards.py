@@ -8,7 +8,8 @@ from pathlib import Path
 
 from lesioncli.errors import InputError
 from lesioncli.files import make_folder
-from lesioncli.images.find import RUN_RECORD, ImageListing, WholeListing
+from lesioncli.images.find import ImageListing, WholeListing
+from lesioncli.images.ignored import RUN_RECORD
 from lesioncli.inference.journal import Journal, lock_of
 from lesioncli.inference.outcome import image_name
 from lesioncli.inference.record import MaskNames, RunIdentity, RunRecord, read_record

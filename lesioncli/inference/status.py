@@ -11,7 +11,7 @@ from typing import Any
 
 from lesioncli.errors import InputError
 from lesioncli.files import stat_file
-from lesioncli.images.find import RUN_RECORD
+from lesioncli.images.ignored import RUN_RECORD
 from lesioncli.inference.record import RunRecord, RunStatus, read_record
 from lesioncli.inference.rows import JOURNAL
 from lesioncli.options import Shard, Status

@@ -13,8 +13,10 @@ from typing import Any
 from lesioncli.errors import ImageError, InputError
 from lesioncli.files import TEMPORARY_ENDING, crc32_of, from_printable, printable, sync_files
 from lesioncli.images import png
-from lesioncli.images.find import RUN_RECORD, is_folder, is_output_folder
-from lesioncli.inference.inputs import ImageState, compare_status, locate_image, recorded_roots
+from lesioncli.images.find import is_folder
+from lesioncli.images.ignored import RUN_RECORD, is_output_folder
+from lesioncli.images.stored import crc32_of_image
+from lesioncli.inference.inputs import ImageState, compare_status, is_there, locate_image, recorded_roots, recorded_urls
 from lesioncli.inference.journal import Journal
 from lesioncli.inference.outcome import without_suffix
 from lesioncli.inference.pictures import extra_names, is_whole, regular_file_below
@@ -154,14 +156,16 @@ class _Check:
             (row_key(row.image, self._record.names), row) for row in (*self._journal.synced, *self._journal.unsynced)
         )
         self._roots = recorded_roots(folder, self._record)
-        self._missing_roots = [root for root in self._roots if not is_folder(root)]
+        self._missing_roots = [root for root in self._roots if not is_there(root)]
+        self._urls = recorded_urls(self._record)
         self._unchecked = 0
         self.images = self.masks = 0
 
     def notes(self) -> list[str]:
         """Return what could not be compared."""
         notes = [f"{root}: no such folder; images that should be in it are not checked" for root in self._missing_roots]
-        if not self._roots:
+        notes += [f"{url}: images there were not compared; segment --check-inputs does that" for url in self._urls]
+        if not self._roots and not self._urls:
             notes.append(f"{RUN_RECORD} names no folder of images: they were not compared")
         if self._unchecked:
             notes.append(f"{self._unchecked} masks of an earlier version have no checksums: only sizes were compared")
@@ -198,7 +202,7 @@ class _Check:
     def _check_image(self, row: Row) -> Iterator[Finding]:
         path = locate_image(row.image, self._roots)
         if path is None:
-            if self._roots and not self._missing_roots:
+            if self._roots and not self._missing_roots and not self._urls:
                 yield Finding(Problem.MISSING, row.image, "the image is gone; segment --prune removes its row")
             return
         if not row.is_ok:
@@ -206,7 +210,7 @@ class _Check:
         self.images += 1
         state = compare_status(path, row, check_content=True)
         try:
-            if state == ImageState.UNSURE and crc32_of(path) != row.checks.image_crc32:
+            if state == ImageState.UNSURE and crc32_of_image(path) != row.checks.image_crc32:
                 state = ImageState.CHANGED
         except OSError as error:
             yield Finding(Problem.UNREADABLE, row.image, str(error.strerror))

@@ -16,7 +16,7 @@ from lesioncli.backends.base import Engine, Member
 from lesioncli.backends.ensemble import open_engines
 from lesioncli.backends.manifest import StoredEngine
 from lesioncli.backends.watchdog import watched
-from lesioncli.errors import LesionError
+from lesioncli.errors import InputError, LesionError
 from lesioncli.images.find import ImageFile
 from lesioncli.inference.outcome import Outcome
 from lesioncli.inference.pictures import PictureFolder
@@ -77,10 +77,15 @@ class Signal(StrEnum):
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a process gives up. is_bug: it is no error that is raised on purpose; then the text is a traceback."""
+    """Why a process gives up.
+
+    is_bug: it is no error that is raised on purpose; then the text is a traceback. ends_run: the images cannot be read,
+    by any process.
+    """
 
     text: str
     is_bug: bool = False
+    ends_run: bool = False
 
 
 Order = PictureFolder | list[ImageFile] | Signal  # to a process: the output folder, then images; none end a stream
@@ -114,7 +119,7 @@ def serve(
                             send(outcome)
                     send(Signal.IDLE)
     except LesionError as error:
-        send(Failure(str(error)))
+        send(Failure(str(error), ends_run=isinstance(error, InputError)))
     except Exception:
         send(Failure(traceback.format_exc(), is_bug=True))
 

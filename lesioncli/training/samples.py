@@ -26,9 +26,9 @@ from lesioncli.evaluation.reading.masks import MASK_SUFFIXES, MaskRole, read_mas
 from lesioncli.evaluation.reading.names import loose_key, match_names
 from lesioncli.evaluation.reading.tables import read_columns, read_labels
 from lesioncli.images.decode import decode
-from lesioncli.images.find import is_image_file, name_of_file
 from lesioncli.images.formats import supported_suffixes
 from lesioncli.images.geometry import UInt8
+from lesioncli.images.ignored import is_image_file, name_of_file
 from lesioncli.images.pixels import DecodedImage
 from lesioncli.training.overlap import refuse_overlap
 

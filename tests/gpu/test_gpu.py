@@ -105,7 +105,9 @@ def test_batches_workers_and_reruns_change_nothing(
 def test_sustained_throughput(
     vendor: vendors.Vendor, parity_images: list[UInt8], images: list[ImageFile], tmp_path: Path
 ) -> None:
-    many = [ImageFile(image.path, f"{image.path.stem}-{copy}") for copy in range(COPIES) for image in images]
+    many = [
+        ImageFile(image.local_path, f"{image.local_path.stem}-{copy}") for copy in range(COPIES) for image in images
+    ]
     gpu = find_gpus().gpus[0]
     version = vendors.load(vendor).__version__
     print(f"\n{gpu}; {vendor.title} {version}; fp16; {len(many)} images of 600x450, from files to files")

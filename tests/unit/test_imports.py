@@ -51,6 +51,7 @@ FREE = {
     "sharding",
     "shipped",
     "signals",
+    "urls",
 }
 VENDORS = {
     "contourpy": {"export/outlines.py"},
@@ -58,6 +59,7 @@ VENDORS = {
     "jinja2": {"report/page.py"},
     "matplotlib": {"report/plots.py", "report/svg.py", "training/history.py"},
     "openvino": {"backends/openvino.py"},
+    "obstore": {"images/objects.py"},
     "onnx": {"backends/tensorrt/half.py", "training/export.py", "training/ship.py"},
     "onnxruntime": {"backends/reference.py"},
     "pyarrow": {"export/parquet.py"},

@@ -26,7 +26,7 @@ from lesioncli.evaluation.reading.ph2 import (
     read_ph2_labels,
 )
 from lesioncli.evaluation.reading.tables import NO_LABELS, LabelTable, find_labels, read_labels
-from lesioncli.images.find import is_output_folder
+from lesioncli.images.ignored import is_output_folder
 
 _NOT_TABLES = (*MASK_SUFFIXES, *UNSUPPORTED_SUFFIXES, ".xlsx", ".zip")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from lesioncli.errors import InputError, MissingPackageError
 from lesioncli.evaluation.reading.csv_table import column_key
 from lesioncli.evaluation.reading.tables import LabelTable
-from lesioncli.images.find import PH2_MASK, PH2_PHOTOGRAPH
+from lesioncli.images.ignored import PH2_MASK, PH2_PHOTOGRAPH
 
 IMAGES = "PH2 Dataset images"
 TABLE = "PH2_dataset.txt"

@@ -173,7 +173,7 @@ def assert_equal_for_any_size(
 
     with patch.object(runtime, "DEPTH", sizes.depth):
         files = segment_with(plan, images[: sizes.count], work / "gpu", workers=sizes.workers)
-    masks = {image.path.with_suffix(".png").name for image in images[: sizes.count]}
+    masks = {image.local_path.with_suffix(".png").name for image in images[: sizes.count]}
     assert {name: content for name, content in files.items() if name in masks} == {
         name: expected[name] for name in masks
     }
@@ -542,7 +542,7 @@ call = partial(command.call, columns=300)
 @pytest.fixture
 def here(tmp_path: Path, images: list[ImageFile], monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(images[0].path.parent, tmp_path / "images")
+    shutil.copytree(images[0].local_path.parent, tmp_path / "images")
     return tmp_path
 
 

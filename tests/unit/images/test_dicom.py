@@ -34,7 +34,8 @@ from PIL import ImageCms
 from lesioncli.errors import ImageError, InputError
 from lesioncli.images import formats
 from lesioncli.images.decode import DecodedImage, decode, peak_bytes
-from lesioncli.images.find import find_images, is_image_file, list_images
+from lesioncli.images.find import find_images, list_images
+from lesioncli.images.ignored import is_image_file
 
 FULL_HW = (10**6, 10**6)
 

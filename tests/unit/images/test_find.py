@@ -17,7 +17,6 @@ from lesioncli.images.decode import decode
 from lesioncli.images.find import (
     MASKS_BESIDE,
     MAX_KINDS_SHOWN,
-    PH2_MASKS,
     ImageFile,
     describe_ignored,
     find_images,
@@ -25,6 +24,7 @@ from lesioncli.images.find import (
     name_masks_by_isic,
 )
 from lesioncli.images.formats import supported_suffixes
+from lesioncli.images.ignored import PH2_MASKS
 
 
 def tree(folder: Path, *names: str) -> Path:
@@ -287,7 +287,9 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: py
     tree(tmp_path, "x.jpg", "locked/y.jpg")
     listing = list_images([tmp_path])
     assert names(listing.images) == ["x"]
-    assert listing.unreadable == {str(tmp_path / "locked"): "Permission denied"}
+    assert listing.unreadable == {
+        str(tmp_path / "locked"): "cannot be listed (Permission denied); check its permissions"
+    }
     with pytest.raises(InputError, match=r"locked.*Permission denied"):
         find_images([tmp_path / "locked"])
 

@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
 
 def identify(listing: ImageListing) -> list[tuple[str, str, str]]:
     """Return name, suffix and real path of each image."""
-    return [(image.name, image.suffix, os.path.realpath(image.path)) for image in listing.images]
+    return [(image.name, image.suffix, os.path.realpath(image.local_path)) for image in listing.images]
 
 
 def checked(image_list: ImageList, check_content: bool = False) -> ImageList:
@@ -46,7 +46,7 @@ def test_a_list_gives_the_names_of_its_folder(where: str, folder: Path, tmp_path
     assert (written.images, written.total_bytes, written.unreadable) == (5, 3 * (0 + 1 + 2 + 3 + 4), ())
     read = checked(read_image_list(tmp_path / where), check_content=True).listing
     assert identify(read) == identify(listing)
-    assert os.path.realpath(read.root or "") == str(folder)
+    assert os.path.realpath(str(read.root)) == str(folder)
     assert read.sources == (read.root,)
 
 

@@ -123,7 +123,7 @@ def jaccard_by_hand(red: UInt8, minimum: int) -> float:
 
 def assert_ok(outcome: Outcome, folder: Path, minimum: int = 128) -> None:
     assert (outcome.status, outcome.stage, outcome.reason) == (Status.OK, None, "")
-    expected, seen = expected_mask(outcome.image.path, minimum), seen_by_network(outcome.image.path)
+    expected, seen = expected_mask(outcome.image.local_path, minimum), seen_by_network(outcome.image.local_path)
     assert np.array_equal(read(mask_path(folder, outcome.image)), expected)
     assert outcome.stored_hw == expected.shape
     shares = seen.sum((0, 1)) / seen.sum()
@@ -241,7 +241,7 @@ def test_views_are_averaged_and_a_broken_image_is_one_row(
     pixels["05"][:] = 0
     images = [ImageFile(save(tmp_path / f"{name}.png", rgb), name) for name, rgb in pixels.items()]
     for number in (0, 7, 8, 23):
-        images[number].path.write_bytes(b"\x89PNG\r\n\x1a\n")
+        images[number].local_path.write_bytes(b"\x89PNG\r\n\x1a\n")
     engine = viewing_engine(tta, batch)
     assert len(images) > 2 * len(engine.cycles)
     outcomes = outcomes_of(images, engine, tmp_path / "out", SegmentOptions(workers=3, tta=tta, regions=Regions.ALL))

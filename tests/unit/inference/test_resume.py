@@ -322,7 +322,7 @@ def test_a_copy_of_the_images_is_read_once(
     for path in copy.iterdir():
         os.utime(path, (1e9, 1e9))
     shutil.rmtree(images)
-    monkeypatch.setattr("lesioncli.inference.inputs.crc32_of", compare)
+    monkeypatch.setattr("lesioncli.inference.inputs.crc32_of_image", compare)
     assert statuses(copy, engine, out) == "ssssss"
     assert sorted(compared) == sorted(copy.iterdir())
     assert statuses(copy, engine, out) == "ssssss"

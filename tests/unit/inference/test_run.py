@@ -102,7 +102,7 @@ def test_run_json_describes_the_run(engine: Engine, images: Path, out: Path) -> 
 
 def test_run_json_keeps_the_sources_of_all_runs(engine: Engine, images: Path, out: Path) -> None:
     listing = list_images([images])
-    first, second = listing.images[0].path, listing.images[1].path
+    first, second = listing.images[0].local_path, listing.images[1].local_path
     for source in (images, first, images):
         segment_images(dataclasses.replace(listing, sources=(source,)), engine, out)
     assert [(out / source).resolve() for source in record_of(out)["sources"]] == [images, first]

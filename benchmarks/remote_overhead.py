@@ -1,0 +1,103 @@
+"""Overhead of images in a tar, a zip and a bucket on loopback, against the same images in a folder.
+
+    python benchmarks/remote_overhead.py [IMAGES [ROUNDS]]
+
+Prints, for each place, the median of CPU seconds of the process and of seconds over the rounds, and the ratios. The
+server of the bucket is another process: its CPU time does not count, but on few cores its share of them does.
+"""
+
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from lesioncli.demo.draw import draw_case
+
+DRAWN = 12
+SIDES_HW = (768, 1024)
+SERVER = """
+import sys
+from pathlib import Path
+from helpers.object_server import ObjectServer
+files = {f"set/{path.name}": path.read_bytes() for path in Path(sys.argv[1]).iterdir()}
+with ObjectServer(files).running() as server:
+    print(server.endpoint, flush=True)
+    sys.stdin.read()
+"""
+
+
+def main() -> None:
+    count, rounds = (int(word) for word in (*sys.argv[1:], "300", "5")[:2])
+    with tempfile.TemporaryDirectory() as work:
+        measure(Path(work), count, rounds)
+
+
+def measure(work: Path, count: int, rounds: int) -> None:
+    """Draw images, pack and serve them, and segment each place several times in turn."""
+    folder = draw_images(work / "images", count)
+    sources = {"folder": str(folder), "tar": pack_tar(folder), "zip": pack_zip(folder), "s3": "s3://images/set"}
+    environment = os.environ | {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "any"}
+    helpers = environment | {"PYTHONPATH": str(Path(__file__).parents[1] / "tests")}
+    command = [sys.executable, "-c", SERVER, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=helpers, text=True) as server:
+        assert server.stdout
+        environment["AWS_ENDPOINT_URL"] = server.stdout.readline().strip()
+        run(work, sources["folder"], environment)  # builds the engine
+        times = [{name: run(work, source, environment) for name, source in sources.items()} for _ in range(rounds)]
+        server.terminate()
+    for name in sources:
+        cpu, wall = (statistics.median(row[name][index] for row in times) for index in (0, 1))
+        ratios = [statistics.median(row[name][index] / row["folder"][index] for row in times) for index in (0, 1)]
+        print(f"{name:8} CPU {cpu:7.2f} s ({ratios[0]:.3f})   wall {wall:7.2f} s ({ratios[1]:.3f})")
+
+
+def run(work: Path, source: str, environment: Mapping[str, str]) -> tuple[float, float]:
+    """Segment a source; return the CPU seconds of the process, and seconds."""
+    shutil.rmtree(work / "out", ignore_errors=True)
+    command = [sys.executable, "-m", "lesioncli", "segment", source, "--out", "out"]
+    started = time.monotonic()
+    process = subprocess.Popen(command, cwd=work, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    assert not status, f"{source}: {status}"
+    return usage.ru_utime + usage.ru_stime, time.monotonic() - started
+
+
+def draw_images(folder: Path, count: int) -> Path:
+    """Draw some images, and write copies of them."""
+    import cv2
+
+    folder.mkdir()
+    drawn = [cv2.cvtColor(draw_case(seed, *SIDES_HW).image, cv2.COLOR_RGB2BGR) for seed in range(min(count, DRAWN))]
+    encoded = [bytes(cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, 90))[1]) for image in drawn]
+    for number in range(count):
+        (folder / f"{number:05d}.jpg").write_bytes(encoded[number % len(encoded)])
+    print(
+        f"{count} images of {SIDES_HW[1]} x {SIDES_HW[0]} pixels, {sum(map(len, encoded)) / len(encoded) / 1e3:.0f} kB"
+    )
+    return folder
+
+
+def pack_tar(folder: Path) -> str:
+    path = folder.with_suffix(".tar")
+    with tarfile.open(path, "w") as tar:
+        tar.add(folder, ".")
+    return str(path)
+
+
+def pack_zip(folder: Path) -> str:
+    path = folder.with_suffix(".zip")
+    with zipfile.ZipFile(path, "w") as file:
+        for inside in sorted(folder.iterdir()):
+            file.write(inside, inside.name)
+    return str(path)
+
+
+if __name__ == "__main__":
+    main()

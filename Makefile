@@ -79,8 +79,19 @@ bench-evaluate: .venv/base $(OFFICIAL) ## Compare the speed of evaluate with the
 fuzz-images: .venv/dev ## Damage drawn images of every format and print which of them pass as whole
 	$(BIN)/python benchmarks/fuzz_images.py
 
+FUZZ_SECONDS ?= 60
+
+fuzz: .venv/dev .venv/atheris ## Mutate files for each reader, guided by coverage, for FUZZ_SECONDS each
+	PYTHONPATH=tests:.venv/atheris $(BIN)/python tests/fuzz/run.py $(FUZZ_SECONDS)
+
+fuzz-readers: .venv/dev ## Give 20,000 mutated images and other files to their readers, and print figures
+	PYTHONPATH=tests $(BIN)/python benchmarks/fuzz_readers.py
+
+soak: .venv/dev ## Segment 200,000 small images in one run; print memory, handles and speed
+	PYTHONPATH=tests $(BIN)/python benchmarks/soak.py
+
 clean: ## Remove everything that make created, .venv included
-	rm -rf .venv demo site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .fuzz demo site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -98,6 +109,9 @@ clean: ## Remove everything that make created, .venv included
 	for version in 10.16 11.4; do $(PIP) --no-deps --upgrade --target .venv/tensorrt-$$version "tensorrt-cu13-bindings==$$version.*" || exit 1; done
 	@touch $@
 
+.venv/atheris: | .venv/bin/python
+	$(PIP) --target $@ atheris==3.0.0
+
 .venv/pycuda: tests/cuda_standin/install.py | .venv/bin/python
 	cd tests && ../$(BIN)/python -m cuda_standin.install
 	@touch $@
@@ -114,4 +128,4 @@ $(OFFICIAL): | .venv/bin/python
 	$(PYTHON313) -m venv .venv/official
 	.venv/official/bin/python -m pip install --quiet --disable-pip-version-check isic-challenge-scoring==5.8.0 'numpy<2.5'
 
-.PHONY: help demo test-setup test test-slow test-gpu lint type package docs check bench bench-peers bench-check bench-evaluate clean
+.PHONY: help demo test-setup test test-slow test-gpu lint type package docs check bench bench-peers bench-check bench-evaluate fuzz fuzz-images fuzz-readers soak clean

@@ -145,5 +145,5 @@ def read_calibration(path: Path) -> Calibration:
         return msgspec.json.decode(path.read_bytes(), type=Calibration)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise InputError(f"{path}: not a calibration ({error}); write one with lesioncli calibrate --export") from error

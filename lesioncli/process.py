@@ -66,7 +66,7 @@ def quiet_decoders() -> None:
 
     for library in ("PIL", "pydicom"):
         warnings.filterwarnings("ignore", module=library)
-    for library in ("tifffile", "pydicom"):
+    for library in ("PIL", "tifffile", "pydicom"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
     # Pillow has no option for the lines that its libtiff prints to stderr. On Windows the symbols are not exported.
     with suppress(AttributeError, OSError):

@@ -63,7 +63,7 @@ class ModelSpec:
             if "calibration" in values:
                 typed["calibration"] = msgspec.convert(values["calibration"], Calibration | None)
             return cls(**{**values, **typed})
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise InputError(f"{source}: not a valid ModelSpec ({error}); export the model again") from error
 
     def __post_init__(self) -> None:

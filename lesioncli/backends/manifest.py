@@ -160,7 +160,7 @@ def read_manifest(path: Path) -> Manifest:
         return msgspec.convert(_upgrade(values), Manifest)
     except OSError as error:
         raise EngineError(f"{path}: cannot be read ({error.strerror}); run lesioncli build-engine") from error
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise EngineError(f"{path}: not a valid manifest ({error}); run lesioncli build-engine") from error
 
 

@@ -41,7 +41,7 @@ def is_output_folder(folder: Path) -> bool:
 def _has_record(folder: Path) -> bool:
     try:
         return "engine_sha256" in json.loads((folder / RUN_RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):  # no such file, not JSON, a number
+    except (OSError, ValueError, TypeError, RecursionError):  # no such file, not JSON, a number, nested too deeply
         return False
 
 

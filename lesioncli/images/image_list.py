@@ -30,6 +30,7 @@ from lesioncli.urls import Place, Url, common_url, is_url, join_place
 STDIN = Path("-")
 IMAGE, FOLDER, BYTES, CRC32, ROOT = COLUMNS = ("image", "folder", "bytes", "image_crc32", "root")
 MAX_PROBLEMS_SHOWN = 3
+MAX_DIGITS = 18  # of a size in bytes; Python refuses to convert thousands of digits
 
 
 class Entry(NamedTuple):
@@ -173,7 +174,7 @@ def read_image_list(path: Path, root: Place | None = None) -> ImageList:
     """
     with _open(path) as stream:
         first = next(stream, "")
-        header = [cell.strip().lower() for cell in next(csv.reader([first]), [])]
+        header = _parse_header(path, first)
         base, pairs = (
             _read_csv(path, header, stream, root) if IMAGE in header else _read_paths(path, first, stream, root)
         )
@@ -224,6 +225,13 @@ def _read_csv(path: Path, header: Sequence[str], stream: Iterator[str], root: Pl
     return base, entries()
 
 
+def _parse_header(path: Path, text: str) -> list[str]:
+    try:
+        return [cell.strip().lower() for cell in next(csv.reader([text]), [])]
+    except csv.Error as error:
+        raise _error(path, 1, f"cannot be read as CSV ({error})") from error
+
+
 def _parse_rows(path: Path, header: Sequence[str], reader: Iterator[list[str]]) -> Iterator[tuple[str, str, Entry]]:
     """Yield root, relative path and entry of each row."""
     indices = {name: header.index(name) for name in COLUMNS if name in header}
@@ -235,7 +243,7 @@ def _parse_rows(path: Path, header: Sequence[str], reader: Iterator[list[str]]) 
                 raise _error(path, line, f"{len(fields)} fields, but the header has {len(header)}")
             cells = {name: fields[index] for name, index in indices.items()}
             size, crc32 = cells.get(BYTES, "").strip(), cells.get(CRC32, "").strip()
-            if size and not (size.isascii() and size.isdecimal()):
+            if size and not (size.isascii() and size.isdecimal() and len(size) <= MAX_DIGITS):
                 raise _error(path, line, f"bytes is {size!r}, not a whole number")
             entry = Entry(
                 line, int(size) if size else None, _parse_crc32(path, line, crc32), BYTES in cells and not size

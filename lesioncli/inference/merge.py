@@ -1,6 +1,5 @@
 """Join the rows and records of shards: what one run without --shard would have left."""
 
-import csv
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing
@@ -16,7 +15,7 @@ from lesioncli.files import atomic_write
 from lesioncli.inference.journal import Journal
 from lesioncli.inference.outcome import sort_by_name
 from lesioncli.inference.record import RunIdentity, RunRecord, RunStatus, read_record, write_record
-from lesioncli.inference.rows import JOURNAL, SCORES, Row, RowTables, row_key
+from lesioncli.inference.rows import JOURNAL, SCORES, Row, RowTables, read_names, row_key
 from lesioncli.inference.shards import MERGED, check_same_run, finish_removal
 from lesioncli.options import Shard
 from lesioncli.sharding import SHARDS, contains, find_shards, shard_folder
@@ -139,8 +138,7 @@ def _read_rows(out: Path, records: dict[Shard, RunRecord]) -> tuple[RowTables, d
     with_rows = [shard for shard in records if (shard_folder(out, shard) / SCORES).exists()]
     if not with_rows:
         raise InputError(f"{out}: no shard has rows; run all shards again")
-    with (shard_folder(out, with_rows[0]) / SCORES).open(newline="", encoding="utf-8-sig") as file:
-        names = next(csv.reader(file), [])
+    names = read_names(shard_folder(out, with_rows[0]))
     rows: dict[str, Row] = {}
     for shard in with_rows:
         folder = shard_folder(out, shard)

@@ -65,6 +65,7 @@ SHAPE_COLUMNS = (
     *(value_column(name, 3) for name in ("area_mm2", "perimeter_mm", "long_axis_mm", "short_axis_mm")),
 )
 MEASURE_COLUMNS = (value_column("lesion_area_fraction"), *SHAPE_COLUMNS, value_column("confidence"))
+MAX_DIGITS = 18  # of a count; Python refuses to convert thousands of digits
 NOTE_COLUMNS = (Column("note", lambda outcome: outcome.note),)
 
 # Columns that a table of an earlier version lacks; its rows keep empty cells there.
@@ -90,7 +91,7 @@ def read_number(text: str, location: str, column: str) -> float:
 
 def read_count(text: str, location: str, column: str) -> int | None:
     """Return the whole number in a cell of scores.csv, None if it is empty; InputError as read_number()."""
-    if text and not text.isdecimal():
+    if text and not (text.isdecimal() and len(text) <= MAX_DIGITS):
         raise InputError(f"{location}: {column} is {text!r}, not a whole number; correct it or empty the cell")
     return int(text) if text else None
 

@@ -138,7 +138,7 @@ def read_record(folder: Path) -> RunRecord:
     path = folder / RUN_RECORD
     try:
         record = msgspec.convert({**LEGACY_DEFAULTS, **json.loads(path.read_text(encoding="utf-8"))}, RunRecord)
-    except (OSError, ValueError, TypeError):  # msgspec.ValidationError is a ValueError
+    except (OSError, ValueError, TypeError, RecursionError):  # msgspec.ValidationError is a ValueError
         return RunRecord()
     if record.format > RUN_FORMAT:
         raise InputError(f"{path}: has format {record.format}, this version reads {RUN_FORMAT}; update lesioncli")

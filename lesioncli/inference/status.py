@@ -3,6 +3,7 @@
 import csv
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -117,7 +118,10 @@ def _count_journal(path: Path) -> Counter[str]:
     except FileNotFoundError:
         return Counter()
     reader = csv.DictReader(line for line in lines if line.endswith("\n"))
-    return Counter(row["status"] or "" for row in reader)
+    counts: Counter[str] = Counter()
+    with suppress(csv.Error):  # of a damaged line
+        counts.update(row.get("status") or "" for row in reader)
+    return counts
 
 
 def _last_sign(paths: Sequence[Path]) -> datetime | None:

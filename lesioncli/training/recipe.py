@@ -202,7 +202,7 @@ def load_recipe(path: Path) -> Recipe:
             if part.name != "stages"
         }
         return Recipe(**parts, stages=stages)
-    except (OSError, tomllib.TOMLDecodeError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a valid recipe: {error}") from error
 
 

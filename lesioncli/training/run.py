@@ -119,7 +119,7 @@ def _hash_teachers(recipe: Recipe) -> dict[str, str]:
 def _read_record(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"{path}: cannot be read ({error}), so the run cannot continue; choose another folder with --out"
         ) from error

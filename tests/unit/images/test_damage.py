@@ -391,9 +391,15 @@ def test_the_gamma_of_a_png_is_converted(tmp_path: Path, gamma: int, level: int,
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="libtiff is linked statically there")
-def test_libtiff_prints_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["zeros", "samples"])
+def test_libtiff_and_pillow_print_nothing(tmp_path: Path, damage: str) -> None:
     data = by_pillow(NOISE, "TIFF", compression="tiff_lzw")
-    (tmp_path / "x.tif").write_bytes(data[: len(data) // 2] + bytes(4096) + data[len(data) // 2 + 4096 :])
+    if damage == "zeros":
+        data = data[: len(data) // 2] + bytes(4096) + data[len(data) // 2 + 4096 :]
+    else:
+        three, many = (struct.pack("<HHIH", 277, 3, 1, samples) for samples in (3, 513))
+        data = data.replace(three, many)
+    (tmp_path / "x.tif").write_bytes(data)
     program = """
 import sys
 from pathlib import Path

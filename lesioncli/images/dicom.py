@@ -22,6 +22,7 @@ from lesioncli.images.pixels import (
     DecodedImage,
     check_size,
     describe_conversion,
+    describe_zeros,
     join_notes,
     peak_bytes,
     to_8_bit_rgb,
@@ -102,7 +103,8 @@ def _read(data: bytes) -> DecodedImage:
         rgb, grey_note = _color_to_rgb(samples, dataset, header), ""
     profile = dataset.get("ICCProfile")
     rgb, color_note = to_srgb(rgb, profile, "L" if header.photometric in GREY else "RGB")
-    note = join_notes(describe_conversion(header.frames, "frames", header.bits_stored), grey_note, color_note)
+    conversion = describe_conversion(header.frames, "frames", header.bits_stored)
+    note = join_notes(conversion, grey_note, color_note, _describe_zeros(dataset, header))
     return DecodedImage(rgb, (header.height, header.width), 1, note, mm_per_pixel=_read_scale(dataset))
 
 
@@ -184,6 +186,16 @@ def _decode_first_frame(dataset: "Dataset", header: _Header) -> NDArray[Any]:
         raise _failure(_describe_missing_decoder(syntax.name if syntax in AllTransferSyntaxes else ""))
     _check_frame(dataset.PixelData, header, is_ordinary_jpeg=plugin == "pillow")
     return np.asarray(pixel_array(dataset, index=0, decoding_plugin=plugin))
+
+
+def _describe_zeros(dataset: "Dataset", header: _Header) -> str:
+    """Return a note if uncompressed pixels of a single frame end in zeros."""
+    from pydicom.uid import UncompressedTransferSyntaxes
+
+    if header.frames > 1 or header.syntax not in UncompressedTransferSyntaxes:
+        return ""
+    planes = header.samples if dataset.get("PlanarConfiguration") else 1  # rows of one channel after another
+    return describe_zeros(dataset.PixelData, header.width * header.samples // planes * header.bits_allocated // 8)
 
 
 def _describe_missing_decoder(name: str) -> str:

@@ -140,6 +140,17 @@ HOSTILE = {
 }
 
 
+def test_pixels_that_end_in_zeros_are_noted(tmp_path: Path) -> None:
+    """As after a copy that stopped; nothing else tells it from a black edge."""
+    picture = draw(0, HEIGHT, WIDTH) | np.uint8(1)
+    picture[HEIGHT // 2 :] = 0
+    assert "the last 20 stored rows are exactly zero" in read(tmp_path, dicom(picture.tobytes())).note
+    grey = dicom(picture[..., 0].tobytes() + bytes(WIDTH), photometric="MONOCHROME2", Rows=HEIGHT + 1)
+    assert "the last 21 stored rows are exactly zero" in read(tmp_path, grey).note
+    frames = dicom((picture | np.uint8(1)).tobytes() + bytes(picture.size), NumberOfFrames=2)
+    assert "zero" not in read(tmp_path, frames).note
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")  # as the commands do, by quiet_decoders()
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_files_are_refused_in_words(tmp_path: Path, name: str) -> None:

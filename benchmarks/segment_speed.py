@@ -29,6 +29,7 @@ from lesioncli.process import count_cores, opencv_on_one_thread, quiet_decoders
 ROUNDS = 5
 MIN_IMAGES = 150  # smaller sets are repeated, so that start-up does not dominate
 NETWORK_IMAGES = 32
+MANY_CORES = 8  # docs/scale.md has what is known of more
 MIN_BUSY = 0.85  # share of the cores that a run uses if nothing waits
 
 ADVICE = {
@@ -87,6 +88,8 @@ def report(rounds: Sequence[Round]) -> None:
     if busy < MIN_BUSY:
         print(f"waiting limits: {ADVICE['waiting']}")
     print(f"{limit} takes most of the CPU time: {ADVICE[limit]}")
+    if count_cores() > MANY_CORES:
+        print(f"more than {MANY_CORES} cores: one process may not use all of them; compare with segment --processes")
 
 
 def _network_inputs(images: Sequence[ImageFile], engine: StoredEngine) -> list[UInt8]:

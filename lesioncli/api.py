@@ -6,7 +6,6 @@ are subclasses of LesionError.
 
 import os
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from lesioncli.engines import ensure_engines, locate_engines, verify_on_gpu
 from lesioncli.errors import EngineError, InputError
 from lesioncli.files import ENGINES, StrPath, os_errors_as_input_errors
 from lesioncli.options import Backend, CalibrationOptions, EvaluationOptions, SegmentOptions
-from lesioncli.process import count_cores, opencv_on_one_thread, quiet_decoders
+from lesioncli.process import quiet_decoders
 from lesioncli.progress import Reporter, ReportTo, reporting
 from lesioncli.sharding import refuse_unmerged
 from lesioncli.urls import Place, StrPlace, Url, parse_place
@@ -54,6 +53,8 @@ def segment_folder(
     Raises InputError if there are no images, if `out` holds masks of other options or engines, or if it cannot be
     written; EngineError if the engine fails. An image that fails is a row of scores.csv and raises nothing.
     """
+    from lesioncli.inference.launch import launch
+
     quiet_decoders()
     out = Path(out)
     with reporting(progress) as reporter:
@@ -64,7 +65,7 @@ def segment_folder(
             if options.verify:
                 verify_on_gpu(one, listing.images, reporter)
         _note_calibration(stored, options, reporter)
-        return _run(listing, stored, out, options, reporter)
+        return launch(listing, stored, out, options, reporter)
 
 
 @os_errors_as_input_errors()
@@ -156,62 +157,6 @@ def _note_listing(listing: "ImageListing", reporter: Reporter) -> None:
         reporter.note(describe_ignored(listing.ignored))
     for line in describe_unreadable(listing.unreadable):
         reporter.note(line)
-
-
-def _run(
-    listing: "ImageListing",
-    engines: "Sequence[StoredEngine]",
-    out: Path,
-    options: SegmentOptions,
-    reporter: Reporter,
-) -> "RunSummary":
-    """Open the engines and segment the images of a listing."""
-    if options.processes:
-        return _run_in_processes(listing, engines, out, options, reporter)
-    from lesioncli.backends.ensemble import open_engines
-    from lesioncli.backends.watchdog import watched
-    from lesioncli.inference.monitoring import observed
-    from lesioncli.inference.run import segment_images
-    from lesioncli.inference.trace import Trace
-    from lesioncli.inference.tta import PROCEDURES
-
-    layout, is_traced = PROCEDURES[options.tta].layout, options.trace is not None
-    ahead = 2 * (options.workers or count_cores())
-    with (
-        opencv_on_one_thread(),
-        watched(open_engines(engines, ahead, layout, is_traced), options.engine_timeout_s) as opened,
-        Trace.writing(options.trace) if options.trace else nullcontext() as trace,
-        observed(len(listing.images), options, opened, reporter) as on_outcome,
-    ):
-        return segment_images(
-            listing,
-            opened,
-            out,
-            options,
-            trace=trace,
-            on_outcome=on_outcome,
-            stop=reporter.stop,
-        )
-
-
-def _run_in_processes(
-    listing: "ImageListing",
-    engines: "Sequence[StoredEngine]",
-    out: Path,
-    options: SegmentOptions,
-    reporter: Reporter,
-) -> "RunSummary":
-    """Open the engines in several processes and share the images of a listing among them."""
-    from lesioncli.inference.monitoring import observed
-    from lesioncli.inference.pools import open_processes
-    from lesioncli.inference.run import segment_in_processes
-
-    images = len(listing.images)
-    with (
-        open_processes(engines, options, images, reporter.note) as processes,
-        observed(images, options, processes.wait_for_engine(), reporter) as on_outcome,
-    ):
-        return segment_in_processes(listing, processes, out, options, on_outcome=on_outcome, stop=reporter.stop)
 
 
 @os_errors_as_input_errors()

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lesioncli.cli.arguments import BackendOption, JsonOption, OptionalImagesArgument, RootOption
-from lesioncli.cli.console import print_json, print_line, progress_bars, say
+from lesioncli.cli.console import print_json, progress_bars, say
+from lesioncli.cli.show_segmentation import describe_earlier, describe_remaining, print_summary, show_plan
 from lesioncli.errors import ExitCode
 from lesioncli.options import MIN_THRESHOLD, TTA, Backend, FailureLimit, ProcessOptions, Regions, SegmentOptions, Shard
-from lesioncli.sharding import AUTO, choose_shard, shard_folder
+from lesioncli.sharding import AUTO, choose_shard
 from lesioncli.signals import HANDLER
 from lesioncli.urls import parse_place
 
 if TYPE_CHECKING:
-    from lesioncli.inference.plan import RunPlan
     from lesioncli.inference.record import RunSummary
 
 MAX_WORKERS = 256  # memory is reserved for two images per thread
@@ -250,7 +250,7 @@ def segment(
             plan = api.plan_segmentation(
                 images or (), out, options, engine=engine, backend=backend, batch=batch, progress=progress
             )
-            raise typer.Exit(_show_plan(plan, verbose, json_output))
+            raise typer.Exit(show_plan(plan, verbose, json_output))
         summary = api.segment_folder(
             images or (), out, options, engine=engine, backend=backend, batch=batch, progress=progress
         )
@@ -259,11 +259,11 @@ def segment(
     else:
         kinds = {"masks": True, "overlays/": overlay, "probabilities/": save_probabilities}
         kinds["crops/"] = crops is not None
-        _print_summary(summary, [name for name, is_written in kinds.items() if is_written], options.shard)
-    for line in _describe_earlier(summary):
+        print_summary(summary, [name for name, is_written in kinds.items() if is_written], options.shard)
+    for line in describe_earlier(summary):
         say(line)
     if summary.remaining:
-        say(_describe_remaining(summary, retry_failed))
+        say(describe_remaining(summary, retry_failed))
     raise typer.Exit(_exit_code(summary, options.max_failures))
 
 
@@ -322,13 +322,6 @@ def _parse_limit(text: str | None) -> FailureLimit | None:
         raise typer.BadParameter(f"{text!r} is not a number such as 10, or 2%", param_hint="--max-failures") from error
 
 
-def _describe_remaining(summary: "RunSummary", retry_failed: bool) -> str:
-    remain = f"{summary.remaining} of {summary.images} images remain"
-    if retry_failed:
-        return f"{remain}, for which --retry-failed is not meant; the same command without it continues"
-    return f"interrupted: {remain}; the same command continues"
-
-
 def _exit_code(summary: "RunSummary", limit: FailureLimit | None) -> int:
     """Return the code of the signal that stopped the run, else whether too many images failed."""
     if summary.remaining and HANDLER.exit_code:
@@ -336,49 +329,3 @@ def _exit_code(summary: "RunSummary", limit: FailureLimit | None) -> int:
     are_accepted = limit is not None and not limit.is_exceeded(summary.failed, summary.images)
     has_failed = bool(summary.failed) and not are_accepted
     return ExitCode.SOME_FAILED if has_failed or summary.remaining or summary.unreadable else ExitCode.OK
-
-
-def _show_plan(plan: "RunPlan", names_images: bool, as_json: bool) -> int:
-    """Print what a run would do; return the exit code."""
-    for name, reason in plan.to_do.items() if names_images else ():
-        say(f"{name}: {reason}")
-    if as_json:
-        print_json(plan.to_dict())
-    else:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in plan.reasons.items())
-        print_line(
-            f"{plan.images} images: {len(plan.to_do)} to segment{f' ({reasons})' * bool(reasons)}, {plan.done} done;"
-            " nothing was written"
-        )
-        if plan.left:
-            print_line(f"{plan.left} other images have no result and would be left")
-        if plan.removes:
-            print_line(f"--overwrite removes the results in {plan.out}/ first")
-        if plan.gone:
-            print_line(f"{plan.gone} rows are of images that are gone")
-    return ExitCode.SOME_FAILED if plan.unreadable else ExitCode.OK
-
-
-def _describe_earlier(summary: "RunSummary") -> list[str]:
-    """Return what the run found changed in the results of earlier runs."""
-    lines = {
-        f"{summary.changed} images had changed since they were segmented, and are segmented again": summary.changed,
-        f"{summary.gone} rows are of images that are gone; --prune removes them": summary.gone,
-        f"{summary.pruned} rows of images that are gone were removed": summary.pruned,
-    }
-    return [line for line, count in lines.items() if count]
-
-
-def _print_summary(summary: "RunSummary", pictures: Sequence[str], shard: Shard | None) -> None:
-    out = Path(summary.out)
-    rows = f"are in {out}/, rows in {shard_folder(out, shard)}/" if shard else f"and scores.csv are in {out}/"
-    speed = f", {summary.images_per_second:.0f} images/s" if summary.ok + summary.failed else ""
-    print_line(
-        f"{summary.images} images: {summary.ok} ok, {summary.failed} failed, {summary.skipped} skipped"
-        f" ({summary.seconds:.1f} s{speed}); {', '.join(pictures)} {rows}"
-    )
-    if shard:
-        print_line(f"when all {shard.count} shards are done, run lesioncli merge {out}")
-    if summary.ok + summary.skipped > len(summary.least_confident):
-        names = ", ".join(f"{lowest.image} ({lowest.confidence:.2f})" for lowest in summary.least_confident)
-        print_line(f"lowest confidence, worth a look: {names}")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from lesioncli.backends.base import EngineFacts
 from lesioncli.errors import EngineError, InputError
@@ -74,14 +74,11 @@ class _Seat:
 
 
 class Processes:
-    """The processes of a run, as a context manager. `note` receives a line about each that is lost.
-
-    count: their number. lost: why processes were lost.
-    """
+    """The processes of a run, as a context manager. `note` receives a line about each that is lost."""
 
     def __init__(self, pool: Pool, note: Callable[[str], None]) -> None:
-        self.count = len(pool.names)
-        self.lost: list[str] = []
+        self._lost: list[str] = []  # reasons
+        self._devices: dict[str, None] = {}  # that have been opened, in order
         self._pool, self._note = pool, note
         self._seats = [_Seat(name) for name in pool.names]
         self._queue: deque[ImageFile] = deque()
@@ -90,16 +87,20 @@ class Processes:
         for number in range(len(self._seats)):
             pool.start(number)
 
-    def wait_for_engine(self) -> EngineFacts:
-        """Return the engine of the first process that has it open. Raises EngineError if none opens it."""
+    @property
+    def engine(self) -> EngineFacts:
+        """The engine of the first process that has it open; waits for it. Raises EngineError if none opens it."""
         while not (engines := [seat.engine for seat in self._seats if seat.engine]):
             list(self._receive())
         return engines[0]
 
-    @property
-    def device(self) -> str:
-        """The devices of all processes so far."""
-        return " and ".join(dict.fromkeys(seat.engine.device for seat in self._seats if seat.engine))
+    def describe(self) -> dict[str, Any]:
+        """Return what is recorded at the end of a run, by the fields of RunRecord."""
+        return {
+            "device": " and ".join(self._devices),
+            "processes": len(self._seats),
+            "lost": tuple(self._lost) or None,
+        }
 
     def outcomes(
         self, images: Sequence[ImageFile], store: ResultStore, to_do: Sequence[ToDo | None], stop: StopRequest
@@ -177,6 +178,7 @@ class Processes:
         """Note the engine of a process, and tell it where to write, once that is known."""
         seat = self._seats[number]
         seat.engine = engine
+        self._devices[engine.device] = None
         if self._store:
             self._pool.send(number, self._store.pictures)
             seat.state = _State.IDLE
@@ -187,7 +189,7 @@ class Processes:
         Raises EngineError if no seat is left.
         """
         seat = self._seats[number]
-        self.lost.append(f"{seat.name}: {reason}")
+        self._lost.append(f"{seat.name}: {reason}")
         images = f"; its {len(seat.images)} images are given to others" if seat.images else ""
         self._note(f"{seat.name} is lost: {reason}{images}")
         self._queue.extendleft(reversed(seat.images))

@@ -30,7 +30,7 @@ except ModuleNotFoundError as missing:
         raise
     raise MissingPackageError("Ray", "ray") from missing
 
-MAX_CORES = 8  # of a worker: with more, its interpreter is the limit (docs/scale.md)
+MAX_CORES = 4  # of a worker: with more, the lock of its interpreter is the limit (docs/scale.md)
 CONNECT_TIMEOUT_S = 5.0
 SILENCE_TIMEOUT_S = 120.0  # without a word from any worker
 REPORT_S = 1.0  # how long a worker waits for reports before it says that there are none

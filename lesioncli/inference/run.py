@@ -7,9 +7,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -23,7 +24,6 @@ from lesioncli.images.find import ImageFile, ImageListing
 from lesioncli.inference.earlier import ToDo, find_to_do
 from lesioncli.inference.outcome import Column, Outcome, image_name, output_columns, sort_by_name
 from lesioncli.inference.pipeline import segment
-from lesioncli.inference.processes import Processes
 from lesioncli.inference.record import EngineRecord, MaskNames, RunIdentity, RunRecord, RunStatus, RunSummary
 from lesioncli.inference.results import ResultStore
 from lesioncli.inference.trace import Trace
@@ -34,9 +34,41 @@ from lesioncli.urls import Place, Url
 
 LEAST_CONFIDENT_IMAGES = 5
 
-MakeOutcomes = Callable[
-    [Sequence[ImageFile], ResultStore, Sequence[ToDo | None], StopRequest], Generator[Outcome, None, None]
-]
+
+class Runner(Protocol):
+    """What makes outcomes of images: this process, or several."""
+
+    @property
+    def engine(self) -> EngineFacts:
+        """The engine, or one of several that are alike. Raises EngineError if there is none."""
+        ...
+
+    def outcomes(
+        self, images: Sequence[ImageFile], store: ResultStore, to_do: Sequence[ToDo | None], stop: StopRequest
+    ) -> Generator[Outcome, None, None]:
+        """Yield one Outcome per image, see pipeline.segment()."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Return what is recorded at the end of a run, by the fields of RunRecord."""
+        ...
+
+
+@dataclass(frozen=True)
+class OneProcess:
+    """The Runner of an engine that this process has open."""
+
+    engine: Engine
+    options: SegmentOptions
+    trace: Trace | None
+
+    def outcomes(
+        self, images: Sequence[ImageFile], store: ResultStore, to_do: Sequence[ToDo | None], stop: StopRequest
+    ) -> Generator[Outcome, None, None]:
+        return segment(images, self.engine, store, self.options, self.trace, stop, to_do)
+
+    def describe(self) -> dict[str, Any]:
+        return {}
 
 
 def segment_images(
@@ -57,43 +89,19 @@ def segment_images(
     Raises InputError if `out` belongs to another kind of run (see ResultStore) or the disk is full, and EngineError if
     the engine fails.
     """
-
-    def outcomes(
-        images: Sequence[ImageFile], store: ResultStore, to_do: Sequence[ToDo | None], stop: StopRequest
-    ) -> Generator[Outcome, None, None]:
-        return segment(images, engine, store, options, trace, stop, to_do)
-
-    return _run(listing, engine, outcomes, out, options, on_outcome, stop)
+    return run_images(listing, OneProcess(engine, options, trace), out, options, on_outcome, stop)
 
 
-def segment_in_processes(
+def run_images(
     listing: ImageListing,
-    processes: Processes,
-    out: Path,
-    options: SegmentOptions = SegmentOptions(),
-    *,
-    on_outcome: Callable[[Outcome], None] = lambda outcome: None,
-    stop: StopRequest | None = None,
-) -> RunSummary:
-    """Segment images as segment_images() does, but `on_outcome` is called as images are finished.
-
-    Raises EngineError if all processes are lost.
-    """
-    engine = processes.wait_for_engine()
-    return _run(listing, engine, processes.outcomes, out, options, on_outcome, stop, processes)
-
-
-def _run(
-    listing: ImageListing,
-    engine: EngineFacts,
-    make_outcomes: MakeOutcomes,
+    runner: Runner,
     out: Path,
     options: SegmentOptions,
     on_outcome: Callable[[Outcome], None],
-    stop: StopRequest | None,
-    processes: Processes | None = None,
+    stop: StopRequest | None = None,
 ) -> RunSummary:
-    """Fill the output folder with the outcomes that are made of images."""
+    """Segment images as segment_images() does; several processes finish them in any order."""
+    engine = runner.engine
     identity = make_identity(listing, engine, options)
     store = ResultStore(out, identity, make_columns(engine), listing.images, options, listing.root)
     images = _select(listing, store, options)
@@ -104,7 +112,7 @@ def _run(
     try:
         store.write_record(record)
         # Closing the generator stops the threads that write to the memory of the engine.
-        with stop.heard(), closing(make_outcomes(images, store, to_do, stop)) as outcomes:
+        with stop.heard(), closing(runner.outcomes(images, store, to_do, stop)) as outcomes:
             for outcome in outcomes:
                 store.add(outcome)
                 totals.add(outcome)
@@ -113,13 +121,13 @@ def _run(
                     stop.set()
     except BaseException:
         with suppress(InputError):  # the error that ended the run matters more
-            values = {**totals.values(), **_describe_processes(processes)}
+            values = {**totals.values(), **runner.describe()}
             store.finish(msgspec.structs.replace(record, status=RunStatus.INTERRUPTED, **values))
         raise
     values = totals.values()
     status = RunStatus.FINISHED if totals.images == len(listing.images) else RunStatus.INTERRUPTED
     failures = sort_by_name(totals.failures) if options.max_failures else None
-    record = msgspec.structs.replace(record, status=status, failures=failures, **_describe_processes(processes))
+    record = msgspec.structs.replace(record, status=status, failures=failures, **runner.describe())
     store.finish(msgspec.structs.replace(record, **values))
     return RunSummary(
         images=len(listing.images),
@@ -136,13 +144,6 @@ def _run(
         gone=store.gone,
         pruned=store.pruned,
     )
-
-
-def _describe_processes(processes: Processes | None) -> dict[str, Any]:
-    """Return what is recorded of the processes of a run at its end, by the fields of RunRecord."""
-    if processes is None:
-        return {}
-    return {"device": processes.device, "processes": processes.count, "lost": tuple(processes.lost) or None}
 
 
 def _select(listing: ImageListing, store: ResultStore, options: SegmentOptions) -> Sequence[ImageFile]:

@@ -98,7 +98,7 @@ def run(
     stop = stop or StopRequest()
     found: list[Outcome] = []
     with Processes(pool, (notes if notes is not None else []).append) as processes:
-        processes.wait_for_engine()
+        assert processes.engine is ENGINE
         to_do = [None, *[ToDo.NEW] * (len(IMAGES) - 1)]
         for outcome in processes.outcomes(IMAGES, _Store(), to_do, stop):  # type: ignore[arg-type]  # only its pictures
             found.append(outcome)
@@ -174,7 +174,7 @@ def test_a_process_that_is_lost_after_a_request_to_stop_is_not_started_again() -
 def test_a_caller_that_ends_early_leaves_no_process() -> None:
     pool = ImitatedPool([[NEVER]] * 2)
     processes = Processes(pool, print)
-    processes.wait_for_engine()
+    assert processes.engine is ENGINE
     outcomes = processes.outcomes(IMAGES, _Store(), [ToDo.NEW] * len(IMAGES), StopRequest())  # type: ignore[arg-type]
     next(outcomes)
     outcomes.close()

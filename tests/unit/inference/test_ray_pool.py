@@ -15,7 +15,7 @@ HEAD, SMALL, LARGE = {"memory": 1.0}, {"CPU": 4.0}, {"CPU": 34.0, "GPU": 4.0}
 def test_workers_have_the_cores_of_the_smallest_node_and_not_too_many() -> None:
     assert _divide_cluster([HEAD, SMALL, SMALL], 0, needs_gpu=False) == (Share(4, 1), 2)
     assert _divide_cluster([HEAD, SMALL, LARGE], 0, needs_gpu=False) == (Share(4, 8), 9)
-    assert _divide_cluster([LARGE], 0, needs_gpu=False) == (Share(MAX_CORES, 4), 4)
+    assert _divide_cluster([LARGE], 0, needs_gpu=False) == (Share(MAX_CORES, 8), 8)
     assert _divide_cluster([HEAD, SMALL, LARGE], 3, needs_gpu=False) == (Share(3, 11), 12)
 
 

@@ -12,6 +12,8 @@ OFFICIAL := .venv/official/bin/isic-challenge-scoring
 STANDIN := $(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' -)),.venv/pycuda)
 # TensorRT's bindings of two versions, for tests/unit/backends/test_bindings.py.
 BINDINGS := $(if $(STANDIN),.venv/bindings)
+# A server of the S3 protocol; 300 MB, so only for make test-slow.
+MOTO := .venv/moto/bin/moto_server
 GPU_EXTRA ?= tensorrt
 # Folder of images for `make bench` and `make bench-peers`; drawn ones by default.
 IMAGES ?=
@@ -36,15 +38,12 @@ test-setup: # pycuda takes 100 s to compile, so it is built beside the rest
 test: test-setup ## Set up what the tests need and run them
 	$(BIN)/python -m pytest --numprocesses auto
 
-test-slow: test-setup ## Full-size networks, long kills and races
+test-slow: test-setup $(MOTO) ## Full-size networks, long kills and races
 	$(BIN)/python -m pytest -m slow --numprocesses auto
 
-test-gpu: .venv/dev ## On a machine with an NVIDIA GPU: tests and figures; GPU_EXTRA=cuda,rtx or cuda alone
+test-gpu: .venv/dev ## On a machine with an NVIDIA GPU: tests and figures; GPU_EXTRA=cuda,rtx for TensorRT for RTX
 	$(PIP) --editable '.[dev,$(GPU_EXTRA)]'
 	$(BIN)/python -m pytest -m gpu -s tests/gpu
-
-gpu-pack: .venv/bin/python ## Write ./gpu-pack: test-gpu for a machine with a GPU and without a network
-	$(BIN)/python tests/gpu/pack.py gpu-pack
 
 lint: .venv/dev ## Check style and formatting, of Dockerfiles too
 	$(BIN)/ruff check .
@@ -94,7 +93,7 @@ soak: .venv/dev ## Segment 200,000 small images in one run; print memory, handle
 	PYTHONPATH=tests $(BIN)/python benchmarks/soak.py
 
 clean: ## Remove everything that make created, .venv included
-	rm -rf .venv .fuzz gpu-pack demo site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .fuzz demo site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -131,4 +130,8 @@ $(OFFICIAL): | .venv/bin/python
 	$(PYTHON313) -m venv .venv/official
 	.venv/official/bin/python -m pip install --quiet --disable-pip-version-check isic-challenge-scoring==5.8.0 'numpy<2.5'
 
-.PHONY: help demo test-setup test test-slow test-gpu gpu-pack lint type package docs check bench bench-peers bench-check bench-evaluate fuzz fuzz-images fuzz-readers soak clean
+$(MOTO): | .venv/bin/python
+	$(PYTHON) -m venv .venv/moto
+	.venv/moto/bin/python -m pip install --quiet --disable-pip-version-check 'moto[server,s3]==5.2.5'
+
+.PHONY: help demo test-setup test test-slow test-gpu lint type package docs check bench bench-peers bench-check bench-evaluate fuzz fuzz-images fuzz-readers soak clean

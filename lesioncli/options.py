@@ -89,6 +89,7 @@ class ExportFormat(StrEnum):
     GEOJSON = "geojson"
     LABELME = "labelme"
     PARQUET = "parquet"
+    TAR = "tar"
 
 
 class TrainingDevice(StrEnum):

@@ -12,6 +12,7 @@ from lesioncli.evaluation.reading.csv_table import column_key, read_header, read
 from lesioncli.evaluation.reading.masks import image_stem
 from lesioncli.images.find import find_images
 from lesioncli.images.ignored import name_of_file
+from lesioncli.images.sources import source_kind
 from lesioncli.inference.outcome import DESCRIPTIVE_COLUMNS, image_name, read_number, without_suffix
 from lesioncli.inference.record import MaskNames, RunRecord, read_record
 from lesioncli.isic import name_by_id
@@ -98,7 +99,7 @@ def choose_image_sources(segmented: SegmentedFolder, given: Sequence[Path]) -> D
     if given:
         return Decision(tuple(given), "given with --images")
     recorded = [_shorten(segmented.folder / source) for source in segmented.record.sources if not is_url(source)]
-    if existing := tuple(source for source in recorded if source.exists()):
+    if existing := tuple(source for source in recorded if source.exists() and not source_kind(source)):
         return Decision(existing, "named in run.json")
     beside = _shorten(_parent(segmented.folder) / "images")
     if beside.is_dir():

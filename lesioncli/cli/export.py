@@ -40,7 +40,7 @@ def export(
     """Write masks and scores in the format of another program.
 
     coco and coco-polygons: one JSON file, with masks as run-length encoding or as polygons. geojson: outlines for
-    QuPath. labelme: outlines to correct by hand. parquet: the tables.
+    QuPath. labelme: outlines to correct by hand. parquet: the tables. tar: archives of the masks.
     Exit code 5: some images have no mask, or `segment` did not finish.
     """
     from lesioncli.export.registry import EXPORTERS

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lesioncli.export import coco, geojson, labelme, parquet
+from lesioncli.export import coco, geojson, labelme, parquet, tar
 from lesioncli.export.job import ExportJob
 from lesioncli.options import ExportFormat
 
@@ -33,4 +33,5 @@ EXPORTERS: dict[ExportFormat, Exporter] = {
     ExportFormat.GEOJSON: Exporter(geojson.write_geojson, "geojson", geojson.list_files, has_outlines=True),
     ExportFormat.LABELME: Exporter(labelme.write_labelme, "labelme", labelme.list_files, has_outlines=True),
     ExportFormat.PARQUET: Exporter(parquet.write_parquet, "parquet", parquet.list_files),
+    ExportFormat.TAR: Exporter(tar.write_tar, "tar", tar.list_files),
 }

@@ -12,10 +12,11 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from lesioncli.errors import EngineError, InputError, MissingPackageError
+from lesioncli.inference.outcome import Outcome
 from lesioncli.inference.processes import Lost
 from lesioncli.inference.worker import Job, Order, Report, Share, Signal, serve
 from lesioncli.options import RAY_AUTO, RAY_LOCAL, Backend
@@ -34,6 +35,7 @@ MAX_CORES = 4  # of a worker: with more, the lock of its interpreter is the limi
 CONNECT_TIMEOUT_S = 5.0
 SILENCE_TIMEOUT_S = 120.0  # without a word from any worker
 REPORT_S = 1.0  # how long a worker waits for reports before it says that there are none
+GATHER_S = 0.2  # how long it gathers outcomes after the first
 LOCAL_STORE_BYTES = 100 * 2**20  # of a cluster that is started here: messages are small
 
 
@@ -57,14 +59,14 @@ class Worker:
 
     @ray.method(concurrency_group="reports")  # type: ignore[untyped-decorator]
     def reports(self) -> list[Report]:
-        """Return the reports since the last call; wait for one."""
+        """Return the reports since the last call: wait for one, then for further outcomes, as each call costs time."""
         reports: list[Report] = []
-        try:
-            reports.append(self._reports.get(timeout=REPORT_S))
-            while True:
-                reports.append(self._reports.get_nowait())
-        except queue.Empty:
-            return reports
+        end = time.monotonic() + REPORT_S
+        with suppress(queue.Empty):
+            while not reports or isinstance(reports[-1], Outcome):
+                reports.append(self._reports.get(timeout=max(0.0, end - time.monotonic())))
+                end = min(end, time.monotonic() + GATHER_S) if len(reports) == 1 else end
+        return reports
 
 
 class RayPool:

@@ -287,7 +287,8 @@ def test_verify_makes_no_request(server: ObjectServer, tiny_manifest: MakeEngine
     folder = tmp_path / "other"
     save_many(folder, 1)
     shutil.copytree(out, tmp_path / "copy")
-    run(folder, tmp_path / "copy", tiny_manifest(4))
+    assert run(folder, tmp_path / "copy", tiny_manifest(4), "--prune")[0] == ExitCode.OK
+    assert len(rows_of(tmp_path / "copy")) == COUNT  # those of the bucket are not taken for gone
     assert not server.requests
 
 
@@ -308,8 +309,9 @@ def test_several_processes(server: ObjectServer, images: Path, tiny_manifest: Ma
     assert code == ExitCode.OK, output
     assert files_of(tmp_path / "out")["scores.csv"] == files_of(tmp_path / "folder")["scores.csv"]
     assert all(server.gets(key) == 1 for key in server.objects)
-    server.faults = {key: [Fault.DENIED] * 5 for key in server.objects}
-    code, output = run(f"{URL}/set", tmp_path / "denied", tiny_manifest(4), "--processes", "1")
+    server.objects |= {f"set/more{number:02d}.jpg": b"any" for number in range(70)}
+    server.faults = {key: [Fault.DENIED] * 99 for key in server.objects}
+    code, output = run(f"{URL}/set", tmp_path / "denied", tiny_manifest(4), "--processes", "2")
     assert code == ExitCode.INPUT, output
     assert f"error: {URL}: 20 images in a row" in output
 

@@ -81,6 +81,13 @@ bench-evaluate: .venv/base $(OFFICIAL) ## Compare the speed of evaluate with the
 fuzz-images: .venv/dev ## Damage drawn images of every format and print which of them pass as whole
 	$(BIN)/python benchmarks/fuzz_images.py
 
+audit: .venv/base .venv/audit/ready ## Look up known vulnerabilities of the packages in .venv
+	$(BIN)/python -m pip freeze --exclude-editable > .venv/audit/requirements.txt
+	.venv/audit/bin/pip-audit --requirement .venv/audit/requirements.txt --no-deps --disable-pip --strict
+
+sbom: .venv/base .venv/audit/ready ## Write a list of the packages in .venv to sbom.cdx.json (CycloneDX)
+	.venv/audit/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-file sbom.cdx.json
+
 FUZZ_SECONDS ?= 60
 
 fuzz: .venv/dev .venv/atheris ## Mutate files for each reader, guided by coverage, for FUZZ_SECONDS each
@@ -93,7 +100,7 @@ soak: .venv/dev ## Segment 200,000 small images in one run; print memory, handle
 	PYTHONPATH=tests $(BIN)/python benchmarks/soak.py
 
 clean: ## Remove everything that make created, .venv included
-	rm -rf .venv .fuzz demo site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .fuzz sbom.cdx.json demo site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -109,6 +116,11 @@ clean: ## Remove everything that make created, .venv included
 
 .venv/bindings: | .venv/bin/python
 	for version in 10.16 11.4; do $(PIP) --no-deps --upgrade --target .venv/tensorrt-$$version "tensorrt-cu13-bindings==$$version.*" || exit 1; done
+	@touch $@
+
+.venv/audit/ready: | .venv/bin/python
+	$(PYTHON) -m venv .venv/audit
+	.venv/audit/bin/python -m pip install --quiet pip-audit cyclonedx-bom
 	@touch $@
 
 .venv/atheris: | .venv/bin/python
@@ -134,4 +146,4 @@ $(MOTO): | .venv/bin/python
 	$(PYTHON) -m venv .venv/moto
 	.venv/moto/bin/python -m pip install --quiet --disable-pip-version-check 'moto[server,s3]==5.2.5'
 
-.PHONY: help demo test-setup test test-slow test-gpu lint type package docs check bench bench-peers bench-check bench-evaluate fuzz fuzz-images fuzz-readers soak clean
+.PHONY: help demo test-setup test test-slow test-gpu lint type package docs check bench bench-peers bench-check bench-evaluate audit sbom fuzz fuzz-images fuzz-readers soak clean

@@ -18,6 +18,8 @@ MAX_NAME_BYTES = 255  # of a file name, on all common file systems
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # EFBIG: a limit on the size of files, as by `ulimit -f`
 TRIAL_BYTES = 2**24
 BLOCK_BYTES = 2**20
+HERE = "./"  # before a relative path, which stays the same
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # https://owasp.org/www-community/attacks/CSV_Injection
 TEMPORARY_ENDING = ".part"  # of the names of files that are being written, which start with a dot
 PRETRAINED = Path(__file__).parent / "pretrained"
 ENGINES = Path("engines")  # the default folder of engines; a user's recipes and checkpoints may lie there, too
@@ -293,6 +295,16 @@ def printable(name: str) -> str:
 def from_printable(text: str) -> str:
     """Return the file name of a text by printable(); a name that holds such an escape itself is not told apart."""
     return re.sub(r"\\udc([89a-f][0-9a-f])", lambda match: chr(0xDC00 + int(match[1], 16)), text)
+
+
+def as_cell(name: str) -> str:
+    """Return a relative path as a cell of a CSV: ./ before a character at which spreadsheets see a formula."""
+    return f"{HERE}{name}" if name.startswith(FORMULA_STARTS) else name
+
+
+def from_cell(text: str) -> str:
+    """Return the relative path of a cell by as_cell()."""
+    return text.removeprefix(HERE)
 
 
 def stat_file(path: Path) -> os.stat_result | None:

@@ -10,6 +10,7 @@ from lesioncli.errors import InputError
 from lesioncli.evaluation.predictions import SCORES
 from lesioncli.evaluation.reading.csv_table import column_key, read_header, read_rows
 from lesioncli.evaluation.reading.masks import image_stem
+from lesioncli.files import from_cell
 from lesioncli.images.find import find_images
 from lesioncli.images.ignored import name_of_file
 from lesioncli.images.sources import source_kind
@@ -75,6 +76,7 @@ def read_segmented_folder(folder: Path) -> SegmentedFolder:
     for line, row in read_rows(path):
         for column in numeric:
             read_number(row[column], f"{path}, line {line}", column)
+        row |= {name: from_cell(row[name]) for name in ("image", "mask") if name in row}
         rows[_mask_name(row, record)] = row
     return SegmentedFolder(folder, record, rows, columns, classes)
 

@@ -11,7 +11,7 @@ from lesioncli.evaluation.metrics.pixels import PIXEL_METRICS
 from lesioncli.evaluation.reading.csv_table import read_header
 from lesioncli.evaluation.result import Evaluation
 from lesioncli.evaluation.statistics.comparison import Comparison
-from lesioncli.files import atomic_output
+from lesioncli.files import as_cell, atomic_output
 
 FIRST_COLUMN = "image"
 LAST_COLUMNS = ("problem", "note")
@@ -67,7 +67,7 @@ def write_cases(cases: Sequence[CaseResult], path: Path) -> None:
     names = next((tuple(case.metrics) for case in cases if case.metrics), tuple(PIXEL_METRICS))
     rows = (
         (
-            case.image or case.name,
+            as_cell(case.image or case.name),
             *(_field(case.metrics.get(name, math.nan)) for name in names),
             case.problem,
             case.note,
@@ -84,7 +84,10 @@ def write_differences(comparison: Comparison, path: Path, cases: Sequence[CaseRe
     """
     images = {case.name: case.image for case in cases if case.image}
     names = next(iter(comparison.per_image.values()), {})
-    rows = ((images.get(name, name), *map(_field, metrics.values())) for name, metrics in comparison.per_image.items())
+    rows = (
+        (as_cell(images.get(name, name)), *map(_field, metrics.values()))
+        for name, metrics in comparison.per_image.items()
+    )
     _write_table(path, (FIRST_COLUMN, *names), rows)
 
 

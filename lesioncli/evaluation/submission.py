@@ -15,7 +15,7 @@ from lesioncli.errors import ImageError, InputError
 from lesioncli.evaluation.predictions import SCORES
 from lesioncli.evaluation.reading.masks import MaskRole, find_predicted_masks, read_mask
 from lesioncli.evaluation.reading.tables import ScoreRow, read_scores
-from lesioncli.files import atomic_output
+from lesioncli.files import as_cell, atomic_output
 from lesioncli.images.find import find_images
 from lesioncli.inference.record import read_record
 from lesioncli.options import Challenge
@@ -172,5 +172,5 @@ def _write_scores(scores: Mapping[str, ScoreRow], classes: tuple[str, ...], path
     with atomic_output(path, "--out") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("image", *classes))
-        writer.writerows((image, *values) for image, values in valid.items())
+        writer.writerows((as_cell(image), *values) for image, values in valid.items())
     return len(valid)

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TextIO
 
 from lesioncli.errors import InputError
-from lesioncli.files import atomic_output, printable
+from lesioncli.files import as_cell, atomic_output, from_cell, printable
 from lesioncli.images.find import ImageFile, ImageListing, check_unique_masks
 from lesioncli.images.formats import is_supported_suffix
 from lesioncli.images.ignored import format_by_content, name_of_file
@@ -142,7 +142,7 @@ def write_image_list(listing: ImageListing, path: Path, with_crc32: bool = False
         writer.writerow(COLUMNS)
         for image, (size, crc32) in zip(listing.images, pool.map(measure, listing.images), strict=True):
             name = image.name + image.suffix
-            writer.writerow((name, name.rpartition("/")[0], size, crc32, root))
+            writer.writerow((as_cell(name), as_cell(name.rpartition("/")[0]), size, crc32, as_cell(root)))
             total_bytes += int(size or 0)
             if not size:
                 unreadable.append(printable(str(image.path)))
@@ -248,7 +248,7 @@ def _parse_rows(path: Path, header: Sequence[str], reader: Iterator[list[str]]) 
             entry = Entry(
                 line, int(size) if size else None, _parse_crc32(path, line, crc32), BYTES in cells and not size
             )
-            yield cells.get(ROOT, ""), _check_inside(path, line, cells[IMAGE]), entry
+            yield from_cell(cells.get(ROOT, "")), _check_inside(path, line, cells[IMAGE]), entry
     except csv.Error as error:
         raise _error(path, line + 1, f"cannot be read as CSV ({error})") from error
 

@@ -85,6 +85,9 @@ def measure_tiff(file: BinaryIO, at_least_hw: tuple[int, int]) -> int:
 
 def _check(page: "TiffPage") -> None:
     """Raise ImageError if a page takes too much memory, or is of a kind that no reader here knows."""
+    sizes = (page.imagelength, page.imagewidth, page.tilelength, page.tilewidth, page.samplesperpixel)
+    if not all(isinstance(size, int) for size in (*sizes, page.bitspersample)):  # multiplied, tuples would fill memory
+        raise ImageError(FailureStage.DECODE, "a TIFF with several sizes or bits per sample; save it as 8-bit PNG")
     check_size((page.imagelength, page.imagewidth), page.samplesperpixel, page.bitspersample)
     if page.is_tiled:  # a decoder holds a whole tile, however small the image is
         check_size((page.tilelength, page.tilewidth), page.samplesperpixel, page.bitspersample)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lesioncli.errors import InputError
-from lesioncli.files import printable
+from lesioncli.files import as_cell, printable
 from lesioncli.images.find import ImageFile
 from lesioncli.images.ignored import name_of_file
 from lesioncli.options import FailureStage, Status
@@ -51,8 +51,8 @@ def value_column(name: str, decimals: int = 5) -> Column:
 # To add a column, add one line to one of these tables. Class scores stand between the first two; further outputs of the
 # network stand before the last.
 IMAGE_COLUMNS = (
-    Column("image", lambda outcome: image_name(outcome.image)),
-    Column("mask", lambda outcome: printable(outcome.image.mask_name) if outcome.status == Status.OK else ""),
+    Column("image", lambda outcome: as_cell(image_name(outcome.image))),
+    Column("mask", lambda outcome: as_cell(printable(outcome.image.mask_name)) if outcome.status == Status.OK else ""),
     Column("width", lambda outcome: str(outcome.stored_hw[1] or "")),
     Column("height", lambda outcome: str(outcome.stored_hw[0] or "")),
     Column("bytes", lambda outcome: "" if outcome.file_bytes is None else str(outcome.file_bytes)),

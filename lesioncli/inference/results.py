@@ -15,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 
 from lesioncli.errors import InputError
-from lesioncli.files import DISK_FULL, make_folder, printable, sync_files, sync_folder
+from lesioncli.files import DISK_FULL, from_cell, make_folder, printable, sync_files, sync_folder
 from lesioncli.images.find import CROPS, OVERLAYS, ImageFile
 from lesioncli.images.ignored import RUN_RECORD
 from lesioncli.inference.durability import GroupSync
@@ -212,7 +212,9 @@ def _files_named_in(table: Path, has_maps: bool) -> Iterator[str]:
         return
     with table.open(newline="", encoding="utf-8", errors="replace") as file, suppress(csv.Error):
         for row in csv.DictReader(file):
-            mask = row.get("mask") or ""
+            mask = from_cell(row.get("mask") or "")
             if mask.endswith(".png"):
                 yield mask
-            yield from extra_names(without_suffix(row.get("image") or ""), mask, has_maps and mask.endswith(".png"))
+            yield from extra_names(
+                without_suffix(from_cell(row.get("image") or "")), mask, has_maps and mask.endswith(".png")
+            )

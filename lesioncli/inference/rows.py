@@ -16,7 +16,7 @@ import deflate
 
 from lesioncli import isic
 from lesioncli.errors import InputError
-from lesioncli.files import atomic_write
+from lesioncli.files import as_cell, atomic_write, from_cell
 from lesioncli.inference.outcome import LATER_COLUMNS, Outcome, read_count, read_number, without_suffix
 from lesioncli.inference.record import MaskNames
 from lesioncli.options import Status
@@ -139,7 +139,7 @@ class RowTables:
                 elif len(fields) == len(header) + len(JOURNAL_COLUMNS) and _is_right(fields):
                     checks = _parse_checks(fields[len(header) :][: len(CHECK_COLUMNS)])
                     cells = self._complete(header, fields[: len(header)])
-                    rows.append((start, self._parse(cells, {fields[0]: checks})))
+                    rows.append((start, self._parse(cells, {from_cell(fields[0]): checks})))
                     synced = max(synced, int(fields[-2]))
         return JournalRows(
             [row for start, row in rows if start < synced], [row for start, row in rows if start >= synced]
@@ -153,12 +153,15 @@ class RowTables:
         with atomic_write(self.checksums) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             file.write(csv_line(("image", *CHECK_COLUMNS)))
             file.writelines(
-                csv_line((row.image, *row.checks.fields())) for row in rows if row.checks.mask_crc32 is not None
+                csv_line((as_cell(row.image), *row.checks.fields()))
+                for row in rows
+                if row.checks.mask_crc32 is not None
             )
 
     def make_row(self, outcome: Outcome, fields: Sequence[str]) -> Row:
         """Return the row of an outcome, whose cells are `fields`."""
-        return self._parse(fields, {fields[0]: Checks(outcome.modified_ns, outcome.image_crc32, outcome.mask_crc32)})
+        checks = Checks(outcome.modified_ns, outcome.image_crc32, outcome.mask_crc32)
+        return self._parse(fields, {from_cell(fields[0]): checks})
 
     def journal_header(self) -> str:
         """Return the first line of a journal."""
@@ -204,13 +207,14 @@ class RowTables:
             return {}
         with self.checksums.open("rb") as file:
             return {
-                fields[0]: _parse_checks(fields[1:])
+                from_cell(fields[0]): _parse_checks(fields[1:])
                 for start, fields in _intact_rows(_Lines(file))
                 if start and len(fields) == 1 + len(CHECK_COLUMNS)
             }
 
     def _parse(self, fields: Sequence[str], checks: Mapping[str, Checks], location: str = "") -> Row:
         image, mask, status, size, confidence = self._pick(fields)
+        image, mask = from_cell(image), from_cell(mask)
         return Row(
             line=csv_line(fields),
             image=image,

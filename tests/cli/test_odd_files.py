@@ -12,7 +12,7 @@ from helpers.pictures import draw, read, save, save_many
 from helpers.runs import files_of, rows_of, segment_folder, statuses
 
 from lesioncli.errors import ExitCode
-from lesioncli.files import printable
+from lesioncli.files import as_cell, printable
 from lesioncli.images import find
 from lesioncli.images.find import ImageListing
 
@@ -88,7 +88,7 @@ def test_odd_names_are_images_as_others(
     assert len(rows) == len(named) + 1
     for name in named:
         assert (out / name).with_suffix(".png").is_file()
-        assert rows[printable(name)]["status"] == "ok"
+        assert rows[as_cell(printable(name))]["status"] == "ok"
     first = files_of(out)
     assert f"{len(rows)} skipped" in call(*words).stdout
     assert files_of(out) == first

@@ -16,6 +16,7 @@ from lesioncli.evaluation.reading.csv_table import (
     open_table,
     read_lines,
 )
+from lesioncli.files import from_cell
 from lesioncli.images.formats import supported_suffixes
 from lesioncli.spec import CLASSES
 
@@ -216,6 +217,8 @@ def read_scores(
     id_column = table.id_column()
     scores: dict[str, ScoreRow] = {}
     for line, row in table.rows:
+        if from_segment:
+            row |= {key: from_cell(row[key]) for key in ("image", "mask") if key in row}
         name = _IMAGE_SUFFIX.sub("", row["image"]) if from_segment else _image_id(row[id_column])
         _new_id(name, scores, path, line)
         failure = (row["reason"] or "failed") if from_segment and row["status"] == "failed" else ""

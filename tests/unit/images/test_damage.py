@@ -5,6 +5,7 @@ import re
 import struct
 import subprocess
 import sys
+import tracemalloc
 import zlib
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from helpers.encoded_images import (
     inks_to_rgb,
     interlaced_png,
     plain_png,
+    plain_tiff,
     png,
     scanlines,
     tiff,
@@ -388,6 +390,22 @@ def test_the_gamma_of_a_png_is_converted(tmp_path: Path, gamma: int, level: int,
     assert ("gamma" in decoded.note) == (want != level)
     srgb = read(tmp_path, plain_png(picture, 8, 2, gamma_chunk, chunk(b"sRGB", b"\0")))
     np.testing.assert_array_equal(srgb.rgb, picture)
+
+
+@pytest.mark.parametrize("tag", [256, 257, 258, 277, 322])
+def test_a_tiff_whose_size_is_several_numbers_takes_no_memory(tmp_path: Path, tag: int) -> None:
+    """The other side, times a tuple of numbers, is a tuple that fills the memory."""
+    sides = {256: 2**22, 257: 2**22, 258: 8, 259: 1, 262: 1, 277: 1, 278: 2**22, 322: 16, 323: 16}
+    data = bytearray(plain_tiff(sides, bytes(100)))
+    entry = data.index(struct.pack("<HHI", tag, 4, 1))
+    data[entry : entry + 12] = struct.pack("<HHII", tag, 4, 9, 8)
+    reason(tmp_path, bytes(data))  # loads what it imports
+    tracemalloc.start()
+    try:
+        assert reason(tmp_path, bytes(data))
+        assert tracemalloc.get_traced_memory()[1] < 2**25
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="libtiff is linked statically there")

@@ -41,9 +41,12 @@ test: test-setup ## Set up what the tests need and run them
 test-slow: test-setup $(MOTO) ## Full-size networks, long kills and races
 	$(BIN)/python -m pytest -m slow --numprocesses auto
 
-test-gpu: .venv/dev ## On a machine with an NVIDIA GPU: tests and figures; GPU_EXTRA=cuda,rtx for TensorRT for RTX
+test-gpu: .venv/dev ## On a machine with an NVIDIA GPU: tests and figures; GPU_EXTRA=cuda,rtx or cuda alone
 	$(PIP) --editable '.[dev,$(GPU_EXTRA)]'
 	$(BIN)/python -m pytest -m gpu -s tests/gpu
+
+gpu-pack: .venv/bin/python ## Write ./gpu-pack: test-gpu for a machine with a GPU and without a network
+	$(BIN)/python tests/gpu/pack.py gpu-pack
 
 lint: .venv/dev ## Check style and formatting, of Dockerfiles too
 	$(BIN)/ruff check .
@@ -100,7 +103,7 @@ soak: .venv/dev ## Segment 200,000 small images in one run; print memory, handle
 	PYTHONPATH=tests $(BIN)/python benchmarks/soak.py
 
 clean: ## Remove everything that make created, .venv included
-	rm -rf .venv .fuzz sbom.cdx.json demo site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .fuzz gpu-pack sbom.cdx.json demo site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -146,4 +149,4 @@ $(MOTO): | .venv/bin/python
 	$(PYTHON) -m venv .venv/moto
 	.venv/moto/bin/python -m pip install --quiet --disable-pip-version-check 'moto[server,s3]==5.2.5'
 
-.PHONY: help demo test-setup test test-slow test-gpu lint type package docs check bench bench-peers bench-check bench-evaluate audit sbom fuzz fuzz-images fuzz-readers soak clean
+.PHONY: help demo test-setup test test-slow test-gpu gpu-pack lint type package docs check bench bench-peers bench-check bench-evaluate audit sbom fuzz fuzz-images fuzz-readers soak clean

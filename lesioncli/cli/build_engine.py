@@ -54,7 +54,7 @@ def build_engine(
         typer.Option(
             help="TensorRT for RTX: compute capabilities to compile for, separated by commas.",
             metavar="sm86,sm89",
-            show_default="sm80,sm86,sm89,sm120",
+            show_default="sm86,sm89,sm120",
         ),
     ] = None,
     dynamic: Annotated[

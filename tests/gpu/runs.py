@@ -49,7 +49,9 @@ def segment_traced(
     manifest: Path, images: list[ImageFile], out: Path, workers: int, copies: int
 ) -> tuple[RunSummary, float]:
     """Run on `copies` of the images; return the summary and the share of the time in which the GPU computed."""
-    many = [ImageFile(image.local_path, f"{image.local_path.stem}-{copy}") for copy in range(copies) for image in images]
+    many = [
+        ImageFile(image.local_path, f"{image.local_path.stem}-{copy}") for copy in range(copies) for image in images
+    ]
     trace_path = out.with_suffix(".json")
     with Trace.writing(trace_path) as trace, open_engine(manifest, 2 * workers, traced=True) as engine:
         summary = segment_images(ImageListing(many), engine, out, SegmentOptions(workers=workers), trace=trace)

@@ -48,7 +48,7 @@ class Vendor:
 
 
 TENSORRT = Vendor(Backend.TENSORRT, "TensorRT", ("tensorrt", "tensorrt_bindings"), "tensorrt", b"ftrt", None)
-RTX_TARGETS = ("sm80", "sm86", "sm89", "sm120", "sm75", "sm121")
+RTX_TARGETS = ("sm86", "sm89", "sm120", "sm75", "sm80", "sm121")
 RTX = Vendor(
     Backend.TENSORRT_RTX,
     "TensorRT for RTX",

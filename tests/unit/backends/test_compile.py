@@ -213,7 +213,7 @@ def test_an_interrupt_ends_the_build_and_leaves_nothing(
 
 
 def test_the_default_targets_are_those_with_both_precisions() -> None:
-    assert rtx_compiler(for_targets()).targets == ("sm80", "sm86", "sm89", "sm120")
+    assert rtx_compiler(for_targets()).targets == ("sm86", "sm89", "sm120")
 
 
 def test_an_unknown_target_is_an_error() -> None:

@@ -84,6 +84,9 @@ bench-evaluate: .venv/base $(OFFICIAL) ## Compare the speed of evaluate with the
 fuzz-images: .venv/dev ## Damage drawn images of every format and print which of them pass as whole
 	$(BIN)/python benchmarks/fuzz_images.py
 
+coverage: test-setup ## Run the fast tests, and fail if they miss over 5 % of inference or backends
+	$(BIN)/python -m pytest --numprocesses auto --cov --cov-report=term
+
 audit: .venv/base .venv/audit/ready ## Look up known vulnerabilities of the packages in .venv
 	$(BIN)/python -m pip freeze --exclude-editable > .venv/audit/requirements.txt
 	.venv/audit/bin/pip-audit --requirement .venv/audit/requirements.txt --no-deps --disable-pip --strict
@@ -149,4 +152,4 @@ $(MOTO): | .venv/bin/python
 	$(PYTHON) -m venv .venv/moto
 	.venv/moto/bin/python -m pip install --quiet --disable-pip-version-check 'moto[server,s3]==5.2.5'
 
-.PHONY: help demo test-setup test test-slow test-gpu gpu-pack lint type package docs check bench bench-peers bench-check bench-evaluate audit sbom fuzz fuzz-images fuzz-readers soak clean
+.PHONY: help demo test-setup test test-slow test-gpu gpu-pack lint type package docs check bench bench-peers bench-check bench-evaluate coverage audit sbom fuzz fuzz-images fuzz-readers soak clean

@@ -32,6 +32,23 @@ def test_a_journal_with_lines_is_kept_without_its_lock(tmp_path: Path) -> None:
     Journal(tmp_path / "a.part").close()
 
 
+@pytest.mark.parametrize("method", ["stat", "unlink"])
+def test_a_folder_whose_permissions_are_lost_hides_no_error_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """close() is called while the error that ended the run is on its way."""
+    journal = Journal(tmp_path / "a.part")
+
+    def refuse(path: Path, *given: object, **options: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, method, refuse)
+        journal.close()
+    Journal(tmp_path / "a.part").close()
+    assert not (tmp_path / "a.part").exists()
+
+
 def test_a_journal_that_cannot_be_opened_leaves_no_lock(tmp_path: Path) -> None:
     (tmp_path / "a.part").mkdir()
     for _ in range(2):

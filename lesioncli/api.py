@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lesioncli.calibrator import CalibrationResult
     from lesioncli.evaluation.result import Evaluation
     from lesioncli.images.find import ImageListing
-    from lesioncli.images.image_list import WrittenList
+    from lesioncli.images.written_list import WrittenList
     from lesioncli.inference.merge import MergedShards
     from lesioncli.inference.plan import RunPlan
     from lesioncli.inference.record import RunSummary
@@ -188,7 +188,7 @@ def list_images(
     Raises InputError if there are no images, or two with the same mask name, or if `out` cannot be written.
     """
     from lesioncli.images import find
-    from lesioncli.images.image_list import write_image_list
+    from lesioncli.images.written_list import write_image_list
 
     with reporting(progress) as reporter:
         listing = find.list_images(_as_places(images), root=None if root is None else parse_place(root))

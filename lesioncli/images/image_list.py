@@ -1,4 +1,4 @@
-"""Image lists freeze the images of a run: `list` writes one, `segment --from` reads one.
+"""Image lists freeze the images of a run: `list` writes one (written_list.py), `segment --from` reads one.
 
 A CSV has the path of each image relative to one root in the column `image`, and may have the columns `bytes`,
 `image_crc32` and `root`. A file without the column `image` in its first line has one path per line, as on a command
@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TextIO
 
 from lesioncli.errors import InputError
-from lesioncli.files import as_cell, atomic_output, from_cell, printable
+from lesioncli.files import from_cell
 from lesioncli.images.find import ImageFile, ImageListing, check_unique_masks
 from lesioncli.images.formats import is_supported_suffix
 from lesioncli.images.ignored import format_by_content, name_of_file
@@ -105,48 +105,6 @@ class ImageList:
             return "" if crc32_of_image(image.path) == expected else "has another content than when it was listed"
         except OSError as error:
             return f"cannot be read ({error.strerror})"
-
-
-@dataclass(frozen=True)
-class WrittenList:
-    """Number and total size of the listed images; `unreadable` are those whose size or content could not be read."""
-
-    images: int
-    total_bytes: int
-    unreadable: tuple[str, ...]
-
-
-def write_image_list(listing: ImageListing, path: Path, with_crc32: bool = False) -> WrittenList:
-    """Write the images of a listing as CSV; `with_crc32` also reads each file. The root is relative to `path`.
-
-    Raises InputError if `path` cannot be written.
-    """
-    base = listing.root or Path()
-    root = str(base) if isinstance(base, Url) else _relative(base, path.absolute().parent)
-    unreadable: list[str] = []
-    total_bytes = 0
-
-    def measure(image: ImageFile) -> tuple[str, str]:
-        try:
-            size = status_of(image.path).size_bytes
-            return str(size), f"{crc32_of_image(image.path):08x}" if with_crc32 else ""
-        except OSError:
-            return "", ""
-
-    with (
-        atomic_output(path, "--out") as temporary,
-        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-        ThreadPoolExecutor(count_cores()) as pool,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        for image, (size, crc32) in zip(listing.images, pool.map(measure, listing.images), strict=True):
-            name = image.name + image.suffix
-            writer.writerow((as_cell(name), as_cell(name.rpartition("/")[0]), size, crc32, as_cell(root)))
-            total_bytes += int(size or 0)
-            if not size:
-                unreadable.append(printable(str(image.path)))
-    return WrittenList(len(listing.images), total_bytes, tuple(unreadable))
 
 
 def _folder_of(image: ImageFile) -> str:
@@ -321,15 +279,6 @@ def _common_folder(path: Path, names: Iterable[str]) -> str:
         return os.path.commonpath(folders) if folders else ""
     except ValueError as error:
         raise InputError(f"{_title(path)}: the paths have no common folder; list images of one drive") from error
-
-
-def _relative(folder: Path, start: Path) -> str:
-    """Return a folder relative to another one, so that both can be moved together; absolute if on another drive."""
-    real = os.path.realpath(folder)
-    try:
-        return Path(os.path.relpath(real, os.path.realpath(start))).as_posix()
-    except ValueError:
-        return Path(real).as_posix()
 
 
 @contextmanager

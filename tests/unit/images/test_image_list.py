@@ -14,7 +14,8 @@ from helpers.runs import files_of, record_of, rows_of
 
 from lesioncli.errors import ExitCode, InputError
 from lesioncli.images.find import ImageListing, list_images
-from lesioncli.images.image_list import STDIN, ImageList, read_image_list, write_image_list
+from lesioncli.images.image_list import STDIN, ImageList, read_image_list
+from lesioncli.images.written_list import write_image_list
 
 NAMES = ("b.jpg", "P01/a.PNG", "P01/x.y.tiff", "P02/caf\N{LATIN SMALL LETTER E WITH ACUTE}, 1.bmp", "P02/deep/z.webp")
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -52,13 +53,16 @@ def make_fabric(device: TrainingDevice) -> Decision[Fabric]:
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     precision = _choose_precision(device)
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if torch.distributed.is_torchelastic_launched() else 1
-    fabric = Fabric(
-        accelerator=str(device),
-        devices=processes,
-        strategy="ddp" if processes > 1 else "auto",
-        num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")) if processes > 1 else 1,
-        precision=precision.value,
-    )
+    with warnings.catch_warnings():
+        # Where Slurm is installed, Fabric recommends srun, which neither one process nor torchrun needs.
+        warnings.filterwarnings("ignore", message="The `srun` command is available")
+        fabric = Fabric(
+            accelerator=str(device),
+            devices=processes,
+            strategy="ddp" if processes > 1 else "auto",
+            num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")) if processes > 1 else 1,
+            precision=precision.value,
+        )
     fabric.launch()
     return Decision(fabric, precision.reason)
 

@@ -23,6 +23,8 @@ EXTRAS = {
     "parquet": "exporting tables as Parquet",
     "dicom": "DICOM images",
     "heif": "HEIC and HEIF images",
+    "remote": "images in buckets and on web servers",
+    "ray": "runs on a Ray cluster",
     "rtx": "TensorRT for RTX engines",
     "tensorrt": "TensorRT engines, on machines with an NVIDIA GPU",
     "cuda": "running TensorRT engines, on machines with an NVIDIA GPU",

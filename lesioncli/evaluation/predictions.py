@@ -75,10 +75,11 @@ def evaluate_predictions(
     if rows is None:
         _require_usable_masks(predictions, pairs, listing)
     images = _image_names(pairs, rows or {})
-    record = read_record(predictions)
-    if with_pictures and CONTRAST in options.by:
+    by_contrast = CONTRAST in options.by
+    record = read_record(predictions) if with_pictures and (by_contrast or listing.maps) else None
+    if record and by_contrast:
         pairs = _locate_images(pairs, images, predictions, record)
-    regions = record.regions or Regions.LARGEST if with_pictures and listing.maps else None
+    regions = record.regions or Regions.LARGEST if record and listing.maps else None
     cases = evaluate_pairs(pairs, Measures(options.distances, regions), options.workers, on_progress)
     cases = tuple(replace(case, image=image) if image else case for case, image in zip(cases, images, strict=True))
     labelled = _join(ground_truth, rows, rules)

@@ -93,7 +93,7 @@ def test_a_wrong_choice_is_shown_with_the_choices(words: list[str], choices: str
 @pytest.mark.parametrize(
     ("words", "suggested"),
     [
-        (["segment", ".", "--out", "m", "--device", "cpu"], ""),
+        (["segment", ".", "--out", "m", "--device", "cpu"], "--devices"),
         (["evaluate", "--gt", ".", "--devise"], ""),
         (["segment", ".", "--out", "m", "--batchs", "3"], "--batch"),
         (["evaluate", "--gt", ".", "--protocols", "ph2"], "--protocol"),

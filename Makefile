@@ -102,6 +102,11 @@ fuzz: .venv/dev .venv/atheris ## Mutate files for each reader, guided by coverag
 fuzz-readers: .venv/dev ## Give 20,000 mutated images and other files to their readers, and print figures
 	PYTHONPATH=tests $(BIN)/python benchmarks/fuzz_readers.py
 
+SAMPLE ?= 20
+
+mutate: .venv/dev .venv/mutate/ready ## Change SAMPLE operators and numbers per module; print changes that no test notices
+	.venv/mutate/bin/python benchmarks/mutate.py $(SAMPLE)
+
 soak: .venv/dev ## Segment 200,000 small images in one run; print memory, handles and speed
 	PYTHONPATH=tests $(BIN)/python benchmarks/soak.py
 
@@ -129,6 +134,13 @@ clean: ## Remove everything that make created, .venv included
 	.venv/audit/bin/python -m pip install --quiet pip-audit cyclonedx-bom
 	@touch $@
 
+# In its own environment, which sees the packages of .venv.
+.venv/mutate/ready: | .venv/bin/python
+	$(PYTHON) -m venv .venv/mutate
+	.venv/mutate/bin/python -m pip install --quiet cosmic-ray==8.7.0
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$$(.venv/mutate/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/project.pth"
+	@touch $@
+
 .venv/atheris: | .venv/bin/python
 	$(PIP) --target $@ atheris==3.0.0
 
@@ -152,4 +164,4 @@ $(MOTO): | .venv/bin/python
 	$(PYTHON) -m venv .venv/moto
 	.venv/moto/bin/python -m pip install --quiet --disable-pip-version-check 'moto[server,s3]==5.2.5'
 
-.PHONY: help demo test-setup test test-slow test-gpu gpu-pack lint type package docs check bench bench-peers bench-check bench-evaluate coverage audit sbom fuzz fuzz-images fuzz-readers soak clean
+.PHONY: help demo test-setup test test-slow test-gpu gpu-pack lint type package docs check bench bench-peers bench-check bench-evaluate coverage audit sbom fuzz fuzz-images fuzz-readers mutate soak clean

@@ -122,7 +122,7 @@ class EarlierResults:
                 f" {PROBABILITIES}/ to another --out, or rename it"
             )
 
-    def find_masked(self, images: Iterable[ImageFile], check_content: bool = False) -> dict[str, ToDo | None]:
+    def find_masked(self, images: Iterable[ImageFile], check_content: bool) -> dict[str, ToDo | None]:
         """Return by name of the image None if its row is ok, its mask whole and its file as before, else what is not.
 
         A file that is gone or cannot be read counts as before. With `check_content`, the content of every file is

@@ -54,6 +54,6 @@ def _removed_regions(small: UInt8, level: int, full_hw: tuple[int, ...]) -> NDAr
         return None
     largest = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
     others = ((labels > 0) & (labels != largest)).astype(np.uint8)
-    removed = np.where(labels == largest, 0, cv2.dilate(others, np.ones((3, 3), np.uint8))).astype(np.uint8)
+    removed = cv2.dilate(others, np.ones((3, 3), np.uint8))  # not in the largest: with 8 neighbours, it is not adjacent
     height, width = full_hw[:2]
     return np.asarray(cv2.resize(removed, (width, height), interpolation=cv2.INTER_NEAREST) > 0)

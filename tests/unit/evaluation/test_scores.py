@@ -1,6 +1,7 @@
 """Score metrics against values by hand, brute force over thresholds, and scikit-learn."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from lesioncli.evaluation.metrics.scores import (
     SCORE_METRICS,
     ClassScores,
     balanced_accuracy,
+    brier,
+    calibration_error,
     class_metrics,
     confusion_matrix,
     count_scores,
@@ -23,6 +26,7 @@ from lesioncli.evaluation.metrics.scores import (
     roc_auc,
     roc_curve,
 )
+from lesioncli.evaluation.metrics.scores import log_loss as log_loss_of
 from lesioncli.evaluation.statistics.bootstrap import bootstrap_metrics
 from lesioncli.evaluation.statistics.resampling import Resampling
 from lesioncli.options import EvaluationOptions
@@ -140,6 +144,13 @@ def test_metrics_of_all_samples_equal_those_of_each_sample(rows: list[tuple[bool
     for row, sample in enumerate(weights):
         alone = class_metrics(labels, scores, sample)
         assert {name: values[row] for name, values in together.items()} == pytest.approx(alone, abs=1e-12, nan_ok=True)
+
+
+@pytest.mark.parametrize("metric", [brier, calibration_error, log_loss_of])
+def test_weights_need_no_axis_of_samples(metric: Callable[[Labels, Floats, Floats], Floats]) -> None:
+    rng = np.random.default_rng(1)
+    labels, scores, weights = rng.random(50) < 0.4, rng.random(50), rng.random(50)
+    assert metric(labels, scores, weights) == pytest.approx(metric(labels, scores, weights[None])[0])
 
 
 def test_bootstrap_samples_multiply_weights() -> None:

@@ -59,6 +59,38 @@ def test_only_the_largest_region_counts_unless_all_do() -> None:
     )
 
 
+def test_thresholds_are_steps_of_a_twentieth() -> None:
+    assert [round(100 * threshold) for threshold in THRESHOLDS] == list(range(5, 100, 5))
+
+
+def test_the_largest_region_may_be_any() -> None:
+    """Three regions, numbered from the top: the largest is the first, the second or the third."""
+    for largest in range(3):
+        probability = np.zeros((90, 40), np.uint8)
+        for number in range(3):
+            probability[30 * number :, 10:30][: 15 if number == largest else 8] = 230
+        truth = np.zeros_like(probability, np.bool_)
+        truth[30 * largest : 30 * largest + 15, 10:30] = True
+        assert threshold_jaccards(truth, probability, Regions.LARGEST)[0] == 1, largest
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_regions_are_those_at_the_size_of_the_network(turned: bool) -> None:
+    """In a quarter of the width and height, a gap of two pixels has half of the probability beside it, 115 of 255.
+
+    The largest region keeps its left column, which is part of no downsampled region; the right one, column 500, is
+    beside the other region.
+    """
+    probability = np.zeros((512, 1024), np.uint8)
+    probability[100:400, 99:501] = probability[100:400, 503:700] = 230
+    probability = probability.T.copy() if turned else probability
+    found = threshold_jaccards(probability > 0, probability, Regions.LARGEST)
+    one = np.array([threshold < 0.45 for threshold in THRESHOLDS])
+    two = np.array([0.45 < threshold < 0.9 for threshold in THRESHOLDS])
+    assert (found[one] == 1).all()
+    assert found[two] == pytest.approx(401 / (402 + 197), abs=1e-6)
+
+
 def test_empty_masks() -> None:
     nothing = np.zeros((5, 5), np.uint8)
     assert threshold_jaccards(nothing > 0, nothing, Regions.LARGEST).tolist() == [1] * len(THRESHOLDS)

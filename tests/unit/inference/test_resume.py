@@ -191,6 +191,7 @@ def edit_scores(out: Path, edit: Callable[[list[str]], list[str]], line: int = 3
         (lambda fields: [*fields[:-3], "abc", *fields[-2:]], "confidence is 'abc'"),
         (lambda fields: [*fields[:4], "12.5", *fields[5:]], "bytes is '12.5'"),
         (lambda fields: fields[:-1], "21"),
+        (lambda fields: [*fields, "7"], "fields"),
         (lambda fields: [*fields[:-1], "x" * 200_000], "131072"),
     ],
 )
@@ -373,6 +374,8 @@ def test_an_image_does_not_take_the_mask_of_another_with_its_isic_number(
     (out / "ISIC_0000001_segmentation.png").unlink()
     assert segment("ISIC_0000001_downsampled.jpg") == Status.OK
     assert list(rows_of(out)) == ["ISIC_0000001_downsampled.jpg", "ISIC_0000002_downsampled.jpg"]
+    with pytest.raises(InputError, match=r"belongs to ISIC_0000001_downsampled\.jpg"):
+        segment("ISIC_0000001.jpg")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows requires a privilege for links")
@@ -639,6 +642,19 @@ def test_an_image_that_an_earlier_version_named_otherwise_has_no_second_row(
     assert list(rows_of(out)) == ["a.jpg"]
     segment_images(list_images(folders[1:]), engine, out)
     assert list(rows_of(out)) == ["a.jpg", "b.jpg"]
+
+
+@pytest.mark.parametrize("side", [20, 80])
+def test_an_image_of_that_name_with_another_length_is_another_image(
+    engine: Engine, tmp_path: Path, out: Path, side: int
+) -> None:
+    """Its file is shorter or longer than that of the row."""
+    save(tmp_path / "images/P01/a.jpg", draw(1, 40, 60))
+    segment_images(list_images([tmp_path / "images/P01"]), engine, out)
+    save(tmp_path / "images/P01/a.jpg", draw(1, side, 60))
+    save(tmp_path / "images/P02/b.jpg", draw(2, 40, 60))
+    segment_images(list_images([tmp_path / "images/P01", tmp_path / "images/P02"]), engine, out)
+    assert list(rows_of(out)) == ["P01/a.jpg", "P02/b.jpg", "a.jpg"]
 
 
 def test_parts_of_a_folder_with_its_root_have_the_rows_of_the_whole(engine: Engine, tmp_path: Path, out: Path) -> None:

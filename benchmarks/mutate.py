@@ -1,0 +1,114 @@
+"""Change single operators and numbers of modules, and print the changes that no test of the module notices.
+
+usage: python benchmarks/mutate.py [SAMPLE [MODULE ...]]
+
+cosmic-ray makes the mutants, SAMPLE of them per module, drawn with a fixed seed. The tests run in a copy of the
+project, in a forked process that has the large libraries already, so Linux or macOS is needed.
+"""
+
+import difflib
+import importlib
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from cosmic_ray.ast import ast_nodes, get_ast_from_path
+from cosmic_ray.mutating import mutate_code
+from cosmic_ray.plugins import get_operator, operator_names
+
+ROOT = Path(__file__).parents[1]
+SEED = 0
+SAMPLE = 20
+TIMEOUT_S = 300
+PRELOADED = ("cv2", "msgspec", "openvino", "PIL.Image", "scipy.ndimage", "sklearn.metrics")
+
+# Tests of each module, those that notice most first.
+TESTS = {
+    "evaluation/metrics/pixels": "test_pixels",
+    "evaluation/metrics/distances": "test_distances",
+    "evaluation/metrics/scores": "test_scores test_class_scores test_reliability",
+    "evaluation/metrics/thresholds": "test_thresholds",
+    "images/geometry": "test_geometry",
+    "inference/results": "test_results test_resume",
+    "inference/earlier": "test_resume test_results",
+    "inference/rows": "test_results test_resume test_verify",
+}
+
+
+# Nearly all `|` are in type annotations; the replacement of exceptions fails on those with a dot in their names.
+LEFT_OUT = ("BinaryOperator_BitOr", "ExceptionReplacer")
+
+
+def find_mutants(path: Path) -> list[tuple[str, int]]:
+    """Return the operators of cosmic-ray that apply to a module, with the number of the place."""
+    nodes = list(ast_nodes(get_ast_from_path(path)))
+    mutants = []
+    for name in sorted(operator_names()):
+        operator_class = get_operator(name)
+        if not operator_class.arguments() and not any(part in name for part in LEFT_OUT):
+            places = sum(len(list(operator_class().mutation_positions(node))) for node in nodes)
+            mutants += [(name, place) for place in range(places)]
+    return mutants
+
+
+def passes(folder: Path, tests: list[str], write_bytecode: bool = False) -> bool:
+    """Return whether all tests pass in a folder."""
+    child = os.fork()
+    if child:
+        return os.waitpid(child, 0)[1] == 0
+    signal.alarm(TIMEOUT_S)
+    os.chdir(folder)
+    os.environ["PYTHONPATH"] = str(folder)
+    sys.path.insert(0, str(folder))
+    sys.dont_write_bytecode = not write_bytecode
+    if not write_bytecode:  # without it, mutants are tried: their failures are no news
+        silence = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(silence, 1)
+        os.dup2(silence, 2)
+    os._exit(pytest.main(["-x", "-q", "-n0", "-p", "no:cacheprovider", *tests]))
+
+
+def try_mutants(module: str, sample: int) -> str:
+    """Print the surviving mutants of a module as diffs, and return its line of the table."""
+    mutants = find_mutants(ROOT / "lesioncli" / f"{module}.py")
+    chosen = random.Random(SEED).sample(mutants, min(sample, len(mutants)))  # noqa: S311
+    survivors = 0
+    with tempfile.TemporaryDirectory(prefix="mutate-") as name:
+        folder = Path(name)
+        for part in ("lesioncli", "tests", "benchmarks"):
+            shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "pyproject.toml", folder)
+        path = folder / "lesioncli" / f"{module}.py"
+        source = path.read_text()
+        tests = [f"tests/unit/{module.split('/')[0]}/{test}.py" for test in TESTS[module].split()]
+        if not passes(folder, tests, write_bytecode=True):
+            sys.exit(f"{module}: its tests fail without any change")
+        # Two mutants may have the same size and time: bytecode must not be kept.
+        for bytecode in path.parent.glob(f"__pycache__/{path.stem}.*"):
+            bytecode.unlink()
+        for operator, place in chosen:
+            mutant = mutate_code(source, get_operator(operator)(), place)
+            path.write_text(mutant)
+            if passes(folder, tests):
+                survivors += 1
+                lines = difflib.unified_diff(source.split("\n"), mutant.split("\n"), module, module, n=0, lineterm="")
+                print(*lines, sep="\n", flush=True)
+    return f"| `{module}` | {len(mutants)} | {len(chosen)} | {len(chosen) - survivors} |"
+
+
+def main() -> None:
+    """Print the survivors of each module, then a table."""
+    for library in PRELOADED:
+        importlib.import_module(library)
+    sample = int(sys.argv[1]) if len(sys.argv) > 1 else SAMPLE
+    lines = [try_mutants(module, sample) for module in sys.argv[2:] or TESTS]
+    print("| module | mutants | tried | killed |", "|---|---|---|---|", *lines, sep="\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -19,7 +19,7 @@ from lesioncli.files import FORMULA_STARTS, as_cell, from_cell
 NAMES = ["=1+1", "-x", "+y", "@z", "=cmd/a", "plain"]
 # Modules that write tables; the last two write names of their own only.
 WRITERS = {
-    *("inference/rows.py", "evaluation/csv_files.py", "evaluation/submission.py", "images/image_list.py"),
+    *("inference/rows.py", "evaluation/csv_files.py", "evaluation/submission.py", "images/written_list.py"),
     *("demo/folder.py", "training/history.py"),
 }
 

@@ -203,7 +203,7 @@ def test_expired_credentials_in_mid_run_end_it(
     assert "access denied" in output
     assert "run the same command again" in output
     rows = rows_of(out)
-    assert 5 <= len(reasons(out)) < 20
+    assert 0 < len(reasons(out)) < 20  # not of each image that the error found in work
     assert len(rows) < COUNT
     assert record_of(out)["status"] == "interrupted"
     monkeypatch.setattr(objects.StoredObject, "read", read)

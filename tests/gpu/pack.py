@@ -39,7 +39,8 @@ WHEELS = (
     "typer",
     "wheel",
 )
-SOURCES = ("pyproject.toml", "LICENSE", "lesioncli", "engines", "tests/gpu", "tests/helpers", "tests/cuda_standin")
+RECIPES = (path.relative_to(ROOT).as_posix() for path in (ROOT / "engines").glob("*.toml"))  # no engines built here
+SOURCES = ("pyproject.toml", "LICENSE", "lesioncli", *RECIPES, "tests/gpu", "tests/helpers", "tests/cuda_standin")
 OTHER_WEIGHTS = ROOT / "lesioncli" / "pretrained" / "mbdcnn-lite.safetensors"
 FILTERS = [{"id": lzma.FILTER_X86}, {"id": lzma.FILTER_LZMA2, "preset": 6}]
 

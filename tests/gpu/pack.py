@@ -88,8 +88,8 @@ def store(wheel: Path) -> None:
 
 
 def copy_sources(folder: Path) -> None:
-    """Copy the program and the tests on a GPU, without the weights of the other shipped model."""
-    ignored = shutil.ignore_patterns("__pycache__", OTHER_WEIGHTS.name)
+    """Copy the program and its GPU tests, without the other model and the tests that need OpenVINO."""
+    ignored = shutil.ignore_patterns("__pycache__", OTHER_WEIGHTS.name, "test_tensorrt.py")
     for name in SOURCES:
         source, target = ROOT / name, folder / name
         if source.is_dir():

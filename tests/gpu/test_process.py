@@ -39,7 +39,7 @@ def test_an_illegal_address_ends_the_run_and_the_next_one_completes_it(
     card: Card, make_plan: MakePlan, images: list[ImageFile], standin: bool, tmp_path: Path
 ) -> None:
     plan = make_plan(2)
-    words = ("segment", images[0].local_path.parent, "--engine", plan, "--out")
+    words = ("segment", images[0].local_path.parent, "--engine", plan, "--no-verify", "--out")
     whole = run(standin, *words, tmp_path / "whole")
     assert whole.returncode == 0, whole.stderr
     lost = run(standin, *words, tmp_path / "out", trespass=4)
@@ -58,6 +58,6 @@ def test_compute_sanitizer_finds_nothing(
     if sanitizer is None:
         pytest.skip("no compute-sanitizer on the path or in a CUDA toolkit")
     under = (sanitizer, "--tool", tool, "--report-api-errors", "no", "--error-exitcode", str(FOUND_SOMETHING))
-    words = ("segment", images[0].local_path.parent, "--engine", make_plan(2), "--out", tmp_path / "out")
-    done = run(standin, *words, under=under)
+    words = ("segment", images[0].local_path.parent, "--engine", make_plan(2), "--no-verify", "--out")
+    done = run(standin, *words, tmp_path / "out", under=under)
     assert done.returncode == 0, done.stdout + done.stderr

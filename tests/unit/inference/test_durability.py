@@ -4,8 +4,10 @@ import errno
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.runs import files_of, journal_of, segment_folder, statuses
@@ -100,6 +102,28 @@ def test_a_shard_syncs_the_masks_that_a_killed_run_of_all_images_left(
     table = log_of_syncs.index("rename .scores.csv.part")
     synced = {entry.removeprefix("sync ") for entry in log_of_syncs[:table]}
     assert {Path(image.mask_name).name for image in listing.images} <= synced
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="the log needs /proc")  # noqa: PTH112
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, []),
+        ({"overlay": True}, ["overlays/000.jpg"]),
+        ({"save_probabilities": True}, ["probabilities/000.png"]),
+        ({"crops": 10.0}, ["crops/000.jpg"]),
+    ],
+    ids=["masks alone", "overlay", "probabilities", "crops"],
+)
+def test_other_pictures_are_synced_before_the_table(
+    engine: Engine, images: Path, out: Path, log_of_syncs: list[str], options: dict[str, Any], expected: list[str]
+) -> None:
+    segment_images(list_images([images]), engine, out, SegmentOptions(**options))
+    table = log_of_syncs.index("rename .scores.csv.part")
+    synced = [entry.removeprefix("sync ") for entry in log_of_syncs[:table]]
+    assert [str(path.relative_to(out)) for path in sorted(out.glob("*/000.*"))] == expected
+    names = Counter(name for name in synced if name.startswith("000."))
+    assert names == Counter(["000.png", *(Path(name).name for name in expected)])
 
 
 def fail_on_masks(path: Path) -> None:

@@ -5,8 +5,8 @@
 1. The stages run for real, with a network that waits and computes nothing. lock_time.c tells for how much of their CPU
    time they hold the lock.
 2. 16 and 32 cores are **simulated**: the real pipeline, results and rows, but stages that hold the lock for the
-   measured time and sleep for the rest, as with a core of their own. Images per second of CPU time are what one core
-   would reach that always holds the lock.
+   measured time and sleep for the rest, as if each had its own core. The images per second of CPU time are the rate
+   of one core that always holds the lock.
 3. The CPU time of the process that hands out images and writes rows, per image, with two processes.
 
 It needs Linux, a C compiler, and a Python that has its library as a shared one.
@@ -197,7 +197,7 @@ def _simulate(listing: ImageListing, stored: StoredEngine, times: Times, cores: 
     originals = {"_load": pipeline._Pipeline._load, "_write": pipeline._Pipeline._write}
     try:
         setattr(pipeline._Pipeline, "_load", load)  # noqa: B010 - mypy forbids the assignment
-        setattr(pipeline._Pipeline, "_write", write)  # noqa: B010
+        setattr(pipeline._Pipeline, "_write", write)  # noqa: B010 - as above
         cpu, wall = time.process_time(), time.monotonic()
         segment_images(listing, WaitingEngine(stored, cores), out, SegmentOptions(workers=cores))
         cpu, wall = time.process_time() - cpu, time.monotonic() - wall

@@ -76,7 +76,7 @@ def passes(folder: Path, tests: list[str], write_bytecode: bool = False) -> bool
 def try_mutants(module: str, sample: int) -> str:
     """Print the surviving mutants of a module as diffs, and return its line of the table."""
     mutants = find_mutants(ROOT / "lesioncli" / f"{module}.py")
-    chosen = random.Random(SEED).sample(mutants, min(sample, len(mutants)))  # noqa: S311
+    chosen = random.Random(SEED).sample(mutants, min(sample, len(mutants)))  # noqa: S311 - a sample, no secret
     survivors = 0
     with tempfile.TemporaryDirectory(prefix="mutate-") as name:
         folder = Path(name)

@@ -39,7 +39,7 @@ class Cluster:
 
     @property
     def image_s(self) -> float:
-        """Seconds per image on a worker of mean speed, whose cores are all busy."""
+        """Return the seconds per image of a worker of mean speed with all cores busy."""
         return self.cpu_ms / 1000 / self.cores
 
     @property

@@ -78,7 +78,7 @@ class Member(StoredFile):
         return f"{self.archive.path}/{self.inside}"
 
     def status(self) -> FileStatus:
-        self.archive.check_unchanged(os.stat(self.archive.path))  # noqa: PTH116
+        self.archive.check_unchanged(os.stat(self.archive.path))  # noqa: PTH116 - as fstat() in read()
         return FileStatus(self.size, self.archive.status.st_mtime_ns)
 
     def read(self) -> Content:
@@ -104,7 +104,7 @@ def list_tar(path: Path) -> Contents:
             with tarfile.open(fileobj=file, mode="r:", encoding="utf-8", errors="surrogateescape") as tar:
                 for info in tar:
                     _add_tar_member(contents, archive, info)
-                    tar.members.clear()  # type: ignore[attr-defined]  # it keeps all of them
+                    tar.members.clear()  # type: ignore[attr-defined]  # public, but not in typeshed; it keeps all of them
                 end = tar.offset
             file.seek(end)
             is_whole = file.read(BLOCK_BYTES) == bytes(BLOCK_BYTES)  # tarfile takes any damaged header for the end
@@ -137,6 +137,7 @@ def list_zip(path: Path) -> Contents:
         with zipfile.ZipFile(path) as file:
             for info in file.infolist():
                 _add_zip_member(contents, archive, info)
+    # A directory that is damaged, or of a version that zipfile does not know.
     except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error):
         contents.problems[str(path)] = CUT_SHORT
     return contents
@@ -181,7 +182,7 @@ def _unpack_zip(member: Member) -> bytes:
 
 def find_member(archive: Path, inside: str, list_files: Callable[[Path], Contents]) -> StoredFile:
     """Return a member by its name. Raises FileNotFoundError if the archive has none, and OSError."""
-    status = os.stat(archive)  # noqa: PTH116
+    status = os.stat(archive)  # noqa: PTH116 - as in Archive
     file = _index(archive, status.st_size, status.st_mtime_ns, list_files).get(inside)
     if file is None:
         raise FileNotFoundError(errno.ENOENT, "no such member", f"{archive}/{inside}")

@@ -51,7 +51,7 @@ class OpenedImage:
                 status = os.fstat(file.fileno())
                 self.status = FileStatus(status.st_size, status.st_mtime_ns)
                 self._is_regular = stat.S_ISREG(status.st_mode)
-                self._data = self._read_small(file.raw)  # type: ignore[arg-type]
+                self._data = self._read_small(file.raw)  # type: ignore[arg-type]  # a FileIO; typeshed has RawIOBase
             except BaseException:
                 self._file.close()
                 raise

@@ -5,6 +5,7 @@ Neither holds a path: images have their names in scores.csv. A file that cannot 
 
 import json
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -54,7 +55,7 @@ def observed(
         yield observe
 
 
-class _File(Reporter):
+class _File(Reporter, ABC):
     """Writes to a file at the start, at intervals and at the end of a run, as a context manager."""
 
     interval_s: float
@@ -96,13 +97,13 @@ class _File(Reporter):
                 self._note(f"{self._path}: cannot be written ({error.strerror or error}); the run goes on")
             self._has_failed = True
 
+    @abstractmethod
     def _start(self) -> None:
         """Write for the first time. Raises OSError."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _update(self, state: str, error: str = "") -> None:
         """Write where the run stands; the last state is not `running`. Raises OSError."""
-        raise NotImplementedError
 
 
 class _Log(_File):

@@ -49,6 +49,7 @@ class Worker:
         arguments = (job, share, self._orders.get, self._reports.put, self._stop)
         threading.Thread(target=serve, args=arguments, daemon=True, name="serve").start()
 
+    # ray.method has no annotations.
     @ray.method(concurrency_group="orders")  # type: ignore[untyped-decorator]
     def order(self, order: Order) -> None:
         """Pass on an order."""

@@ -120,7 +120,7 @@ def serve(
                     send(Signal.IDLE)
     except LesionError as error:
         send(Failure(str(error), ends_run=isinstance(error, InputError)))
-    except Exception:
+    except Exception:  # any bug: the process of the run raises it with this traceback
         send(Failure(traceback.format_exc(), is_bug=True))
 
 

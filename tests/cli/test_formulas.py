@@ -34,7 +34,7 @@ def test_these_are_all_writers() -> None:
     assert found == WRITERS
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such files")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such file names")
 def test_names_are_no_formulas(tiny_manifest: MakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for number, name in enumerate(NAMES):

@@ -16,7 +16,7 @@ from lesioncli.files import as_cell, printable
 from lesioncli.images import find
 from lesioncli.images.find import ImageListing
 
-ON_UNIX = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such files")
+ON_UNIX = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such files or names")
 ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has file names of any bytes")
 
 
@@ -141,7 +141,7 @@ def test_files_that_change_between_listing_and_reading(
     real = find.list_images
 
     def list_and_change(*given: object, **options: object) -> ImageListing:
-        listing = real(*given, **options)  # type: ignore[arg-type]
+        listing = real(*given, **options)  # type: ignore[arg-type]  # passed on as they came
         for name, change in CHANGES.items():
             change(images / name)
         return listing

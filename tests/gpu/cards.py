@@ -119,7 +119,7 @@ class RealCard(Card):
 
     def compute(self, stream: int, arrays: Mapping[str, DeviceArray], function: Compute) -> str:
         try:
-            with torch.cuda.stream(torch.cuda.ExternalStream(stream)):  # type: ignore[no-untyped-call]
+            with torch.cuda.stream(torch.cuda.ExternalStream(stream)):  # type: ignore[no-untyped-call]  # torch's
                 function({name: torch.as_tensor(array, device=self.torch_device) for name, array in arrays.items()})
         except RuntimeError as error:
             return str(error).splitlines()[0]

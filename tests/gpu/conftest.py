@@ -54,6 +54,7 @@ def session_card(request: pytest.FixtureRequest, standin: bool) -> Iterator[Card
     listing = find_gpus()
     problem = listing.problem or ("" if torch.cuda.is_available() else f"torch {torch.__version__} finds no GPU")
     if problem:
+        # Asked for with -m gpu, a missing GPU is a failure: make test-gpu must not pass without one.
         stop = pytest.fail if request.config.getoption("-m") == "gpu" else pytest.skip
         stop(f"no GPU to test on: {problem}")
     yield RealCard()
@@ -90,7 +91,7 @@ def enlarged(tmp_path_factory: pytest.TempPathFactory) -> Callable[[float], list
         height = round((megapixels * 1e6 * 3 / 4) ** 0.5)
         for seed in range(5):
             case: UInt8 = draw_case(seed, 480, 640).image
-            save(folder / f"{seed}.jpg", cv2.resize(case, (height * 4 // 3, height)))  # type: ignore[arg-type]
+            save(folder / f"{seed}.jpg", cv2.resize(case, (height * 4 // 3, height)))  # type: ignore[arg-type]  # cv2 returns any dtype
         return find_images([folder])
 
     return make

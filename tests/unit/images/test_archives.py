@@ -56,7 +56,7 @@ def save_bytes(picture: object) -> bytes:
     from PIL import Image
 
     content = io.BytesIO()
-    Image.fromarray(picture).save(content, "JPEG")  # type: ignore[arg-type]
+    Image.fromarray(picture).save(content, "JPEG")  # type: ignore[arg-type]  # an array, as object
     return content.getvalue()
 
 

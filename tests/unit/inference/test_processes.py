@@ -175,7 +175,7 @@ def test_a_caller_that_ends_early_leaves_no_process() -> None:
     pool = ImitatedPool([[NEVER]] * 2)
     processes = Processes(pool, print)
     assert processes.engine is ENGINE
-    outcomes = processes.outcomes(IMAGES, _Store(), [ToDo.NEW] * len(IMAGES), StopRequest())  # type: ignore[arg-type]
+    outcomes = processes.outcomes(IMAGES, _Store(), [ToDo.NEW] * len(IMAGES), StopRequest())  # type: ignore[arg-type]  # a stub store
     next(outcomes)
     outcomes.close()
     assert pool.is_closed

@@ -36,7 +36,7 @@ def compute_reference(onnx: Path, manifest: Manifest, inputs: Sequence[UInt8], w
         except Exception as error:  # an old release does not know the graph: its exceptions have no common base
             problem = f"; ONNX Runtime failed: {str(error).strip().splitlines()[0]}"
     outputs = predict_all(openvino.open_graph(onnx, manifest, work), inputs)
-    return f"OpenVINO {openvino.VERSION}{problem}", outputs
+    return f"OpenVINO {openvino.VERSION.split('-')[0]}{problem}", outputs  # without the hash of its build
 
 
 def _run_onnxruntime(onnx: Path, inputs: Sequence[UInt8], batch: int) -> tuple[str, Outputs]:

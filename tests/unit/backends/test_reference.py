@@ -48,7 +48,7 @@ def test_without_onnx_runtime_openvino_computes_it(
 ) -> None:
     monkeypatch.setattr(reference, "find_spec", lambda name: None)
     library, outputs = compute_reference(tiny_onnx, make_manifest(), IMAGES, tmp_path)
-    assert library == f"OpenVINO {openvino.__version__}"
+    assert library == f"OpenVINO {openvino.__version__.split('-')[0]}"
     np.testing.assert_array_equal(outputs.probability, np.stack([image[..., 0] for image in IMAGES]))
 
 
@@ -59,7 +59,7 @@ def test_a_graph_that_onnx_runtime_cannot_run_is_run_by_openvino_with_the_reason
     model.ir_version = 99  # of a later release
     onnx.save(model, tmp_path / "later.onnx")
     library, outputs = compute_reference(tmp_path / "later.onnx", make_manifest(), IMAGES, tmp_path)
-    assert library.startswith(f"OpenVINO {openvino.__version__}; ONNX Runtime failed: ")
+    assert library.startswith(f"OpenVINO {openvino.__version__.split('-')[0]}; ONNX Runtime failed: ")
     assert "99" in library
     assert len(outputs.scores) == len(IMAGES)
 

@@ -11,6 +11,7 @@ import msgspec
 
 from lesioncli.calibration import Calibration
 from lesioncli.errors import InputError
+from lesioncli.files import FORMULA_STARTS
 
 METADATA_KEY = "lesioncli.spec"
 KERNELS = ("bilinear", "box", "hamming", "bicubic", "lanczos")
@@ -68,6 +69,8 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         check_name(self.name)
+        if formulas := [name for name in self.classes if str(name).startswith(FORMULA_STARTS)]:
+            raise ValueError(f"class {formulas[0]!r} would be a column that spreadsheets take for a formula")
         if self.reduction not in KERNELS:
             raise ValueError(f"reduction {self.reduction!r} is not one of {', '.join(KERNELS)}")
         for side in (self.height, self.width):

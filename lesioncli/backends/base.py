@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from lesioncli.backends.manifest import Manifest
 from lesioncli.errors import EngineError
+from lesioncli.files import FORMULA_STARTS
 from lesioncli.images.geometry import UInt8
 from lesioncli.spec import ModelSpec
 
@@ -132,8 +133,8 @@ class Engine(ABC):
     The device reads the slots of a cycle directly, so a cycle must not be written from the moment stream() takes it
     until its prediction is yielded. next_cycle() hands out the cycles in turn; a caller may hold up to `prefetch`
     cycles that stream() has not taken yet. stream() runs up to `depth` slots at the same time.
-    `extra` names the outputs of the graph beyond mask and scores. `calls` counts beginnings and ends of calls of the
-    vendor's library: it is odd during a call.
+    `extra` names the outputs of the graph beyond mask and scores; EngineError if a name begins like a formula.
+    `calls` counts beginnings and ends of calls of the vendor's library: it is odd during a call.
     """
 
     def __init__(
@@ -144,6 +145,11 @@ class Engine(ABC):
         self.cycles = cycles
         self.depth = depth
         self.extra = tuple(name for name in outputs if name not in ("mask", "scores"))
+        if formulas := [name for name in self.extra if name.startswith(FORMULA_STARTS)]:
+            raise EngineError(
+                f"{manifest.stem}: output {formulas[0]!r} would be a column that spreadsheets take for a formula;"
+                " rename the output of the graph, then run lesioncli build-engine"
+            )
         self._slots = [slot for cycle in cycles for slot in cycle.slots]
         self._next_cycle = 0
         self.calls = 0

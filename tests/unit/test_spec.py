@@ -36,6 +36,7 @@ def test_a_spec_without_licence_is_written_as_before_there_were_any() -> None:
         ({"licence": 3}, "3"),
         ({"extra": 1}, "extra"),
         ({"classes": None}, "model.onnx"),
+        ({"classes": ["nevus", "=cmd()"]}, "=cmd()"),
     ],
 )
 def test_a_value_that_is_not_valid_is_named_with_its_source(change: dict[str, Any], named: str) -> None:

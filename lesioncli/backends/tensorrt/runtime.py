@@ -55,11 +55,11 @@ class PlanEngine(Engine):
         self._device = cuda.Device(found.number, traced)
         try:
             cycles, outputs = self._open(manifest, plan, ahead, layout)
+            super().__init__(manifest, layout, cycles, DEPTH, outputs)
         except BaseException:
             self._device.close()
             raise
         self._started = self._finished = 0
-        super().__init__(manifest, layout, cycles, DEPTH, outputs)
 
     def _open(self, manifest: Manifest, path: Path, ahead: int, layout: Layout) -> tuple[list[Cycle], list[str]]:
         """Load the plan and allocate all memory; return the cycles and the names of the outputs."""

@@ -19,6 +19,7 @@ from lesioncli.backends.base import Batch, Engine, Layout, Outputs, Prediction
 from lesioncli.backends.build import build
 from lesioncli.backends.registry import open_engine
 from lesioncli.errors import EngineError
+from lesioncli.files import FORMULA_STARTS
 
 BATCHES = [1, 3, 4]
 BLACK = np.zeros((SIDE, SIDE, 3), np.uint8)
@@ -225,6 +226,17 @@ def test_an_output_that_breaks_the_contract_is_an_error(
     outputs: GraphOutputs = {**TINY_OUTPUTS, name: kind}
     onnx = write_graph(tmp_path / "tiny.onnx", {**TINY_NODES, name: node}, outputs)
     with pytest.raises(EngineError, match=f"output '{name}'"):
+        build(onnx, tmp_path / "engines", [draw(1)], CPU_FP32)
+
+
+@pytest.mark.parametrize("start", FORMULA_STARTS)
+def test_an_output_named_like_a_formula_is_an_error(tmp_path: Path, start: str) -> None:
+    name = f"{start}cmd()"
+    nodes = {**TINY_NODES, "agreement": helper.make_node("Squeeze", ["brightness", "channels"], [name])}
+    outputs = {**TINY_OUTPUTS, name: TINY_OUTPUTS["agreement"]}
+    del outputs["agreement"]
+    onnx = write_graph(tmp_path / "tiny.onnx", nodes, outputs)
+    with pytest.raises(EngineError, match="formula"):
         build(onnx, tmp_path / "engines", [draw(1)], CPU_FP32)
 
 

@@ -38,7 +38,7 @@ from cuda_standin import vendor as vendor_module
 from cuda_standin.vendor import Context, Vendor
 
 from lesioncli import source
-from lesioncli.backends import parity, watchdog
+from lesioncli.backends import base, parity, watchdog
 from lesioncli.backends.build import build
 from lesioncli.backends.manifest import Manifest
 from lesioncli.backends.registry import BACKENDS, choose_backend, open_compiler, open_engine
@@ -829,6 +829,13 @@ def test_times_are_exact_after_hours(card: Card) -> None:
     assert sorted(begins) == begins
     assert begins[2] - begins[1] == pytest.approx(10 * 3600, abs=1)
     assert begins[-1] - begins[2] < 1
+
+
+def test_a_refused_output_leaves_no_memory_behind(card: Card, plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "FORMULA_STARTS", ("agreement",))
+    with pytest.raises(EngineError, match="formula"):
+        open_engine(plan)
+    assert card.driver.live() == {}
 
 
 def test_a_gpu_that_hangs_is_noticed_while_it_is_waited_for(

@@ -9,7 +9,6 @@ from pathlib import Path
 from lesioncli.errors import InputError
 from lesioncli.files import crc32_of, stat_file
 from lesioncli.images.find import PROBABILITIES, ImageFile
-from lesioncli.images.objects import CONNECTIONS
 from lesioncli.inference.inputs import (
     ImageState,
     compare_images,
@@ -25,6 +24,7 @@ from lesioncli.inference.rows import JOURNAL, SCORES, Row, RowTables, WrongColum
 from lesioncli.inference.shards import read_shard_record
 from lesioncli.options import SegmentOptions, Shard
 from lesioncli.sharding import contains, shard_folder
+from lesioncli.stores import CONNECTIONS
 from lesioncli.urls import Place, Url
 
 

@@ -11,10 +11,11 @@ from dataclasses import replace
 
 from lesioncli.errors import ImageError, InputError
 from lesioncli.images.find import ImageFile
-from lesioncli.images.objects import CONNECTIONS, StoredObject, UnavailableError
+from lesioncli.images.objects import StoredObject, UnavailableError
 from lesioncli.images.stored import Content, FileStatus, StoredFile
 from lesioncli.memory import MemoryBudget
 from lesioncli.options import FailureStage
+from lesioncli.stores import CONNECTIONS
 
 MAX_AHEAD = 4 * CONNECTIONS  # images
 MAX_BYTES = 2**28  # of images ahead

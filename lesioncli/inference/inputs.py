@@ -7,12 +7,12 @@ from pathlib import Path
 
 from lesioncli.files import from_printable
 from lesioncli.images.find import is_folder
-from lesioncli.images.objects import CONNECTIONS
 from lesioncli.images.sources import locate_file, source_kind
 from lesioncli.images.stored import ImagePath, StoredFile, crc32_of_image, status_of
 from lesioncli.inference.record import RunRecord
 from lesioncli.inference.rows import Row
 from lesioncli.process import count_cores
+from lesioncli.stores import CONNECTIONS
 from lesioncli.urls import Place, Url, is_url
 
 _MISSING = (FileNotFoundError, NotADirectoryError)

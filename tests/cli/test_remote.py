@@ -11,6 +11,7 @@ from helpers.object_server import URL, Fault, ObjectServer, use_server
 from helpers.pictures import draw, save, save_many
 from helpers.runs import files_of, record_of, rows_of
 
+from lesioncli import stores
 from lesioncli.errors import ExitCode
 from lesioncli.images import objects
 from lesioncli.images.stored import Content
@@ -34,11 +35,11 @@ def images(tmp_path: Path) -> Path:
 def server(images: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectServer]:
     """A bucket with the images below set/."""
     files = {path.relative_to(images).as_posix(): path.read_bytes() for path in images.rglob("*.jpg")}
-    objects._store.cache_clear()
+    stores.open_store.cache_clear()
     with ObjectServer({f"set/{name}": content for name, content in files.items()}).running() as server:
         use_server(server, monkeypatch)
         yield server
-    objects._store.cache_clear()
+    stores.open_store.cache_clear()
 
 
 def run(source: str | Path, out: Path, engine: Path, *options: str | Path) -> tuple[int, str]:
@@ -68,7 +69,7 @@ def test_a_bucket_is_segmented_as_its_folder_is(
     assert record_of(tmp_path / "bucket")["roots"] == [f"{URL}/set"]
     assert record_of(tmp_path / "bucket")["passed_over"] == {".txt": 1}
     assert all(server.gets(key) == 1 for key in server.objects if key.startswith("set/") and key.endswith(".jpg"))
-    assert 1 < server.most_in_work <= objects.CONNECTIONS
+    assert 1 < server.most_in_work <= stores.CONNECTIONS
 
 
 def test_resume_reads_nothing_again(
@@ -132,7 +133,7 @@ def test_a_failed_object_is_one_failed_row(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(objects, "READ_RETRIES", 1)
+    monkeypatch.setattr(objects, "RETRIES", 1)
     server.faults = {"set/007.jpg": [fault] * (1 if fault == Fault.CHANGED else 3)}
     out = tmp_path / "out"
     code, output = run(f"{URL}/set", out, tiny_manifest(4))
@@ -170,14 +171,14 @@ def test_a_store_that_refuses_at_the_start_ends_the_run(
 
 def test_nobody_listens(tiny_manifest: MakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(objects, "PROBE_RETRIES", 1)
-    objects._store.cache_clear()
+    stores.open_store.cache_clear()
     server = ObjectServer()
     use_server(server, monkeypatch)
     server._server.server_close()
     code, output = run(f"{URL}/set/", tmp_path / "out", tiny_manifest(4))
     assert code == ExitCode.INPUT
     assert "no answer" in output
-    objects._store.cache_clear()
+    stores.open_store.cache_clear()
 
 
 def test_expired_credentials_in_mid_run_end_it(
@@ -320,7 +321,7 @@ def test_the_extra_is_named(tiny_manifest: MakeEngine, tmp_path: Path, monkeypat
     import sys
 
     monkeypatch.setitem(sys.modules, "obstore.store", None)
-    objects._store.cache_clear()
+    stores.open_store.cache_clear()
     code, output = run(f"{URL}/set", tmp_path / "out", tiny_manifest(4))
     assert code == ExitCode.ENGINE
     assert "[remote]" in output

@@ -13,8 +13,8 @@ from helpers.object_server import BUCKET, URL, Fault, ObjectServer, use_server
 from helpers.pictures import save_many
 from helpers.runs import files_of, rows_of
 
+from lesioncli import stores
 from lesioncli.errors import ExitCode
-from lesioncli.images import objects
 
 MOTO = Path(__file__).parents[2] / ".venv/moto/bin/moto_server"
 COUNT = 40
@@ -63,7 +63,7 @@ def test_moto_behind_a_proxy_of_faults(
     assert call("segment", images, "--out", tmp_path / "folder", "--engine", engine).exit_code == ExitCode.OK
     expected = files_of(tmp_path / "folder")
     out = tmp_path / "out"
-    objects._store.cache_clear()
+    stores.open_store.cache_clear()
     with ObjectServer(upstream=moto).running() as proxy:
         use_server(proxy, monkeypatch)
         transient = [Fault.ERROR, Fault.THROTTLED, Fault.CUT, Fault.SLOW]
@@ -77,4 +77,4 @@ def test_moto_behind_a_proxy_of_faults(
         assert f"1 ok, 0 failed, {COUNT - 1} skipped" in result.output
         assert {name for name in expected if files_of(out)[name] != expected[name]} == {"checksums.csv"}
         assert proxy.gets("set/039.jpg") == 1
-    objects._store.cache_clear()
+    stores.open_store.cache_clear()

@@ -51,6 +51,7 @@ FREE = {
     "sharding",
     "shipped",
     "signals",
+    "stores",
     "urls",
 }
 VENDORS = {
@@ -59,7 +60,7 @@ VENDORS = {
     "jinja2": {"report/page.py"},
     "matplotlib": {"report/plots.py", "report/svg.py", "training/history.py"},
     "openvino": {"backends/openvino.py"},
-    "obstore": {"images/objects.py"},
+    "obstore": {"stores.py"},
     "onnx": {"backends/tensorrt/half.py", "training/export.py", "training/ship.py"},
     "onnxruntime": {"backends/reference.py"},
     "pyarrow": {"export/parquet.py"},

@@ -63,7 +63,7 @@ def segment_folder(
         for one in stored:
             _check_batch(one, batch)
             if options.verify:
-                verify_on_gpu(one, listing.images, reporter)
+                verify_on_gpu(one, listing.images, reporter, options.engine_timeout_s)
         _note_calibration(stored, options, reporter)
         return launch(listing, stored, out, options, reporter)
 
@@ -83,7 +83,7 @@ def plan_segmentation(
 
     Nothing is written, and no engine is built. Raises what segment_folder() would raise before its first image.
     """
-    from lesioncli.backends.ensemble import open_engines
+    from lesioncli.backends.watchdog import open_watched
     from lesioncli.inference.plan import plan_run
     from lesioncli.inference.tta import PROCEDURES
 
@@ -95,7 +95,7 @@ def plan_segmentation(
             _check_batch(one, batch)
         if not stored:
             return plan_run(listing, None, out, options)
-        with open_engines(stored, 1, PROCEDURES[options.tta].layout) as opened:
+        with open_watched(stored, options.engine_timeout_s, 1, PROCEDURES[options.tta].layout) as opened:
             return plan_run(listing, opened, out, options)
 
 

@@ -256,8 +256,13 @@ def _check_writable(folder: Path, backend: Backend) -> None:
         ) from error
 
 
-def verify_on_gpu(engine: "StoredEngine", images: "Sequence[ImageFile]", reporter: Reporter) -> None:
-    """Check the parity of an engine that never ran on this machine's GPU, on a sample of `images` or on drawn ones."""
+def verify_on_gpu(
+    engine: "StoredEngine", images: "Sequence[ImageFile]", reporter: Reporter, limit_s: float | None = None
+) -> None:
+    """Check the parity of an engine that never ran on this machine's GPU, on a sample of `images` or on drawn ones.
+
+    limit_s: the process ends with exit code 4 if the GPU takes longer; None: there is no limit.
+    """
     from lesioncli.backends.parity import VERIFICATION_IMAGES, find_unverified_gpu, verify
     from lesioncli.images.sample import sample_images
 
@@ -266,7 +271,7 @@ def verify_on_gpu(engine: "StoredEngine", images: "Sequence[ImageFile]", reporte
         return
     spec = engine.manifest.spec
     sample = sample_images(images, VERIFICATION_IMAGES, (spec.height, spec.width))
-    verification = verify(engine, gpu, sample or _parity_images(None))
+    verification = verify(engine, gpu, sample or _parity_images(None), limit_s)
     source = "of these" if sample else "drawn"
     figures = f"{verification.figures.images} {source} images, mask Jaccard {verification.figures.mask_jaccard:.4f}"
     note = f"first run on {gpu}: the engine agrees with its graph ({figures})"

@@ -15,6 +15,7 @@ from lesioncli.backends import openvino
 from lesioncli.backends.base import Outputs, predict_all
 from lesioncli.backends.manifest import Manifest, ParityCheck, ParityFigures, StoredEngine, write_manifest
 from lesioncli.backends.registry import BACKENDS, open_engine
+from lesioncli.backends.watchdog import limited
 from lesioncli.errors import EngineError
 from lesioncli.evaluation.metrics import pixels as metrics
 from lesioncli.images.geometry import UInt8, to_network
@@ -64,8 +65,10 @@ def find_unverified_gpu(manifest: Manifest) -> str:
     return "" if device in manifest.verified else device
 
 
-def verify(engine: StoredEngine, gpu: str, images: Sequence[UInt8]) -> Verification:
+def verify(engine: StoredEngine, gpu: str, images: Sequence[UInt8], limit_s: float | None = None) -> Verification:
     """Check the parity of an engine on a GPU with its graph on this CPU, and add the figures to its manifest.
+
+    limit_s: the process ends with exit code 4 if the GPU takes longer; None: there is no limit.
 
     Raises EngineError if they disagree, or if the manifest does not name the graph.
     """
@@ -74,7 +77,9 @@ def verify(engine: StoredEngine, gpu: str, images: Sequence[UInt8]) -> Verificat
     inputs = [to_network(image, spec.height, spec.width, spec.reduction) for image in images]
     with tempfile.TemporaryDirectory() as work:
         expected = predict_all(openvino.open_graph(graph, manifest, Path(work)), inputs)
-    figures = compare(predict_all(open_engine(engine), inputs), expected)
+    with limited(f"first run of {engine.path} on {gpu}", limit_s):
+        found = predict_all(open_engine(engine), inputs)
+    figures = compare(found, expected)
     if problem := describe_disagreement(figures):
         raise EngineError(
             f"{engine.path}: fails the parity check on {gpu}: {problem}; build it again with --precision fp32, or skip"

@@ -143,7 +143,8 @@ def segment(
         typer.Option(
             min=0,
             metavar="SECONDS",
-            help="End with exit code 4 if the engine hangs: no answer for so long, to one batch; 0: wait for ever.",
+            help="End with exit code 4 if the engine hangs: no answer for so long, when it is opened or to one batch;"
+            " 0: wait for ever.",
         ),
     ] = 600.0,
     prune: Annotated[

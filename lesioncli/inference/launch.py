@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from lesioncli.backends.ensemble import open_engines
 from lesioncli.backends.manifest import StoredEngine
-from lesioncli.backends.watchdog import watched
+from lesioncli.backends.watchdog import open_watched
 from lesioncli.images.find import ImageListing
 from lesioncli.inference.monitoring import observed
 from lesioncli.inference.record import RunSummary
@@ -28,7 +27,7 @@ def launch(
     ahead = 2 * (options.workers or count_cores())
     with (
         opencv_on_one_thread(),
-        watched(open_engines(engines, ahead, layout, is_traced), options.engine_timeout_s) as opened,
+        open_watched(engines, options.engine_timeout_s, ahead, layout, is_traced) as opened,
         Trace.writing(options.trace) if options.trace else nullcontext() as trace,
         observed(len(listing.images), options, opened, reporter) as on_outcome,
     ):

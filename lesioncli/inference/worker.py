@@ -13,9 +13,8 @@ from pathlib import Path
 
 from lesioncli import __version__
 from lesioncli.backends.base import Engine, Member
-from lesioncli.backends.ensemble import open_engines
 from lesioncli.backends.manifest import StoredEngine
-from lesioncli.backends.watchdog import watched
+from lesioncli.backends.watchdog import open_watched
 from lesioncli.errors import InputError, LesionError
 from lesioncli.images.find import ImageFile
 from lesioncli.inference.outcome import Outcome
@@ -106,7 +105,7 @@ def serve(
         ahead, layout = 2 * (job.options.workers or count_cores()), PROCEDURES[job.options.tta].layout
         with (
             opencv_on_one_thread(),
-            watched(open_engines(job.engines, ahead, layout, gpu=share.gpu), job.options.engine_timeout_s) as engine,
+            open_watched(job.engines, job.options.engine_timeout_s, ahead, layout, gpu=share.gpu) as engine,
         ):
             send(RemoteEngine.of(engine))
             pictures = receive()

@@ -170,11 +170,11 @@ import ctypes, os
 from lesioncli.backends import openvino
 real, calls = openvino.OpenVinoEngine.{method}, []
 
-def hang(*given):
+def hang(*given, **named):
     calls.append(given)
     if len(calls) == {nth}:
         ctypes.CDLL(None).pause()  # as a library that waits for a device
-    return real(*given)
+    return real(*given, **named)
 
 openvino.OpenVinoEngine.{method} = hang
 """
@@ -183,13 +183,28 @@ openvino.OpenVinoEngine.{method} = hang
 @pytest.mark.parametrize(("method", "nth"), [("_start", 1), ("_finish", 4), ("close", 1)])
 def test_an_engine_that_hangs_is_named(undisturbed: Undisturbed, tmp_path: Path, method: str, nth: int) -> None:
     out = tmp_path / "out"
-    words = [*undisturbed.words(out), "--engine-timeout", "1"]
+    words = [*undisturbed.words(out), "--engine-timeout", "3"]
     done = run(words, before=HANG.format(method=method, nth=nth))
     assert undisturbed.assert_promises_hold(out, done, ENGINE) == set()
     assert "engine tiny on CPU" in done.stderr
     assert "hangs" in done.stderr
     if method == "close":
         assert files_of(out) == undisturbed.files
+    undisturbed.assert_next_run_is_right(out)
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_an_engine_that_does_not_open_is_named(
+    undisturbed: Undisturbed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: str
+) -> None:
+    out = tmp_path / "out"
+    (tmp_path / "sitecustomize.py").write_text(HANG.format(method="__init__", nth=1))  # for all processes
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    done = run([*undisturbed.words(out), "--engine-timeout", "3", "--processes", processes])
+    assert done.returncode == ENGINE, done.stderr
+    assert f"opening {undisturbed.manifest} hangs" in done.stderr
+    assert not out.exists()
+    monkeypatch.undo()
     undisturbed.assert_next_run_is_right(out)
 
 

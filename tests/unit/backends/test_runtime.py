@@ -847,8 +847,20 @@ def test_a_gpu_that_hangs_is_noticed_while_it_is_waited_for(
     card.driver.set_costs(kernel_seconds=1.5)
     done = call("segment", "images/000.jpg", "--out", "masks", "--engine", plan, "--engine-timeout", "0.2")
     assert done.exit_code == 0, done.stderr
-    assert reasons[0][0] == ExitCode.ENGINE
-    assert f"tiny on {GPU}".encode() in reasons[0][1]
+    assert {code for code, _ in reasons} == {ExitCode.ENGINE}
+    assert any(f"engine tiny on {GPU}".encode() in reason for _, reason in reasons)
+
+
+def test_a_gpu_that_hangs_at_its_verification_is_noticed(
+    card: Card, tiny_onnx: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reasons: list[tuple[int, bytes]] = []
+    monkeypatch.setattr(watchdog, "exit_at_once", lambda *given: reasons.append(given))
+    plan = build_ahead(tiny_onnx, here / "engines")
+    card.driver.set_costs(kernel_seconds=1.5)
+    done = call("segment", "images/000.jpg", "--out", "masks", "--engine", plan, "--engine-timeout", "1")
+    assert done.exit_code == 0, done.stderr
+    assert any(f"first run of {plan} on {GPU}".encode() in reason for _, reason in reasons)
 
 
 def test_a_trace_shows_copies_during_computation(card: Card, plan: Path, here: Path) -> None:

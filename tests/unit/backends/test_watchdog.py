@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from helpers.engines import fill_in_turn, next_batch
@@ -14,7 +15,7 @@ from lesioncli.backends.base import Engine
 from lesioncli.backends.ensemble import open_engines
 from lesioncli.backends.manifest import StoredEngine, read_manifest
 from lesioncli.backends.registry import open_engine
-from lesioncli.backends.watchdog import TICKS, _watch, watched
+from lesioncli.backends.watchdog import TICKS, _watch, open_watched, watched
 from lesioncli.errors import ExitCode
 from lesioncli.inference.tta import PROCEDURES
 from lesioncli.options import TTA, SegmentOptions
@@ -31,6 +32,13 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
     return made
 
 
+def wait_for_end(ends: Sequence[object]) -> None:
+    """Wait as a library that hangs until the watchdog notices, or for 20 s."""
+    deadline = time.monotonic() + 20
+    while not ends and time.monotonic() < deadline:
+        time.sleep(LIMIT_S / 10)
+
+
 def block(engine: Engine, monkeypatch: pytest.MonkeyPatch, method: str, nth: int, ends: list[tuple[int, str]]) -> None:
     """Let the nth call of a method of an engine last until the watchdog notices."""
     real, calls = getattr(engine, method), iter(range(10**6))
@@ -38,9 +46,7 @@ def block(engine: Engine, monkeypatch: pytest.MonkeyPatch, method: str, nth: int
     def blocked(*given: int) -> object:
         if next(calls) == nth:
             ends.clear()
-            deadline = time.monotonic() + 20
-            while not ends and time.monotonic() < deadline:
-                time.sleep(LIMIT_S / 10)
+            wait_for_end(ends)
         return real(*given)
 
     monkeypatch.setattr(engine, method, blocked)
@@ -60,6 +66,25 @@ def test_a_call_that_does_not_return_ends_the_process(
     assert code == ExitCode.ENGINE
     assert "tiny" in reason
     assert engine.device in reason
+    assert "--engine-timeout" in reason
+
+
+def test_an_engine_that_does_not_open_ends_the_process(
+    tiny_manifest: MakeEngine, monkeypatch: pytest.MonkeyPatch, ends: list[tuple[int, str]]
+) -> None:
+    def open_late(*given: Any) -> Engine:
+        wait_for_end(ends)
+        return open_engines(*given)
+
+    monkeypatch.setattr(watchdog, "open_engines", open_late)
+    stored = StoredEngine(tiny_manifest(1), read_manifest(tiny_manifest(1)))
+    with open_watched([stored], LIMIT_S, 2, PROCEDURES[TTA.NONE].layout) as engine:
+        assert len(ends) == 1
+        time.sleep(2 * LIMIT_S)  # neither the end of opening nor what follows is a hang
+        assert len(list(engine.stream(fill_in_turn(engine, IMAGES)))) == len(IMAGES)
+    ((code, reason),) = ends
+    assert code == ExitCode.ENGINE
+    assert f"opening {stored.path}" in reason
     assert "--engine-timeout" in reason
 
 
@@ -91,7 +116,7 @@ def test_the_same_call_at_every_look_is_a_hang(
 ) -> None:
     engine = tiny_engine(1)
     engine.calls = 0
-    _watch(engine, 600, Looks(engine, calls))
+    _watch("engine", 600, lambda: engine.calls, Looks(engine, calls))
     engine.calls = 0
     assert len(ends) == is_hang
 

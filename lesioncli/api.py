@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lesioncli.engines import ensure_engines, locate_engines, verify_on_gpu
+from lesioncli.engines import ensure_engines, locate_engines, verify_on_gpus
 from lesioncli.errors import EngineError, InputError
 from lesioncli.files import ENGINES, StrPath, os_errors_as_input_errors
 from lesioncli.options import Backend, CalibrationOptions, EvaluationOptions, SegmentOptions
@@ -60,10 +60,11 @@ def segment_folder(
     with reporting(progress) as reporter:
         listing = _list_images(_as_places(images), out, options, reporter)
         stored = ensure_engines(engine, backend=backend, batch=batch, progress=reporter)
+        devices = options.processes.devices if options.processes else None
         for one in stored:
             _check_batch(one, batch)
             if options.verify:
-                verify_on_gpu(one, listing.images, reporter, options.engine_timeout_s)
+                verify_on_gpus(one, listing.images, reporter, devices, options.engine_timeout_s)
         _note_calibration(stored, options, reporter)
         return launch(listing, stored, out, options, reporter)
 

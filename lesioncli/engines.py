@@ -256,25 +256,32 @@ def _check_writable(folder: Path, backend: Backend) -> None:
         ) from error
 
 
-def verify_on_gpu(
-    engine: "StoredEngine", images: "Sequence[ImageFile]", reporter: Reporter, limit_s: float | None = None
+def verify_on_gpus(
+    engine: "StoredEngine",
+    images: "Sequence[ImageFile]",
+    reporter: Reporter,
+    devices: Sequence[int] | None = None,
+    limit_s: float | None = None,
 ) -> None:
-    """Check the parity of an engine that never ran on this machine's GPU, on a sample of `images` or on drawn ones.
+    """Check the parity of an engine on the GPUs where it never ran, on a sample of `images` or on drawn ones.
 
-    limit_s: the process ends with exit code 4 if the GPU takes longer; None: there is no limit.
+    devices: as in ProcessOptions. limit_s: the process ends with exit code 4 if a GPU takes longer; None: there is no
+    limit.
     """
-    from lesioncli.backends.parity import VERIFICATION_IMAGES, find_unverified_gpu, verify
+    from lesioncli.backends.parity import VERIFICATION_IMAGES, find_unverified_gpus, verify
     from lesioncli.images.sample import sample_images
 
-    gpu = find_unverified_gpu(engine.manifest)
-    if not gpu:
+    gpus = find_unverified_gpus(engine, devices)
+    if not gpus:
         return
     spec = engine.manifest.spec
-    sample = sample_images(images, VERIFICATION_IMAGES, (spec.height, spec.width))
-    verification = verify(engine, gpu, sample or _parity_images(None), limit_s)
-    source = "of these" if sample else "drawn"
-    figures = f"{verification.figures.images} {source} images, mask Jaccard {verification.figures.mask_jaccard:.4f}"
-    note = f"first run on {gpu}: the engine agrees with its graph ({figures})"
-    if verification.problem:
-        note += f"; {engine.path} cannot be written ({verification.problem}), so the next run checks again"
-    reporter.note(note)
+    found = sample_images(images, VERIFICATION_IMAGES, (spec.height, spec.width))
+    sample, source = (found, "of these") if found else (_parity_images(None), "drawn")
+    for gpu, number in gpus.items():
+        verification = verify(engine, gpu, number, sample, limit_s)
+        engine, figures = verification.engine, verification.figures
+        note = f"first run on {gpu}: the engine agrees with its graph ({figures.images} {source} images, mask Jaccard"
+        note += f" {figures.mask_jaccard:.4f})"
+        if verification.problem:
+            note += f"; {engine.path} cannot be written ({verification.problem}), so the next run checks again"
+        reporter.note(note)

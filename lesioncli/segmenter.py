@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lesioncli.backends.base import Cycle, Prediction
 from lesioncli.backends.ensemble import open_engines
-from lesioncli.engines import ensure_engines, verify_on_gpu
+from lesioncli.engines import ensure_engines, verify_on_gpus
 from lesioncli.errors import ImageError, InputError
 from lesioncli.files import StrPath
 from lesioncli.images.decode import decode
@@ -77,7 +77,7 @@ class Segmenter:
         with reporting(progress) as reporter:
             stored = ensure_engines(engine, backend=backend, progress=reporter)
             for one in stored if verify else ():
-                verify_on_gpu(one, [], reporter)
+                verify_on_gpus(one, [], reporter)
         self._engine = open_engines(stored, count_cores(), PROCEDURES[self._options.tta].layout)
         self._views = ImageViews(self._engine, self._options)
         self._is_streaming = False

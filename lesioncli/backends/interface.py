@@ -67,10 +67,6 @@ class BackendImplementation(Protocol):
         """Return why an engine does not run on this machine; None if it does."""
         ...
 
-    def find_device(self, manifest: Manifest) -> str:
-        """Return the device of this machine that would run an engine; "" if there is none."""
-        ...
-
     def find_gpus(self, manifest: Manifest) -> Mapping[int, str]:
         """Return the number and the name of each GPU of this machine that would run an engine; none for the CPU's."""
         ...

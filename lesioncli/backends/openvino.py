@@ -181,9 +181,6 @@ class OpenVinoBackend:
             )
         return None
 
-    def find_device(self, manifest: Manifest) -> str:
-        return f"CPU: {processor()}"
-
     def find_gpus(self, manifest: Manifest) -> Mapping[int, str]:
         return {}
 

@@ -1,11 +1,12 @@
 """The parity check: an engine must give nearly the masks and scores of its reference graph.
 
-An engine that was compiled ahead of time cannot run where it is built. It is verified on the first GPU that runs it.
+An engine that was compiled ahead of time cannot run where it is built. It is verified on each model of GPU, before that
+runs it for the first time.
 """
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -13,8 +14,8 @@ import numpy as np
 
 from lesioncli.backends import openvino
 from lesioncli.backends.base import Outputs, predict_all
-from lesioncli.backends.manifest import Manifest, ParityCheck, ParityFigures, StoredEngine, write_manifest
-from lesioncli.backends.registry import BACKENDS, open_engine
+from lesioncli.backends.manifest import ParityCheck, ParityFigures, StoredEngine, write_manifest
+from lesioncli.backends.registry import BACKENDS, choose_gpus, open_engine
 from lesioncli.backends.watchdog import limited
 from lesioncli.errors import EngineError
 from lesioncli.evaluation.metrics import pixels as metrics
@@ -51,24 +52,38 @@ def describe_disagreement(figures: ParityFigures) -> str:
 
 @dataclass(frozen=True)
 class Verification:
-    """The parity of an engine on a GPU; `problem` is why the manifest could not be updated, or ""."""
+    """The parity of an engine on a GPU, and the engine with it in its manifest.
 
+    problem: why the file of the manifest could not be updated, or "".
+    """
+
+    engine: StoredEngine
     figures: ParityFigures
     problem: str
 
 
-def find_unverified_gpu(manifest: Manifest) -> str:
-    """Return the GPU of this machine that would run an engine that was never checked on it; "" if there is none."""
+def find_unverified_gpus(engine: StoredEngine, devices: Sequence[int] | None) -> dict[str, int]:
+    """Return the GPUs of a run on which an engine was never checked: the first number of each model, by its name.
+
+    devices: as in ProcessOptions. Raises EngineError if one of them does not run the engine.
+    """
+    manifest = engine.manifest
     if manifest.parity_check is ParityCheck.ENGINE:
-        return ""
-    device = BACKENDS[manifest.backend].load().find_device(manifest)
-    return "" if device in manifest.verified else device
+        return {}
+    if devices is None:
+        gpus = list(BACKENDS[manifest.backend].load().find_gpus(manifest).items())[:1]
+    else:
+        gpus = list(choose_gpus([engine], devices).items())
+    return {name: number for number, name in reversed(gpus) if name not in manifest.verified}
 
 
-def verify(engine: StoredEngine, gpu: str, images: Sequence[UInt8], limit_s: float | None = None) -> Verification:
+def verify(
+    engine: StoredEngine, gpu: str, number: int, images: Sequence[UInt8], limit_s: float | None = None
+) -> Verification:
     """Check the parity of an engine on a GPU with its graph on this CPU, and add the figures to its manifest.
 
-    limit_s: the process ends with exit code 4 if the GPU takes longer; None: there is no limit.
+    gpu, number: name and number of the GPU. limit_s: the process ends with exit code 4 if the GPU takes longer; None:
+    there is no limit.
 
     Raises EngineError if they disagree, or if the manifest does not name the graph.
     """
@@ -78,7 +93,7 @@ def verify(engine: StoredEngine, gpu: str, images: Sequence[UInt8], limit_s: flo
     with tempfile.TemporaryDirectory() as work:
         expected = predict_all(openvino.open_graph(graph, manifest, Path(work)), inputs)
     with limited(f"first run of {engine.path} on {gpu}", limit_s):
-        found = predict_all(open_engine(engine), inputs)
+        found = predict_all(open_engine(engine, gpu=number), inputs)
     figures = compare(found, expected)
     if problem := describe_disagreement(figures):
         raise EngineError(
@@ -86,8 +101,9 @@ def verify(engine: StoredEngine, gpu: str, images: Sequence[UInt8], limit_s: flo
             " the check with --no-verify"
         )
     updated = msgspec.structs.replace(manifest, verified={**manifest.verified, gpu: figures})
+    problem = ""
     try:
         write_manifest(engine.path, updated)
     except OSError as error:
-        return Verification(figures, error.strerror or str(error))
-    return Verification(figures, "")
+        problem = error.strerror or str(error)
+    return Verification(replace(engine, manifest=updated), figures, problem)

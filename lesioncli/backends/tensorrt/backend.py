@@ -25,9 +25,6 @@ class PlanBackend:
     def find_problem(self, engine: StoredEngine) -> Incompatibility | None:
         return vendors.find_problem(engine)
 
-    def find_device(self, manifest: Manifest) -> str:
-        return next((str(found.gpu) for found in vendors.matching_gpus(manifest)), "")
-
     def find_gpus(self, manifest: Manifest) -> Mapping[int, str]:
         return {found.number: str(found.gpu) for found in vendors.matching_gpus(manifest)}
 

@@ -85,9 +85,6 @@ class NumpyBackend:
         version = engine.manifest.backend_version
         return None if version == "7" else Incompatibility(f"built for numpy {version}", ("--backend", "numpy"))
 
-    def find_device(self, manifest: Manifest) -> str:
-        return "numpy"
-
     def find_gpus(self, manifest: Manifest) -> Mapping[int, str]:
         return {}
 

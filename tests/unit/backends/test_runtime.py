@@ -40,10 +40,12 @@ from cuda_standin.vendor import Context, Vendor
 from lesioncli import source
 from lesioncli.backends import base, parity, watchdog
 from lesioncli.backends.build import build
-from lesioncli.backends.manifest import Manifest
+from lesioncli.backends.manifest import Manifest, read_engine
+from lesioncli.backends.parity import find_unverified_gpus
 from lesioncli.backends.registry import BACKENDS, choose_backend, open_compiler, open_engine
 from lesioncli.backends.tensorrt import driver as driver_module
 from lesioncli.backends.tensorrt import vendors
+from lesioncli.engines import verify_on_gpus
 from lesioncli.errors import EngineError, ExitCode, install_command
 from lesioncli.files import sha256_of
 from lesioncli.images.find import ImageFile, ImageListing, find_images
@@ -51,6 +53,7 @@ from lesioncli.inference.outcome import Outcome
 from lesioncli.inference.run import segment_images
 from lesioncli.inference.tta import PROCEDURES
 from lesioncli.options import TTA, Backend, BuildOptions, Precision, SegmentOptions
+from lesioncli.progress import Reporter
 from lesioncli.source import Source
 from lesioncli.training.recipe import EngineSettings
 
@@ -58,6 +61,16 @@ Files = dict[str, bytes]  # content by name
 OUT_OF_MEMORY, ILLEGAL_ADDRESS, LAUNCH_FAILED = 2, 700, 719  # codes of the CUDA driver
 IMAGES = [draw(seed, 50, 70) for seed in range(3)]
 GPU = "Stand-in GPU 0 (sm86)"
+
+
+class Notes(Reporter):
+    """Keeps the notes of a call."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.texts.append(text)
 
 
 class Card:
@@ -753,6 +766,23 @@ def test_the_first_run_verifies_an_engine_and_the_next_does_not(
     second = call(*words, "--overwrite")
     assert second.exit_code == 0
     assert "first run" not in second.stderr
+
+
+@pytest.mark.parametrize(("devices", "models"), [(None, [0]), ((), [0, 1]), ((2,), [0]), ((1, 2), [0, 1])])
+def test_an_engine_is_verified_on_each_model_of_gpu_that_a_run_uses(
+    card: Card, here: Path, tiny_onnx: Path, devices: tuple[int, ...] | None, models: list[int]
+) -> None:
+    """Of three GPUs, the third is of the same model as the first."""
+    path = build_ahead(tiny_onnx, here / "engines")
+    card.driver.set_device(devices=3, models=2)
+    notes = Notes()
+    verify_on_gpus(read_engine(path), [], notes, devices)
+    names = [f"Stand-in GPU {model} (sm86)" for model in models]
+    assert sorted(" ".join(note.split()[3:7]) for note in notes.texts) == [f"{name}:" for name in names]
+    engine = read_engine(path)
+    assert sorted(engine.manifest.verified) == names
+    assert find_unverified_gpus(engine, devices) == {}
+    card.assert_clean()
 
 
 def test_an_engine_that_disagrees_on_this_gpu_is_refused(card: Card, here: Path, tiny_onnx: Path) -> None:

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lesioncli.api import calibrate, evaluate, read_results, segment_folder, verify_results
+    from lesioncli.api import calibrate, evaluate, read_mask, read_results, segment_folder, verify_results
     from lesioncli.engines import build_engine, ensure_engine
     from lesioncli.errors import EngineError, ImageError, InputError, LesionError, MissingPackageError
     from lesioncli.options import (
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         BuildOptions,
         CalibrationOptions,
         EvaluationOptions,
+        MaskStorage,
         Precision,
         ProtocolName,
         Regions,
@@ -35,6 +36,7 @@ __all__ = [
     "ImageError",
     "InputError",
     "LesionError",
+    "MaskStorage",
     "MissingPackageError",
     "Precision",
     "ProtocolName",
@@ -46,13 +48,14 @@ __all__ = [
     "calibrate",
     "ensure_engine",
     "evaluate",
+    "read_mask",
     "read_results",
     "segment_folder",
     "verify_results",
 ]
 
 _MODULES = {
-    "lesioncli.api": ("calibrate", "evaluate", "read_results", "segment_folder", "verify_results"),
+    "lesioncli.api": ("calibrate", "evaluate", "read_mask", "read_results", "segment_folder", "verify_results"),
     "lesioncli.engines": ("build_engine", "ensure_engine"),
     "lesioncli.errors": ("EngineError", "ImageError", "InputError", "LesionError", "MissingPackageError"),
     "lesioncli.options": (
@@ -61,6 +64,7 @@ _MODULES = {
         "BuildOptions",
         "CalibrationOptions",
         "EvaluationOptions",
+        "MaskStorage",
         "Precision",
         "ProtocolName",
         "Regions",

@@ -11,16 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lesioncli.engines import ensure_engines, locate_engines, verify_on_gpus
-from lesioncli.errors import EngineError, InputError
+from lesioncli.errors import EngineError, ImageError, InputError
 from lesioncli.files import ENGINES, StrPath, os_errors_as_input_errors
-from lesioncli.options import Backend, CalibrationOptions, EvaluationOptions, SegmentOptions
+from lesioncli.options import Backend, CalibrationOptions, EvaluationOptions, FailureStage, SegmentOptions
 from lesioncli.process import quiet_decoders
 from lesioncli.progress import Reporter, ReportTo, reporting
 from lesioncli.sharding import refuse_unmerged
 from lesioncli.urls import Place, StrPlace, Url, parse_place
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
     from lesioncli.backends.manifest import StoredEngine
     from lesioncli.calibrator import CalibrationResult
@@ -282,7 +284,8 @@ SIZE_COLUMNS = ("width", "height", "bytes")
 def read_results(folder: StrPath) -> "pd.DataFrame":
     """Read scores.csv of an output folder: one row per image, and the path of its mask as `mask_path`.
 
-    Text columns hold "" and numbers nan or <NA> where the file has nothing; `mask_path` is None for a failed image.
+    read_mask() reads the mask at such a path, which is None for a failed image. Text columns hold "" and numbers nan or
+    <NA> where the file has nothing.
 
     Raises InputError if the folder has no scores.csv that can be read.
     """
@@ -301,6 +304,25 @@ def read_results(folder: StrPath) -> "pd.DataFrame":
     masks: Iterable[str] = table.get("mask", [])
     table["mask_path"] = pd.Series([folder / mask if mask else None for mask in masks], table.index, dtype=object)
     return table
+
+
+def read_mask(path: StrPath) -> "NDArray[np.uint8]":
+    """Return a mask that `segment` wrote, given its `mask_path` in read_results(): (H, W), 255 for lesion, else 0.
+
+    The path may lead into an archive, as in masks/masks-00000.tar/x.png.
+
+    Raises ImageError if it cannot be read.
+    """
+    import numpy as np
+
+    from lesioncli.evaluation.reading import masks
+    from lesioncli.images.sources import locate_file
+
+    try:
+        lesion = masks.read_mask(locate_file(Path(), os.fspath(path)), masks.MaskRole.PREDICTION).lesion
+    except OSError as error:
+        raise ImageError(FailureStage.DECODE, f"{path}: {error.strerror}") from error
+    return np.asarray(lesion.view(np.uint8) * 255, np.uint8)
 
 
 def _to_numbers(cells: "pd.Series[Any]", path: Path) -> "pd.Series[Any]":

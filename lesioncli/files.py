@@ -28,17 +28,17 @@ StrPath = str | os.PathLike[str]
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path, top: Path | None = None) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`; rename it to `path` at the end, remove it on an error.
 
     Nobody ever reads half a file under its final name, whatever stops the program, also a power cut. Missing folders
-    are made.
+    are made, with `top` only those below it.
 
     Raises OSError, with `path` as its file name, if it cannot be written, or if it exists and is not a regular file:
     renaming would replace even a device.
     """
     with _replacing(path) as temporary:
-        _write_new(temporary, b"", None)
+        _write_new(temporary, b"", top)
         mode = temporary.stat().st_mode
         yield temporary
         if temporary.stat().st_mode != mode:  # safetensors makes files that only their owner can read

@@ -1,7 +1,4 @@
-"""The choices a user makes, as types: enums for closed sets, dataclasses for the options of each command.
-
-Enum values are the words of the command line and of every file that lesioncli writes.
-"""
+"""The choices a user makes: enums, whose values are the words of the command line and of all files, and dataclasses."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -55,6 +52,13 @@ class Regions(StrEnum):
 
     LARGEST = "largest"
     ALL = "all"
+
+
+class MaskStorage(StrEnum):
+    """How `segment` stores masks: each in a file, or in tar archives."""
+
+    FILES = "files"
+    TAR = "tar"
 
 
 class TableFormat(StrEnum):
@@ -246,7 +250,7 @@ class SegmentOptions:
     sharding.py. `retry_failed`: segment only images that an earlier run failed on. `log`, `metrics`: files for
     other programs that watch the run, see monitoring.py. `engine_timeout_s`: the process ends with exit code 4 if one
     call of the engine takes longer; None is no limit. `processes`: share the images among several processes;
-    `workers` are then threads of each, 0 for an equal share of the cores.
+    `workers` are then threads of each, 0 for an equal share of the cores. `masks`: each in a file, or in archives.
     """
 
     threshold: float = 0.5
@@ -273,6 +277,7 @@ class SegmentOptions:
     metrics: Path | None = None
     engine_timeout_s: float | None = None
     processes: ProcessOptions | None = None
+    masks: MaskStorage = MaskStorage.FILES
 
     @property
     def max_memory_bytes(self) -> int | None:
@@ -281,7 +286,7 @@ class SegmentOptions:
 
     def __post_init__(self) -> None:
         paths = dict.fromkeys(("trace", "image_list", "log", "metrics"), Path)
-        _convert(self, tta=TTA, regions=Regions, root=_to_place, **paths)
+        _convert(self, tta=TTA, regions=Regions, masks=MaskStorage, root=_to_place, **paths)
         if not MIN_THRESHOLD <= self.threshold <= 1:
             raise ValueError(f"threshold {self.threshold} is not between {MIN_THRESHOLD} and 1")
         if self.mm_per_pixel is not None and not 0 < self.mm_per_pixel < math.inf:

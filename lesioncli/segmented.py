@@ -4,16 +4,19 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path, PurePath, PurePosixPath
 
 from lesioncli.errors import InputError
-from lesioncli.evaluation.predictions import SCORES
+from lesioncli.evaluation.reading.archived_masks import SCORES
 from lesioncli.evaluation.reading.csv_table import column_key, read_header, read_rows
 from lesioncli.evaluation.reading.masks import image_stem
 from lesioncli.files import from_cell
 from lesioncli.images.find import find_images
 from lesioncli.images.ignored import name_of_file
+from lesioncli.images.mask_archives import MaskArchives, split_path
 from lesioncli.images.sources import source_kind
+from lesioncli.images.stored import ImagePath
 from lesioncli.inference.outcome import DESCRIPTIVE_COLUMNS, image_name, read_number, without_suffix
 from lesioncli.inference.record import MaskNames, RunRecord, read_record
 from lesioncli.isic import name_by_id
@@ -45,6 +48,15 @@ class SegmentedFolder:
     def roots(self) -> tuple[Path, ...]:
         """The folders that names of images are relative to."""
         return tuple(self.folder / root for root in self.record.roots if not is_url(root))
+
+    def locate_mask(self, name: str) -> ImagePath:
+        """Return the file or the member of an archive that a row, by the name of its mask, says is the mask."""
+        return self.archives.locate(self.rows[name].get("mask") or f"{name}.png")
+
+    @cached_property
+    def archives(self) -> MaskArchives:
+        """The archives of masks in the folder."""
+        return MaskArchives(self.folder)
 
     def values(self, name: str) -> dict[str, float]:
         """Return the numbers in the row of a mask; nan where a cell is not a number, in a column of the user's own."""
@@ -85,7 +97,7 @@ def _mask_name(row: Mapping[str, str], record: RunRecord) -> str:
     """Return the name of a row's mask without suffix; of a failed image, the name that its mask would have."""
     image = without_suffix(row["image"])
     planned = name_by_id(image) if record.names == MaskNames.ISIC else image
-    mask = PurePosixPath(row.get("mask") or f"{planned}.png")
+    mask = PurePosixPath(split_path(row.get("mask", ""))[1] or f"{planned}.png")
     return mask.with_name(image_stem(mask)).as_posix()
 
 

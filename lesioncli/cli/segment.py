@@ -12,7 +12,17 @@ from lesioncli.cli.arguments import BackendOption, JsonOption, OptionalImagesArg
 from lesioncli.cli.console import print_json, progress_bars, say
 from lesioncli.cli.show_segmentation import describe_earlier, describe_remaining, print_summary, show_plan
 from lesioncli.errors import ExitCode
-from lesioncli.options import MIN_THRESHOLD, TTA, Backend, FailureLimit, ProcessOptions, Regions, SegmentOptions, Shard
+from lesioncli.options import (
+    MIN_THRESHOLD,
+    TTA,
+    Backend,
+    FailureLimit,
+    MaskStorage,
+    ProcessOptions,
+    Regions,
+    SegmentOptions,
+    Shard,
+)
 from lesioncli.sharding import AUTO, choose_shard
 from lesioncli.signals import HANDLER
 from lesioncli.urls import parse_place
@@ -107,6 +117,9 @@ def segment(
             show_default="that in a DICOM file, else unknown",
         ),
     ] = None,
+    masks: Annotated[
+        MaskStorage, typer.Option(help="How masks are stored: each in a file, or 10,000 in a tar archive.")
+    ] = MaskStorage.FILES,
     isic_names: Annotated[
         bool, typer.Option("--isic", help="Name masks as ISIC does: ISIC_0012345_segmentation.png.")
     ] = False,
@@ -244,6 +257,7 @@ def segment(
             metrics=metrics,
             engine_timeout_s=engine_timeout or None,
             processes=_choose_processes(processes, devices, ray),
+            masks=masks,
         )
     HANDLER.grace_s = grace
     with progress_bars(bars=not json_output, names_images=verbose, stop=HANDLER.stop) as progress:

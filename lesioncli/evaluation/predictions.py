@@ -12,17 +12,17 @@ from lesioncli.errors import InputError
 from lesioncli.evaluation.cases import CaseResult, MaskMetrics, Measures, Progress, evaluate_pairs
 from lesioncli.evaluation.labelled_scores import LabelledScores, join_scores
 from lesioncli.evaluation.protocols import PROTOCOLS, Protocol
+from lesioncli.evaluation.reading.archived_masks import SCORES
 from lesioncli.evaluation.reading.ground_truth import GroundTruth
 from lesioncli.evaluation.reading.masks import MaskListing, find_predicted_masks, mask_name
 from lesioncli.evaluation.reading.matching import MaskPair, masks_by_image, match, pair_masks
 from lesioncli.evaluation.reading.metadata import CONTRAST
 from lesioncli.evaluation.reading.tables import LabelTable, ScoreRow, read_scores
+from lesioncli.images.stored import ImagePath
 from lesioncli.inference.record import RunRecord, read_record
 from lesioncli.options import EvaluationOptions, Regions
 from lesioncli.sharding import refuse_unmerged
 from lesioncli.spec import CLASSES
-
-SCORES = "scores.csv"
 
 _NEVUS = CLASSES[2]  # ISIC-2017 labels have no column for it
 
@@ -123,7 +123,7 @@ def _read_scores(table: Path | None, predictions: Path, labels: LabelTable, pref
     return read_scores(table or predictions / SCORES, labels.classes, _NEVUS, labels.path, prefix)
 
 
-def _find_masks(ground_truth: GroundTruth, predictions: Path) -> MaskListing:
+def _find_masks(ground_truth: GroundTruth, predictions: Path) -> MaskListing[ImagePath]:
     """Return the predicted masks that a table of pairs names, else those in the folder; none for labels alone."""
     if ground_truth.pairs is not None:
         return MaskListing(ground_truth.pairs)
@@ -132,7 +132,7 @@ def _find_masks(ground_truth: GroundTruth, predictions: Path) -> MaskListing:
 
 
 def _require_predictions(
-    predictions: Path, ground_truth: GroundTruth, listing: MaskListing, rows: Mapping[str, ScoreRow] | None
+    predictions: Path, ground_truth: GroundTruth, listing: MaskListing[ImagePath], rows: Mapping[str, ScoreRow] | None
 ) -> None:
     if ground_truth.masks and not (listing.masks or listing.unsupported or rows):
         raise InputError(f"{predictions}: no masks found; give the folder that `lesioncli segment` wrote")
@@ -141,7 +141,7 @@ def _require_predictions(
 
 
 def _require_common_masks(
-    truths: Mapping[str, Path], predictions: Mapping[str, Path], failures: Collection[str], rules: Protocol
+    truths: Mapping[str, Path], predictions: Mapping[str, ImagePath], failures: Collection[str], rules: Protocol
 ) -> None:
     """Raise InputError if no ground truth mask has a prediction: their names differ, or the images do."""
     if not (truths and predictions) or any(match(truths, {*predictions, *failures}, rules).values()):
@@ -152,7 +152,7 @@ def _require_common_masks(
     )
 
 
-def _require_usable_masks(predictions: Path, pairs: Sequence[MaskPair], listing: MaskListing) -> None:
+def _require_usable_masks(predictions: Path, pairs: Sequence[MaskPair], listing: MaskListing[ImagePath]) -> None:
     """Raise InputError if no ground truth mask has a prediction: the folder holds photographs, or several folders."""
     if not pairs or any(pair.prediction for pair in pairs):
         return

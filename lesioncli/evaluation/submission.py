@@ -12,11 +12,12 @@ import numpy as np
 
 from lesioncli import isic
 from lesioncli.errors import ImageError, InputError
-from lesioncli.evaluation.predictions import SCORES
+from lesioncli.evaluation.reading.archived_masks import SCORES
 from lesioncli.evaluation.reading.masks import MaskRole, find_predicted_masks, read_mask
 from lesioncli.evaluation.reading.tables import ScoreRow, read_scores
 from lesioncli.files import as_cell, atomic_output
 from lesioncli.images.find import find_images
+from lesioncli.images.stored import ImagePath
 from lesioncli.inference.record import read_record
 from lesioncli.options import Challenge
 from lesioncli.sharding import refuse_unmerged
@@ -115,7 +116,7 @@ def _missing_from_run(predictions: Path, known: Collection[str]) -> list[str]:
 
 
 def _missing_from_one_file(
-    masks: Mapping[str, Path], scores: Mapping[str, ScoreRow], classes: tuple[str, ...]
+    masks: Mapping[str, ImagePath], scores: Mapping[str, ScoreRow], classes: tuple[str, ...]
 ) -> list[str]:
     """Return the images that have a mask or scores only; none if there are no masks, or no scores, at all."""
     if not (masks and scores):
@@ -136,7 +137,7 @@ def _by_isic_id(by_name: Mapping[str, Value]) -> dict[str, Value]:
     return {image: by_name[names[image]] for image in sorted(names)}
 
 
-def _write_masks(masks: Mapping[str, Path], rows: Mapping[str, ScoreRow], path: Path, report: _Report) -> int:
+def _write_masks(masks: Mapping[str, ImagePath], rows: Mapping[str, ScoreRow], path: Path, report: _Report) -> int:
     """Write masks as PNGs of 8 bits, 0 or 255, and return their number; `rows` have the sizes of the images."""
     written = 0
     with atomic_output(path, "--out") as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:

@@ -86,7 +86,7 @@ class ExportJob:
         if row["status"] != Status.OK:
             return row["reason"] or "failed"
         try:
-            lesion = read_mask(self.segmented.folder / (row.get("mask") or f"{name}.png"), MaskRole.PREDICTION).lesion
+            lesion = read_mask(self.segmented.locate_mask(name), MaskRole.PREDICTION).lesion
         except ImageError as error:
             return error.reason
         height, width = lesion.shape

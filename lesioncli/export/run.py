@@ -44,6 +44,8 @@ def export_run(
     format needs a package that is not installed.
     """
     exporter = EXPORTERS[export_format]
+    if export_format == ExportFormat.TAR and out and out.resolve() == masks.resolve():
+        raise InputError(f"{out}: has archives of masks of its own; choose another folder with --out")
     segmented = read_segmented_folder(masks)
     if not segmented.rows:
         raise InputError(f"{masks}: no scores.csv with images; give the folder that `lesioncli segment` wrote")

@@ -1,6 +1,5 @@
 """Tar archives of masks and scores, in the layout of WebDataset: a few large files in place of a million small ones."""
 
-import io
 import json
 import tarfile
 from itertools import islice
@@ -11,6 +10,7 @@ import numpy as np
 
 from lesioncli.export.job import ExportJob
 from lesioncli.files import atomic_write
+from lesioncli.images.mask_archives import add_member
 from lesioncli.images.mask_png import encode_runs
 from lesioncli.images.mask_runs import find_runs
 from lesioncli.images.stored import is_safe_name
@@ -34,15 +34,8 @@ def write_tar(job: ExportJob) -> None:
                 if not is_safe_name(image.name):  # scores.csv may come from anybody
                     job.reject(image.image, "its name leads out of the folder into which the archive is unpacked")
                     continue
-                _add(tar, f"{image.name}.png", encode_runs(find_runs(np.asarray(image.mask * 255, np.uint8))))
-                _add(tar, f"{image.name}.json", json.dumps({"image": image.image, **image.values}).encode())
+                add_member(tar, f"{image.name}.png", encode_runs(find_runs(np.asarray(image.mask * 255, np.uint8))))
+                add_member(tar, f"{image.name}.json", json.dumps({"image": image.image, **image.values}).encode())
                 job.exported += 1
     for _ in images:  # the rest, of which none has a mask
         pass
-
-
-def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    """Add a file without time and owner, so that the same results are the same bytes."""
-    info = tarfile.TarInfo(name)
-    info.size = len(content)
-    tar.addfile(info, io.BytesIO(content))

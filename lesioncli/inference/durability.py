@@ -38,9 +38,9 @@ class GroupSync:
         self._raise_error()
         with self._lock:
             self._pending.extend(paths)
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, daemon=True, name="group sync")
-            self._thread.start()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, daemon=True, name="group sync")
+                self._thread.start()
 
     def finish(self) -> None:
         """Sync all that was added, and end the thread. Raises OSError."""

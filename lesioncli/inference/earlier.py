@@ -7,8 +7,10 @@ from itertools import compress
 from pathlib import Path
 
 from lesioncli.errors import InputError
-from lesioncli.files import crc32_of, stat_file
+from lesioncli.files import stat_file
 from lesioncli.images.find import PROBABILITIES, ImageFile
+from lesioncli.images.mask_archives import MaskArchives, is_archived
+from lesioncli.images.stored import crc32_of_image
 from lesioncli.inference.inputs import (
     ImageState,
     compare_images,
@@ -43,7 +45,7 @@ class EarlierResults:
 
     Of a shard, they are its own, before its first run those of its images in the output folder. `columns` are those of
     this run, see output_columns(). `tables` reads and writes the rows. `unsynced` are rows of a killed run whose masks
-    are whole, but may not be on the disk yet.
+    are whole, but may not be on the disk yet. `packed` are those whose masks are in `archives`, perhaps in files, too.
 
     Raises InputError if the rows belong to another `identity` or have other columns.
     """
@@ -58,6 +60,9 @@ class EarlierResults:
         self.record = read_shard_record(folder, shard)
         self.rows: dict[str, Row] = {}
         self.unsynced: list[Row] = []
+        self.packed: list[Row] = []
+        self.archives = MaskArchives(folder)
+        self._shard = shard
         if shard and not self.tables.scores.exists():
             self._read(RowTables(folder, names))
             self.rows = {key: row for key, row in self.rows.items() if contains(shard, key)}
@@ -79,14 +84,15 @@ class EarlierResults:
         for row in journal.unsynced:  # older rows of these images have other masks
             self.rows.pop(self.key(row.image), None)
         self.rows.update({self.key(row.image): row for row in (*journal.synced, *unsynced)})
+        self.packed += [row for row in (*journal.synced, *unsynced) if is_archived(row.mask)]
 
     def _has_its_mask(self, row: Row) -> bool:
         """Return whether the mask of a row has its CRC-32: a power cut may have left anything."""
         if row.checks.mask_crc32 is None:  # failed, or of an early version
             return True
-        path = regular_file_below(self.folder, row.mask)
+        path = self.archives.find(row.mask) or regular_file_below(self.folder, row.mask)
         try:
-            return path is not None and crc32_of(path) == row.checks.mask_crc32
+            return path is not None and crc32_of_image(path) == row.checks.mask_crc32
         except OSError:
             return False
 
@@ -114,7 +120,12 @@ class EarlierResults:
                 f"{self.folder}: has cut-outs with a margin of {self.record.crops:g} %, this run has"
                 f" {options.crops:g} %; choose another --out or use --overwrite"
             )
-        names = (*(image.mask_name for image in images), *(row.image for row in self.rows.values()))
+        masks = [image.mask_name for image in images]
+        if archived := next(filter(is_archived, masks), None):
+            raise InputError(
+                f"{self.folder}: {archived} would be in an archive of masks; rename the folder or archive of its image"
+            )
+        names = (*masks, *(row.image for row in self.rows.values()))
         below = next((name for name in names if name.startswith(f"{PROBABILITIES}/")), None)
         if (options.save_probabilities or self.record.probabilities) and below:
             raise InputError(
@@ -140,7 +151,7 @@ class EarlierResults:
                 missing[image.name] = ToDo.NEW
             elif not row.is_ok:
                 missing[image.name] = ToDo.FAILED
-            elif not is_whole(mask_path(self.folder, image)):
+            elif not self._is_whole(image, row):
                 missing[image.name] = ToDo.NO_MASK
             elif row.image == name:
                 missing[image.name] = None
@@ -155,12 +166,17 @@ class EarlierResults:
                 missing[image.name] = ToDo.CHANGED
         return missing
 
+    def _is_whole(self, image: ImageFile, row: Row) -> bool:
+        if is_archived(row.mask):
+            return self.archives.find(row.mask) is not None
+        return is_whole(mask_path(self.folder, image))
+
     def find_gone(self, images: Iterable[ImageFile], root: Place | None, *, to_prune: bool) -> list[str]:
         """Return the keys of the rows whose image is in none of the folders of this run and of earlier ones.
 
         There are none if earlier runs had URLs that this run has not: those are not looked at.
 
-        Raises InputError if rows are `to_prune` while one of the folders is not there.
+        Raises InputError if rows are `to_prune` while one of the folders is not there, or by a shard from archives.
         """
         if any(url != root for url in recorded_urls(self.record)):
             return []
@@ -178,6 +194,11 @@ class EarlierResults:
             raise InputError(
                 f"{missing_root}: is not there, so that images may only seem to be gone; make it available, or create"
                 " it as an empty folder, then prune again"
+            )
+        if keys and to_prune and self._shard and any(is_archived(self.rows[key].mask) for key in keys):
+            raise InputError(
+                f"{self.folder}: archives of masks, which other shards may have, cannot be pruned by one; run lesioncli"
+                " merge, then prune without --shard"
             )
         return keys
 

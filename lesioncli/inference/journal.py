@@ -1,6 +1,7 @@
 """A text file that grows line by line during a run, and that only one run at a time may write."""
 
 import os
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -35,6 +36,7 @@ class Journal:
             self._file = path.open("a", newline="", encoding="utf-8")
             self._status = os.fstat(self._file.fileno())
             self.size_bytes = self._status.st_size
+            self._writing = threading.Lock()
         except BaseException:
             self._lock.release()
             raise
@@ -44,11 +46,12 @@ class Journal:
         self._file.truncate(0)
         self.size_bytes = 0
 
-    def append(self, line: str) -> None:
-        """Add a line; it survives the end of this process, whatever ends it."""
-        self._file.write(line)
-        self._file.flush()
-        self.size_bytes += len(line.encode())
+    def append(self, lines: str) -> None:
+        """Add lines; they survive the end of this process, whatever ends it. Several threads may do so."""
+        with self._writing:
+            self._file.write(lines)
+            self._file.flush()
+            self.size_bytes += len(lines.encode())
 
     def sync(self) -> None:
         """Wait until all lines are on the disk. Raises OSError."""

@@ -13,6 +13,7 @@ from lesioncli.files import ends_with, from_printable, write_whole
 from lesioncli.images import jpeg, png
 from lesioncli.images.find import CROPS, OVERLAYS, PROBABILITIES, ImageFile
 from lesioncli.images.geometry import UInt8
+from lesioncli.images.mask_archives import split_path
 from lesioncli.images.mask_png import encode_runs
 from lesioncli.images.mask_runs import MaskRuns, find_runs
 from lesioncli.options import SegmentOptions
@@ -91,8 +92,12 @@ def mask_path(folder: Path, image: ImageFile) -> Path:
 
 
 def extra_names(name: str, mask_name: str, has_maps: bool) -> list[str]:
-    """Return the paths that pictures beside a mask have, relative to the output folder; `name` is without suffix."""
-    return [overlay_name(name), crop_name(name), *([probability_name(mask_name)] if has_maps and mask_name else [])]
+    """Return the paths that pictures beside a mask have, relative to the output folder; `name` is without suffix.
+
+    `mask_name` may be the path of a mask in an archive.
+    """
+    maps = [probability_name(split_path(mask_name)[1])] if has_maps and mask_name else []
+    return [overlay_name(name), crop_name(name), *maps]
 
 
 def regular_file_below(folder: Path, name: str) -> Path | None:

@@ -15,17 +15,26 @@ from itertools import chain
 from pathlib import Path
 
 from lesioncli.errors import InputError
-from lesioncli.files import DISK_FULL, from_cell, make_folder, printable, sync_files, sync_folder
+from lesioncli.files import DISK_FULL, crc32_of, from_cell, make_folder, printable, sync_files, sync_folder
 from lesioncli.images.find import CROPS, OVERLAYS, ImageFile
 from lesioncli.images.ignored import RUN_RECORD
+from lesioncli.images.mask_archives import (
+    is_archived,
+    list_archives,
+    next_number,
+    of_shard,
+    remove_archived,
+    split_path,
+)
 from lesioncli.inference.durability import GroupSync
 from lesioncli.inference.earlier import EarlierResults, ToDo
 from lesioncli.inference.outcome import Column, Outcome, image_name, without_suffix
+from lesioncli.inference.packing import MaskPacker
 from lesioncli.inference.pictures import PictureFolder, extra_names, mask_path, regular_file_below
-from lesioncli.inference.record import ImageConfidence, RunIdentity, RunRecord, read_record, write_record
+from lesioncli.inference.record import ImageConfidence, RunIdentity, RunRecord, RunStatus, read_record, write_record
 from lesioncli.inference.rows import CHECKSUMS, JOURNAL, SCORES
 from lesioncli.inference.shards import open_journal
-from lesioncli.options import SegmentOptions, Status
+from lesioncli.options import MaskStorage, SegmentOptions, Status
 from lesioncli.sharding import shard_folder
 from lesioncli.urls import Place
 
@@ -58,6 +67,7 @@ class ResultStore:
         self.gone = self.pruned = 0
         self._options = options
         self._columns = columns
+        self._packer: MaskPacker | None = None
         try:
             make_folder(folder)
             self._journal = open_journal(folder, options.shard, identity, options.overwrite)
@@ -90,12 +100,29 @@ class ResultStore:
             self._rows.pop(self.earlier.key(image_name(image)), None)
         self.changed = sum(self.missing[image.name] == ToDo.CHANGED for image in replaced)
         unsynced = (regular_file_below(self.folder, row.mask) for row in self.earlier.unsynced)
-        sync_files(filter(None, unsynced), self.folder)
+        sync_files([*filter(None, unsynced), *self._remove_packed_files()], self.folder)
         self._save_rows()
         self._journal.clear()
         self._journal.append(self.earlier.tables.journal_header())
         self._journal.sync()
         sync_folder(self.rows_folder)
+        self.earlier.archives.clear()
+        if self._options.masks == MaskStorage.TAR:
+            first = next_number(self._options.shard, {split_path(row.mask)[0] for row in self._rows.values()})
+            self._packer = MaskPacker(
+                self.folder, self._options.shard, first, images, self._record_packed, self._sync.add
+            )
+
+    def _remove_packed_files(self) -> list[Path]:
+        """Remove the files of masks that a killed run had packed; return their paths. One that was changed stays."""
+        removed: list[Path] = []
+        for row in self.earlier.packed:
+            path = regular_file_below(self.folder, split_path(row.mask)[1])
+            with suppress(FileNotFoundError):  # another shard removes it, too
+                if path and self.earlier.archives.find(row.mask) and crc32_of(path) == row.checks.mask_crc32:
+                    removed.append(path)
+                    path.unlink()
+        return removed
 
     def _handle_gone(self, keys: Sequence[str]) -> None:
         """Mark the rows of images that are gone, or remove them with their pictures; remove the marks of others."""
@@ -105,10 +132,9 @@ class ResultStore:
         if not self._options.prune:
             self.gone = len(keys)
             return
-        names = (
-            (row.mask, *extra_names(without_suffix(row.image), row.mask, self.has_maps))
-            for row in map(self._rows.pop, keys)
-        )
+        rows = list(map(self._rows.pop, keys))
+        remove_archived(self.folder, (row.mask for row in rows))
+        names = ((row.mask, *extra_names(without_suffix(row.image), row.mask, self.has_maps)) for row in rows)
         self._remove_for_good(chain.from_iterable(names))
         self.pruned = len(keys)
 
@@ -120,10 +146,16 @@ class ResultStore:
     def add(self, outcome: Outcome) -> None:
         """Record an outcome. A skipped image keeps its row; a failed one loses its pictures of earlier runs.
 
-        Raises InputError if the folder was removed or renamed, or if the row cannot be written.
+        Raises InputError if the folder was removed or renamed, or if the row or an archive cannot be written.
         """
-        if outcome.status == Status.SKIPPED:
-            return
+        if outcome.status != Status.SKIPPED:
+            self._record(outcome)
+        if self._packer:
+            row = self._rows.get(self.earlier.key(image_name(outcome.image)))
+            with _naming_the_file(self.folder):
+                self._packer.add(outcome.image, row is not None and row.is_ok and not is_archived(row.mask))
+
+    def _record(self, outcome: Outcome) -> None:
         self._check_in_place()
         if outcome.status == Status.FAILED:
             with suppress(OSError):  # a mask that cannot be written often cannot be removed either
@@ -135,6 +167,16 @@ class ResultStore:
         with _naming_the_file(tables.journal):
             self._sync.add(self._paths(outcome.image))
             self._journal.append(tables.journal_line(row, self._sync.synced_bytes))
+
+    def _record_packed(self, images: Sequence[ImageFile], archive: str) -> None:
+        """Write the rows of images whose masks are now in an archive; called by a thread."""
+        tables, lines = self.earlier.tables, []
+        for image in images:
+            key = self.earlier.key(image_name(image))
+            self._rows[key] = row = tables.move(self._rows[key], f"{archive}/{image.mask_name}")
+            lines.append(tables.journal_line(row, self._sync.synced_bytes))
+        self._journal.append("".join(lines))
+        self._journal.sync()
 
     def _paths(self, image: ImageFile) -> list[Path]:
         """Return the paths of the pictures of an image, whether they exist or not."""
@@ -163,12 +205,17 @@ class ResultStore:
         """
         try:
             self._check_in_place()
+            if self._packer:
+                with _naming_the_file(self.folder):
+                    self._packer.finish(record.status == RunStatus.FINISHED)
             with _naming_the_file(self.earlier.tables.scores):
                 self._sync.finish()
                 self._save_rows()
                 self._journal.clear()
             self.write_record(record)
         finally:
+            if self._packer:
+                self._packer.stop()
             self._sync.stop()
             self._journal.close()
 
@@ -181,9 +228,11 @@ class ResultStore:
 
     def _remove_earlier(self) -> None:
         """Remove all pictures before the tables: whatever stops this, the rows still name the files left."""
+        own_archives = of_shard(self._options.shard, list_archives(self.folder))
         has_maps = bool(read_record(self.rows_folder).probabilities)
         for table in (self.rows_folder / SCORES, self.rows_folder / JOURNAL):
             self._remove_for_good(_files_named_in(table, has_maps))
+        self._remove_for_good(own_archives)
         for name in (SCORES, CHECKSUMS, RUN_RECORD):
             (self.rows_folder / name).unlink(missing_ok=True)
         self._journal.clear()
@@ -212,7 +261,7 @@ def _files_named_in(table: Path, has_maps: bool) -> Iterator[str]:
         return
     with table.open(newline="", encoding="utf-8", errors="replace") as file, suppress(csv.Error):
         for row in csv.DictReader(file):
-            mask = from_cell(row.get("mask") or "")
+            mask = split_path(from_cell(row.get("mask") or ""))[1]
             if mask.endswith(".png"):
                 yield mask
             yield from extra_names(

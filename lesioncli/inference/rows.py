@@ -16,7 +16,7 @@ import deflate
 
 from lesioncli import isic
 from lesioncli.errors import InputError
-from lesioncli.files import as_cell, atomic_write, from_cell
+from lesioncli.files import as_cell, atomic_write, from_cell, printable
 from lesioncli.inference.outcome import LATER_COLUMNS, Outcome, read_count, read_number, without_suffix
 from lesioncli.inference.record import MaskNames
 from lesioncli.options import Status
@@ -48,7 +48,7 @@ UNKNOWN = Checks()
 class Row(NamedTuple):  # created twice as fast as a frozen dataclass, for every image of earlier runs
     """A row of scores.csv. It keeps its text: lists of fields would take a gigabyte for a million images.
 
-    mask: name of its file as in the table; empty if the image failed.
+    mask: its path as in the table, perhaps in an archive, see mask_archives.py; empty if the image failed.
     """
 
     line: str
@@ -95,7 +95,7 @@ class RowTables:
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
         self.scores, self.checksums, self.journal = (folder / name for name in (SCORES, CHECKSUMS, JOURNAL))
         self.names = list(names)
-        self._note = self.names.index("note")
+        self._note, self._mask = map(self.names.index, ("note", "mask"))
         self._pick = itemgetter(*map(self.names.index, ("image", "mask", "status", "bytes", "confidence")))
 
     def read_scores(self) -> Iterator[Row]:
@@ -186,6 +186,13 @@ class RowTables:
         notes = [note for note in fields[self._note].split("; ") if note and note != GONE]
         fields[self._note] = "; ".join([*notes, GONE] if is_gone else notes)
         return row._replace(line=csv_line(fields))
+
+    def move(self, row: Row, mask: str) -> Row:
+        """Return a row whose mask is now at the path `mask`."""
+        fields = next(csv.reader(io.StringIO(row.line, newline="")))
+        mask = printable(mask)
+        fields[self._mask] = as_cell(mask)
+        return row._replace(line=csv_line(fields), mask=mask)
 
     def _check_header(self, header: Sequence[str], path: Path) -> None:
         required = [name for name in self.names if name in header or name not in LATER_COLUMNS]

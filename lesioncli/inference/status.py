@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from lesioncli.errors import InputError
-from lesioncli.files import stat_file
+from lesioncli.files import from_cell, stat_file
 from lesioncli.images.ignored import RUN_RECORD
+from lesioncli.images.mask_archives import is_archived
 from lesioncli.inference.record import RunRecord, RunStatus, read_record
 from lesioncli.inference.rows import JOURNAL
 from lesioncli.options import Shard, Status
@@ -120,7 +121,8 @@ def _count_journal(path: Path) -> Counter[str]:
     reader = csv.DictReader(line for line in lines if line.endswith("\n"))
     counts: Counter[str] = Counter()
     with suppress(csv.Error):  # of a damaged line
-        counts.update(row.get("status") or "" for row in reader)
+        # A row of a mask in an archive follows that of its file, or is of an image that is counted as skipped.
+        counts.update(row.get("status") or "" for row in reader if not is_archived(from_cell(row.get("mask") or "")))
     return counts
 
 

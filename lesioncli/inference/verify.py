@@ -13,9 +13,17 @@ from typing import Any
 from lesioncli.errors import ImageError, InputError
 from lesioncli.files import TEMPORARY_ENDING, crc32_of, from_printable, printable, sync_files
 from lesioncli.images import png
+from lesioncli.images.archives import CUT_SHORT
 from lesioncli.images.find import is_folder
 from lesioncli.images.ignored import RUN_RECORD, is_output_folder
-from lesioncli.images.stored import crc32_of_image
+from lesioncli.images.mask_archives import (
+    MaskArchives,
+    is_archived,
+    list_archives,
+    remove_archived,
+    split_path,
+)
+from lesioncli.images.stored import ImagePath, crc32_of_image, reading_errors
 from lesioncli.inference.inputs import ImageState, compare_status, is_there, locate_image, recorded_roots, recorded_urls
 from lesioncli.inference.journal import Journal
 from lesioncli.inference.outcome import without_suffix
@@ -113,7 +121,8 @@ def verify(folder: Path, repair: bool = False, on_progress: Progress = lambda do
     tables = RowTables(folder, read_names(folder))
     with _locked(tables.journal, repair) as journal:
         check = _Check(folder, tables)
-        findings = [*check.tables_and_record(), *check.rows_and_files(on_progress), *check.foreign_files()]
+        findings = [*check.tables_and_record(), *check.rows_and_files(on_progress)]
+        findings += [*check.archives(), *check.foreign_files()]
         repairable = [found for found in findings if found.repair != Repair.NONE]
         if repair and repairable and journal:
             check.repair(repairable)
@@ -158,6 +167,7 @@ class _Check:
         self._roots = recorded_roots(folder, self._record)
         self._missing_roots = [root for root in self._roots if not is_there(root)]
         self._urls = recorded_urls(self._record)
+        self._archives = MaskArchives(folder)
         self._unchecked = 0
         self.images = self.masks = 0
 
@@ -220,19 +230,19 @@ class _Check:
     def _check_mask(self, row: Row) -> Iterator[Finding]:
         if not row.is_ok:
             return
-        path = regular_file_below(self._folder, row.mask)
+        path = self._archives.find(row.mask) or regular_file_below(self._folder, row.mask)
         if path is None:
             yield Finding(Problem.MISSING, row.mask or row.image, "its row says ok", Repair.ROW)
             return
         self.masks += 1
         try:
-            if not is_whole(path):
+            if not _is_whole(path):
                 yield Finding(Problem.TRUNCATED, row.mask, "no PNG to its end", Repair.ROW)
             elif row.checks.mask_crc32 is None:
                 self._unchecked += 1
                 if self._tables.size_hw(row) != _size_hw(path):
                     yield Finding(Problem.CHANGED, row.mask, "its size is not that of its row", Repair.ROW)
-            elif crc32_of(path) != row.checks.mask_crc32:
+            elif crc32_of_image(path) != row.checks.mask_crc32:
                 yield Finding(Problem.CHANGED, row.mask, "its content is not that of its row", Repair.ROW)
         except OSError as error:
             yield Finding(Problem.UNREADABLE, row.mask, str(error.strerror))
@@ -246,9 +256,25 @@ class _Check:
                 with suppress(OSError):
                     yield from _check_chunks(name, path)
 
+    def archives(self) -> Iterator[Finding]:
+        """Yield archives that are damaged, and members that are no mask of a row, also not an earlier one."""
+        in_use = {split_path(row.mask)[0] for row in self.rows.values()}
+        names = {f"{key}.png" for key in self.rows}
+        for archive in list_archives(self._folder):
+            contents, path = self._archives.contents(archive), str(self._folder / archive)
+            if problem := contents.problems.pop(path, ""):
+                is_ours = archive in in_use or bool(contents.files)
+                repair = Repair.FILE if problem == CUT_SHORT and is_ours else Repair.NONE
+                yield Finding(Problem.TRUNCATED, archive, problem, repair)
+            members = [f"{archive}/{printable(name)}" for name in contents.files if printable(name) not in names]
+            members += [Path(member).relative_to(self._folder).as_posix() for member in contents.problems]
+            members += [f"{archive}: {count} {kind}" for kind, count in contents.ignored.items()]
+            yield from (Finding(Problem.FOREIGN, member, "no row names it") for member in members)
+
     def foreign_files(self) -> Iterator[Finding]:
         """Yield files that no row names, and what killed runs left."""
-        expected = {*TABLES, *OF_OTHER_COMMANDS}
+        expected = {*TABLES, *OF_OTHER_COMMANDS, *list_archives(self._folder)}
+        packed = {split_path(row.mask)[1]: row for row in self._journal.synced + self._journal.unsynced}
         for row in self.rows.values():
             if row.is_ok:
                 extras = extra_names(without_suffix(row.image), row.mask, has_maps=True)
@@ -262,13 +288,28 @@ class _Check:
                     if file.endswith(TEMPORARY_ENDING):
                         yield Finding(Problem.LEFTOVER, printable(name), "", Repair.FILE)
                 elif name not in expected:
-                    yield Finding(Problem.FOREIGN, printable(name), "no row names it")
+                    of_killed = packed.get(printable(name))
+                    if of_killed and self._is_packed(Path(directory, file), of_killed):
+                        yield Finding(Problem.LEFTOVER, printable(name), f"in {of_killed.mask}, too", Repair.FILE)
+                    else:
+                        yield Finding(Problem.FOREIGN, printable(name), "no row names it")
+
+    def _is_packed(self, path: Path, row: Row) -> bool:
+        """Return whether a killed run has packed a mask, but not removed its file."""
+        with suppress(OSError):
+            return self._archives.find(row.mask) is not None and crc32_of(path) == row.checks.mask_crc32
+        return False
 
     def repair(self, findings: Sequence[Finding]) -> None:
         """Remove what `segment` must do again: pictures before their rows, so that the rows still name what is left."""
         paths = [regular_file_below(self._folder, row.mask) for row in self._journal.unsynced]
+        damaged = [found.name for found in findings if found.repair == Repair.FILE and is_archived(f"{found.name}/x")]
+        removed = [row.mask for found in findings if (row := self.rows.get(found.row))]
+        remove_archived(self._folder, removed, damaged)
         for finding in findings:
             row = self.rows.pop(finding.row, None)
+            if finding.name in damaged:
+                continue
             names = [finding.name] if finding.repair == Repair.FILE else []
             names += [row.mask, *extra_names(without_suffix(row.image), row.mask, has_maps=True)] if row else []
             for path in filter(None, (regular_file_below(self._folder, name) for name in names)):
@@ -278,9 +319,21 @@ class _Check:
         self._tables.save([self.rows[key] for key in sorted(self.rows)])
 
 
-def _size_hw(path: Path) -> tuple[int, int]:
-    with path.open("rb") as file:
-        header = png.read_header(file.read(png.HEADER_BYTES))
+def _is_whole(path: ImagePath) -> bool:
+    if isinstance(path, Path):
+        return is_whole(path)
+    with reading_errors():
+        return path.read().data.endswith(png.END)
+
+
+def _size_hw(path: ImagePath) -> tuple[int, int]:
+    if isinstance(path, Path):
+        with path.open("rb") as file:
+            data = file.read(png.HEADER_BYTES)
+    else:
+        with reading_errors():
+            data = path.read().data
+    header = png.read_header(data)
     return header.height, header.width
 
 

@@ -18,6 +18,7 @@ from lesioncli.evaluation.cases import CaseResult
 from lesioncli.evaluation.reading.masks import find_predicted_masks
 from lesioncli.evaluation.result import Evaluation
 from lesioncli.files import printable
+from lesioncli.images.stored import ImagePath
 from lesioncli.inference.outcome import without_suffix
 from lesioncli.options import Status
 from lesioncli.segmented import CONFIDENCE, NOTE, SegmentedFolder
@@ -55,7 +56,7 @@ class Case:
     metrics: Mapping[str, float] = field(default_factory=dict)
     labels: tuple[str, ...] | None = None
     image_path: Path | None = None
-    prediction_path: Path | None = None
+    prediction_path: ImagePath | None = None
     truth_path: Path | None = None
 
     def number(self, column: str) -> float:
@@ -95,7 +96,7 @@ def _case_name(result: CaseResult, names_by_image: Mapping[str, str]) -> str:
     return names_by_image.get(name, name)
 
 
-def _find_predictions(folder: Path, evaluation: Evaluation | None) -> dict[str, Path]:
+def _find_predictions(folder: Path, evaluation: Evaluation | None) -> dict[str, ImagePath]:
     if evaluation and not folder.is_dir():  # a table of pairs may name masks anywhere
         return {}
     return {printable(name): path for name, path in find_predicted_masks(folder).masks.items()}
@@ -119,7 +120,7 @@ class _Sources:
 
     segmented: SegmentedFolder
     image_paths: Mapping[str, Path]
-    predictions: Mapping[str, Path]
+    predictions: Mapping[str, ImagePath]
     results: Mapping[str, CaseResult]
     labels: Mapping[str, tuple[str, ...]]
 
@@ -153,7 +154,7 @@ class _Sources:
             return CaseState.NO_GROUND_TRUTH
         return CaseState.NOT_EVALUATED if result.problem else CaseState.EVALUATED
 
-    def _prediction(self, name: str, result: CaseResult | None) -> Path | None:
+    def _prediction(self, name: str, result: CaseResult | None) -> ImagePath | None:
         paired = result.pair.prediction if result and result.pair else None
         return paired or self.predictions.get(name)
 

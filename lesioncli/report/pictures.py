@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -16,6 +15,7 @@ from lesioncli.errors import ImageError
 from lesioncli.evaluation.reading.masks import MaskRole, read_mask
 from lesioncli.images.decode import OUT_OF_MEMORY, DecodedImage, decode
 from lesioncli.images.geometry import to_upright
+from lesioncli.images.stored import ImagePath
 from lesioncli.memory import opencv_memory_errors
 from lesioncli.process import count_cores
 from lesioncli.report.cases import Case, CaseState
@@ -111,7 +111,7 @@ def _decode(case: Case, problems: list[str]) -> DecodedImage | None:
         return None
 
 
-def _read(path: Path | None, role: MaskRole, image: DecodedImage | None, problems: list[str]) -> Mask | None:
+def _read(path: ImagePath | None, role: MaskRole, image: DecodedImage | None, problems: list[str]) -> Mask | None:
     """Read a mask and turn it upright like its image; None if there is none, or if it does not fit the image."""
     if path is None:
         return None

@@ -22,10 +22,10 @@ from lesioncli.inference.results import ResultStore
 ROOT = Path(__file__).parents[2]
 NAMES = {
     "TTA", "Backend", "BuildOptions", "CalibrationOptions", "EngineError", "EvaluationOptions", "ImageError",
-    "InputError", "LesionError", "MissingPackageError", "Precision", "ProtocolName", "Regions", "SegmentOptions",
-    "Segmentation", "Segmenter",
-    "build_engine", "calibrate", "ensure_engine", "evaluate", "read_results", "segment_folder",
-    "verify_results",
+    "InputError", "LesionError", "MaskStorage", "MissingPackageError", "Precision", "ProtocolName", "Regions",
+    "SegmentOptions", "Segmentation", "Segmenter",
+    "build_engine", "calibrate", "ensure_engine", "evaluate", "read_mask", "read_results",
+    "segment_folder", "verify_results",
 }  # fmt: skip
 
 

@@ -144,7 +144,7 @@ def _read_masks(folder: Path) -> GroundTruth:
     return GroundTruth(listing.masks, notes=notes)
 
 
-def _advise_on_masks(listing: MaskListing) -> str:
+def _advise_on_masks(listing: MaskListing[Path]) -> str:
     """Return what a folder without masks holds instead, or which names are masks."""
     if listing.unsupported:
         return f", but {listing.count_unsupported()}; if these are masks, save them as PNG"

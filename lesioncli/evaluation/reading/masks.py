@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path, PurePath
-from typing import Any
+from pathlib import Path, PurePath, PurePosixPath
+from typing import Any, Generic, TypeVar
 
 import cv2
 import numpy as np
@@ -16,12 +16,14 @@ from PIL import Image, UnidentifiedImageError
 
 from lesioncli.errors import ImageError, InputError
 from lesioncli.evaluation.metrics.pixels import MASK_THRESHOLD
+from lesioncli.evaluation.reading.archived_masks import find_archived_masks
 from lesioncli.evaluation.reading.png import read_grey_png
 from lesioncli.files import walk
 from lesioncli.images.decode import CANNOT_BE_READ, OpenedImage, describe_damage
 from lesioncli.images.find import CROPS, OVERLAYS, PROBABILITIES
 from lesioncli.images.formats import FORMATS, supported_suffixes
 from lesioncli.images.png import check_rows
+from lesioncli.images.stored import ImagePath
 from lesioncli.memory import SHARED
 from lesioncli.options import FailureStage
 
@@ -39,6 +41,7 @@ FULL_SIZE = (1, 1)  # no reader of masks reduces its image
 
 UInt8 = NDArray[np.uint8]
 Levels = NDArray[np.integer[Any]]  # (H, W)
+P = TypeVar("P", bound=ImagePath, covariant=True)
 
 
 class MaskRole(StrEnum):
@@ -50,12 +53,12 @@ class MaskRole(StrEnum):
 
 
 @dataclass(frozen=True)
-class MaskListing:
+class MaskListing(Generic[P]):
     """Masks by name, images in unsupported formats whose name no mask has, and probability maps by name of the mask."""
 
-    masks: Mapping[str, Path] = field(default_factory=dict)
+    masks: Mapping[str, P] = field(default_factory=dict)
     unsupported: Mapping[str, Path] = field(default_factory=dict)
-    maps: Mapping[str, Path] = field(default_factory=dict)
+    maps: Mapping[str, ImagePath] = field(default_factory=dict)
 
     def count_unsupported(self) -> str:
         """Return the number of unsupported images by suffix, as in "1 .gif, 6 .jpg"; "" if there are none."""
@@ -71,20 +74,23 @@ class Mask:
     note: str
 
 
-def find_predicted_masks(folder: Path) -> MaskListing:
-    """Find masks as find_masks() does, in a folder that may be the output of `segment`.
+def find_predicted_masks(folder: Path) -> MaskListing[ImagePath]:
+    """Find masks as find_masks() does, in a folder that may be the output of `segment`, also in its archives.
 
     Its overlays and cut-outs are not listed. A picture in the folder of probability maps is one if there is a mask of
     its name: a data set may have folders of these names, too.
     """
     listing = find_masks(folder, skip=(OVERLAYS, CROPS))
+    archived = {mask_name(PurePosixPath(name)): mask for name, mask in find_archived_masks(folder).items()}
+    found: dict[str, ImagePath] = {**listing.masks, **archived}
     inside = {name.removeprefix(_MAPS): path for name, path in listing.masks.items() if name.startswith(_MAPS)}
-    maps = {name: path for name, path in inside.items() if name in listing.masks}
-    masks = {name: path for name, path in listing.masks.items() if maps.get(name.removeprefix(_MAPS)) != path}
-    return MaskListing(masks, listing.unsupported, maps)
+    maps = {name: path for name, path in inside.items() if name in found}
+    masks = {name: path for name, path in found.items() if maps.get(name.removeprefix(_MAPS)) != path}
+    unsupported = {name: path for name, path in listing.unsupported.items() if name not in archived}
+    return MaskListing(masks, unsupported, maps)
 
 
-def find_masks(folder: Path, skip: Iterable[str] = ()) -> MaskListing:
+def find_masks(folder: Path, skip: Iterable[str] = ()) -> MaskListing[Path]:
     """Find masks and unsupported images by their POSIX path below `folder`, without suffix and `_segmentation`.
 
     Unsupported images in the sub-folders `skip` are not listed. Raises InputError if a folder cannot be listed, or two
@@ -136,7 +142,7 @@ class _Pixels:
     mode: str
 
 
-def read_mask(path: Path, role: MaskRole) -> Mask:
+def read_mask(path: ImagePath, role: MaskRole) -> Mask:
     """Read one mask; ImageError, whose reason begins with `role`, if it is unreadable or not a 0/255 mask."""
     pixels = _read(path, role)
     levels, white = pixels.levels, pixels.white
@@ -154,7 +160,7 @@ def read_mask(path: Path, role: MaskRole) -> Mask:
     return Mask(np.asarray(levels > threshold), "; ".join(notes))
 
 
-def read_probability_map(path: Path) -> UInt8:
+def read_probability_map(path: ImagePath) -> UInt8:
     """Read lesion probabilities (H, W) in 1/255; ImageError if it is not an 8-bit grey picture."""
     role = MaskRole.PROBABILITY_MAP
     pixels = _read(path, role)
@@ -163,7 +169,7 @@ def read_probability_map(path: Path) -> UInt8:
     return np.asarray(pixels.levels, np.uint8)
 
 
-def _read(path: Path, role: MaskRole) -> _Pixels:
+def _read(path: ImagePath, role: MaskRole) -> _Pixels:
     """Decode a file when there is memory for it; ImageError, whose reason begins with `role`, if it is unreadable."""
     with _name_failures(role), OpenedImage(path) as file, SHARED.reserve(file.peak_bytes(FULL_SIZE)):
         return _decode(file.read(), role)

@@ -9,6 +9,7 @@ from lesioncli.errors import InputError
 from lesioncli.evaluation.protocols import Protocol, image_id
 from lesioncli.evaluation.reading.masks import MASK_FORMATS, MaskListing
 from lesioncli.evaluation.reading.names import match_names
+from lesioncli.images.stored import ImagePath
 from lesioncli.isic import name_by_id
 
 
@@ -22,10 +23,10 @@ class MaskPair:
 
     name: str
     truth: Path
-    prediction: Path | None
+    prediction: ImagePath | None
     problem: str
     matched: str
-    probability_map: Path | None = None
+    probability_map: ImagePath | None = None
     image: Path | None = None
 
 
@@ -48,7 +49,7 @@ def match(names: Collection[str], available: Collection[str], rules: Protocol) -
 
 
 def pair_masks(
-    truths: Mapping[str, Path], predictions: MaskListing, failures: Mapping[str, str], rules: Protocol
+    truths: Mapping[str, Path], predictions: MaskListing[ImagePath], failures: Mapping[str, str], rules: Protocol
 ) -> tuple[list[MaskPair], tuple[str, ...]]:
     """Return one pair for each ground truth mask, sorted by name, and the names of predicted masks in no pair.
 

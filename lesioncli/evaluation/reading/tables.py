@@ -18,6 +18,7 @@ from lesioncli.evaluation.reading.csv_table import (
 )
 from lesioncli.files import from_cell
 from lesioncli.images.formats import supported_suffixes
+from lesioncli.images.mask_archives import split_path
 from lesioncli.spec import CLASSES
 
 WEIGHTS = ("score_weight", "validation_weight")
@@ -59,7 +60,8 @@ class ScoreRow:
     """Class scores of one image in the order of the labels, nan where a cell is not a number.
 
     `failure` is the reason why `segment` failed on the image, else "". `optional_score` is the score of a class that
-    the table may lack, and `confidence` that of the mask; nan where there is none. `mask` is the path of the mask.
+    the table may lack, and `confidence` that of the mask; nan where there is none. `mask` is the path of the mask,
+    without the archive that it may be in.
     `width`, `height` and `image`, its path, are those that `segment` recorded, as text.
     """
 
@@ -224,8 +226,9 @@ def read_scores(
         failure = (row["reason"] or "failed") if from_segment and row["status"] == "failed" else ""
         values = tuple(_parse_number(row[column_key(column)]) for column in columns)
         optional, confidence = (_parse_number(row.get(f"{prefix}{key}", "")) for key in (optional_class, "confidence"))
-        recorded = (row.get(key, "") if from_segment else "" for key in ("mask", "width", "height", "image"))
-        scores[name] = ScoreRow(failure, values, optional, confidence, *recorded)
+        mask = split_path(row.get("mask", ""))[1] if from_segment else ""
+        recorded = (row.get(key, "") if from_segment else "" for key in ("width", "height", "image"))
+        scores[name] = ScoreRow(failure, values, optional, confidence, mask, *recorded)
     return scores
 
 

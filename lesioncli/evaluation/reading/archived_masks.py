@@ -1,0 +1,41 @@
+"""Find the masks of an output folder that are in tar archives."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from lesioncli.evaluation.reading.csv_table import open_table
+from lesioncli.files import from_cell, from_printable
+from lesioncli.images.mask_archives import MaskArchives, is_archived, list_archives
+from lesioncli.images.stored import StoredFile
+
+SCORES = "scores.csv"
+
+
+def find_archived_masks(folder: Path) -> dict[str, StoredFile]:
+    """Return the masks in archives by their paths relative to the folder, as if they were files there.
+
+    An archive keeps a mask when a later run replaced it, or failed on its image. So those count that scores.csv names,
+    and, of a row whose file a killed run had packed, the mask in the last archive. Without scores.csv, all count.
+    """
+    archives = MaskArchives(folder)
+    latest: dict[str, StoredFile] = {}
+    for archive in list_archives(folder):
+        latest.update(archives.contents(archive).files)
+    paths = _read_paths(folder / SCORES) if latest else None
+    if paths is None:
+        return latest
+    found: dict[str, StoredFile] = {}
+    for path in paths:
+        name = next((name for name in (path, from_printable(path)) if name in latest), "")
+        if is_archived(path):
+            if mask := archives.find(path):
+                found[mask.inside] = mask
+        elif name and not (folder / name).exists():
+            found[name] = latest[name]
+    return found
+
+
+def _read_paths(path: Path) -> Iterator[str] | None:
+    """Return the paths of the masks that a table names; None if there is none, or no column of them."""
+    table = open_table(path) if path.exists() else None
+    return (from_cell(cell) for _, (cell,) in table.pick("mask")) if table and "mask" in table.keys else None

@@ -11,9 +11,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
+from lesioncli.files import crc32_of
 from lesioncli.images.find import ImageFile
 from lesioncli.images.mask_archives import archive_name, write_archive
-from lesioncli.inference.pictures import mask_path
+from lesioncli.images.stored import StoredFile, crc32_of_image
+from lesioncli.inference.pictures import is_whole, mask_path
 from lesioncli.options import Shard
 
 MASKS_PER_ARCHIVE = 10_000  # 14 MB for images of 640x480; at most so many files wait for their archive
@@ -108,3 +110,13 @@ class MaskPacker:
         for folder in sorted(folders, reverse=True):
             with suppress(OSError):  # it is not empty
                 (self._folder / folder).rmdir()
+
+
+def is_left_over(path: Path, packed: StoredFile | None) -> bool:
+    """Return whether a killed run left the file of a mask that it had packed: a copy, perhaps torn by a power cut.
+
+    Another whole mask is a correction by hand.
+    """
+    with suppress(OSError):  # another shard removes it, too
+        return packed is not None and (not is_whole(path) or crc32_of(path) == crc32_of_image(packed))
+    return False

@@ -15,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 
 from lesioncli.errors import InputError
-from lesioncli.files import DISK_FULL, crc32_of, from_cell, make_folder, printable, sync_files, sync_folder
+from lesioncli.files import DISK_FULL, from_cell, make_folder, printable, sync_files, sync_folder
 from lesioncli.images.find import CROPS, OVERLAYS, ImageFile
 from lesioncli.images.ignored import RUN_RECORD
 from lesioncli.images.mask_archives import (
@@ -29,7 +29,7 @@ from lesioncli.images.mask_archives import (
 from lesioncli.inference.durability import GroupSync
 from lesioncli.inference.earlier import EarlierResults, ToDo
 from lesioncli.inference.outcome import Column, Outcome, image_name, without_suffix
-from lesioncli.inference.packing import MaskPacker
+from lesioncli.inference.packing import MaskPacker, is_left_over
 from lesioncli.inference.pictures import PictureFolder, extra_names, mask_path, regular_file_below
 from lesioncli.inference.record import ImageConfidence, RunIdentity, RunRecord, RunStatus, read_record, write_record
 from lesioncli.inference.rows import CHECKSUMS, JOURNAL, SCORES
@@ -114,14 +114,13 @@ class ResultStore:
             )
 
     def _remove_packed_files(self) -> list[Path]:
-        """Remove the files of masks that a killed run had packed; return their paths. One that was changed stays."""
+        """Remove the files of masks that a killed run had packed; return their paths."""
         removed: list[Path] = []
         for row in self.earlier.packed:
             path = regular_file_below(self.folder, split_path(row.mask)[1])
-            with suppress(FileNotFoundError):  # another shard removes it, too
-                if path and self.earlier.archives.find(row.mask) and crc32_of(path) == row.checks.mask_crc32:
-                    removed.append(path)
-                    path.unlink()
+            if path and is_left_over(path, self.earlier.archives.find(row.mask)):
+                path.unlink(missing_ok=True)
+                removed.append(path)
         return removed
 
     def _handle_gone(self, keys: Sequence[str]) -> None:

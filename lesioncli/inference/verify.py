@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lesioncli.errors import ImageError, InputError
-from lesioncli.files import TEMPORARY_ENDING, crc32_of, from_printable, printable, sync_files
+from lesioncli.files import TEMPORARY_ENDING, from_printable, printable, sync_files
 from lesioncli.images import png
 from lesioncli.images.archives import CUT_SHORT
 from lesioncli.images.find import is_folder
@@ -27,6 +27,7 @@ from lesioncli.images.stored import ImagePath, crc32_of_image, reading_errors
 from lesioncli.inference.inputs import ImageState, compare_status, is_there, locate_image, recorded_roots, recorded_urls
 from lesioncli.inference.journal import Journal
 from lesioncli.inference.outcome import without_suffix
+from lesioncli.inference.packing import is_left_over
 from lesioncli.inference.pictures import extra_names, is_whole, regular_file_below
 from lesioncli.inference.record import read_record
 from lesioncli.inference.rows import CHECKSUMS, JOURNAL, SCORES, Row, RowTables, read_names, row_key
@@ -289,16 +290,10 @@ class _Check:
                         yield Finding(Problem.LEFTOVER, printable(name), "", Repair.FILE)
                 elif name not in expected:
                     of_killed = packed.get(printable(name))
-                    if of_killed and self._is_packed(Path(directory, file), of_killed):
+                    if of_killed and is_left_over(Path(directory, file), self._archives.find(of_killed.mask)):
                         yield Finding(Problem.LEFTOVER, printable(name), f"in {of_killed.mask}, too", Repair.FILE)
                     else:
                         yield Finding(Problem.FOREIGN, printable(name), "no row names it")
-
-    def _is_packed(self, path: Path, row: Row) -> bool:
-        """Return whether a killed run has packed a mask, but not removed its file."""
-        with suppress(OSError):
-            return self._archives.find(row.mask) is not None and crc32_of(path) == row.checks.mask_crc32
-        return False
 
     def repair(self, findings: Sequence[Finding]) -> None:
         """Remove what `segment` must do again: pictures before their rows, so that the rows still name what is left."""

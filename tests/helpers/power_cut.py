@@ -207,6 +207,7 @@ _EFFECTS = {
     "rename": Disk._renamed,
     "unlink": Disk._removed,
     "mkdir": Disk._made,
+    "rmdir": Disk._removed,
     "close": Disk._closed,
 }
 

@@ -14,6 +14,7 @@ import pytest
 from lesioncli.backends.base import Engine
 from lesioncli.errors import InputError
 from lesioncli.images.find import list_images
+from lesioncli.inference.packing import MASKS_PER_ARCHIVE
 from lesioncli.inference.record import RunSummary
 from lesioncli.inference.rows import RowTables
 from lesioncli.inference.run import segment_images
@@ -73,8 +74,9 @@ def assert_refused(out: Path, engine: Engine, images: Path, *named: str, **optio
 
 _PROGRAM = """
 import sys, time
-from lesioncli.inference import pipeline
+from lesioncli.inference import packing, pipeline
 endless, delay = sys.argv.pop(1), float(sys.argv.pop(1))
+packing.MASKS_PER_ARCHIVE = int(sys.argv.pop(1))
 
 class SlowImage(pipeline.OpenedImage):
     def __init__(self, path):
@@ -93,12 +95,14 @@ main()
 """
 
 
-def start_program(*arguments: str | Path, endless: str = "", delay: float = 0) -> subprocess.Popen[bytes]:
+def start_program(
+    *arguments: str | Path, endless: str = "", delay: float = 0, masks_per_archive: int = MASKS_PER_ARCHIVE
+) -> subprocess.Popen[bytes]:
     """Start lesioncli in a process of its own.
 
     Decoding an image takes at least `delay` seconds; that of the image called `endless` never ends.
     """
-    command = [sys.executable, "-c", _PROGRAM, endless, str(delay), *map(str, arguments)]
+    command = [sys.executable, "-c", _PROGRAM, endless, str(delay), str(masks_per_archive), *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 

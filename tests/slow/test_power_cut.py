@@ -3,6 +3,7 @@
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.graphs import MakeEngine
@@ -12,15 +13,20 @@ from helpers.runs import files_of, rows_of, statuses
 
 from lesioncli.backends.base import Engine
 from lesioncli.backends.registry import open_engine
+from lesioncli.inference import packing
+from lesioncli.options import MaskStorage
 
 pytestmark = pytest.mark.slow
 
+MASKS_PER_ARCHIVE = 2
+
 # A group of masks is synced after two or three images.
-PROGRAM = """
+PROGRAM = f"""
 import sys, time
-from lesioncli.inference import durability, results
+from lesioncli.inference import durability, packing, results
 
 durability.SYNC_INTERVAL_S = 0.1
+packing.MASKS_PER_ARCHIVE = {MASKS_PER_ARCHIVE}
 add = results.ResultStore.add
 
 def add_slowly(store, outcome):
@@ -33,13 +39,13 @@ main()
 """
 
 
-def cut_everywhere(images: Path, engine: Engine, manifest: Path, out: Path, *options: str) -> list[int]:
+def cut_everywhere(images: Path, engine: Engine, manifest: Path, out: Path, **asked: Any) -> list[int]:
     """Record a run into `out`; resume what each power cut leaves, and compare it with an undisturbed run.
 
     Return how many images the resumed run skipped after each call, where everything that was not synced was lost.
     """
-    work, asked = out.parent, {option.removeprefix("--"): True for option in options}
-    disk = Disk(out)
+    work, disk = out.parent, Disk(out)
+    options = [word for name, value in asked.items() for word in (f"--{name}", value) if isinstance(word, str)]
     if out.exists():
         shutil.copytree(out, work / "whole")
     words = ["segment", str(images), "--out", str(out), "--engine", str(manifest), "--workers", "2", *options]
@@ -62,7 +68,11 @@ def cut_everywhere(images: Path, engine: Engine, manifest: Path, out: Path, *opt
     return skipped
 
 
-def test_nothing_torn_is_taken_for_done(tiny_manifest: MakeEngine, tmp_path: Path) -> None:
+@pytest.mark.parametrize("masks", MaskStorage)
+def test_nothing_torn_is_taken_for_done(
+    tiny_manifest: MakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, masks: MaskStorage
+) -> None:
+    monkeypatch.setattr(packing, "MASKS_PER_ARCHIVE", MASKS_PER_ARCHIVE)
     if not can_record(tmp_path):
         pytest.skip("strace is not installed, or may not trace")
     images, out = tmp_path / "images", tmp_path / "out"
@@ -70,7 +80,7 @@ def test_nothing_torn_is_taken_for_done(tiny_manifest: MakeEngine, tmp_path: Pat
     save_many(images, 4)
     manifest = tiny_manifest(1)
     with open_engine(manifest) as engine:
-        skipped = cut_everywhere(images, engine, manifest, out)
+        skipped = cut_everywhere(images, engine, manifest, out, masks=masks)
         assert skipped == sorted(skipped), "what was on the disk was done again"
         assert len(set(skipped)) >= 4, "there were too few groups for this test"
         assert skipped[-1] == 9
@@ -79,5 +89,5 @@ def test_nothing_torn_is_taken_for_done(tiny_manifest: MakeEngine, tmp_path: Pat
         (images / "002.jpg").write_bytes(b"")
         (images / "sub" / "003.jpg").unlink()
         save(images / "004.jpg", draw(78, 50, 70))
-        cut_everywhere(images, engine, manifest, out, "--prune")
+        cut_everywhere(images, engine, manifest, out, masks=masks, prune=True)
         assert len(rows_of(out)) == 9

@@ -19,6 +19,7 @@ from lesioncli import files
 from lesioncli.backends.base import Engine
 from lesioncli.errors import InputError
 from lesioncli.files import from_printable
+from lesioncli.images import png
 from lesioncli.images.find import list_images
 from lesioncli.images.mask_archives import MaskArchives, archive_name, is_archived, split_path
 from lesioncli.inference import packing
@@ -364,9 +365,11 @@ def test_a_file_that_was_corrected_after_a_kill_stays(
 ) -> None:
     statuses(images, engine, out, masks="tar")
     left = next(left for left in moments() if "before unlink" in left.name and (left / "masks-00000.tar").exists())
-    (left / "000.png").write_bytes(b"corrected")
+    (left / "001.png").write_bytes(b"torn")
+    corrected = (left / "000.png").read_bytes()[:-12] + b"\0" + png.END
+    (left / "000.png").write_bytes(corrected)
     statuses(images, engine, left, masks="tar")
-    assert (left / "000.png").read_bytes() == b"corrected"
+    assert (left / "000.png").read_bytes() == corrected
     assert [(found.name, found.problem) for found in verify(left).findings] == [("000.png", "foreign")]
 
 

@@ -32,6 +32,7 @@ from lesioncli.demo.folder import write_demo
 from lesioncli.engines import build_engine
 from lesioncli.images.find import ImageFile, ImageListing, list_images
 from lesioncli.inference import pipeline
+from lesioncli.inference.destination import Destination
 from lesioncli.inference.outcome import Outcome
 from lesioncli.inference.pools import open_processes
 from lesioncli.inference.run import run_images, segment_images
@@ -213,7 +214,7 @@ def _row_ms(listing: ImageListing, stored: StoredEngine, out: Path) -> float:
     with open_processes([stored], options, len(listing.images), lambda text: None) as processes:
         _ = processes.engine  # waits until one is open
         before = _own_cpu_s()
-        run_images(listing, processes, out, options, lambda outcome: None)
+        run_images(listing, processes, Destination(out), options, lambda outcome: None)
         return 1000 * (_own_cpu_s() - before) / len(listing.images)
 
 

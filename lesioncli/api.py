@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from lesioncli.evaluation.result import Evaluation
     from lesioncli.images.find import ImageListing
     from lesioncli.images.written_list import WrittenList
+    from lesioncli.inference.destination import Destination
     from lesioncli.inference.merge import MergedShards
     from lesioncli.inference.plan import RunPlan
     from lesioncli.inference.record import RunSummary
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 @os_errors_as_input_errors()
 def segment_folder(
     images: StrPlace | Sequence[StrPlace],
-    out: StrPath,
+    out: StrPlace,
     options: SegmentOptions = SegmentOptions(),
     *,
     engine: StrPath | Sequence[StrPath] | None = None,
@@ -48,19 +49,20 @@ def segment_folder(
 ) -> "RunSummary":
     """Write a mask and a row of scores for every image, as `lesioncli segment` does.
 
-    `images` are files, folders, archives and URLs; none with a list in the options. `engine`, `backend` and `batch` are
+    `images` are files, folders, archives and URLs; none with a list in the options. `out` is a folder, or the URL of
+    one in a bucket. `engine`, `backend` and `batch` are
     those of ensure_engine(); several engines are an ensemble, whose probabilities are averaged. Whatever stops the
     call, also KeyboardInterrupt, leaves `out` complete for the images that were finished; the same call continues.
 
     Raises InputError if there are no images, if `out` holds masks of other options or engines, or if it cannot be
     written; EngineError if the engine fails. An image that fails is a row of scores.csv and raises nothing.
     """
+    from lesioncli.inference.destination import open_destination
     from lesioncli.inference.launch import launch
 
     quiet_decoders()
-    out = Path(out)
-    with reporting(progress) as reporter:
-        listing = _list_images(_as_places(images), out, options, reporter)
+    with reporting(progress) as reporter, open_destination(parse_place(out), options, reporter.note) as destination:
+        listing = _list_images(_as_places(images), destination, options, reporter)
         stored = ensure_engines(engine, backend=backend, batch=batch, progress=reporter)
         devices = options.processes.devices if options.processes else None
         for one in stored:
@@ -68,13 +70,13 @@ def segment_folder(
             if options.verify:
                 verify_on_gpus(one, listing.images, reporter, devices, options.engine_timeout_s)
         _note_calibration(stored, options, reporter)
-        return launch(listing, stored, out, options, reporter)
+        return launch(listing, stored, destination, options, reporter)
 
 
 @os_errors_as_input_errors()
 def plan_segmentation(
     images: StrPlace | Sequence[StrPlace],
-    out: StrPath,
+    out: StrPlace,
     options: SegmentOptions = SegmentOptions(),
     *,
     engine: StrPath | Sequence[StrPath] | None = None,
@@ -87,19 +89,22 @@ def plan_segmentation(
     Nothing is written, and no engine is built. Raises what segment_folder() would raise before its first image.
     """
     from lesioncli.backends.watchdog import open_watched
+    from lesioncli.inference.destination import open_destination
     from lesioncli.inference.plan import plan_run
     from lesioncli.inference.tta import PROCEDURES
 
-    out = Path(out)
-    with reporting(progress) as reporter:
-        listing = _list_images(_as_places(images), out, options, reporter)
+    with (
+        reporting(progress) as reporter,
+        open_destination(parse_place(out), options, reporter.note, to_write=False) as destination,
+    ):
+        listing = _list_images(_as_places(images), destination, options, reporter)
         stored = locate_engines(engine, backend=backend, progress=reporter)
         for one in stored:
             _check_batch(one, batch)
         if not stored:
-            return plan_run(listing, None, out, options)
+            return plan_run(listing, None, destination, options)
         with open_watched(stored, options.engine_timeout_s, 1, PROCEDURES[options.tta].layout) as opened:
-            return plan_run(listing, opened, out, options)
+            return plan_run(listing, opened, destination, options)
 
 
 def _check_batch(engine: "StoredEngine", batch: int | None) -> None:
@@ -121,7 +126,9 @@ def _note_calibration(engines: "Sequence[StoredEngine]", options: SegmentOptions
     reporter.note(f"calibration {calibration.description}{warning}")
 
 
-def _list_images(sources: Sequence[Place], out: Path, options: SegmentOptions, reporter: Reporter) -> "ImageListing":
+def _list_images(
+    sources: Sequence[Place], destination: "Destination", options: SegmentOptions, reporter: Reporter
+) -> "ImageListing":
     from lesioncli.images import find
     from lesioncli.images.image_list import read_image_list
     from lesioncli.inference.earlier import require_results
@@ -137,18 +144,18 @@ def _list_images(sources: Sequence[Place], out: Path, options: SegmentOptions, r
         listing = image_list.listing
     else:
         image_list = None
-        listing = find.list_images(sources, exclude=out, root=options.root)
+        listing = find.list_images(sources, exclude=destination.place, root=options.root)
     if options.isic_names:
         listing = replace(listing, images=find.name_masks_by_isic(listing.images))
     if options.shard:
         listing = select_images(listing, options.shard, MaskNames.ISIC if options.isic_names else MaskNames.IMAGES)
         reporter.note(f"shard {options.shard}: {len(listing.images)} images")
     if image_list:
-        checked = image_list.check(listing.images, exclude=out, check_content=options.check_inputs)
+        checked = image_list.check(listing.images, exclude=destination.place, check_content=options.check_inputs)
         listing = replace(listing, images=list(checked))
     _note_listing(listing, reporter)
     if options.retry_failed:
-        require_results(out, options.shard)
+        require_results(destination.folder, options.shard)
     return listing
 
 
@@ -163,14 +170,15 @@ def _note_listing(listing: "ImageListing", reporter: Reporter) -> None:
 
 
 @os_errors_as_input_errors()
-def merge(out: StrPath) -> "MergedShards":
-    """Join the rows and records of the shards of an output folder, as `lesioncli merge` does.
+def merge(out: StrPlace, *, progress: ReportTo = False) -> "MergedShards":
+    """Join the rows and records of the shards of an output folder, or of a URL, as `lesioncli merge` does.
 
     Raises InputError if shards are missing, not finished, or of different runs; nothing is changed then.
     """
-    from lesioncli.inference.merge import merge_shards
+    from lesioncli.inference.bucket_shards import merge_place
 
-    return merge_shards(Path(out))
+    with reporting(progress) as reporter:
+        return merge_place(parse_place(out), reporter.note)
 
 
 @os_errors_as_input_errors()

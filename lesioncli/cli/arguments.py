@@ -8,8 +8,29 @@ import typer
 from lesioncli.options import Backend, ProtocolName, TableFormat
 
 MASKS = Path("masks")
+COPY_COMMANDS = {
+    "s3": "aws s3 sync s3://{bucket}/{key} masks/",
+    "gs": "gcloud storage rsync --recursive gs://{bucket}/{key} masks/",
+    "az": "az storage blob download-batch --source {bucket} --pattern '{key}*' --destination masks/",
+}
 
-MasksArgument = Annotated[Path, typer.Argument(metavar="MASKS", help="Output folder of `segment`.")]
+
+def refuse_bucket(path: Path) -> Path:
+    """Return a path; a usage error says how to copy results that are in a bucket. A Path has lost a slash of a URL."""
+    scheme, mark, rest = str(path).partition(":/")
+    if not (mark and scheme in COPY_COMMANDS):
+        return path
+    bucket, _, key = rest.lstrip("/").partition("/")
+    command = COPY_COMMANDS[scheme].format(bucket=bucket, key=key and f"{key}/")
+    raise typer.BadParameter(f"is not read in a bucket; copy it first: {command}, then give masks/")
+
+
+MasksArgument = Annotated[
+    Path, typer.Argument(metavar="MASKS", help="Output folder of `segment`.", callback=refuse_bucket)
+]
+MasksPlaceArgument = Annotated[
+    str, typer.Argument(metavar="MASKS", help="Output folder of `segment`, or its URL, as s3://bucket/folder/.")
+]
 
 _IMAGES_HELP = (
     "Image files, folders of them with sub-folders, tar and zip archives, and URLs such as s3://bucket/folder/."

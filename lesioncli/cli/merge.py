@@ -2,11 +2,11 @@
 
 import dataclasses
 
-from lesioncli.cli.arguments import MASKS, JsonOption, MasksArgument
-from lesioncli.cli.console import print_json, print_line
+from lesioncli.cli.arguments import MASKS, JsonOption, MasksPlaceArgument
+from lesioncli.cli.console import print_json, print_line, progress_bars
 
 
-def merge(masks: MasksArgument = MASKS, json_output: JsonOption = False) -> None:
+def merge(masks: MasksPlaceArgument = str(MASKS), json_output: JsonOption = False) -> None:
     """Join the rows of shards of `segment --shard`.
 
     Afterwards, the folder is what one process would have left. Shards that are missing, not finished, or of different
@@ -14,7 +14,8 @@ def merge(masks: MasksArgument = MASKS, json_output: JsonOption = False) -> None
     """
     from lesioncli import api
 
-    merged = api.merge(masks)
+    with progress_bars() as progress:
+        merged = api.merge(masks, progress=progress)
     if json_output:
         print_json({"out": masks, **dataclasses.asdict(merged)})
         return

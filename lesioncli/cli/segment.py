@@ -47,7 +47,10 @@ def segment(
             show_default="none",
         ),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for masks, scores.csv and run.json.")],
+    out: Annotated[
+        str,
+        typer.Option("--out", metavar="DIR", help="Folder for masks, scores.csv and run.json, or s3://bucket/folder/."),
+    ],
     engine: Annotated[
         list[str] | None,
         typer.Option(

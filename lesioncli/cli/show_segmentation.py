@@ -37,8 +37,8 @@ def show_plan(plan: "RunPlan", names_images: bool, as_json: bool) -> int:
 
 def print_summary(summary: "RunSummary", pictures: Sequence[str], shard: Shard | None) -> None:
     """Print counts, speed and where the results are; `pictures` are the kinds that were written."""
-    out = Path(summary.out)
-    rows = f"are in {out}/, rows in {shard_folder(out, shard)}/" if shard else f"and scores.csv are in {out}/"
+    out = summary.out.rstrip("/")
+    rows = f"are in {out}/, rows in {out}/{shard_folder(Path(), shard)}/" if shard else f"and scores.csv are in {out}/"
     speed = f", {summary.images_per_second:.0f} images/s" if summary.ok + summary.failed else ""
     print_line(
         f"{summary.images} images: {summary.ok} ok, {summary.failed} failed, {summary.skipped} skipped"

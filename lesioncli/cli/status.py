@@ -2,17 +2,19 @@
 
 from datetime import UTC, datetime
 
-from lesioncli.cli.arguments import MASKS, JsonOption, MasksArgument
+from lesioncli.cli.arguments import MASKS, JsonOption, MasksPlaceArgument
 from lesioncli.cli.console import print_json, print_line
+from lesioncli.urls import parse_place
 
 
-def status(masks: MasksArgument = MASKS, json_output: JsonOption = False) -> None:
+def status(masks: MasksPlaceArgument = str(MASKS), json_output: JsonOption = False) -> None:
     """Show how far a run is, or each of its shards.
 
     Reads the folder while `segment` writes to it. A run that was killed is shown as running: its last sign of life, by
     the clock of the machine that has the folder, is then old.
     """
-    from lesioncli.inference.status import RunProgress, RunState, read_progress
+    from lesioncli.inference.bucket_shards import read_progress_of
+    from lesioncli.inference.status import RunProgress, RunState
     from lesioncli.progress import describe_duration
 
     def describe(one: RunProgress) -> str:
@@ -24,7 +26,7 @@ def status(masks: MasksArgument = MASKS, json_output: JsonOption = False) -> Non
         age = max((datetime.now(UTC) - one.last_sign).total_seconds(), 0) if one.last_sign else 0
         return f"{title}, {counts}{speed}; last sign of life {describe_duration(age)} ago"
 
-    progress = read_progress(masks)
+    progress = read_progress_of(parse_place(masks))
     if json_output:
         print_json({"out": masks, "runs": [one.to_dict() for one in progress]})
         return

@@ -111,12 +111,12 @@ class _Entry:
     is_source: bool = False
 
 
-def find_images(sources: Sequence[Place], exclude: Path | None = None, root: Place | None = None) -> list[ImageFile]:
+def find_images(sources: Sequence[Place], exclude: Place | None = None, root: Place | None = None) -> list[ImageFile]:
     """Find the images of files and folders, as list_images() does."""
     return list_images(sources, exclude, root).images
 
 
-def list_images(sources: Sequence[Place], exclude: Path | None = None, root: Place | None = None) -> ImageListing:
+def list_images(sources: Sequence[Place], exclude: Place | None = None, root: Place | None = None) -> ImageListing:
     """List the images of files and folders, with sub-folders, of archives and URLs, and count the ignored files.
 
     A path given twice is one image; a link to a file is an image of its own. Names are relative to `root`, or else to
@@ -132,7 +132,7 @@ def list_images(sources: Sequence[Place], exclude: Path | None = None, root: Pla
     is found, or if two images would write the same mask, also on file systems that ignore case.
     """
     base = root or _common_folder(sources)
-    excluded = str(os.path.realpath(exclude)) if exclude else None
+    excluded = real_path_of(exclude) if exclude else None
     images: dict[str, ImageFile] = {}
     ignored_as: dict[str, str] = {}
     unreadable: dict[str, str] = {}
@@ -171,6 +171,11 @@ def _find_isic_files_beside(sources: Collection[str], images: Collection[str]) -
 
 def _absolute(place: Place) -> str:
     return str(place) if isinstance(place, Url) else os.path.abspath(place)  # noqa: PTH100 - resolve() follows links
+
+
+def real_path_of(place: Place) -> str:
+    """Return the path of a place without links, as far as it is one on a disk, and without "/" at its end."""
+    return str(place).rstrip("/") if isinstance(place, Url) else os.path.realpath(place)
 
 
 def _common_folder(sources: Sequence[Place]) -> Place:
@@ -261,7 +266,7 @@ def _entries_stored(contents: Contents, prefix: str) -> Iterator[_Entry]:
         folder, slash, file_name = name.rpartition("/")
         kind = PH2_MASKS if folder in of_masks else kind_of_name(file_name)
         own_name = folder + slash + name_of_file(file_name)
-        real_path = f"{os.path.realpath(contents.folder)}{os.sep}{name}" if isinstance(contents.folder, Path) else ""
+        real_path = f"{real_path_of(contents.folder)}{os.sep}{name}"
         yield _Entry(ImageFile(file, prefix + own_name), str(file), real_path, kind)
 
 
@@ -315,7 +320,7 @@ def is_reachable_file(path: Path) -> bool:
 
 
 def _no_images(
-    sources: Sequence[Place], exclude: Path | None, ignored: Mapping[str, int], unreadable: Mapping[str, str]
+    sources: Sequence[Place], exclude: Place | None, ignored: Mapping[str, int], unreadable: Mapping[str, str]
 ) -> str:
     has_archives = any(kind in ignored for known in SOURCES for kind in known.suffixes)
     parts = [

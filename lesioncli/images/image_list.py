@@ -18,7 +18,7 @@ from typing import NamedTuple, TextIO
 
 from lesioncli.errors import InputError
 from lesioncli.files import from_cell
-from lesioncli.images.find import ImageFile, ImageListing, check_unique_masks
+from lesioncli.images.find import ImageFile, ImageListing, check_unique_masks, real_path_of
 from lesioncli.images.formats import is_supported_suffix
 from lesioncli.images.ignored import format_by_content, name_of_file
 from lesioncli.images.objects import StoredObject, look_up
@@ -53,16 +53,17 @@ class ImageList:
     listing: ImageListing
     entries: dict[str, Entry]
 
-    def check(self, images: Sequence[ImageFile], exclude: Path, check_content: bool = False) -> Sequence[ImageFile]:
+    def check(self, images: Sequence[ImageFile], exclude: Place, check_content: bool = False) -> Sequence[ImageFile]:
         """Compare images of the list with their files: size and, with `check_content`, CRC-32.
 
         Returns the images, those in a store with what it says of them. Raises InputError if a file is missing, has
         changed, is not an image, or lies in the folder `exclude`.
         """
         images = _look_up(images)
-        excluded = os.path.realpath(exclude)
+        excluded = real_path_of(exclude)
         folders = {_folder_of(image) for image in images}
-        output = {folder for folder in folders if f"{os.path.realpath(folder)}{os.sep}".startswith(excluded + os.sep)}
+        real_paths = {folder: folder if is_url(folder) else os.path.realpath(folder) for folder in folders}
+        output = {folder for folder, path in real_paths.items() if f"{path}{os.sep}".startswith(excluded + os.sep)}
         problems = []
         for image in images:
             is_in_output = bool(output) and _folder_of(image) in output

@@ -1,6 +1,6 @@
 """What earlier runs left in an output folder, and which images are left to do. Nothing is changed here."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from itertools import compress
@@ -46,14 +46,21 @@ class EarlierResults:
     Of a shard, they are its own, before its first run those of its images in the output folder. `columns` are those of
     this run, see output_columns(). `tables` reads and writes the rows. `unsynced` are rows of a killed run whose masks
     are whole, but may not be on the disk yet. `packed` are those whose masks are in `archives`, perhaps in files, too.
+    `has_picture` tells whether a picture is there and whole.
 
     Raises InputError if the rows belong to another `identity` or have other columns.
     """
 
     def __init__(
-        self, folder: Path, identity: RunIdentity, columns: Sequence[Column], shard: Shard | None = None
+        self,
+        folder: Path,
+        identity: RunIdentity,
+        columns: Sequence[Column],
+        shard: Shard | None = None,
+        has_picture: Callable[[Path], bool] = is_whole,
     ) -> None:
         self.folder = folder
+        self._has_picture = has_picture
         names = [column.name for column in columns]
         self.tables = RowTables(shard_folder(folder, shard), names)
         self._identity = identity
@@ -169,7 +176,7 @@ class EarlierResults:
     def _is_whole(self, image: ImageFile, row: Row) -> bool:
         if is_archived(row.mask):
             return self.archives.find(row.mask) is not None
-        return is_whole(mask_path(self.folder, image))
+        return self._has_picture(mask_path(self.folder, image))
 
     def find_gone(self, images: Iterable[ImageFile], root: Place | None, *, to_prune: bool) -> list[str]:
         """Return the keys of the rows whose image is in none of the folders of this run and of earlier ones.
@@ -241,14 +248,18 @@ def require_results(folder: Path, shard: Shard | None = None) -> None:
 
 
 def find_to_do(
-    folder: Path, images: Iterable[ImageFile], missing: Mapping[str, ToDo | None], options: SegmentOptions
+    folder: Path,
+    images: Iterable[ImageFile],
+    missing: Mapping[str, ToDo | None],
+    options: SegmentOptions,
+    has_picture: Callable[[Path], bool] = is_whole,
 ) -> list[ToDo | None]:
     """Return for each image why it is to be segmented, None if it is done; `missing` is that of find_masked()."""
 
     def reason(image: ImageFile) -> ToDo | None:
         if problem := missing.get(image.name, ToDo.NEW):
             return problem
-        is_done = options.retry_failed or all(map(is_whole, extra_paths(folder, image, options)))
+        is_done = options.retry_failed or all(map(has_picture, extra_paths(folder, image, options)))
         return None if is_done else ToDo.NO_PICTURE
 
     return list(map(reason, images))

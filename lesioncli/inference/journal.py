@@ -53,6 +53,12 @@ class Journal:
             self._file.flush()
             self.size_bytes += len(lines.encode())
 
+    def read(self, start: int, end: int) -> bytes:
+        """Return the bytes from one offset to another. Raises OSError."""
+        with self._path.open("rb") as file:
+            file.seek(start)
+            return file.read(end - start)
+
     def sync(self) -> None:
         """Wait until all lines are on the disk. Raises OSError."""
         sync_descriptor(self._file.fileno())

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from pathlib import Path
 
 from lesioncli.backends.manifest import StoredEngine
 from lesioncli.backends.watchdog import open_watched
 from lesioncli.images.find import ImageListing
+from lesioncli.inference.destination import Destination
 from lesioncli.inference.monitoring import observed
 from lesioncli.inference.record import RunSummary
 from lesioncli.inference.run import OneProcess, run_images
@@ -18,11 +18,15 @@ from lesioncli.progress import Reporter
 
 
 def launch(
-    listing: ImageListing, engines: Sequence[StoredEngine], out: Path, options: SegmentOptions, reporter: Reporter
+    listing: ImageListing,
+    engines: Sequence[StoredEngine],
+    destination: Destination,
+    options: SegmentOptions,
+    reporter: Reporter,
 ) -> RunSummary:
     """Segment the images of a listing with the processes that the options ask for."""
     if options.processes:
-        return _launch_processes(listing, engines, out, options, reporter)
+        return _launch_processes(listing, engines, destination, options, reporter)
     layout, is_traced = PROCEDURES[options.tta].layout, options.trace is not None
     ahead = 2 * (options.workers or count_cores())
     with (
@@ -32,11 +36,15 @@ def launch(
         observed(len(listing.images), options, opened, reporter) as on_outcome,
     ):
         runner = OneProcess(opened, options, trace)
-        return run_images(listing, runner, out, options, on_outcome, reporter.stop)
+        return run_images(listing, runner, destination, options, on_outcome, reporter.stop)
 
 
 def _launch_processes(
-    listing: ImageListing, engines: Sequence[StoredEngine], out: Path, options: SegmentOptions, reporter: Reporter
+    listing: ImageListing,
+    engines: Sequence[StoredEngine],
+    destination: Destination,
+    options: SegmentOptions,
+    reporter: Reporter,
 ) -> RunSummary:
     """Share the images of a listing among several processes."""
     from lesioncli.inference.pools import open_processes  # one process does without multiprocessing
@@ -46,4 +54,4 @@ def _launch_processes(
         open_processes(engines, options, images, reporter.note) as processes,
         observed(images, options, processes.engine, reporter) as on_outcome,
     ):
-        return run_images(listing, processes, out, options, on_outcome, reporter.stop)
+        return run_images(listing, processes, destination, options, on_outcome, reporter.stop)

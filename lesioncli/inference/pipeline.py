@@ -27,7 +27,7 @@ from lesioncli.images.mask_runs import find_runs
 from lesioncli.images.pixels import join_notes
 from lesioncli.images.stored import FileStatus, ImagePath, StoredFile
 from lesioncli.inference.crops import crop_bytes, write_crop
-from lesioncli.inference.earlier import ToDo, find_to_do
+from lesioncli.inference.earlier import ToDo
 from lesioncli.inference.fetch import FetchedFile, Fetcher, stored_image
 from lesioncli.inference.outcome import Outcome
 from lesioncli.inference.pictures import (
@@ -94,7 +94,7 @@ def segment(
     """
     views = ImageViews(engine, options)
     if to_do is None:
-        to_do = find_to_do(store.folder, images, store.missing, options)
+        to_do = store.find_to_do(images)
     remaining = [image for image, reason in zip(images, to_do, strict=True) if reason]
     pipeline = _Pipeline(remaining, engine, views, store.pictures, options, trace)
     with closing(pipeline.all_outcomes(stop or StopRequest())) as outcomes:

@@ -3,15 +3,17 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import chain
 from typing import Any
 
 from lesioncli.backends.base import Engine
 from lesioncli.errors import EngineError
 from lesioncli.files import printable
 from lesioncli.images.find import ImageListing
+from lesioncli.inference.destination import Destination
 from lesioncli.inference.earlier import EarlierResults, ToDo, find_to_do, has_results
 from lesioncli.inference.outcome import image_name
+from lesioncli.inference.pictures import extra_paths, mask_path
 from lesioncli.inference.run import make_columns, make_identity
 from lesioncli.inference.shards import check_shards
 from lesioncli.options import SegmentOptions
@@ -64,12 +66,15 @@ class RunPlan:
         }
 
 
-def plan_run(listing: ImageListing, engine: Engine | None, out: Path, options: SegmentOptions) -> RunPlan:
+def plan_run(
+    listing: ImageListing, engine: Engine | None, destination: Destination, options: SegmentOptions
+) -> RunPlan:
     """Return what segment_images() would do; `engine` is None if one would be built first.
 
     Raises what segment_images() raises before its first image, but for an output folder that cannot be written or that
     another run writes to. Raises EngineError if there is no engine yet, but results that it might continue.
     """
+    out = destination.folder
     is_continued = has_results(out, options.shard)
     if engine:
         check_shards(out, options.shard, make_identity(listing, engine, options), options.overwrite)
@@ -78,10 +83,12 @@ def plan_run(listing: ImageListing, engine: Engine | None, out: Path, options: S
         if engine is None:
             raise EngineError(f"{out}: has results, but no engine yet to continue with; run lesioncli build-engine")
         identity = make_identity(listing, engine, options)
-        earlier = EarlierResults(out, identity, make_columns(engine), options.shard)
+        earlier = EarlierResults(out, identity, make_columns(engine), options.shard, destination.has)
         earlier.check_pictures(listing.images, options)
+        pictures = [[mask_path(out, image), *extra_paths(out, image, options)] for image in listing.images]
+        destination.learn(chain.from_iterable(pictures) if earlier.rows else ())
         missing = earlier.find_masked(listing.images, options.check_inputs)
-        reasons = find_to_do(out, listing.images, missing, options)
+        reasons = find_to_do(out, listing.images, missing, options, destination.has)
         pairs = zip(listing.images, reasons, strict=True)
         unfinished = {image_name(image): reason for image, reason in pairs if reason}
         is_tried = set(ToDo) if not options.retry_failed else {ToDo.FAILED}
@@ -95,7 +102,7 @@ def plan_run(listing: ImageListing, engine: Engine | None, out: Path, options: S
         gone=gone,
         engine=engine.spec.name if engine else "",
         device=engine.device if engine else "",
-        out=str(out),
+        out=str(destination.place),
         removes=is_continued and options.overwrite,
         ignored=dict(listing.ignored),
         unreadable=tuple(map(printable, listing.unreadable)),

@@ -1,5 +1,7 @@
 """The result store of a run: masks, overlays, scores.csv and run.json in one output folder.
 
+Where they are kept for good is a Destination: the folder itself, or a bucket.
+
 Every file is written under a temporary name and then renamed. During a run, rows are appended to scores.csv.part, each
 after its mask has its final name. Whatever stops a run, the next one continues from scores.csv and that file. What a
 power cut may undo is in durability.py.
@@ -9,7 +11,7 @@ import csv
 import heapq
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
@@ -26,8 +28,8 @@ from lesioncli.images.mask_archives import (
     remove_archived,
     split_path,
 )
-from lesioncli.inference.durability import GroupSync
-from lesioncli.inference.earlier import EarlierResults, ToDo
+from lesioncli.inference.destination import Destination
+from lesioncli.inference.earlier import EarlierResults, ToDo, find_to_do
 from lesioncli.inference.outcome import Column, Outcome, image_name, without_suffix
 from lesioncli.inference.packing import MaskPacker, is_left_over
 from lesioncli.inference.pictures import PictureFolder, extra_names, mask_path, regular_file_below
@@ -50,20 +52,21 @@ class ResultStore:
     whatever pictures are asked for. columns: see output_columns(). changed: number of images that are segmented again
     because their file has changed. gone, pruned: number of rows whose image is gone, and that are marked or removed.
     rows_folder: folder of the rows, the journal and the run record: that of a shard, or the output folder.
-    pictures: where the masks and the pictures beside them are written.
+    pictures: where the masks and the pictures beside them are written. destination: where all is kept for good.
     """
 
     def __init__(
         self,
-        folder: Path,
+        destination: Destination,
         identity: RunIdentity,
         columns: Sequence[Column],
         images: Sequence[ImageFile] = (),
         options: SegmentOptions = SegmentOptions(),
         root: Place | None = None,
     ) -> None:
-        self.folder = folder
+        self.folder = folder = destination.folder
         self.rows_folder = shard_folder(folder, options.shard)
+        self.destination = destination
         self.gone = self.pruned = 0
         self._options = options
         self._columns = columns
@@ -71,12 +74,12 @@ class ResultStore:
         try:
             make_folder(folder)
             self._journal = open_journal(folder, options.shard, identity, options.overwrite)
-            self._sync = GroupSync(self._journal, folder)
+            self._sync = destination.start_sync(self._journal)
             try:
                 if options.overwrite:  # at once: a killed run must not leave rows of another engine to the next one
                     self._remove_earlier()
-                self.earlier = EarlierResults(folder, identity, columns, options.shard)
-                may_have_extras = self.has_maps or any((folder / name).is_dir() for name in (CROPS, OVERLAYS))
+                self.earlier = EarlierResults(folder, identity, columns, options.shard, destination.has)
+                may_have_extras = self.has_maps or any(map(destination.has_folder, (CROPS, OVERLAYS)))
                 self.pictures = PictureFolder(folder, self.has_maps, may_have_extras)
                 self._has_extras = may_have_extras or options.overlay or options.crops is not None
                 self._start(images, root)
@@ -91,6 +94,8 @@ class ResultStore:
     def _start(self, images: Sequence[ImageFile], root: Place | None) -> None:
         """Take over the rows of earlier runs, without those of images whose mask is to be replaced."""
         self.earlier.check_pictures(images, self._options)
+        earlier = (image for image in images if self.earlier.key(image_name(image)) in self.earlier.rows)
+        self.destination.learn(chain.from_iterable(map(self._paths, earlier)))
         self.missing = self.earlier.find_masked(images, self._options.check_inputs)
         self._rows = self.earlier.rows
         self._handle_gone(self.earlier.find_gone(images, root, to_prune=self._options.prune))
@@ -106,6 +111,7 @@ class ResultStore:
         self._journal.append(self.earlier.tables.journal_header())
         self._journal.sync()
         sync_folder(self.rows_folder)
+        self.destination.publish_rows()
         self.earlier.archives.clear()
         if self._options.masks == MaskStorage.TAR:
             first = next_number(self._options.shard, {split_path(row.mask)[0] for row in self._rows.values()})
@@ -134,8 +140,12 @@ class ResultStore:
         rows = list(map(self._rows.pop, keys))
         remove_archived(self.folder, (row.mask for row in rows))
         names = ((row.mask, *extra_names(without_suffix(row.image), row.mask, self.has_maps)) for row in rows)
-        self._remove_for_good(chain.from_iterable(names))
+        self.destination.remove(chain.from_iterable(names))
         self.pruned = len(keys)
+
+    def find_to_do(self, images: Sequence[ImageFile]) -> list[ToDo | None]:
+        """Return for each image why it is to be segmented, None if it is done."""
+        return find_to_do(self.folder, images, self.missing, self._options, self.destination.has)
 
     @property
     def has_maps(self) -> bool:
@@ -182,10 +192,6 @@ class ResultStore:
         extras = extra_names(image.name, image.mask_name, self.has_maps) if self._has_extras else []
         return [mask_path(self.folder, image), *(self.folder / name for name in extras)]
 
-    def _remove_for_good(self, names: Iterable[str]) -> None:
-        """Remove pictures so that a power cut does not bring them back, without a row that names them."""
-        sync_files(PictureFolder(self.folder).remove(names), self.folder)
-
     def least_confident(self, count: int) -> list[ImageConfidence]:
         """Return the images, of all runs into this folder, whose masks have the lowest confidence, the lowest first."""
         rows = (row for row in self._rows.values() if row.is_ok and not math.isnan(row.confidence))
@@ -196,6 +202,7 @@ class ResultStore:
         """Write run.json; a run does so when it starts, so that an interrupted one is known."""
         with _naming_the_file(self.rows_folder / RUN_RECORD):
             write_record(self.rows_folder, record)
+            self.destination.publish_record()
 
     def finish(self, record: RunRecord) -> None:
         """Write the rows to scores.csv, in order, and the record to run.json; then release the folder.
@@ -211,6 +218,7 @@ class ResultStore:
                 self._sync.finish()
                 self._save_rows()
                 self._journal.clear()
+                self.destination.publish_rows()
             self.write_record(record)
         finally:
             if self._packer:
@@ -230,8 +238,8 @@ class ResultStore:
         own_archives = of_shard(self._options.shard, list_archives(self.folder))
         has_maps = bool(read_record(self.rows_folder).probabilities)
         for table in (self.rows_folder / SCORES, self.rows_folder / JOURNAL):
-            self._remove_for_good(_files_named_in(table, has_maps))
-        self._remove_for_good(own_archives)
+            self.destination.remove(_files_named_in(table, has_maps))
+        self.destination.remove(own_archives)
         for name in (SCORES, CHECKSUMS, RUN_RECORD):
             (self.rows_folder / name).unlink(missing_ok=True)
         self._journal.clear()

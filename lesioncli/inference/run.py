@@ -1,7 +1,6 @@
 """Run a network on images and fill an output folder: the one call behind `segment`."""
 
 import hashlib
-import os
 import platform
 import time
 from collections import Counter
@@ -21,7 +20,8 @@ from lesioncli.calibration import identify
 from lesioncli.errors import InputError
 from lesioncli.files import printable
 from lesioncli.images.find import ImageFile, ImageListing
-from lesioncli.inference.earlier import ToDo, find_to_do
+from lesioncli.inference.destination import Destination
+from lesioncli.inference.earlier import ToDo
 from lesioncli.inference.outcome import Column, Outcome, image_name, output_columns, sort_by_name
 from lesioncli.inference.pipeline import segment
 from lesioncli.inference.record import EngineRecord, MaskNames, RunIdentity, RunRecord, RunStatus, RunSummary
@@ -30,7 +30,6 @@ from lesioncli.inference.trace import Trace
 from lesioncli.inference.values import raw_columns
 from lesioncli.options import SegmentOptions, Status
 from lesioncli.signals import StopRequest
-from lesioncli.urls import Place, Url
 
 LEAST_CONFIDENT_IMAGES = 5
 
@@ -89,13 +88,13 @@ def segment_images(
     Raises InputError if `out` belongs to another kind of run (see ResultStore) or the disk is full, and EngineError if
     the engine fails.
     """
-    return run_images(listing, OneProcess(engine, options, trace), out, options, on_outcome, stop)
+    return run_images(listing, OneProcess(engine, options, trace), Destination(out), options, on_outcome, stop)
 
 
 def run_images(
     listing: ImageListing,
     runner: Runner,
-    out: Path,
+    destination: Destination,
     options: SegmentOptions,
     on_outcome: Callable[[Outcome], None],
     stop: StopRequest | None = None,
@@ -103,9 +102,9 @@ def run_images(
     """Segment images as segment_images() does; several processes finish them in any order."""
     engine = runner.engine
     identity = make_identity(listing, engine, options)
-    store = ResultStore(out, identity, make_columns(engine), listing.images, options, listing.root)
+    store = ResultStore(destination, identity, make_columns(engine), listing.images, options, listing.root)
     images = _select(listing, store, options)
-    to_do = find_to_do(store.folder, images, store.missing, options)
+    to_do = store.find_to_do(images)
     record = msgspec.structs.replace(_new_record(identity, listing, engine, store, options), skipped=to_do.count(None))
     totals = _Totals()
     stop = stop or StopRequest()
@@ -136,7 +135,7 @@ def run_images(
         device=record.device or "",
         precision=identity.precision or "",
         tta=options.tta,
-        out=str(out),
+        out=str(destination.place),
         ignored=dict(listing.ignored),
         least_confident=store.least_confident(LEAST_CONFIDENT_IMAGES),
         unreadable=tuple(map(printable, listing.unreadable)),
@@ -181,8 +180,8 @@ def _new_record(
 ) -> RunRecord:
     """Return the record of a run that starts now; it keeps the sources of earlier runs into the folder."""
     manifests = [member.manifest for member in engine.members]
-    relative = (_relative_source(source, store.folder) for source in listing.sources)
-    roots = [_relative_source(listing.root, store.folder)] if listing.root else []
+    sources = map(store.destination.name_source, listing.sources)
+    roots = [store.destination.name_source(listing.root)] if listing.root else []
     return RunRecord(
         **msgspec.structs.asdict(identity),
         classes=engine.spec.classes,
@@ -193,7 +192,7 @@ def _new_record(
         device=engine.device,
         batch=engine.batch_size,
         workers=options.workers,
-        sources=tuple(dict.fromkeys([*store.earlier.record.sources, *relative])),
+        sources=tuple(dict.fromkeys([*store.earlier.record.sources, *sources])),
         roots=tuple(dict.fromkeys([*store.earlier.record.roots, *roots])),
         unreadable=tuple(map(printable, listing.unreadable)),
         images=len(listing.images),
@@ -263,15 +262,3 @@ class _Totals:
             "seconds": round(time.monotonic() - self._started, 3),
             "cpu_seconds": {stage: round(self._cpu_seconds[stage], 3) for stage in ("decode", "write")},
         }
-
-
-def _relative_source(source: Place, folder: Path) -> str:
-    """Return a source relative to `folder`, so that both can be moved together; absolute if it is on another drive."""
-    if isinstance(source, Url):
-        return str(source)
-    # Resolved first: ".." of a linked folder is not the parent of its name.
-    real_source, real_folder = os.path.realpath(source), os.path.realpath(folder)
-    try:
-        return Path(os.path.relpath(real_source, real_folder)).as_posix()
-    except ValueError:
-        return Path(real_source).as_posix()

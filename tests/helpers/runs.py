@@ -106,6 +106,24 @@ def start_program(
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
+_INTO_BUCKET = """
+from lesioncli.inference import lease, upload
+lease.RENEW_S, lease.EXPIRY_S, lease.POLL_S, upload.ROWS_INTERVAL_S = 0.1, 0.5, 0.05, 0.1
+"""
+
+
+def start_bucket_program(
+    *arguments: str | Path, delay: float = 0, temporary: Path | None = None
+) -> subprocess.Popen[bytes]:
+    """Start lesioncli as start_program() does, with locks that expire soon; its temporary folder is in `temporary`.
+
+    The time of an object has whole seconds, so locks that were just renewed may seem to be a second old.
+    """
+    command = [sys.executable, "-c", _INTO_BUCKET + _PROGRAM, "", str(delay), *map(str, arguments)]
+    environment = {**os.environ, **({"TMPDIR": str(temporary)} if temporary else {})}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
+
+
 _LIMITED = """
 import resource, sys
 from lesioncli.__main__ import main

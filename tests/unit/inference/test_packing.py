@@ -23,6 +23,7 @@ from lesioncli.images import png
 from lesioncli.images.find import list_images
 from lesioncli.images.mask_archives import MaskArchives, archive_name, is_archived, split_path
 from lesioncli.inference import packing
+from lesioncli.inference.destination import Destination
 from lesioncli.inference.journal import Journal
 from lesioncli.inference.merge import merge_shards
 from lesioncli.inference.packing import MaskPacker
@@ -166,7 +167,7 @@ def test_retry_failed_packs_what_it_made(engine: Engine, images: Path, out: Path
 
 def test_a_member_that_is_missing_is_made_again(engine: Engine, images: Path, packed: Path) -> None:
     (packed / "masks-00001.tar").unlink()
-    with_engine = plan_run(list_images([images]), engine, packed, SegmentOptions())
+    with_engine = plan_run(list_images([images]), engine, Destination(packed), SegmentOptions())
     assert list(with_engine.to_do) == ["002.jpg", "003.jpg"]
     assert statuses(images, engine, packed, masks="tar") == "ssooss"
     assert masks_of(packed)[2:4] == ["masks-00003.tar/002.png", "masks-00003.tar/003.png"]

@@ -37,6 +37,7 @@ from lesioncli.errors import EngineError
 from lesioncli.images.decode import DecodedImage, OpenedImage
 from lesioncli.images.find import ImageFile, ImageListing
 from lesioncli.images.mask_runs import find_runs
+from lesioncli.inference.destination import Destination
 from lesioncli.inference.outcome import Outcome, output_columns
 from lesioncli.inference.pictures import mask_path
 from lesioncli.inference.pipeline import segment
@@ -72,7 +73,7 @@ BAD = ["truncated.jpg", "text.jpg", "empty.png", "missing.png"]
 
 @contextmanager
 def open_store(folder: Path, images: Sequence[ImageFile] = ()) -> Iterator[ResultStore]:
-    store = ResultStore(folder, RunIdentity(**IDENTITY), output_columns(CLASSES), images)
+    store = ResultStore(Destination(folder), RunIdentity(**IDENTITY), output_columns(CLASSES), images)
     try:
         yield store
     finally:

@@ -12,13 +12,14 @@ from helpers.runs import files_of, record_of, statuses
 from lesioncli.backends.base import Engine
 from lesioncli.errors import EngineError, InputError
 from lesioncli.images.find import list_images
+from lesioncli.inference.destination import Destination
 from lesioncli.inference.earlier import ToDo
 from lesioncli.inference.plan import RunPlan, plan_run
 from lesioncli.options import SegmentOptions
 
 
 def plan(images: Path, engine: Engine | None, out: Path, **options: Any) -> RunPlan:
-    return plan_run(list_images([images]), engine, out, SegmentOptions(**options))
+    return plan_run(list_images([images]), engine, Destination(out), SegmentOptions(**options))
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:

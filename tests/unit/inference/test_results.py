@@ -18,6 +18,7 @@ from PIL import Image
 from lesioncli.backends.base import Engine
 from lesioncli.errors import InputError
 from lesioncli.images.find import ImageFile, list_images
+from lesioncli.inference.destination import Destination
 from lesioncli.inference.earlier import ToDo
 from lesioncli.inference.outcome import Outcome, output_columns
 from lesioncli.inference.pictures import mask_path, write_mask
@@ -43,7 +44,7 @@ def test_a_mask_is_read_as_it_was_written(tmp_path: Path) -> None:
 def test_an_image_is_done_with_a_row_that_is_ok_and_a_mask(out: Path) -> None:
     done, no_mask, failed, no_row = images = [ImageFile(Path(f"{name}.jpg"), name) for name in "abcd"]
     columns = output_columns(["melanoma"])
-    store = ResultStore(out, IDENTITY, columns)
+    store = ResultStore(Destination(out), IDENTITY, columns)
     store.add(Outcome(done, Status.OK, (2, 3), 7, values={"melanoma": 0.123456}))
     store.add(Outcome(no_mask, Status.OK, (2, 3), values={"melanoma": 0.5}))
     store.add(Outcome(failed, Status.FAILED, stage=FailureStage.DECODE, reason="because"))
@@ -58,7 +59,7 @@ def test_an_image_is_done_with_a_row_that_is_ok_and_a_mask(out: Path) -> None:
         "b.jpg,b.png,3,2,,ok,,0.50000,,,,,,,,,,,",
         "c.jpg,,,,,failed,decode: because,,,,,,,,,,,,",
     ]
-    store = ResultStore(out, IDENTITY, columns, images)
+    store = ResultStore(Destination(out), IDENTITY, columns, images)
     assert store.missing == {"a": None, "b": ToDo.NO_MASK, "c": ToDo.FAILED, "d": ToDo.NEW}
     assert store.least_confident(5) == []
     store.finish(RunRecord(**msgspec.structs.asdict(IDENTITY)))
@@ -74,12 +75,12 @@ def test_the_table_of_another_program_is_not_touched(engine: Engine, images: Pat
 
 
 def test_another_engine_is_named_although_its_columns_differ(out: Path) -> None:
-    store = ResultStore(out, IDENTITY, output_columns(["melanoma"]))
+    store = ResultStore(Destination(out), IDENTITY, output_columns(["melanoma"]))
     store.add(Outcome(ImageFile(Path("a.jpg"), "a"), Status.OK, (2, 3), 7))
     store.finish(RunRecord(**msgspec.structs.asdict(IDENTITY)))
     other = msgspec.structs.replace(IDENTITY, engine_sha256="cd")
     with pytest.raises(InputError, match=r"engine_sha256 ab.* cd"):
-        ResultStore(out, other, output_columns(["melanoma", "nevus"]))
+        ResultStore(Destination(out), other, output_columns(["melanoma", "nevus"]))
 
 
 def test_overwrite_starts_again(engine: Engine, images: Path, out: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Overhead of images in a tar, a zip and a bucket on loopback, against the same images in a folder.
+"""Overhead of images in a tar, a zip and a bucket on loopback, also in archives there, against those in a folder.
 
     python benchmarks/remote_overhead.py [IMAGES [ROUNDS]]
 
@@ -27,6 +27,7 @@ import sys
 from pathlib import Path
 from helpers.object_server import ObjectServer
 files = {f"set/{path.name}": path.read_bytes() for path in Path(sys.argv[1]).iterdir()}
+files |= {Path(name).name: Path(name).read_bytes() for name in sys.argv[2:]}
 with ObjectServer(files).running() as server:
     print(server.endpoint, flush=True)
     sys.stdin.read()
@@ -42,10 +43,12 @@ def main() -> None:
 def measure(work: Path, count: int, rounds: int) -> None:
     """Draw images, pack and serve them, and segment each place several times in turn."""
     folder = draw_images(work / "images", count)
-    sources = {"folder": str(folder), "tar": pack_tar(folder), "zip": pack_zip(folder), "s3": "s3://images/set"}
+    tar, zipped = pack_tar(folder), pack_zip(folder)
+    sources = {"folder": str(folder), "tar": tar, "zip": zipped, "s3": "s3://images/set"}
+    sources |= {f"s3 {Path(path).suffix[1:]}": f"s3://images/{Path(path).name}" for path in (tar, zipped)}
     environment = os.environ | {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "any"}
     helpers = environment | {"PYTHONPATH": str(Path(__file__).parents[1] / "tests")}
-    command = [sys.executable, "-c", SERVER, str(folder)]
+    command = [sys.executable, "-c", SERVER, str(folder), tar, zipped]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=helpers, text=True) as server:
         assert server.stdout
         environment["AWS_ENDPOINT_URL"] = server.stdout.readline().strip()

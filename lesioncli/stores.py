@@ -92,6 +92,8 @@ def _describe(error: Exception) -> str:
     if "status code: " in text:
         code = text.partition("status code: ")[2].partition(":")[0]
         return f"the store answers {code}; try again later, or check the URL and the credentials"
+    if _has_any(text, ("non-partial response", "Range request not supported")):
+        return "the server sends whole files only (no range requests); copy the archive to a disk"
     if _has_any(text, ("error sending request", "response body error", "timed out")):
         return "no answer, or the connection was cut; check the network and the URL"
     return f"{_first_line(error)}; check the URL and the variables of the store"

@@ -1,4 +1,4 @@
-"""Images in tar and zip archives, read in place: one open and one read per image.
+"""Images in tar and zip archives, read in place: one read per image.
 
 An archive is like a folder whose name is the file name of the archive.
 """
@@ -9,51 +9,86 @@ import stat
 import struct
 import tarfile
 import zipfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 import deflate
 
 from lesioncli.errors import ImageError
 from lesioncli.images.pixels import MAX_BYTES
-from lesioncli.images.stored import Content, Contents, FileStatus, StoredFile
+from lesioncli.images.stored import Content, Contents, FileStatus, StoredFile, UnavailableError
 from lesioncli.options import FailureStage
+from lesioncli.stores import StoreError
+from lesioncli.urls import Place
 
 CHANGED = "the archive has changed since it was listed; run the same command again"
 CUT_SHORT = "cut short or damaged: its end is missing, and images behind it; restore the file"
 LINKS = "link(s) in archives"
 BLOCK_BYTES = 512
-MAX_KEPT_INDEXES = 8  # of archives whose members are looked up by name
 MAX_MEMBER_BYTES = 2 * MAX_BYTES
-_LOCAL_HEADER = struct.Struct("<4s22xHH")  # of zip: signature, then the lengths of the name and the extra field
+SHORT_NAME_BYTES = 512  # of the name and the extra field of a member of a zip archive, nearly always
+_LOCAL_HEADER = struct.Struct("<26xHH")  # of zip: behind its signature, the lengths of the name and the extra field
 _ENCRYPTED = 1
 
 
-class Archive:
-    """An archive as it was when it was listed. Its time is that of its members: theirs are often all the same."""
+class Archive(ABC):
+    """An archive as it was when it was listed. Its time is that of its members: theirs are often all the same.
+
+    is_remote: as of StoredFile. store: as of StoredFile.
+    """
+
+    is_remote = False
+    store = ""
+    place: Place
+    status: FileStatus
+
+    @abstractmethod
+    def open(self) -> BinaryIO:
+        """Open the archive to list its members. Raises OSError or InputError."""
+
+    @abstractmethod
+    def read(self, offset: int, size: int) -> bytes:
+        """Read bytes of the archive. Raises OSError, also if it is not the one that was listed."""
+
+    @abstractmethod
+    def check_unchanged(self) -> None:
+        """Raise OSError if the archive cannot be read, or is not the one that was listed."""
+
+    def name_of(self, inside: str) -> str:
+        """Return what messages call a member."""
+        return f"{self.place}/{inside}"
+
+
+class ArchiveFile(Archive):
+    """An archive on a disk."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.status = os.stat(path)  # noqa: PTH116 - as fstat() below
+        self.place = self.path = path
+        self._stat = os.stat(path)  # noqa: PTH116 - as fstat() below
+        self.status = FileStatus(self._stat.st_size, self._stat.st_mtime_ns)
 
-    def check_unchanged(self, status: os.stat_result) -> None:
-        """Raise OSError if the file is not the one that was listed."""
-        own = self.status
-        if (status.st_size, status.st_mtime_ns, status.st_ino) != (own.st_size, own.st_mtime_ns, own.st_ino):
-            raise OSError(errno.ESTALE, CHANGED)
+    def open(self) -> BinaryIO:
+        return self.path.open("rb")
 
     def read(self, offset: int, size: int) -> bytes:
-        """Read bytes of the file. Raises OSError."""
         with self.path.open("rb", buffering=0) as file:
-            self.check_unchanged(os.fstat(file.fileno()))
+            self._compare(os.fstat(file.fileno()))
             file.seek(offset)
             data = file.read(size)
         if data is None or len(data) != size:
             raise OSError(errno.EIO, f"the archive is {CUT_SHORT}")
         return data
+
+    def check_unchanged(self) -> None:
+        self._compare(os.stat(self.path))  # noqa: PTH116 - as fstat() above
+
+    def _compare(self, status: os.stat_result) -> None:
+        own = self._stat
+        if (status.st_size, status.st_mtime_ns, status.st_ino) != (own.st_size, own.st_mtime_ns, own.st_ino):
+            raise OSError(errno.ESTALE, CHANGED)
 
 
 @dataclass(frozen=True)
@@ -74,20 +109,34 @@ class Member(StoredFile):
     def name(self) -> str:
         return PurePosixPath(self.inside).name
 
+    @property
+    def is_remote(self) -> bool:
+        return self.archive.is_remote
+
+    @property
+    def store(self) -> str:
+        return self.archive.store
+
     def __str__(self) -> str:
-        return f"{self.archive.path}/{self.inside}"
+        return self.archive.name_of(self.inside)
 
     def status(self) -> FileStatus:
-        self.archive.check_unchanged(os.stat(self.archive.path))  # noqa: PTH116 - as fstat() in read()
-        return FileStatus(self.size, self.archive.status.st_mtime_ns)
+        if not self.is_remote:  # of a remote one, that takes a request; it is compared when it is read
+            self.archive.check_unchanged()
+        return FileStatus(self.size, self.archive.status.modified_ns)
+
+    def ask(self) -> None:
+        self.archive.check_unchanged()
 
     def read(self) -> Content:
         if self.size > MAX_MEMBER_BYTES:
             raise _failure(f"file of {self.size / 2**30:.1f} GiB, too large for an image")
         try:
-            return Content(self.unpack(self), FileStatus(self.size, self.archive.status.st_mtime_ns))
+            return Content(self.unpack(self), FileStatus(self.size, self.archive.status.modified_ns))
         except MemoryError as error:
             raise _failure("not enough memory for this image") from error
+        except StoreError as error:
+            raise UnavailableError(FailureStage.DECODE, f"cannot be read: {error.strerror}") from error
         except OSError as error:
             raise _failure(f"cannot be read: {error.strerror}") from error
 
@@ -96,10 +145,10 @@ def _failure(reason: str) -> ImageError:
     return ImageError(FailureStage.DECODE, reason)
 
 
-def list_tar(path: Path) -> Contents:
-    """List the regular files of a tar archive. Raises OSError if it cannot be opened."""
-    contents, archive = Contents(path), Archive(path)
-    with path.open("rb") as file:
+def list_tar(archive: Archive) -> Contents:
+    """List the regular files of a tar archive. Raises what Archive.open() does."""
+    contents = Contents(archive.place)
+    with archive.open() as file:
         try:
             with tarfile.open(fileobj=file, mode="r:", encoding="utf-8", errors="surrogateescape") as tar:
                 for info in tar:
@@ -111,7 +160,7 @@ def list_tar(path: Path) -> Contents:
         except (tarfile.TarError, ValueError, EOFError):
             is_whole = False
     if not is_whole:
-        contents.problems[str(path)] = CUT_SHORT
+        contents.problems[str(archive.place)] = CUT_SHORT
     return contents
 
 
@@ -130,16 +179,16 @@ def _unpack_tar(member: Member) -> bytes:
     return member.archive.read(member.offset, member.size)
 
 
-def list_zip(path: Path) -> Contents:
-    """List the regular files of a zip archive. Raises OSError if it cannot be opened."""
-    contents, archive = Contents(path), Archive(path)
+def list_zip(archive: Archive) -> Contents:
+    """List the regular files of a zip archive. Raises what Archive.open() does."""
+    contents = Contents(archive.place)
     try:
-        with zipfile.ZipFile(path) as file:
+        with archive.open() as opened, zipfile.ZipFile(opened) as file:
             for info in file.infolist():
                 _add_zip_member(contents, archive, info)
     # A directory that is damaged, or of a version that zipfile does not know.
     except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error):
-        contents.problems[str(path)] = CUT_SHORT
+        contents.problems[str(archive.place)] = CUT_SHORT
     return contents
 
 
@@ -166,10 +215,7 @@ def _unpack_zip(member: Member) -> bytes:
         raise OSError(errno.EACCES, "it is encrypted; pack it again without a password")
     if member.method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise OSError(errno.EINVAL, "compressed in an unusual way; pack it again with deflate, or without compression")
-    signature, *lengths = _LOCAL_HEADER.unpack(member.archive.read(member.offset, _LOCAL_HEADER.size))
-    if signature != b"PK\3\4":
-        raise OSError(errno.EIO, "damaged in the archive")
-    data = member.archive.read(member.offset + _LOCAL_HEADER.size + sum(lengths), member.packed_size)
+    data = _read_packed(member)
     if member.method == zipfile.ZIP_DEFLATED:
         try:
             data = bytes(deflate.deflate_decompress(data, member.size))
@@ -180,17 +226,12 @@ def _unpack_zip(member: Member) -> bytes:
     return data
 
 
-def find_member(archive: Path, inside: str, list_files: Callable[[Path], Contents]) -> StoredFile:
-    """Return a member by its name. Raises FileNotFoundError if the archive has none, and OSError."""
-    status = os.stat(archive)  # noqa: PTH116 - as in Archive
-    file = _index(archive, status.st_size, status.st_mtime_ns, list_files).get(inside)
-    if file is None:
-        raise FileNotFoundError(errno.ENOENT, "no such member", f"{archive}/{inside}")
-    return file
-
-
-@lru_cache(MAX_KEPT_INDEXES)
-def _index(archive: Path, size: int, modified_ns: int, list_files: Callable[[Path], Contents]) -> dict[str, StoredFile]:
-    with suppress(FileNotFoundError):
-        return list_files(archive).files
-    return {}
+def _read_packed(member: Member) -> bytes:
+    """Read the compressed bytes of a member of a zip archive; if the header before them is short, in one piece."""
+    archive, size = member.archive, _LOCAL_HEADER.size + SHORT_NAME_BYTES + member.packed_size
+    data = archive.read(member.offset, min(size, archive.status.size_bytes - member.offset))
+    if not data.startswith(b"PK\3\4") or len(data) < _LOCAL_HEADER.size:
+        raise OSError(errno.EIO, "damaged in the archive")
+    start = _LOCAL_HEADER.size + sum(_LOCAL_HEADER.unpack_from(data))
+    packed = data[start : start + member.packed_size]
+    return packed if len(packed) == member.packed_size else archive.read(member.offset + start, member.packed_size)

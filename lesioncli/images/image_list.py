@@ -22,6 +22,7 @@ from lesioncli.images.find import ImageFile, ImageListing, check_unique_masks, r
 from lesioncli.images.formats import is_supported_suffix
 from lesioncli.images.ignored import format_by_content, name_of_file
 from lesioncli.images.objects import StoredObject, look_up
+from lesioncli.images.remote_archives import forget_listings
 from lesioncli.images.sources import locate_file
 from lesioncli.images.stored import ImagePath, crc32_of_image, status_of
 from lesioncli.process import count_cores
@@ -131,6 +132,7 @@ def read_image_list(path: Path, root: Place | None = None) -> ImageList:
     Raises InputError, with the line, for a path that is missing, twice in the list or not below the root, or if two
     images would write the same mask.
     """
+    forget_listings()
     with _open(path) as stream:
         first = next(stream, "")
         header = _parse_header(path, first)

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lesioncli.files import atomic_write, from_printable, printable, sync_folder
-from lesioncli.images.archives import Member, list_tar
+from lesioncli.images.archives import ArchiveFile, Member, list_tar
 from lesioncli.images.stored import Contents, ImagePath, reading_errors
 from lesioncli.options import Shard
 
@@ -95,7 +95,7 @@ def _list(path: Path) -> Contents:
     if not path.is_file():
         return Contents(path)
     try:
-        contents = list_tar(path)
+        contents = list_tar(ArchiveFile(path))
         size = path.stat().st_size
     except OSError as error:
         return Contents(path, problems={str(path): f"cannot be read ({error.strerror})"})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lesioncli.errors import ImageError, InputError
 from lesioncli.images.pixels import MAX_BYTES
-from lesioncli.images.stored import Content, Contents, FileStatus, StoredFile
+from lesioncli.images.stored import Content, Contents, FileStatus, StoredFile, UnavailableError
 from lesioncli.options import FailureStage
 from lesioncli.stores import CONNECTIONS, PROBE_RETRIES, RETRIES, StoreError, in_words, open_store
 from lesioncli.urls import WEB, Url
@@ -20,10 +20,6 @@ MAX_OBJECT_BYTES = 2 * MAX_BYTES
 NOT_FOUND = "no longer in the store"
 
 
-class UnavailableError(ImageError):
-    """An image could not be read, by the fault of the store."""
-
-
 @dataclass(frozen=True)
 class StoredObject(StoredFile):
     """An object; listed: its status when the store was asked, or the error that it answered."""
@@ -31,11 +27,17 @@ class StoredObject(StoredFile):
     url: Url
     listed: FileStatus | OSError | None = None
 
-    is_remote = True
-
     @property
     def name(self) -> str:
         return self.url.name
+
+    @property
+    def is_remote(self) -> bool:
+        return True
+
+    @property
+    def store(self) -> str:
+        return self.url.store
 
     def __str__(self) -> str:
         return str(self.url)
@@ -46,16 +48,13 @@ class StoredObject(StoredFile):
         return self.listed or self._head()
 
     def read(self) -> Content:
-        """Read the object as it is now, which is what the returned status describes.
-
-        Raises UnavailableError for a fault of the store that retries do not help against.
-        """
+        """Read the object as it is now, which is what the returned status describes."""
         listed = self.listed if isinstance(self.listed, FileStatus) else None
         _check_size(listed, listed)
         try:
             with in_words():
                 result = open_store(self.url.store, RETRIES).get(self.url.key)
-                status = _status(result.meta)
+                status = status_of_object(result.meta)
                 _check_size(status, listed)
                 data = result.bytes().to_bytes()
         except FileNotFoundError as error:
@@ -66,9 +65,12 @@ class StoredObject(StoredFile):
             raise UnavailableError(FailureStage.DECODE, "cannot be read: the connection was cut")
         return Content(data, status)
 
+    def ask(self) -> None:
+        self._head()
+
     def _head(self) -> FileStatus:
         with in_words():
-            return _status(open_store(self.url.store, RETRIES).head(self.url.key))
+            return status_of_object(open_store(self.url.store, RETRIES).head(self.url.key))
 
 
 def _check_size(status: FileStatus | None, listed: FileStatus | None) -> None:
@@ -85,7 +87,7 @@ def list_objects(url: Url) -> Contents:
 
     Raises InputError if the store does not answer or cannot be listed. The first request is retried for seconds only.
     """
-    with _as_input_errors(url):
+    with as_input_errors(url):
         if url.key and not url.key.endswith("/") and (file := _find_object(url)):
             contents = Contents(url.parent)
             contents.add(url.name, file)
@@ -98,7 +100,7 @@ def list_objects(url: Url) -> Contents:
 def _find_object(url: Url) -> StoredObject | None:
     try:
         with in_words():
-            return StoredObject(url, _status(open_store(url.store, PROBE_RETRIES).head(url.key)))
+            return StoredObject(url, status_of_object(open_store(url.store, PROBE_RETRIES).head(url.key)))
     except FileNotFoundError:
         return None
 
@@ -112,7 +114,7 @@ def _list_folder(url: Url) -> Contents:
             for meta in page:
                 inside = meta["path"][len(prefix) :].lstrip("/")
                 if inside and (meta["size"] or StoredObject(Url("", inside)).suffix):  # not the mark of a folder
-                    contents.add(inside, StoredObject(Url(url.store, meta["path"]), _status(meta)))
+                    contents.add(inside, StoredObject(Url(url.store, meta["path"]), status_of_object(meta)))
     return contents
 
 
@@ -127,7 +129,7 @@ def look_up(files: Sequence[StoredObject]) -> Iterator[StoredObject]:
     Raises InputError if the first is not answered, for a reason other than that it does not exist.
     """
     for file in files[:1]:
-        with _as_input_errors(file.url):
+        with as_input_errors(file.url):
             _find_object(file.url)
 
     def find(file: StoredObject) -> StoredObject:
@@ -141,7 +143,8 @@ def look_up(files: Sequence[StoredObject]) -> Iterator[StoredObject]:
 
 
 @contextmanager
-def _as_input_errors(url: Url) -> Iterator[None]:
+def as_input_errors(url: Url) -> Iterator[None]:
+    """Turn the errors of a store into InputErrors."""
     try:
         yield
     except FileNotFoundError as error:
@@ -150,6 +153,7 @@ def _as_input_errors(url: Url) -> Iterator[None]:
         raise InputError(f"{url}: {error.strerror}") from error
 
 
-def _status(meta: "ObjectMeta") -> FileStatus:
+def status_of_object(meta: "ObjectMeta") -> FileStatus:
+    """Return size and time of an object."""
     modified = meta["last_modified"]
     return FileStatus(meta["size"], round(modified.timestamp()) * 10**9 + modified.microsecond * 1000)

@@ -31,15 +31,27 @@ class Content(NamedTuple):
     status: FileStatus
 
 
+class UnavailableError(ImageError):
+    """An image could not be read, by the fault of the store."""
+
+
 class StoredFile(ABC):
     """An image in an archive or a store; str() is what messages call it."""
-
-    is_remote = False  # read over a network: worth reading ahead
 
     @property
     @abstractmethod
     def name(self) -> str:
         """Name of the file, without folders."""
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is read over a network: worth reading ahead."""
+        return False
+
+    @property
+    def store(self) -> str:
+        """Scheme and bucket or host of a remote image."""
+        return ""
 
     @property
     def suffix(self) -> str:
@@ -52,7 +64,14 @@ class StoredFile(ABC):
 
     @abstractmethod
     def read(self) -> Content:
-        """Read the image. Raises ImageError, whose reason does not repeat the name."""
+        """Read the image. Raises ImageError, whose reason does not repeat the name.
+
+        That is an UnavailableError for a fault of the store that retries do not help against.
+        """
+
+    def ask(self) -> None:
+        """Ask the store of a remote image whether it can be read. Raises OSError."""
+        self.status()
 
 
 ImagePath = Path | StoredFile

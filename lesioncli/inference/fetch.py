@@ -11,8 +11,7 @@ from dataclasses import replace
 
 from lesioncli.errors import ImageError, InputError
 from lesioncli.images.find import ImageFile
-from lesioncli.images.objects import StoredObject, UnavailableError
-from lesioncli.images.stored import Content, FileStatus, StoredFile
+from lesioncli.images.stored import Content, FileStatus, StoredFile, UnavailableError
 from lesioncli.memory import MemoryBudget
 from lesioncli.options import FailureStage
 from lesioncli.stores import CONNECTIONS
@@ -41,7 +40,7 @@ class Fetcher:
         """Yield images whose content is being fetched. The iterator ends early if the store is unavailable."""
         waiting: deque[ImageFile] = deque()
         for image in images:
-            if not isinstance(image.path, StoredObject):
+            if not (isinstance(image.path, StoredFile) and image.path.is_remote):
                 yield image
                 continue
             size = image.path.status().size_bytes
@@ -68,7 +67,7 @@ class Fetcher:
         with self._lock:
             return self._unread_bytes + size <= self._max_bytes
 
-    def _start(self, file: StoredObject, size: int) -> "FetchedFile":
+    def _start(self, file: StoredFile, size: int) -> "FetchedFile":
         if not self._has_room(size):
             return FetchedFile(file, self._watch)
         self._add(size)
@@ -81,13 +80,11 @@ class Fetcher:
 
 
 class FetchedFile(StoredFile):
-    """An object that is being fetched, unless there is no room for it; read() waits for it the first time."""
-
-    is_remote = True
+    """An image that is being fetched, unless there is no room for it; read() waits for it the first time."""
 
     def __init__(
         self,
-        file: StoredObject,
+        file: StoredFile,
         watch: "StoreWatch",
         future: Future[Content] | None = None,
         on_read: Callable[[], None] = lambda: None,
@@ -97,6 +94,10 @@ class FetchedFile(StoredFile):
     @property
     def name(self) -> str:
         return self.file.name
+
+    @property
+    def is_remote(self) -> bool:
+        return True
 
     @property
     def is_fetched(self) -> bool:
@@ -127,19 +128,19 @@ def stored_image(image: ImageFile) -> ImageFile:
 
 
 class StoreWatch:
-    """Reads objects, and tells when a store has become unavailable, in `problem`; any thread may use it.
+    """Reads images of stores, and tells when a store has become unavailable, in `problem`; any thread may use it.
 
-    That is so when MAX_UNAVAILABLE objects in a row could not be read, nor one that could be before.
+    That is so when MAX_UNAVAILABLE images in a row could not be read, nor one that could be before.
     """
 
     def __init__(self) -> None:
         self.problem = ""
         self._in_a_row = 0
-        self._last_read: StoredObject | None = None
+        self._last_read: StoredFile | None = None
         self._lock = threading.Lock()
 
-    def read(self, file: StoredObject) -> Content:
-        """Read an object. Raises ImageError."""
+    def read(self, file: StoredFile) -> Content:
+        """Read an image. Raises ImageError."""
         if self.problem:
             raise UnavailableError(FailureStage.DECODE, "not read: the store is not available")
         try:
@@ -152,7 +153,7 @@ class StoreWatch:
             self._in_a_row, self._last_read = 0, file
         return content
 
-    def _count(self, file: StoredObject, error: ImageError) -> None:
+    def _count(self, file: StoredFile, error: ImageError) -> None:
         self._in_a_row += 1
         if self._in_a_row < MAX_UNAVAILABLE or self.problem:
             return
@@ -160,14 +161,14 @@ class StoreWatch:
             self._in_a_row = 0  # these objects are special, not the store
             return
         self.problem = (
-            f"{file.url.store}: {self._in_a_row} images in a row, the last {file}, {error.reason}; then run the same"
+            f"{file.store}: {self._in_a_row} images in a row, the last {file}, {error.reason}; then run the same"
             " command again, which continues"
         )
 
 
-def _answers(file: StoredObject) -> bool:
+def _answers(file: StoredFile) -> bool:
     try:
-        StoredObject(file.url).status()
+        file.ask()
     except OSError:
         return False
     return True

@@ -96,8 +96,8 @@ def test_an_object_with_another_time_is_compared_by_content(
     server: ObjectServer, tiny_manifest: MakeEngine, tmp_path: Path
 ) -> None:
     out, engine = tmp_path / "out", tiny_manifest(4)
-    server.modified = dict.fromkeys(server.objects, "Wed, 21 Oct 2026 07:28:01 GMT")  # not that of the listing
     assert run(f"{URL}/set", out, engine)[0] == ExitCode.OK
+    server.modified = dict.fromkeys(server.objects, "Wed, 21 Oct 2026 07:28:01 GMT")
     assert f"{COUNT} skipped" in run(f"{URL}/set", out, engine)[1]
     assert server.gets("set/000.jpg") == 2
     assert f"{COUNT} skipped" in run(f"{URL}/set", out, engine)[1]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from email.utils import formatdate, parsedate_to_datetime
 from enum import StrEnum
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
@@ -46,7 +47,8 @@ class ObjectServer:
 
     put_faults, every_put: the same for writing. requests: number of requests by method and key; the key of a listing is
     "", that of a removal of several "?delete". hidden: keys that are not listed yet. `upstream` is host and port of a
-    server that has the objects instead. on_change: called after each object that was written or removed.
+    server that has the objects instead. on_change: called after each object that was written or removed. has_ranges:
+    whether a part of an object can be asked for. sent_bytes: size of all bodies that were sent.
     """
 
     def __init__(self, objects: Mapping[str, bytes] = {}, upstream: tuple[str, int] | None = None) -> None:
@@ -61,6 +63,8 @@ class ObjectServer:
         self.hidden: set[str] = set()
         self.requests: Counter[tuple[str, str]] = Counter()
         self.page_keys = 1000
+        self.has_ranges = True
+        self.sent_bytes = 0
         self.upstream = upstream
         self.in_work = self.most_in_work = 0
         self.lock = threading.Lock()
@@ -191,7 +195,7 @@ class _Handler(BaseHTTPRequestHandler):
             return 404, b"<Error><Code>NoSuchKey</Code></Error>", {}
         headers = {"ETag": _etag(body), "Last-Modified": self.objects.modified.get(key, MODIFIED)}
         span = self.headers.get("Range", "").removeprefix("bytes=")
-        if not span:
+        if not (span and self.objects.has_ranges):
             return 200, body, headers
         first, last = span.split("-")
         headers["Content-Range"] = f"bytes {span}/{len(body)}"
@@ -270,9 +274,11 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.flush()
                 time.sleep(0.05)
         else:
+            self.objects.sent_bytes += len(body)
             self.wfile.write(body)
 
 
+@cache
 def _etag(body: bytes) -> str:
     return f'"{hashlib.md5(body, usedforsecurity=False).hexdigest()}"'
 

@@ -5,10 +5,11 @@ Credentials, region and endpoint are those of the environment, as the store's ow
 
 import errno
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,11 +26,13 @@ REQUEST_TIMEOUT = timedelta(seconds=60)  # of a request and its body
 RETRIES, RETRY_TIMEOUT = 10, timedelta(seconds=180)
 PROBE_RETRIES = 4  # of the first request: about 3 s
 BATCH_KEYS = 1000  # deleted by one request
+MAX_SIGNED = 4 * CONNECTIONS  # kept pools of one signature each; making one takes 5 ms of CPU time
+_WITHOUT_RANGES = ("non-partial response", "Range request not supported")
 _DENIED_CODES = (  # the latter are those of S3, with status 400
     *("status code: 401", "status code: 403"),
     *("ExpiredToken", "InvalidToken", "TokenRefreshRequired", "RequestExpired"),
 )
-_DENIED = "access denied; renew the credentials, or check their permissions"
+_DENIED = "access denied; renew the credentials or signatures, or check their permissions"
 
 
 class StoreError(OSError):
@@ -54,6 +57,10 @@ Version = Mapping[str, str]
 @cache
 def open_store(address: str, retries: int) -> "ObjectStore":
     """Return a connection pool to a bucket or host. Raises MissingPackageError or InputError."""
+    return _open(address, retries)
+
+
+def _open(address: str, retries: int, query: str = "") -> "ObjectStore":
     try:
         from obstore.exceptions import BaseError
         from obstore.store import from_url
@@ -69,9 +76,34 @@ def open_store(address: str, retries: int) -> "ObjectStore":
     if any(text.startswith("http://") for text in (address, *endpoints)):  # as the user wrote it
         options["allow_http"] = True
     try:
-        return from_url(address, client_options=options, retry_config=retry)
+        return from_url(f"{address}?{query}" if query else address, client_options=options, retry_config=retry)
     except (BaseError, ValueError) as error:
         raise InputError(f"{address}: {_first_line(error)}; check the URL and the variables of the store") from error
+
+
+@lru_cache(MAX_SIGNED)
+def _open_signed(address: str, query: str, retries: int) -> "ObjectStore":
+    return _open(address, retries, query)
+
+
+def open_object(url: Url, retries: int) -> tuple["ObjectStore", str]:
+    """Return the store of an object, and its name there. Raises what open_store() does."""
+    store = _open_signed(url.store, url.query, retries) if url.query else open_store(url.store, retries)
+    return store, url.key
+
+
+def ask_object(url: Url, retries: int) -> "ObjectMeta":
+    """Ask for size and time of an object. Raises FileNotFoundError and StoreError."""
+    store, key = open_object(url, retries)
+    with in_words():
+        if not url.query:
+            return store.head(key)
+        try:
+            return store.get(key, options={"range": (0, 1)}).meta  # a signature of GET is not one of HEAD
+        except Exception as error:  # of obstore, as in in_words()
+            if not _has_any(str(error), (*_WITHOUT_RANGES, "status code: 416")):  # the latter of an empty object
+                raise
+        return store.get(key).meta
 
 
 @contextmanager
@@ -92,7 +124,7 @@ def _describe(error: Exception) -> str:
     if "status code: " in text:
         code = text.partition("status code: ")[2].partition(":")[0]
         return f"the store answers {code}; try again later, or check the URL and the credentials"
-    if _has_any(text, ("non-partial response", "Range request not supported")):
+    if _has_any(text, _WITHOUT_RANGES):
         return "the server sends whole files only (no range requests); copy the archive to a disk"
     if _has_any(text, ("error sending request", "response body error", "timed out")):
         return "no answer, or the connection was cut; check the network and the URL"
@@ -104,7 +136,8 @@ def _has_any(text: str, words: Iterable[str]) -> bool:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0].strip()
+    """Return the first line of a message, without the signatures of URLs."""
+    return re.sub(r"\?[^\s\"')]*", "", str(error).partition("\n")[0]).strip()
 
 
 class ObjectFolder:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote, unquote
 
@@ -18,26 +18,31 @@ class Url:
     """The URL of an object, or of a folder of objects.
 
     store: scheme and bucket, container or host, as in s3://bucket. key: name of the object in the store, without
-    escapes; of a folder it may end with "/", of the whole store it is empty.
+    escapes; of a folder it may end with "/", of the whole store it is empty. query: the part behind "?", a signature.
+    It is a secret, so only requests have it: neither text nor comparisons do.
     """
 
     store: str
     key: str = ""
+    query: str = field(default="", repr=False, compare=False)
 
     @classmethod
     def parse(cls, text: str) -> "Url":
-        """Read a URL. Raises InputError if its scheme is not supported, or if it holds a password or a query."""
+        """Read a URL. Raises InputError if its scheme is not supported, or if it holds a password."""
         scheme, _, rest = text.partition(_MARK)
         host, _, key = rest.partition("/")
-        if scheme not in SCHEMES or not host:
-            raise InputError(f"{text}: not a URL of images; supported: {', '.join(f'{name}://' for name in SCHEMES)}")
+        if scheme not in SCHEMES or not host or "?" in host:
+            supported = ", ".join(f"{name}{_MARK}" for name in SCHEMES)
+            raise InputError(f"{text.partition('?')[0]}: not a URL of images; supported: {supported}")
         if "@" in host:
             raise InputError(f"{scheme}{_MARK}{host.rpartition('@')[2]}: remove the user and password from the URL")
+        query = ""
         if scheme in WEB:
-            if "?" in key or "#" in key:
-                raise InputError(f"{scheme}{_MARK}{host}/{key.partition('?')[0]}: URLs with ? or # are not supported")
+            key, _, query = key.partition("?")
+            if "#" in key + query:
+                raise InputError(f"{scheme}{_MARK}{host}/{key.partition('#')[0]}: URLs with # are not supported")
             key = unquote(key)
-        url = cls(f"{scheme}{_MARK}{host}", key)
+        url = cls(f"{scheme}{_MARK}{host}", key, query)
         if {"", ".", ".."} & set(key.removesuffix("/").split("/")) and key:
             raise InputError(f"{url}: a part of the path is empty, . or ..; give the path without it")
         return url
@@ -54,12 +59,12 @@ class Url:
 
     @property
     def parent(self) -> "Url":
-        """The folder of an object."""
+        """The folder of an object; the signature of an object is not that of its folder."""
         folder = self.key.rstrip("/").rpartition("/")[0]
         return Url(self.store, folder)
 
     def __truediv__(self, inside: str) -> "Url":
-        return Url(self.store, f"{self.key.rstrip('/')}/{inside}".lstrip("/"))
+        return replace(self, key=f"{self.key.rstrip('/')}/{inside}".lstrip("/"))
 
     def __str__(self) -> str:
         return f"{self.store}/{quote(self.key) if self.scheme in WEB else self.key}"

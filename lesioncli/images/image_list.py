@@ -26,7 +26,7 @@ from lesioncli.images.remote_archives import forget_listings
 from lesioncli.images.sources import locate_file
 from lesioncli.images.stored import ImagePath, crc32_of_image, status_of
 from lesioncli.process import count_cores
-from lesioncli.urls import Place, Url, common_url, is_url, join_place
+from lesioncli.urls import WEB, Place, Url, common_url, is_url, join_place
 
 STDIN = Path("-")
 IMAGE, FOLDER, BYTES, CRC32, ROOT = COLUMNS = ("image", "folder", "bytes", "image_crc32", "root")
@@ -37,13 +37,15 @@ MAX_DIGITS = 18  # of a size in bytes; Python refuses to convert thousands of di
 class Entry(NamedTuple):
     """An image as its list describes it; None where the list does not say.
 
-    line: number of its line. may_be_missing: its size is left empty, so it could not be read when it was listed.
+    line: number of its line. may_be_missing: its size is left empty, so it could not be read when it was listed. query:
+    signature of its URL.
     """
 
     line: int
     file_bytes: int | None = None
     crc32: int | None = None
     may_be_missing: bool = False
+    query: str = ""
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,10 @@ _Pairs = tuple[Place, Iterable[tuple[str, Entry]]]  # the root; path relative to
 
 def _locate(path: Path, base: Place, inside: str, entry: Entry) -> ImagePath:
     try:
-        return locate_file(base, inside)
+        file = locate_file(base, inside)
+        if entry.query and isinstance(file, StoredObject):
+            return StoredObject(replace(file.url, query=entry.query))
+        return file
     except OSError as error:
         raise _error(
             path, entry.line, f"{base}/{inside} does not exist; restore it, or write the list again"
@@ -178,10 +183,16 @@ def _read_csv(path: Path, header: Sequence[str], stream: Iterator[str], root: Pl
     base = root or join_place(Path() if path == STDIN else path.parent, recorded)
 
     def entries() -> Iterator[tuple[str, Entry]]:
-        for own_root, inside, entry in chain([first] if first else [], rows):
+        for own_root, text, entry in chain([first] if first else [], rows):
             if root is None and own_root != recorded:
                 raise _error(path, entry.line, f"its root {own_root!r} is not that of the first line, {recorded!r}")
-            yield inside, entry
+            if isinstance(base, Url):
+                if base.scheme in WEB and "?" in text:
+                    text, _, query = text.partition("?")
+                    entry = entry._replace(query=query)
+                if is_url(text):
+                    text = _inside_url(path, entry.line, _parse_url(path, entry.line, text), base)
+            yield _check_inside(path, entry.line, text), entry
 
     return base, entries()
 
@@ -194,7 +205,7 @@ def _parse_header(path: Path, text: str) -> list[str]:
 
 
 def _parse_rows(path: Path, header: Sequence[str], reader: Iterator[list[str]]) -> Iterator[tuple[str, str, Entry]]:
-    """Yield root, relative path and entry of each row."""
+    """Yield root, image and entry of each row."""
     indices = {name: header.index(name) for name in COLUMNS if name in header}
     line = 1
     try:
@@ -209,7 +220,7 @@ def _parse_rows(path: Path, header: Sequence[str], reader: Iterator[list[str]]) 
             entry = Entry(
                 line, int(size) if size else None, _parse_crc32(path, line, crc32), BYTES in cells and not size
             )
-            yield from_cell(cells.get(ROOT, "")), _check_inside(path, line, cells[IMAGE]), entry
+            yield from_cell(cells.get(ROOT, "")), cells[IMAGE], entry
     except csv.Error as error:
         raise _error(path, line + 1, f"cannot be read as CSV ({error})") from error
 
@@ -258,22 +269,28 @@ def _read_urls(path: Path, names: Mapping[int, str], root: Place | None) -> _Pai
         raise _error(path, odd, f"{names[odd]} is not a URL, others are; give paths in another list")
     if isinstance(root, Path):
         raise InputError(f"{_title(path)}: has URLs, and {root} is a path; give a URL with --root")
-    urls = {}
-    for line, name in names.items():
-        try:
-            urls[line] = Url.parse(name)
-        except InputError as error:
-            raise _error(path, line, str(error)) from error
+    urls = {line: _parse_url(path, line, name) for line, name in names.items()}
     base = root or common_url([url.parent for url in urls.values()])
 
     def entries() -> Iterator[tuple[str, Entry]]:
         for line, url in urls.items():
-            inside = url.relative_to(base)
-            if not inside:
-                raise _error(path, line, f"{url} is not in {base}; choose another folder with --root")
-            yield inside, Entry(line)
+            yield _inside_url(path, line, url, base), Entry(line, query=url.query)
 
     return base, entries()
+
+
+def _parse_url(path: Path, line: int, text: str) -> Url:
+    try:
+        return Url.parse(text)
+    except InputError as error:
+        raise _error(path, line, str(error)) from error
+
+
+def _inside_url(path: Path, line: int, url: Url, base: Url) -> str:
+    inside = url.relative_to(base)
+    if not inside:
+        raise _error(path, line, f"{url} is not in {base}; choose another folder with --root")
+    return inside
 
 
 def _common_folder(path: Path, names: Iterable[str]) -> str:

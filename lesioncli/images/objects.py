@@ -10,7 +10,16 @@ from lesioncli.errors import ImageError, InputError
 from lesioncli.images.pixels import MAX_BYTES
 from lesioncli.images.stored import Content, Contents, FileStatus, StoredFile, UnavailableError
 from lesioncli.options import FailureStage
-from lesioncli.stores import CONNECTIONS, PROBE_RETRIES, RETRIES, StoreError, in_words, open_store
+from lesioncli.stores import (
+    CONNECTIONS,
+    PROBE_RETRIES,
+    RETRIES,
+    StoreError,
+    ask_object,
+    in_words,
+    open_object,
+    open_store,
+)
 from lesioncli.urls import WEB, Url
 
 if TYPE_CHECKING:
@@ -53,7 +62,8 @@ class StoredObject(StoredFile):
         _check_size(listed, listed)
         try:
             with in_words():
-                result = open_store(self.url.store, RETRIES).get(self.url.key)
+                store, key = open_object(self.url, RETRIES)
+                result = store.get(key)
                 status = status_of_object(result.meta)
                 _check_size(status, listed)
                 data = result.bytes().to_bytes()
@@ -69,8 +79,7 @@ class StoredObject(StoredFile):
         self._head()
 
     def _head(self) -> FileStatus:
-        with in_words():
-            return status_of_object(open_store(self.url.store, RETRIES).head(self.url.key))
+        return status_of_object(ask_object(self.url, RETRIES))
 
 
 def _check_size(status: FileStatus | None, listed: FileStatus | None) -> None:
@@ -99,8 +108,7 @@ def list_objects(url: Url) -> Contents:
 
 def _find_object(url: Url) -> StoredObject | None:
     try:
-        with in_words():
-            return StoredObject(url, status_of_object(open_store(url.store, PROBE_RETRIES).head(url.key)))
+        return StoredObject(url, status_of_object(ask_object(url, PROBE_RETRIES)))
     except FileNotFoundError:
         return None
 

@@ -14,7 +14,7 @@ from lesioncli.errors import InputError
 from lesioncli.images.archives import CHANGED, Archive
 from lesioncli.images.objects import NOT_FOUND, as_input_errors, status_of_object
 from lesioncli.images.stored import Contents
-from lesioncli.stores import PROBE_RETRIES, RETRIES, StoreError, in_words, open_store
+from lesioncli.stores import PROBE_RETRIES, RETRIES, StoreError, ask_object, in_words, open_object
 from lesioncli.urls import Url
 
 if TYPE_CHECKING:
@@ -37,8 +37,7 @@ class RemoteArchive(Archive):
     def __init__(self, url: Url) -> None:
         self.place = self.url = url
         self.store = url.store
-        with in_words():
-            meta = open_store(url.store, PROBE_RETRIES).head(url.key)
+        meta = ask_object(url, PROBE_RETRIES)
         self.status, self._etag = status_of_object(meta), meta["e_tag"]
 
     def open(self) -> BinaryIO:
@@ -49,8 +48,8 @@ class RemoteArchive(Archive):
             return b""
         try:
             with in_words():
-                span = (offset, offset + size)
-                result = open_store(self.store, RETRIES).get(self.url.key, options={"range": span})
+                store, key = open_object(self.url, RETRIES)
+                result = store.get(key, options={"range": (offset, offset + size)})
             self._compare(result.meta)
             with in_words():
                 data: bytes = result.bytes().to_bytes()
@@ -61,9 +60,7 @@ class RemoteArchive(Archive):
         return data
 
     def check_unchanged(self) -> None:
-        with in_words():
-            meta = open_store(self.store, RETRIES).head(self.url.key)
-        self._compare(meta)
+        self._compare(ask_object(self.url, RETRIES))
 
     def name_of(self, inside: str) -> str:
         return str(self.url / inside)

@@ -4,7 +4,7 @@ import errno
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,7 @@ def _archive_at(url: Url) -> Url | None:
     key = url.key.lower()
     names = (f"{suffix}/" for kind in SOURCES for suffix in kind.suffixes)
     ends = [key.index(name) + len(name) - 1 for name in names if name in key]
-    return Url(url.store, url.key[: min(ends)]) if ends else None
+    return replace(url, key=url.key[: min(ends)]) if ends else None
 
 
 def _archive_in(path: Path) -> Path | None:

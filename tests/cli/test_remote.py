@@ -265,7 +265,9 @@ def test_lists_of_urls(server: ObjectServer, images: Path, tiny_manifest: MakeEn
         ([f"{URL}/a.jpg", "s3://other/b.jpg"], "give images of one bucket"),
         ([f"{URL}/a.jpg", f"{URL}/../b.jpg"], "line 2:"),
         (["https://user:secret@host/a.jpg"], "remove the user and password"),
-        (["https://host/a.jpg?signature=secret"], "are not supported"),
+        (["https://host/a.jpg?signature=secret#top"], "are not supported"),
+        ([f"https://host/a.jpg?signature=secret{number}" for number in (1, 2)], "is also in line 1"),
+        (["ftp://host/a.jpg?signature=secret"], "line 1: ftp://host/a.jpg: not a URL of images"),
         (["ftp://host/a.jpg"], "line 1: ftp://host/a.jpg: not a URL of images"),
     ],
 )
@@ -275,6 +277,77 @@ def test_lists_that_are_refused(lines: list[str], words: str, tmp_path: Path) ->
     assert result.exit_code == ExitCode.INPUT
     assert words in result.output
     assert "secret" not in result.output
+
+
+SIGNATURE = "s3cr%2Ft"
+
+
+def write_signed(path: Path, server: ObjectServer, secret: str, as_csv: bool) -> Path:
+    """Write a list of signed URLs, as lines or as a CSV."""
+    server.signature = secret.replace("%2F", "/")
+    names = [key.replace("%", "%25").replace(" ", "%20") for key in sorted(server.objects)]
+    lines = [f"{server.endpoint}/images/{name}?X-Amz-Date=1&X-Amz-Signature={secret}" for name in names]
+    if as_csv:
+        lines = ["image,root", *(f"{line},{server.endpoint}/images/set" for line in lines)]
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return path
+
+
+@pytest.mark.parametrize("as_csv", [False, True])
+def test_signed_urls(
+    as_csv: bool, server: ObjectServer, images: Path, tiny_manifest: MakeEngine, tmp_path: Path
+) -> None:
+    """The signature is in requests only; a run is continued with another one of the same images."""
+    engine, out = tiny_manifest(4), tmp_path / "out"
+    assert run(images, tmp_path / "folder", engine)[0] == ExitCode.OK
+    words = ("--out", out, "--engine", engine, "--log", tmp_path / "log", "-v")
+    kept = server.objects.pop("set/003.jpg")
+    listed = write_signed(tmp_path / "images.list", server, SIGNATURE, as_csv)
+    first = call("segment", "--from", listed, *words)
+    assert first.exit_code == ExitCode.OK, first.output
+    server.objects["set/003.jpg"] = kept
+    listed = write_signed(tmp_path / "images.list", server, "renewed", as_csv)
+    server.requests.clear()
+    second = call("segment", "--from", listed, *words)
+    assert f"1 ok, 0 failed, {COUNT - 1} skipped" in second.output
+    assert server.gets("set/000.jpg") <= 2  # one byte of it
+    assert files_of(out)["scores.csv"] == files_of(tmp_path / "folder")["scores.csv"]
+    assert record_of(out)["roots"] == [f"{server.endpoint}/images/set"]
+
+    server.signature = "expired"
+    third = call("segment", "--from", listed, *words, "--check-inputs")
+    assert third.exit_code == ExitCode.INPUT
+    assert "access denied" in third.output
+    texts = [first.output, second.output, third.output, (tmp_path / "log").read_text()]
+    texts += [content.decode("latin1") for content in files_of(out).values()]
+    texts.append((out / "run.json").read_text())
+    assert not [text for text in texts if any(word in text for word in ("s3cr", "renewed", "X-Amz"))]
+
+
+def test_one_signed_url(server: ObjectServer, tiny_manifest: MakeEngine, tmp_path: Path) -> None:
+    server.signature = "s"
+    url = f"{server.endpoint}/images/set/000.jpg"
+    code, output = run(f"{url}?X-Amz-Signature=s", tmp_path / "out", tiny_manifest(4))
+    assert code == ExitCode.OK, output
+    assert list(rows_of(tmp_path / "out")) == ["000.jpg"]
+    code, output = run(url, tmp_path / "other", tiny_manifest(4))
+    assert code == ExitCode.INPUT
+    (tmp_path / "images.csv").write_text("image\n000.jpg\n")  # a signature of a whole folder, as Azure has
+    words = ("--root", f"{server.endpoint}/images/set?X-Amz-Signature=s", "--engine", tiny_manifest(4))
+    result = call("segment", "--from", tmp_path / "images.csv", "--out", tmp_path / "folder", *words)
+    assert result.exit_code == ExitCode.OK, result.output
+
+
+@pytest.mark.parametrize("has_ranges", [True, False])
+def test_an_empty_signed_object_is_a_failed_row(
+    has_ranges: bool, server: ObjectServer, tiny_manifest: MakeEngine, tmp_path: Path
+) -> None:
+    server.has_ranges = has_ranges
+    server.objects["set/000.jpg"] = b""
+    listed = write_signed(tmp_path / "images.list", server, SIGNATURE, as_csv=False)
+    result = call("segment", "--from", listed, "--out", tmp_path / "out", "--engine", tiny_manifest(4))
+    assert result.exit_code == ExitCode.SOME_FAILED, result.output
+    assert list(reasons(tmp_path / "out")) == ["000.jpg"]
 
 
 def test_verify_makes_no_request(server: ObjectServer, tiny_manifest: MakeEngine, tmp_path: Path) -> None:

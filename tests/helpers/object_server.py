@@ -48,7 +48,8 @@ class ObjectServer:
     put_faults, every_put: the same for writing. requests: number of requests by method and key; the key of a listing is
     "", that of a removal of several "?delete". hidden: keys that are not listed yet. `upstream` is host and port of a
     server that has the objects instead. on_change: called after each object that was written or removed. has_ranges:
-    whether a part of an object can be asked for. sent_bytes: size of all bodies that were sent.
+    whether a part of an object can be asked for. sent_bytes: size of all bodies that were sent. signature: if there is
+    one, only a GET with it is answered, as if it were signed for that.
     """
 
     def __init__(self, objects: Mapping[str, bytes] = {}, upstream: tuple[str, int] | None = None) -> None:
@@ -65,6 +66,7 @@ class ObjectServer:
         self.page_keys = 1000
         self.has_ranges = True
         self.sent_bytes = 0
+        self.signature = ""
         self.upstream = upstream
         self.in_work = self.most_in_work = 0
         self.lock = threading.Lock()
@@ -161,6 +163,9 @@ class _Handler(BaseHTTPRequestHandler):
         is_put = self.command not in ("GET", "HEAD")
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         fault = self.objects.take_fault(key, is_put)
+        signature = self.objects.signature
+        if signature and (self.command, query.get("X-Amz-Signature")) != ("GET", [signature]):
+            fault = Fault.DENIED
         codes = {
             Fault.ERROR: (500, "InternalError"),
             Fault.THROTTLED: (503, "SlowDown"),
@@ -198,6 +203,8 @@ class _Handler(BaseHTTPRequestHandler):
         if not (span and self.objects.has_ranges):
             return 200, body, headers
         first, last = span.split("-")
+        if int(first) >= len(body):
+            return 416, b"", {}
         headers["Content-Range"] = f"bytes {span}/{len(body)}"
         return 206, body[int(first) : int(last) + 1], headers
 

@@ -27,6 +27,8 @@ RETRIES, RETRY_TIMEOUT = 10, timedelta(seconds=180)
 PROBE_RETRIES = 4  # of the first request: about 3 s
 BATCH_KEYS = 1000  # deleted by one request
 MAX_SIGNED = 4 * CONNECTIONS  # kept pools of one signature each; making one takes 5 ms of CPU time
+# https://github.com/developmentseed/obstore/issues/429: a page of a listing is read as a whole, or not at all.
+_ODD_NAME = re.compile(r'object with invalid path: (?:Error parsing )?Path "(.*?)"(?: contained|: )', re.DOTALL)
 _WITHOUT_RANGES = ("non-partial response", "Range request not supported")
 _DENIED_CODES = (  # the latter are those of S3, with status 400
     *("status code: 401", "status code: 403"),
@@ -124,6 +126,11 @@ def _describe(error: Exception) -> str:
     if "status code: " in text:
         code = text.partition("status code: ")[2].partition(":")[0]
         return f"the store answers {code}; try again later, or check the URL and the credentials"
+    if odd := _ODD_NAME.search(text):
+        return (
+            f"an object is named {odd[1]!r}, and no store with such a name can be listed: a part is empty, . or .., or"
+            " has a control character; rename or remove the object, or name the images with --from"
+        )
     if _has_any(text, _WITHOUT_RANGES):
         return "the server sends whole files only (no range requests); copy the archive to a disk"
     if _has_any(text, ("error sending request", "response body error", "timed out")):

@@ -235,6 +235,15 @@ def test_a_listing_that_lags(server: ObjectServer, tiny_manifest: MakeEngine, tm
     assert len(rows_of(out)) == COUNT
 
 
+@pytest.mark.parametrize("name", ["set//x.jpg", "set/../x.jpg", "set/a\n.jpg"])
+def test_a_name_that_cannot_be_listed_is_named(server: ObjectServer, tmp_path: Path, name: str) -> None:
+    server.objects[name] = b"x"
+    result = call("list", f"{URL}/set/", "--out", tmp_path / "list.csv")
+    assert result.exit_code == ExitCode.INPUT
+    assert f"an object is named {name!r}" in result.output
+    assert "--from" in result.output
+
+
 def test_lists_of_urls(server: ObjectServer, images: Path, tiny_manifest: MakeEngine, tmp_path: Path) -> None:
     """CSV of `list`, lines of S3 URLs, and lines of web addresses give the same masks."""
     engine = tiny_manifest(4)

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from helpers.command import call
 from helpers.graphs import MakeEngine
+from helpers.object_server import URL, ObjectServer, use_server
 from helpers.pictures import save_many
 from helpers.processes import start_processes
 from helpers.runs import files_of, record_of
@@ -18,7 +20,7 @@ from lesioncli.errors import ExitCode
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="a Ray cluster of nodes on Linux")]
 
-IMAGES = 200
+IMAGES, COUNT = 200, 20
 STORE_BYTES = 80 * 2**20
 CLUSTER = f"""
 import os, sys
@@ -111,6 +113,42 @@ def test_a_node_is_lost_and_the_output_is_that_of_one_process(
         timeout=120,
     )
     assert (done.returncode, "0 ok, 1 failed, 200 skipped" in done.stdout) == (ExitCode.OK, True), done.stderr
+
+
+@pytest.mark.parametrize("is_signed", [False, True])
+def test_workers_fetch_images_of_a_store(
+    is_signed: bool, tmp_path: Path, tiny_manifest: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_many(tmp_path / "images", COUNT)
+    with tarfile.open(tmp_path / "images/more.tar", "w") as tar:
+        for number in range(COUNT):
+            tar.add(tmp_path / f"images/{number:03d}.jpg", f"{number:03d}.jpg")
+    names = [f"{number:03d}.jpg" for number in range(COUNT)]
+    names += [f"more.tar/{name}" for name in names if not is_signed]
+    (tmp_path / "images.txt").write_text("".join(f"images/{name}\n" for name in names))
+    words = ("segment", "--engine", tiny_manifest(1), "--from")
+    assert call(*words, "images.txt", "--out", "one").exit_code == ExitCode.OK
+    objects = {f"set/{path.name}": path.read_bytes() for path in (tmp_path / "images").iterdir()}
+    with ObjectServer(objects).running() as server, monkeypatch.context() as environment:
+        server.signature = "s" if is_signed else ""
+        use_server(server, environment)
+        store, query = (f"{server.endpoint}/images", "?X-Amz-Signature=s") if is_signed else (URL, "")
+        (tmp_path / "urls.txt").write_text("".join(f"{store}/set/{name}{query}\n" for name in names))
+        cluster = Cluster(tmp_path)  # its workers have the environment of now
+        try:
+            command = [sys.executable, "-m", "lesioncli", *map(str, words), "urls.txt"]
+            command += ["--out", "two", "--ray", cluster.address]
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+        finally:
+            cluster.close()
+    assert done.returncode == ExitCode.OK, done.stderr
+    assert files_of(tmp_path / "two")["scores.csv"] == files_of(tmp_path / "one")["scores.csv"]
+    masks = {name: content for name, content in files_of(tmp_path / "one").items() if name.endswith(".png")}
+    assert masks.items() <= files_of(tmp_path / "two").items()
+    assert record_of(tmp_path / "two")["processes"] == 2
+    asked = [server.gets(f"set/{number:03d}.jpg") for number in range(1, COUNT)]
+    assert asked == [1 + is_signed] * (COUNT - 1)  # of a signed one, first one byte
 
 
 SLOW = """

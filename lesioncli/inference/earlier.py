@@ -1,16 +1,16 @@
 """What earlier runs left in an output folder, and which images are left to do. Nothing is changed here."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from itertools import compress
 from pathlib import Path
 
 from lesioncli.errors import InputError
-from lesioncli.files import stat_file
+from lesioncli.files import crc32_of, stat_file
 from lesioncli.images.find import PROBABILITIES, ImageFile
-from lesioncli.images.mask_archives import MaskArchives, is_archived
-from lesioncli.images.stored import crc32_of_image
+from lesioncli.images.mask_archives import MaskArchives, is_archived, split_path
 from lesioncli.inference.inputs import (
     ImageState,
     compare_images,
@@ -20,6 +20,7 @@ from lesioncli.inference.inputs import (
     recorded_urls,
 )
 from lesioncli.inference.outcome import Column, image_name, without_suffix
+from lesioncli.inference.packing import is_left_over
 from lesioncli.inference.pictures import extra_paths, is_whole, mask_path, regular_file_below
 from lesioncli.inference.record import RunIdentity
 from lesioncli.inference.rows import JOURNAL, SCORES, Row, RowTables, WrongColumnsError, row_key
@@ -91,15 +92,36 @@ class EarlierResults:
         for row in journal.unsynced:  # older rows of these images have other masks
             self.rows.pop(self.key(row.image), None)
         self.rows.update({self.key(row.image): row for row in (*journal.synced, *unsynced)})
-        self.packed += [row for row in (*journal.synced, *unsynced) if is_archived(row.mask)]
+        packed = [row for row in (*journal.synced, *unsynced) if is_archived(row.mask)]
+        self.packed += self._without_incomplete(tables, packed)
+
+    def _without_incomplete(self, tables: RowTables, packed: Sequence[Row]) -> Iterator[Row]:
+        """Yield the rows of masks in archives of which all rows are there.
+
+        If a run was killed while it wrote them, the others name files again, and the next run writes the same archive.
+        """
+        named = Counter(split_path(row.mask)[0] for row in packed)
+        for row in packed:
+            archive, name = split_path(row.mask)
+            path = regular_file_below(self.folder, name)
+            is_complete = named[archive] == len(self.archives.contents(archive).files)
+            if is_complete or not (path and is_left_over(path, self.archives.find(row.mask))):
+                yield row
+            else:
+                self.rows[self.key(row.image)] = tables.move(row, name)
 
     def _has_its_mask(self, row: Row) -> bool:
-        """Return whether the mask of a row has its CRC-32: a power cut may have left anything."""
+        """Return whether the mask of a row has its CRC-32: a power cut may have left anything.
+
+        An archive is on the disk before its rows are written, and may hold masks that were corrected by hand.
+        """
+        if is_archived(row.mask):
+            return self.archives.find(row.mask) is not None
         if row.checks.mask_crc32 is None:  # failed, or of an early version
             return True
-        path = self.archives.find(row.mask) or regular_file_below(self.folder, row.mask)
+        path = regular_file_below(self.folder, row.mask)
         try:
-            return path is not None and crc32_of_image(path) == row.checks.mask_crc32
+            return path is not None and crc32_of(path) == row.checks.mask_crc32
         except OSError:
             return False
 

@@ -235,11 +235,11 @@ class ResultStore:
 
     def _remove_earlier(self) -> None:
         """Remove all pictures before the tables: whatever stops this, the rows still name the files left."""
-        own_archives = of_shard(self._options.shard, list_archives(self.folder))
+        archives, shard = list_archives(self.folder), self._options.shard
         has_maps = bool(read_record(self.rows_folder).probabilities)
         for table in (self.rows_folder / SCORES, self.rows_folder / JOURNAL):
             self.destination.remove(_files_named_in(table, has_maps))
-        self.destination.remove(own_archives)
+        self.destination.remove(of_shard(shard, archives) if shard else archives)
         for name in (SCORES, CHECKSUMS, RUN_RECORD):
             (self.rows_folder / name).unlink(missing_ok=True)
         self._journal.clear()

@@ -231,6 +231,9 @@ def test_archives_of_shards_stay_after_their_merge(engine: Engine, images: Path,
     statuses(images, engine, tmp_path / "whole")
     assert contents_of(out) == contents_of(tmp_path / "whole")
     assert statuses(images, engine, out, masks="tar") == "ssssss"
+    shutil.copytree(out, tmp_path / "again")
+    statuses(images, engine, tmp_path / "again", overwrite=True)
+    assert files_of(tmp_path / "again") == files_of(tmp_path / "whole")
     (images / "000.jpg").unlink()
     for index in (1, 2):
         shard = Shard(index, 2)
@@ -359,6 +362,42 @@ def test_repair_removes_the_files_of_packed_masks(
         statuses(images, engine, left, masks="tar")
         assert files_of(left) == files_of(out), left.name
     assert repaired
+
+
+def test_a_run_that_is_killed_while_it_writes_the_rows_of_an_archive(
+    engine: Engine, images: Path, out: Path, moments: Callable[[], Iterator[Path]]
+) -> None:
+    statuses(images, engine, out, masks="tar")
+    states = {left.name[4:]: left for left in moments() if (left / "masks-00002.tar").exists() and masks_left(left)}
+    left = states["before unlink"]
+    lines = (left / "scores.csv.part").read_bytes().splitlines(keepends=True)
+    assert b"masks-00002.tar" in lines[-2]
+    (left / "scores.csv.part").write_bytes(b"".join(lines[:-1]) + lines[-1][:20])
+    assert not [found for found in verify(left).findings if found.problem in ("missing", "changed")]
+    assert statuses(images, engine, left, masks="tar") == "ssssss"
+    assert files_of(left) == files_of(out)
+
+
+def masks_left(folder: Path) -> bool:
+    return len(list(folder.glob("*.png"))) == 2
+
+
+def test_corrections_by_hand_stay_when_packing_is_killed(
+    engine: Engine, images: Path, out: Path, moments: Callable[[], Iterator[Path]]
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shutil, "copytree", lambda *_, **__: None)
+        statuses(images, engine, out)
+    corrected = (out / "000.png").read_bytes()[:-12] + b"\0" + png.END
+    (out / "000.png").write_bytes(corrected)
+    assert statuses(images, engine, out, masks="tar") == "ssssss"
+    lefts = [left for left in moments() if left.exists()]
+    assert len(lefts) > 10
+    for left in lefts:
+        assert statuses(images, engine, left, masks="tar") == "ssssss", left.name
+        assert files_of(left) == files_of(out)
+        assert contents_of(left)["000.jpg"] == corrected
+    assert [(found.name, found.problem) for found in verify(out).findings] == [("masks-00000.tar/000.png", "changed")]
 
 
 def test_a_file_that_was_corrected_after_a_kill_stays(

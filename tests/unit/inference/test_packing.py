@@ -527,6 +527,11 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:1600])
 
 
+def cut_the_end(path: Path) -> None:
+    """Cut an archive behind its last mask."""
+    path.write_bytes(path.read_bytes()[:2048])
+
+
 def add_foreign(path: Path) -> None:
     with tarfile.open(path, "a") as tar:
         tar.addfile(tarfile.TarInfo("foreign.png"))
@@ -547,6 +552,7 @@ def flip_a_bit(path: Path) -> None:
     ("damage", "named", "again"),
     [
         (cut, [("masks-00001.tar/003.png", "missing"), ("masks-00001.tar", "truncated")], "sssoss"),
+        (cut_the_end, [("masks-00001.tar", "truncated")], "ssssss"),
         (Path.unlink, [("masks-00001.tar/002.png", "missing"), ("masks-00001.tar/003.png", "missing")], "ssooss"),
         (flip_a_bit, [("masks-00001.tar/002.png", "changed")], "ssosss"),
         (
@@ -559,7 +565,7 @@ def flip_a_bit(path: Path) -> None:
             "ssooss",
         ),
     ],
-    ids=["cut", "gone", "bit", "no tar"],
+    ids=["cut", "end", "gone", "bit", "no tar"],
 )
 def test_damage_is_named_and_repaired(
     engine: Engine,
@@ -576,6 +582,7 @@ def test_damage_is_named_and_repaired(
     assert [(found.name, found.problem) for found in verify(packed).findings] == named
     assert files_of(packed) == damaged
     assert verify(packed, repair=True).remaining == 0
+    assert {found.problem for found in verify(packed).findings} <= {"unfinished"}
     assert statuses(images, engine, packed, masks="tar") == again
     assert not verify(packed).findings
     assert contents_of(packed) == whole

@@ -10,12 +10,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import count, takewhile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from lesioncli.errors import InputError
 from lesioncli.files import crc32_of, printable
 from lesioncli.images.ignored import RUN_RECORD
+from lesioncli.images.mask_archives import archive_name, is_archived
 from lesioncli.images.stored import is_safe_name
 from lesioncli.inference.destination import Destination, Sync
 from lesioncli.inference.journal import Journal
@@ -23,13 +25,14 @@ from lesioncli.inference.lease import Lease, Note, refuse_if_held
 from lesioncli.inference.rows import CHECKSUMS, JOURNAL, SCORES
 from lesioncli.inference.shards import MERGED
 from lesioncli.inference.upload import Uploader
-from lesioncli.options import Shard
+from lesioncli.options import MaskStorage, SegmentOptions, Shard
 from lesioncli.sharding import SHARDS, shard_folder
 from lesioncli.stores import CONNECTIONS, PROBE_RETRIES, ObjectFolder, StoreError
 from lesioncli.urls import WEB, Place, Url
 
 LOCK = "run.lock"
 PARTS = "scores.csv.parts"  # folder of the parts of a journal: objects cannot grow
+LARGE_BYTES = 2**22  # of files that are not read as a whole
 TABLES = (SCORES, CHECKSUMS, RUN_RECORD)
 ADVICE = "then run the same command again, which continues"
 
@@ -37,11 +40,16 @@ ADVICE = "then run the same command again, which continues"
 class BucketDestination(Destination):
     """Results below a URL. `rows` is the folder of the rows: "", or that of a shard with "/"."""
 
-    def __init__(self, objects: ObjectFolder, folder: Path, shard: Shard | None, lease: Lease | None = None) -> None:
+    keeps_files = False
+
+    def __init__(
+        self, objects: ObjectFolder, folder: Path, options: SegmentOptions, lease: Lease | None = None
+    ) -> None:
         super().__init__(folder)
         self.place = objects.url
-        self._objects, self._shard, self._lease = objects, shard, lease
-        self.rows = rows_prefix(shard)
+        self._objects, self._shard, self._lease = objects, options.shard, lease
+        self._has_archives = options.masks == MaskStorage.TAR
+        self.rows = rows_prefix(options.shard)
         self._stored_crc32: dict[str, int] = {}  # of tables, as the bucket has them
         self._parts: list[str] = []
         self._known: set[str] = set()  # pictures of earlier runs, and of this one
@@ -60,22 +68,22 @@ class BucketDestination(Destination):
     def _fetch_shards(self) -> None:
         """Make the folders of other shards, and fetch a record for each number of shards, to compare with."""
         folders = self._objects.list_folders(SHARDS)
-        counts: set[str] = set()
+        numbers: set[str] = set()
         for name in (name for name in folders if f"{name}/" != self.rows):
             folder = self.folder / name
             folder.mkdir(parents=True, exist_ok=True)
             (folder / JOURNAL).touch()
-            if (count := name.rpartition("-")[2]) not in counts:
+            if (number := name.rpartition("-")[2]) not in numbers:
                 record = f"{name}/{RUN_RECORD}"
                 if self._objects.download(record, self.folder / record):
-                    counts.add(count)
+                    numbers.add(number)
 
     def start_sync(self, journal: Journal) -> Sync:
-        return Uploader(self, journal)
+        return Uploader(self, journal, self._has_archives)
 
     def learn(self, paths: Iterable[Path]) -> None:
         """Find out which pictures are there: by one listing, for a shard by one question each."""
-        names = list(map(self._name, paths))
+        names = list(dict.fromkeys(map(self._name, paths)))
         if names and not self._shard:
             self._known.update(name for name, facts in self._objects.list_all() if facts["size"])
             return
@@ -86,12 +94,20 @@ class BucketDestination(Destination):
     def has(self, path: Path) -> bool:
         return self._name(path) in self._known
 
+    def has_archive(self, name: str) -> bool:
+        return name in self._known
+
+    def list_archives(self) -> Iterable[str]:
+        if not self._shard:
+            return [name for name, _ in self._objects.list_all() if is_archived(f"{name}/x")]
+        return takewhile(self._objects.has, (archive_name(self._shard, number) for number in count()))
+
     def has_folder(self, name: str) -> bool:
         return next(iter(self._objects.list_all(name)), None) is not None
 
     def remove(self, names: Iterable[str]) -> None:
-        """Remove pictures when the rows are published without them."""
-        self._withdrawn.update(filter(is_safe_name, names))
+        """Remove pictures and archives when the rows are published without them; masks stay in their archives."""
+        self._withdrawn.update(name for name in names if is_safe_name(name) and not is_archived(name))
 
     def publish_rows(self) -> None:
         self.check_lock()
@@ -134,7 +150,7 @@ class BucketDestination(Destination):
         for path in paths:
             name = self._name(path)
             try:
-                content = path.read_bytes()
+                content = path if path.stat().st_size > LARGE_BYTES else path.read_bytes()
             except FileNotFoundError:
                 if name in self._known:
                     self._withdrawn.add(name)
@@ -178,7 +194,7 @@ def fetch_rows(objects: ObjectFolder, rows: str, folder: Path, tables: Sequence[
 
 
 @contextmanager
-def open_bucket(url: Url, shard: Shard | None, note: Note, *, to_write: bool = True) -> Iterator[BucketDestination]:
+def open_bucket(url: Url, options: SegmentOptions, note: Note, *, to_write: bool = True) -> Iterator[BucketDestination]:
     """Yield a URL as a destination, with the rows of earlier runs; no other run may write to it meanwhile.
 
     Raises InputError if the store cannot be reached or another run writes there; later errors of the store are
@@ -186,12 +202,12 @@ def open_bucket(url: Url, shard: Shard | None, note: Note, *, to_write: bool = T
     """
     with working_on(url) as folder:
         objects = ObjectFolder(url)
-        lease = Lease(ObjectFolder(url, PROBE_RETRIES), rows_prefix(shard) + LOCK, note) if to_write else None
-        bucket = BucketDestination(objects, folder, shard, lease)
+        lease = Lease(ObjectFolder(url, PROBE_RETRIES), rows_prefix(options.shard) + LOCK, note) if to_write else None
+        bucket = BucketDestination(objects, folder, options, lease)
         if lease:
             lease.acquire()
         try:
-            if lease and shard:
+            if lease and options.shard:
                 refuse_if_held(objects, LOCK)
             if lease:
                 finish_removal(objects)

@@ -8,10 +8,11 @@ from typing import Protocol
 
 from lesioncli.errors import InputError
 from lesioncli.files import sync_files
+from lesioncli.images.mask_archives import list_archives
 from lesioncli.inference.durability import GroupSync
 from lesioncli.inference.journal import Journal
 from lesioncli.inference.pictures import PictureFolder, is_whole
-from lesioncli.options import RAY_LOCAL, MaskStorage, SegmentOptions
+from lesioncli.options import RAY_LOCAL, SegmentOptions
 from lesioncli.urls import Place, Url
 
 
@@ -30,9 +31,11 @@ class Sync(Protocol):
 class Destination:
     """A folder on a disk.
 
-    place: what the user named. folder: where a run writes its files; those of earlier runs may be elsewhere, so ask
-    has() for pictures.
+    place: what the user named. folder: where a run writes its files. keeps_files: those of earlier runs are there, too;
+    if not, ask has() for pictures.
     """
+
+    keeps_files = True
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -48,6 +51,14 @@ class Destination:
     def has(self, path: Path) -> bool:
         """Return whether a picture is there and whole."""
         return is_whole(path)
+
+    def has_archive(self, name: str) -> bool:
+        """Return whether an archive of masks is there that is not in the folder."""
+        return False
+
+    def list_archives(self) -> Iterable[str]:
+        """Return the names of the archives of masks of earlier runs."""
+        return list_archives(self.folder)
 
     def has_folder(self, name: str) -> bool:
         """Return whether there may be pictures below a folder."""
@@ -83,8 +94,6 @@ def open_destination(
         return nullcontext(Destination(out))
     from lesioncli.inference.bucket import open_bucket
 
-    if options.masks == MaskStorage.TAR:
-        raise InputError(f"{out}: archives of masks are not written to a bucket; leave out --masks tar")
     if options.processes and options.processes.ray not in (None, RAY_LOCAL):
         raise InputError(f"{out}: the workers of a Ray cluster need a folder that all of them see; use --shard instead")
-    return open_bucket(out, options.shard, note, to_write=to_write)
+    return open_bucket(out, options, note, to_write=to_write)

@@ -11,6 +11,7 @@ from lesioncli.errors import InputError
 from lesioncli.files import crc32_of, stat_file
 from lesioncli.images.find import PROBABILITIES, ImageFile
 from lesioncli.images.mask_archives import MaskArchives, is_archived, split_path
+from lesioncli.inference.destination import Destination
 from lesioncli.inference.inputs import (
     ImageState,
     compare_images,
@@ -47,21 +48,19 @@ class EarlierResults:
     Of a shard, they are its own, before its first run those of its images in the output folder. `columns` are those of
     this run, see output_columns(). `tables` reads and writes the rows. `unsynced` are rows of a killed run whose masks
     are whole, but may not be on the disk yet. `packed` are those whose masks are in `archives`, perhaps in files, too.
-    `has_picture` tells whether a picture is there and whole.
 
     Raises InputError if the rows belong to another `identity` or have other columns.
     """
 
     def __init__(
         self,
-        folder: Path,
+        destination: Destination,
         identity: RunIdentity,
         columns: Sequence[Column],
         shard: Shard | None = None,
-        has_picture: Callable[[Path], bool] = is_whole,
     ) -> None:
-        self.folder = folder
-        self._has_picture = has_picture
+        self.folder = folder = destination.folder
+        self._destination = destination
         names = [column.name for column in columns]
         self.tables = RowTables(shard_folder(folder, shard), names)
         self._identity = identity
@@ -162,6 +161,14 @@ class EarlierResults:
                 f" {PROBABILITIES}/ to another --out, or rename it"
             )
 
+    def paths(self, images: Iterable[ImageFile], extras: Callable[[ImageFile], Iterable[Path]]) -> Iterator[Path]:
+        """Yield the paths of the pictures that images with a row may have; a mask in an archive has that of it."""
+        for image in images:
+            if row := self.rows.get(self.key(image_name(image))):
+                archive, _ = split_path(row.mask)
+                yield self.folder / archive if archive else mask_path(self.folder, image)
+                yield from extras(image)
+
     def find_masked(self, images: Iterable[ImageFile], check_content: bool) -> dict[str, ToDo | None]:
         """Return by name of the image None if its row is ok, its mask whole and its file as before, else what is not.
 
@@ -196,9 +203,9 @@ class EarlierResults:
         return missing
 
     def _is_whole(self, image: ImageFile, row: Row) -> bool:
-        if is_archived(row.mask):
-            return self.archives.find(row.mask) is not None
-        return self._has_picture(mask_path(self.folder, image))
+        if not is_archived(row.mask):
+            return self._destination.has(mask_path(self.folder, image))
+        return self.archives.find(row.mask) is not None or self._destination.has_archive(split_path(row.mask)[0])
 
     def find_gone(self, images: Iterable[ImageFile], root: Place | None, *, to_prune: bool) -> list[str]:
         """Return the keys of the rows whose image is in none of the folders of this run and of earlier ones.

@@ -71,6 +71,11 @@ class MaskPacker:
         if is_complete and not self._shard:  # other shards may be writing to the folders
             self._remove_empty_folders()
 
+    @property
+    def waiting(self) -> list[ImageFile]:
+        """The finished images whose masks are files that no archive has yet."""
+        return [*self._next, *(image for image in self._order if self._finished.get(image.mask_name))]
+
     def stop(self) -> None:
         """End the thread, after the archive that it is writing."""
         self._pool.shutdown()

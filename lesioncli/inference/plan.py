@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 from lesioncli.backends.base import Engine
@@ -13,7 +12,7 @@ from lesioncli.images.find import ImageListing
 from lesioncli.inference.destination import Destination
 from lesioncli.inference.earlier import EarlierResults, ToDo, find_to_do, has_results
 from lesioncli.inference.outcome import image_name
-from lesioncli.inference.pictures import extra_paths, mask_path
+from lesioncli.inference.pictures import extra_paths
 from lesioncli.inference.run import make_columns, make_identity
 from lesioncli.inference.shards import check_shards
 from lesioncli.options import SegmentOptions
@@ -83,10 +82,9 @@ def plan_run(
         if engine is None:
             raise EngineError(f"{out}: has results, but no engine yet to continue with; run lesioncli build-engine")
         identity = make_identity(listing, engine, options)
-        earlier = EarlierResults(out, identity, make_columns(engine), options.shard, destination.has)
+        earlier = EarlierResults(destination, identity, make_columns(engine), options.shard)
         earlier.check_pictures(listing.images, options)
-        pictures = [[mask_path(out, image), *extra_paths(out, image, options)] for image in listing.images]
-        destination.learn(chain.from_iterable(pictures) if earlier.rows else ())
+        destination.learn(earlier.paths(listing.images, lambda image: extra_paths(out, image, options)))
         missing = earlier.find_masked(listing.images, options.check_inputs)
         reasons = find_to_do(out, listing.images, missing, options, destination.has)
         pairs = zip(listing.images, reasons, strict=True)

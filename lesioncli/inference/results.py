@@ -22,7 +22,6 @@ from lesioncli.images.find import CROPS, OVERLAYS, ImageFile
 from lesioncli.images.ignored import RUN_RECORD
 from lesioncli.images.mask_archives import (
     is_archived,
-    list_archives,
     next_number,
     of_shard,
     remove_archived,
@@ -78,7 +77,7 @@ class ResultStore:
             try:
                 if options.overwrite:  # at once: a killed run must not leave rows of another engine to the next one
                     self._remove_earlier()
-                self.earlier = EarlierResults(folder, identity, columns, options.shard, destination.has)
+                self.earlier = EarlierResults(destination, identity, columns, options.shard)
                 may_have_extras = self.has_maps or any(map(destination.has_folder, (CROPS, OVERLAYS)))
                 self.pictures = PictureFolder(folder, self.has_maps, may_have_extras)
                 self._has_extras = may_have_extras or options.overlay or options.crops is not None
@@ -94,8 +93,7 @@ class ResultStore:
     def _start(self, images: Sequence[ImageFile], root: Place | None) -> None:
         """Take over the rows of earlier runs, without those of images whose mask is to be replaced."""
         self.earlier.check_pictures(images, self._options)
-        earlier = (image for image in images if self.earlier.key(image_name(image)) in self.earlier.rows)
-        self.destination.learn(chain.from_iterable(map(self._paths, earlier)))
+        self.destination.learn(self.earlier.paths(images, self._extra_paths))
         self.missing = self.earlier.find_masked(images, self._options.check_inputs)
         self._rows = self.earlier.rows
         self._handle_gone(self.earlier.find_gone(images, root, to_prune=self._options.prune))
@@ -162,7 +160,9 @@ class ResultStore:
         if self._packer:
             row = self._rows.get(self.earlier.key(image_name(outcome.image)))
             with _naming_the_file(self.folder):
-                self._packer.add(outcome.image, row is not None and row.is_ok and not is_archived(row.mask))
+                is_file = row is not None and row.is_ok and not is_archived(row.mask)
+                is_here = self.destination.keeps_files or outcome.status == Status.OK
+                self._packer.add(outcome.image, is_file and is_here)
 
     def _record(self, outcome: Outcome) -> None:
         self._check_in_place()
@@ -174,7 +174,9 @@ class ResultStore:
         row = tables.make_row(outcome, [column.text(outcome) for column in self._columns])
         self._rows[self.earlier.key(row.image)] = row
         with _naming_the_file(tables.journal):
-            self._sync.add(self._paths(outcome.image))
+            waits = bool(self._packer) and not self.destination.keeps_files and outcome.status == Status.OK
+            masks = [] if waits else [mask_path(self.folder, outcome.image)]
+            self._sync.add([*masks, *self._extra_paths(outcome.image)])
             self._journal.append(tables.journal_line(row, self._sync.synced_bytes))
 
     def _record_packed(self, images: Sequence[ImageFile], archive: str) -> None:
@@ -184,13 +186,15 @@ class ResultStore:
             key = self.earlier.key(image_name(image))
             self._rows[key] = row = tables.move(self._rows[key], f"{archive}/{image.mask_name}")
             lines.append(tables.journal_line(row, self._sync.synced_bytes))
+        if not self.destination.keeps_files:
+            self._sync.add([self.folder / archive])
         self._journal.append("".join(lines))
         self._journal.sync()
 
-    def _paths(self, image: ImageFile) -> list[Path]:
-        """Return the paths of the pictures of an image, whether they exist or not."""
+    def _extra_paths(self, image: ImageFile) -> list[Path]:
+        """Return the paths of the pictures beside the mask of an image, whether they exist or not."""
         extras = extra_names(image.name, image.mask_name, self.has_maps) if self._has_extras else []
-        return [mask_path(self.folder, image), *(self.folder / name for name in extras)]
+        return [self.folder / name for name in extras]
 
     def least_confident(self, count: int) -> list[ImageConfidence]:
         """Return the images, of all runs into this folder, whose masks have the lowest confidence, the lowest first."""
@@ -214,6 +218,8 @@ class ResultStore:
             if self._packer:
                 with _naming_the_file(self.folder):
                     self._packer.finish(record.status == RunStatus.FINISHED)
+                for image in () if self.destination.keeps_files else self._packer.waiting:
+                    self._rows.pop(self.earlier.key(image_name(image)))  # its mask is nowhere but here
             with _naming_the_file(self.earlier.tables.scores):
                 self._sync.finish()
                 self._save_rows()
@@ -235,7 +241,7 @@ class ResultStore:
 
     def _remove_earlier(self) -> None:
         """Remove all pictures before the tables: whatever stops this, the rows still name the files left."""
-        archives, shard = list_archives(self.folder), self._options.shard
+        archives, shard = self.destination.list_archives(), self._options.shard
         has_maps = bool(read_record(self.rows_folder).probabilities)
         for table in (self.rows_folder / SCORES, self.rows_folder / JOURNAL):
             self.destination.remove(_files_named_in(table, has_maps))

@@ -1,12 +1,16 @@
 """Pictures and rows on their way to a bucket: pictures first, several at a time, and at intervals the rows of those."""
 
+import csv
+import io
 import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
+from lesioncli.images.mask_archives import is_archived
 from lesioncli.inference.journal import Journal
+from lesioncli.inference.rows import csv_line
 from lesioncli.stores import CONNECTIONS
 
 ROWS_INTERVAL_S = 20.0
@@ -27,13 +31,14 @@ class Target(Protocol):
 class Uploader:
     """Moves the pictures of new rows to the bucket, several at a time, and then the rows; in place of GroupSync.
 
-    synced_bytes: a line of the journal reaches the bucket only when all before it are safe.
+    synced_bytes: a line of the journal reaches the bucket only when all before it are safe. has_archives: masks are not
+    moved, but archives of them, so a row that names a file is not sent.
     """
 
     synced_bytes = ALL_BYTES
 
-    def __init__(self, target: Target, journal: Journal) -> None:
-        self._target, self._journal = target, journal
+    def __init__(self, target: Target, journal: Journal, has_archives: bool) -> None:
+        self._target, self._journal, self._has_archives = target, journal, has_archives
         self._pool = ThreadPoolExecutor(CONNECTIONS, "upload")
         self._room = threading.BoundedSemaphore(MAX_WAITING)
         self._moving: list[Future[None]] = []
@@ -51,9 +56,9 @@ class Uploader:
             raise self._error
         with self._lock:
             self._moving.append(self._pool.submit(self._move, list(paths)))
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, daemon=True, name="rows")
-            self._thread.start()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, daemon=True, name="rows")
+                self._thread.start()
 
     def _move(self, paths: Sequence[Path]) -> None:
         try:
@@ -94,10 +99,20 @@ class Uploader:
         lines = self._journal.read(self._sent_bytes, length)
         if not self._header:
             self._header = lines[: lines.index(b"\n") + 1]
-        if lines := lines.removeprefix(self._header):
+        lines = lines.removeprefix(self._header)
+        if self._has_archives:
+            lines = _without_files(self._header, lines)
+        if lines:
             self._target.publish_part(self._header + lines)
         self._sent_bytes = length
 
     def _wait(self, moving: Iterable[Future[None]]) -> None:
         for future in moving:
             future.result()
+
+
+def _without_files(header: bytes, lines: bytes) -> bytes:
+    """Leave out rows whose mask is a file."""
+    mask = next(csv.reader([header.decode()])).index("mask")
+    rows = csv.reader(io.StringIO(lines.decode(), newline=""))
+    return "".join(csv_line(fields) for fields in rows if not fields[mask] or is_archived(fields[mask])).encode()

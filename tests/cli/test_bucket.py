@@ -12,9 +12,15 @@ from helpers.object_server import URL, Fault, ObjectServer, use_server
 from helpers.pictures import draw, save, save_many
 from helpers.runs import files_of
 
+import lesioncli
 from lesioncli import stores
+from lesioncli.counts import ImageCounts
 from lesioncli.errors import ExitCode
-from lesioncli.inference import lease, upload
+from lesioncli.inference import bucket, lease, packing, upload
+from lesioncli.inference.outcome import Outcome
+from lesioncli.options import MaskStorage, SegmentOptions
+from lesioncli.progress import Reporter
+from lesioncli.signals import StopRequest
 
 COUNT = 30
 OUT = f"{URL}/runs/a b"
@@ -44,6 +50,18 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectServer]:
         assert not broken
         assert server.objects["runs/other.txt"] == b"of somebody else"
     stores.open_store.cache_clear()
+
+
+class Stopper(Reporter):
+    """Stops a run after some images."""
+
+    def __init__(self, images: int) -> None:
+        self.request = self.stop = StopRequest()
+        self._images = images
+
+    def image(self, outcome: Outcome, counts: ImageCounts) -> None:
+        if counts.done == self._images:
+            self.request.set()
 
 
 def run(images: Path, out: str | Path, engine: Path, *options: str | Path) -> tuple[int, str]:
@@ -155,7 +173,7 @@ def test_credentials_that_expire_in_mid_run(
     assert run(images, tmp_path / "folder", engine)[0] == ExitCode.SOME_FAILED
 
     def expire() -> None:
-        if f"{PREFIX}010.png" in server.objects:
+        if any(".parts/" in key for key in server.objects):
             server.every_put = Fault.EXPIRED
 
     check, server.on_change = server.on_change, expire
@@ -164,7 +182,7 @@ def test_credentials_that_expire_in_mid_run(
     assert f"error: {OUT}: access denied; renew the credentials" in output
     assert "run the same command again" in output
     server.every_put, server.on_change = None, check
-    assert 0 < len(rows_below(server.objects, PREFIX)) < COUNT
+    assert rows_below(server.objects, PREFIX)
     code, output = run(images, OUT, engine)
     assert code == ExitCode.SOME_FAILED, output
     assert "0 skipped" not in output
@@ -189,6 +207,49 @@ def test_a_fault_at_the_end(
     assert f"error: {OUT}: access denied" in output
     code, output = run(images, OUT, engine)
     assert code == ExitCode.SOME_FAILED, output
+    assert results_below(server.objects, PREFIX) == files_of(tmp_path / "folder")
+
+
+def test_archives_of_masks(
+    server: ObjectServer, images: Path, tiny_manifest: MakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are those of a folder; no mask is an object of its own, and changed images go to further archives."""
+    monkeypatch.setattr(upload, "ROWS_INTERVAL_S", 0.01)
+    monkeypatch.setattr(packing, "MASKS_PER_ARCHIVE", 7)
+    monkeypatch.setattr(bucket, "LARGE_BYTES", 10)
+    engine, options = tiny_manifest(1), ("--masks", "tar", "--overlay")
+    for step in range(3):
+        for out in (OUT, tmp_path / "folder"):
+            code, output = run(images, out, engine, *options)
+            assert code == ExitCode.SOME_FAILED, output
+        assert results_below(server.objects, PREFIX) == files_of(tmp_path / "folder")
+        assert f"{[COUNT, 1, 2][step]} ok" in output
+        save(images / "001.jpg", draw(98 + step, 50, 60))
+        if step == 1:
+            del server.objects[f"{PREFIX}overlays/005.jpg"]
+            (tmp_path / "folder/overlays/005.jpg").unlink()
+    assert not any(key.endswith(".png") for _, key in server.requests)
+    assert any(".parts/" in key for _, key in server.requests)
+    server.on_change = lambda: None
+    for out in (OUT, tmp_path / "folder"):
+        assert run(images, out, engine, *options, "--overwrite")[0] == ExitCode.SOME_FAILED
+    assert results_below(server.objects, PREFIX) == files_of(tmp_path / "folder")
+
+
+def test_an_interrupted_run_with_archives(
+    server: ObjectServer, images: Path, tiny_manifest: MakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Masks that are in no archive yet are done again, and go to the archives of an undisturbed run."""
+    monkeypatch.setattr(packing, "MASKS_PER_ARCHIVE", 7)
+    engine = tiny_manifest(1)
+    stopper = Stopper(10)
+    summary = lesioncli.segment_folder(
+        images, OUT, SegmentOptions(masks=MaskStorage.TAR), engine=engine, progress=stopper
+    )
+    assert summary.remaining
+    assert 7 <= len(rows_below(server.objects, PREFIX)) < summary.ok
+    for out in (OUT, tmp_path / "folder"):
+        assert run(images, out, engine, "--masks", "tar")[0] == ExitCode.SOME_FAILED
     assert results_below(server.objects, PREFIX) == files_of(tmp_path / "folder")
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import tarfile
 import zlib
 from collections.abc import Mapping
 
@@ -27,10 +28,20 @@ def rows_below(objects: Mapping[str, bytes], prefix: str) -> dict[str, dict[str,
 def assert_promise(objects: Mapping[str, bytes], prefix: str) -> None:
     """Check that each row that says ok has its mask, and the right one."""
     for row in _read(objects.get(f"{prefix}scores.csv", b"")):
-        assert row["status"] != "ok" or prefix + row["mask"] in objects, f"{row['image']} has no mask"
+        assert row["status"] != "ok" or _mask_of(row, objects, prefix), f"{row['image']} has no mask"
     for row in rows_below(objects, prefix).values():
         if row["status"] == "ok":
-            assert f"{zlib.crc32(objects[prefix + row['mask']]):08x}" == row["mask_crc32"], row["image"]
+            assert f"{zlib.crc32(_mask_of(row, objects, prefix)):08x}" == row["mask_crc32"], row["image"]
+
+
+def _mask_of(row: Mapping[str, str], objects: Mapping[str, bytes], prefix: str) -> bytes:
+    archive, mark, name = row["mask"].partition(".tar/")
+    if not mark:
+        return objects[prefix + row["mask"]]
+    with tarfile.open(fileobj=io.BytesIO(objects[f"{prefix}{archive}.tar"])) as tar:
+        member = tar.extractfile(name)
+        assert member
+        return member.read()
 
 
 def watch_promise(server: ObjectServer, *prefixes: str) -> list[str]:

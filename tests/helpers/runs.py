@@ -113,13 +113,17 @@ lease.RENEW_S, lease.EXPIRY_S, lease.POLL_S, upload.ROWS_INTERVAL_S = 0.1, 0.5, 
 
 
 def start_bucket_program(
-    *arguments: str | Path, delay: float = 0, temporary: Path | None = None
+    *arguments: str | Path,
+    delay: float = 0,
+    temporary: Path | None = None,
+    masks_per_archive: int = MASKS_PER_ARCHIVE,
 ) -> subprocess.Popen[bytes]:
     """Start lesioncli as start_program() does, with locks that expire soon; its temporary folder is in `temporary`.
 
     The time of an object has whole seconds, so locks that were just renewed may seem to be a second old.
     """
-    command = [sys.executable, "-c", _INTO_BUCKET + _PROGRAM, "", str(delay), *map(str, arguments)]
+    values = ("", str(delay), str(masks_per_archive))
+    command = [sys.executable, "-c", _INTO_BUCKET + _PROGRAM, *values, *map(str, arguments)]
     environment = {**os.environ, **({"TMPDIR": str(temporary)} if temporary else {})}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
 

@@ -83,6 +83,7 @@ def test_a_suspended_run_writes_no_more_once_another_has_taken_over(
     words = ("segment", images, "--out", f"{URL}/out", "--engine", tiny_manifest(2))
     with start_bucket_program(*words, delay=0.02) as first:
         while not any(".parts/" in key for key in list(server.objects)):
+            assert first.poll() is None
             time.sleep(0.01)
         first.send_signal(signal.SIGSTOP)
         with start_bucket_program(*words) as second:

@@ -1,6 +1,7 @@
 """The run over S3 against a server that is not ours, moto's, with a proxy of faults before it."""
 
 import http.client
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -11,10 +12,11 @@ from helpers.command import call
 from helpers.graphs import MakeEngine
 from helpers.object_server import BUCKET, URL, Fault, ObjectServer, use_server
 from helpers.pictures import save_many
-from helpers.runs import files_of, rows_of
+from helpers.runs import files_of, rows_of, start_bucket_program
 
 from lesioncli import stores
 from lesioncli.errors import ExitCode
+from lesioncli.urls import Url
 
 MOTO = Path(__file__).parents[2] / ".venv/moto/bin/moto_server"
 COUNT = 40
@@ -78,3 +80,57 @@ def test_moto_behind_a_proxy_of_faults(
         assert {name for name in expected if files_of(out)[name] != expected[name]} == {"checksums.csv"}
         assert proxy.gets("set/039.jpg") == 1
     stores.open_store.cache_clear()
+
+
+def test_results_in_moto(
+    moto: tuple[str, int], tiny_manifest: MakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shards, a run that is killed, faults, and a table that is put in several parts."""
+    images, engine = tmp_path / "images", tiny_manifest(4)
+    save_many(images, COUNT)
+    assert call("segment", images, "--out", tmp_path / "folder", "--engine", engine).exit_code == ExitCode.OK
+    expected = files_of(tmp_path / "folder")
+    words = ("segment", images, "--out", f"{URL}/a b/out", "--engine", engine)
+    stores.open_store.cache_clear()
+    with ObjectServer(upstream=moto).running() as proxy:
+        use_server(proxy, monkeypatch)
+        with start_bucket_program(*words, delay=0.1) as process:
+            while not any(".parts/" in key for _, key in list(proxy.requests)):
+                assert process.poll() is None
+                time.sleep(0.01)
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+        transient = [Fault.ERROR, Fault.THROTTLED, Fault.CUT, Fault.SLOW]
+        proxy.put_faults = {f"a b/out/{number:03d}.png": [transient[number % 4]] for number in range(COUNT)}
+        proxy.put_faults["a b/out/scores.csv"] = [Fault.CUT]
+        with start_bucket_program(*words) as process:
+            output, _ = process.communicate()
+        assert process.returncode == ExitCode.OK, output
+        assert b" 0 skipped" not in output
+        assert get_below("a b/out") == expected
+        for shard in ("1/2", "2/2"):
+            assert call(*words, "--shard", shard, "--overwrite").exit_code == ExitCode.INPUT  # merged results
+            result = call(*words[:3], f"{URL}/shards", *words[4:], "--shard", shard)
+            assert result.exit_code == ExitCode.OK, result.output
+        result = call("merge", f"{URL}/shards")
+        assert result.exit_code == ExitCode.OK, result.output
+        assert get_below("shards") == expected
+        table = tmp_path / "large.csv"
+        table.write_bytes(bytes(range(256)) * 50_000)
+        objects = stores.ObjectFolder(Url.parse(f"{URL}/large"))
+        objects.put("large.csv", table)
+        objects.download("large.csv", tmp_path / "copy.csv")
+        assert (tmp_path / "copy.csv").read_bytes() == table.read_bytes()
+        objects.delete(["large.csv", "never was"])
+        assert not objects.has("large.csv")
+        result = call(*words, "--overwrite", "--threshold", "0.3")
+        assert result.exit_code == ExitCode.OK, result.output
+        assert get_below("a b/out").keys() == expected.keys()
+    stores.open_store.cache_clear()
+
+
+def get_below(folder: str) -> dict[str, bytes]:
+    """Return the objects below a folder by name, without run.json, which holds times."""
+    objects = stores.ObjectFolder(Url.parse(f"{URL}/{folder}"))
+    found = {name: objects.read(name) for name, _ in objects.list_all() if not name.endswith("run.json")}
+    return {name: stored.content for name, stored in found.items() if stored}

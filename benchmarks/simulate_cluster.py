@@ -29,7 +29,7 @@ class Cluster:
     cores: int = 4
     cpu_ms: float = 14.4
     start_s: float = 0.9
-    list_us: float = 33.0
+    list_us: float = 21.0
     listed: int = 10**6
     spread: float = 0.0
     preemptions_per_hour: float = 0.0

@@ -93,11 +93,16 @@ def locate_file(folder: Place, inside: str) -> ImagePath:
         kind = source_kind(place)
         return kind.locate(place, url.relative_to(place) or "") if kind else Path(str(url))
     path = folder / inside
-    archive = _archive_in(path)
+    archive = _archive_in(path) if _may_have_archive(f"{folder.as_posix()}/{inside}") else None
     if archive is None:
         return path
     kind = source_kind(archive)
     return kind.locate(archive, path.relative_to(archive).as_posix()) if kind else path
+
+
+def _may_have_archive(text: str) -> bool:
+    text = text.lower()
+    return any(f"{suffix}/" in text for kind in SOURCES for suffix in kind.suffixes)
 
 
 def _archive_at(url: Url) -> Url | None:
@@ -110,7 +115,4 @@ def _archive_at(url: Url) -> Url | None:
 
 def _archive_in(path: Path) -> Path | None:
     """Return the deepest folder of a path that is an archive."""
-    text = path.as_posix().lower()
-    if not any(f"{suffix}/" in text for kind in SOURCES for suffix in kind.suffixes):
-        return None
     return next((folder for folder in path.parents if source_kind(folder)), None)

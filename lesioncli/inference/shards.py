@@ -31,13 +31,12 @@ def select_images(listing: ImageListing, shard: Shard, names: MaskNames) -> Imag
         raise InputError(
             f"{mask}: masks of a folder {SHARDS}/ would be among those of shards; rename it, or set --root"
         )
-    keys = [row_key(image_name(image), names) for image in listing.images]
-    digest = hashlib.sha256("\n".join(map(image_name, listing.images)).encode()).hexdigest()
-    return replace(
-        listing,
-        images=[image for image, key in zip(listing.images, keys, strict=True) if contains(shard, key)],
-        whole=WholeListing(len(listing.images), digest),
-    )
+    own_names = list(map(image_name, listing.images))
+    images = [
+        image for image, name in zip(listing.images, own_names, strict=True) if contains(shard, row_key(name, names))
+    ]
+    digest = hashlib.sha256("\n".join(own_names).encode()).hexdigest()
+    return replace(listing, images=images, whole=WholeListing(len(own_names), digest))
 
 
 def open_journal(out: Path, shard: Shard | None, identity: RunIdentity, overwrite: bool) -> Journal:

@@ -144,7 +144,7 @@ def test_files_that_are_missing_or_have_changed_are_named(folder: Path, tmp_path
 def test_an_image_that_could_not_be_read_when_it_was_listed_stays_a_row(tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").symlink_to("nowhere")
     assert write_image_list(list_images([tmp_path]), tmp_path / "images.csv").unreadable
-    assert checked(read_image_list(tmp_path / "images.csv")).entries["broken"].may_be_missing
+    assert checked(read_image_list(tmp_path / "images.csv")).entries["broken.jpg"].may_be_missing
 
 
 def test_a_listed_file_must_be_an_image(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ from lesioncli.evaluation.statistics.resampling import Resampling, ResamplingPla
 from lesioncli.evaluation.threshold_curve import ThresholdProposal, propose_threshold
 from lesioncli.inference.record import RunRecord, read_record
 from lesioncli.options import CalibrationOptions, EvaluationOptions, ProtocolName
+from lesioncli.sharding import refuse_unmerged
 from lesioncli.spec import CLASSES, ModelSpec, check_name
 
 MIN_IMAGES = 100
@@ -151,6 +152,7 @@ def calibrate(
 
 def _read_own_record(predictions: Path, engine: StoredEngine) -> RunRecord:
     """Read run.json of the predictions; InputError if another engine, or none that is known, made them."""
+    refuse_unmerged(predictions)
     record = read_record(predictions)
     if record.engine_sha256 is None:
         raise InputError(f"{predictions}: no run.json that names an engine; give an output folder of lesioncli segment")

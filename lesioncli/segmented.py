@@ -18,10 +18,10 @@ from lesioncli.images.mask_archives import MaskArchives, split_path
 from lesioncli.images.sources import source_kind
 from lesioncli.images.stored import ImagePath
 from lesioncli.inference.outcome import DESCRIPTIVE_COLUMNS, image_name, read_number, without_suffix
-from lesioncli.inference.record import MaskNames, RunRecord, read_record
+from lesioncli.inference.record import MaskNames, RunRecord, read_joint_record
 from lesioncli.isic import name_by_id
 from lesioncli.options import Decision
-from lesioncli.sharding import refuse_unmerged
+from lesioncli.sharding import find_parts
 from lesioncli.spec import CLASSES
 from lesioncli.urls import is_url
 
@@ -65,15 +65,20 @@ class SegmentedFolder:
 
 
 def read_segmented_folder(folder: Path) -> SegmentedFolder:
-    """Read run.json and scores.csv of a folder.
+    """Read run.json and scores.csv of a folder, and those of shards that are not merged.
 
-    Raises InputError if scores.csv lacks a column that `segment` writes, or has text in one of its numbers.
+    Raises InputError if a scores.csv lacks a column that `segment` writes, or has text in one of its numbers.
     """
-    refuse_unmerged(folder)
-    record = read_record(folder)
-    path = folder / SCORES
-    if not path.exists():
-        return SegmentedFolder(folder, record)
+    segmented = SegmentedFolder(folder, read_joint_record(folder))
+    for part in find_parts(folder):
+        if (path := part / SCORES).exists():
+            segmented = _with_table(segmented, path)
+    return segmented
+
+
+def _with_table(segmented: SegmentedFolder, path: Path) -> SegmentedFolder:
+    """Return a folder with the rows of one more scores.csv."""
+    record = segmented.record
     header = list(map(column_key, read_header(path)))
     if missing := [column for column in REQUIRED_COLUMNS if column not in header]:
         raise InputError(
@@ -84,13 +89,13 @@ def read_segmented_folder(folder: Path) -> SegmentedFolder:
     recorded = CLASSES if record.classes is None else tuple(map(column_key, record.classes))
     classes = tuple(column for column in columns if column in recorded)
     numeric = [*classes, *(column for column in columns if column in (AREA, CONFIDENCE))]
-    rows = {}
+    rows = dict(segmented.rows)
     for line, row in read_rows(path):
         for column in numeric:
             read_number(row[column], f"{path}, line {line}", column)
         row |= {name: from_cell(row[name]) for name in ("image", "mask") if name in row}
         rows[_mask_name(row, record)] = row
-    return SegmentedFolder(folder, record, rows, columns, classes)
+    return replace(segmented, rows=rows, columns=columns, classes=classes)
 
 
 def _mask_name(row: Mapping[str, str], record: RunRecord) -> str:

@@ -45,6 +45,14 @@ def find_shards(out: Path) -> list[Shard]:
     return [Shard(index, count) for count, index in numbers if 1 <= index <= count]
 
 
+def find_parts(out: Path) -> list[Path]:
+    """Return the folders of the rows of an output folder: it itself and, until they are merged, those of its shards.
+
+    A row of a later folder replaces one of the same image.
+    """
+    return [out, *(shard_folder(out, shard) for shard in find_shards(out))]
+
+
 def refuse_unmerged(out: Path) -> None:
     """Raise InputError if an output folder has shards: its scores.csv lacks their rows."""
     if shards := find_shards(out):

@@ -23,6 +23,7 @@ from lesioncli.cli.console import list_first, print_line, progress_bars, say
 from lesioncli.errors import ExitCode
 from lesioncli.files import printable
 from lesioncli.options import EvaluationOptions, ProtocolName
+from lesioncli.sharding import find_shards
 
 if TYPE_CHECKING:
     from lesioncli.report.page import WrittenReport
@@ -97,7 +98,8 @@ def report(
         )
     say(f"images: {source_names} ({sources.reason})")
     if written.interruption:
-        say(f"{masks}: {written.interruption}; the same lesioncli segment command continues")
+        advice = f"lesioncli merge {masks}" if find_shards(masks) else "the same lesioncli segment command continues"
+        say(f"{masks}: {written.interruption}; {advice}")
     _print_written(written)
     if written.failed or (evaluation and evaluation.failed):
         raise typer.Exit(ExitCode.SOME_FAILED)

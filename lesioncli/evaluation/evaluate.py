@@ -16,6 +16,7 @@ from lesioncli.evaluation.notes import (
     notes_on_missing_labels,
     notes_on_ratios,
     notes_on_scores,
+    notes_on_shards,
     notes_on_thresholds,
 )
 from lesioncli.evaluation.official import official_figures
@@ -77,6 +78,7 @@ def evaluate(
             *truth.notes,
             *group_columns.notes,
             *clusters.notes,
+            *notes_on_shards(predictions),
             *notes_on_clusters(plan, ours),
             *notes_on_missing_labels(truth, ours, options.protocol),
             *notes_on_scores(truth.labels, ours.labelled, options.protocol),

@@ -1,5 +1,7 @@
 """Notes on an evaluation: ignored columns, figures that are undefined or not ranked, intervals that are too narrow."""
 
+from pathlib import Path
+
 import numpy as np
 
 from lesioncli.evaluation.labelled_scores import LabelledScores
@@ -13,6 +15,7 @@ from lesioncli.evaluation.statistics.comparison import Comparison
 from lesioncli.evaluation.statistics.groups import MIN_IMAGES
 from lesioncli.evaluation.statistics.resampling import ResamplingPlan
 from lesioncli.evaluation.threshold_curve import ThresholdCurve
+from lesioncli.inference.record import describe_shards
 from lesioncli.options import ProtocolName
 
 _HITS = {  # numerator of a ratio; a ratio that is 1 without any hit is 0/0
@@ -32,6 +35,12 @@ def notes_on_missing_labels(
     if ground_truth.labels.ids or not (predictions.has_scores and expected) or protocol == ProtocolName.ISIC2018:
         return ()
     return (f"no {expected}: class scores are not evaluated; give labels with --labels",)
+
+
+def notes_on_shards(predictions: Path) -> tuple[str, ...]:
+    """Return a note if an output folder has shards that are not merged."""
+    found = describe_shards(predictions)
+    return (f"{found}; run lesioncli merge {predictions} for the final results",) if found else ()
 
 
 def notes_on_scores(labels: LabelTable, labelled: LabelledScores, protocol: ProtocolName) -> tuple[str, ...]:

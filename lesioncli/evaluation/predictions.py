@@ -19,9 +19,9 @@ from lesioncli.evaluation.reading.matching import MaskPair, masks_by_image, matc
 from lesioncli.evaluation.reading.metadata import CONTRAST
 from lesioncli.evaluation.reading.tables import LabelTable, ScoreRow, read_scores
 from lesioncli.images.stored import ImagePath
-from lesioncli.inference.record import RunRecord, read_record
+from lesioncli.inference.record import RunRecord, read_joint_record
 from lesioncli.options import EvaluationOptions, Regions
-from lesioncli.sharding import refuse_unmerged
+from lesioncli.sharding import find_parts
 from lesioncli.spec import CLASSES
 
 _NEVUS = CLASSES[2]  # ISIC-2017 labels have no column for it
@@ -61,7 +61,6 @@ def evaluate_predictions(
 
     Raises InputError where there is nothing to evaluate, or no prediction belongs to the ground truth.
     """
-    refuse_unmerged(predictions)
     rules = PROTOCOLS[options.protocol]
     rows = _read_scores(scores, predictions, ground_truth.labels, prefix)
     listing = _find_masks(ground_truth, predictions)
@@ -76,7 +75,7 @@ def evaluate_predictions(
         _require_usable_masks(predictions, pairs, listing)
     images = _image_names(pairs, rows or {})
     by_contrast = CONTRAST in options.by
-    record = read_record(predictions) if with_pictures and (by_contrast or listing.maps) else None
+    record = read_joint_record(predictions) if with_pictures and (by_contrast or listing.maps) else None
     if record and by_contrast:
         pairs = _locate_images(pairs, images, predictions, record)
     regions = record.regions or Regions.LARGEST if record and listing.maps else None
@@ -120,7 +119,10 @@ def _confidences(cases: Sequence[CaseResult], rows: Mapping[str, ScoreRow]) -> N
 def _read_scores(table: Path | None, predictions: Path, labels: LabelTable, prefix: str) -> dict[str, ScoreRow] | None:
     if table and not table.is_file():
         raise InputError(f"{table}: no such file")
-    return read_scores(table or predictions / SCORES, labels.classes, _NEVUS, labels.path, prefix)
+    tables = [table] if table else [part / SCORES for part in find_parts(predictions)]
+    found = [read_scores(path, labels.classes, _NEVUS, labels.path, prefix) for path in tables]
+    read = [rows for rows in found if rows is not None]
+    return {name: row for rows in read for name, row in rows.items()} if read else None
 
 
 def _find_masks(ground_truth: GroundTruth, predictions: Path) -> MaskListing[ImagePath]:

@@ -9,6 +9,7 @@ from lesioncli.export.job import ExportJob
 from lesioncli.export.registry import EXPORTERS
 from lesioncli.options import ExportFormat
 from lesioncli.segmented import choose_image_sources, read_segmented_folder
+from lesioncli.sharding import refuse_unmerged
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ def export_run(
     exporter = EXPORTERS[export_format]
     if export_format == ExportFormat.TAR and out and out.resolve() == masks.resolve():
         raise InputError(f"{out}: has archives of masks of its own; choose another folder with --out")
+    refuse_unmerged(masks)
     segmented = read_segmented_folder(masks)
     if not segmented.rows:
         raise InputError(f"{masks}: no scores.csv with images; give the folder that `lesioncli segment` wrote")

@@ -14,6 +14,7 @@ from lesioncli.errors import InputError
 from lesioncli.files import atomic_write
 from lesioncli.images.ignored import RUN_RECORD
 from lesioncli.options import TTA, Regions
+from lesioncli.sharding import find_parts, find_shards, shard_folder
 
 RUN_FORMAT = 1
 
@@ -143,6 +144,24 @@ def read_record(folder: Path) -> RunRecord:
     if record.format > RUN_FORMAT:
         raise InputError(f"{path}: has format {record.format}, this version reads {RUN_FORMAT}; update lesioncli")
     return record
+
+
+def read_joint_record(out: Path) -> RunRecord:
+    """Read run.json of an output folder; of one with shards that are not merged, the values that all of them share."""
+    first, *others = [read_record(part) for part in find_parts(out) if (part / RUN_RECORD).exists()] or [RunRecord()]
+    values = {name: getattr(first, name) for name in RunRecord.__struct_fields__}
+    return RunRecord(
+        **{name: value for name, value in values.items() if all(getattr(other, name) == value for other in others)}
+    )
+
+
+def describe_shards(out: Path) -> str:
+    """Return how far the shards of an output folder are that are not merged; "" if there are none."""
+    shards = find_shards(out)
+    if not shards:
+        return ""
+    finished = sum(read_record(shard_folder(out, shard)).status == RunStatus.FINISHED for shard in shards)
+    return f"shards are not merged: finished {finished} of {shards[-1].count}"
 
 
 def write_record(folder: Path, record: RunRecord) -> None:

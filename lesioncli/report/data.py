@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from lesioncli.evaluation.metrics.scores import RocCurve, roc_curve
 from lesioncli.evaluation.result import Evaluation
+from lesioncli.inference.record import describe_shards
 from lesioncli.report.cases import Case
 from lesioncli.report.options import ReportOptions
 from lesioncli.segmented import SegmentedFolder
@@ -29,7 +30,7 @@ class ReportData:
     def interruption(self) -> str:
         """What the latest run of `segment` left undone, in words; "" if it finished or nothing is recorded."""
         known = {case.name for case in self.cases if case.prediction_path or case.name in self.segmented.rows}
-        return self.segmented.record.describe_interruption(len(known))
+        return describe_shards(self.segmented.folder) or self.segmented.record.describe_interruption(len(known))
 
     @property
     def shown(self) -> Sequence[Case]:

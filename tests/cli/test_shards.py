@@ -86,13 +86,54 @@ def test_shards_side_by_side_are_as_one_process(
     assert {path.name for path in (masks / "shards").iterdir()} == {"1-of-3", "2-of-3", "3-of-3"}
     assert not (masks / "scores.csv").exists()
     shutil.copytree("one", "labels", ignore=shutil.ignore_patterns("*.csv", "run.json"))
-    for command in (("evaluate", "--gt", "labels", masks), ("report", masks), ("export", "--format", "coco", masks)):
+    for command in (("verify", masks), ("export", "--format", "coco", masks)):
         done = call(*command)
         assert (done.exit_code, "lesioncli merge" in done.stderr) == (ExitCode.INPUT, True), done.output
     assert "lesioncli merge" in segment("masks", code=ExitCode.INPUT).stderr
     found = {image.name.partition("/")[0] for image in list_images([tmp_path]).images}
     assert found == {"images", "labels"}  # the folder is known as one of results
     assert_merged_as_one(masks, tmp_path / "one")
+
+
+@pytest.mark.parametrize("storage", ["files", "tar"])
+def test_shards_are_evaluated_and_reported_before_they_are_merged(
+    segment: Segment, tmp_path: Path, storage: str
+) -> None:
+    """The figures are those of the merged run. Images of a shard that is missing have no result."""
+    for index in (1, 2, 3):
+        segment("masks", f"{index}/3", "--masks", storage)
+    segment("one")
+    shutil.copytree("one", "truth", ignore=shutil.ignore_patterns("*.csv", "run.json"))
+    names = [path.relative_to("truth").with_suffix("") for path in sorted(Path("truth").rglob("*.png"))]
+    rows = "".join(f"{name.as_posix()},{number % 2},0\n" for number, name in enumerate(names))
+    Path("truth/labels.csv").write_text("image,melanoma,seborrheic_keratosis\n" + rows)
+
+    def evaluate(folder: str) -> tuple[dict[str, Any], list[str]]:
+        done = call("evaluate", "--gt", "truth", folder, "--json")
+        assert done.exit_code == ExitCode.OK, done.output
+        figures = json.loads(done.stdout)
+        return figures, figures["lesioncli"].pop("notes")
+
+    (expected, notes), (found, more) = evaluate("one"), evaluate("masks")
+    assert found == expected
+    assert [note for note in more if note not in notes] == [
+        "shards are not merged: finished 3 of 3; run lesioncli merge masks for the final results"
+    ]
+    report = call("report", "masks", "--gt", "truth", "--out", "masks.html")
+    assert (report.exit_code, "finished 3 of 3; lesioncli merge masks" in report.stderr) == (
+        call("report", "one", "--gt", "truth", "--out", "one.html").exit_code,
+        True,
+    )
+    assert "finished 3 of 3" in Path("masks.html").read_text(encoding="utf-8")
+    lost = tmp_path / "masks/shards/2-of-3"
+    shutil.rmtree(lost)
+    for archive in tmp_path.glob("masks/masks-2-of-3-*.tar"):
+        archive.unlink()
+    for name in names:
+        if contains(Shard(2, 3), name.as_posix()):
+            (tmp_path / f"masks/{name}.png").unlink(missing_ok=True)
+    done = call("evaluate", "--gt", "truth", "masks")
+    assert (done.exit_code, "finished 2 of 3" in done.stderr) == (ExitCode.SOME_FAILED, True), done.output
 
 
 def test_a_shard_that_was_killed_is_continued(words: tuple[str | Path, ...], segment: Segment, tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
 """Find the masks of an output folder that are in tar archives."""
 
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from lesioncli.evaluation.reading.csv_table import open_table
 from lesioncli.files import from_cell, from_printable
 from lesioncli.images.mask_archives import MaskArchives, is_archived, list_archives
 from lesioncli.images.stored import StoredFile
+from lesioncli.sharding import find_parts
 
 SCORES = "scores.csv"
 
@@ -21,11 +23,12 @@ def find_archived_masks(folder: Path) -> dict[str, StoredFile]:
     latest: dict[str, StoredFile] = {}
     for archive in list_archives(folder):
         latest.update(archives.contents(archive).files)
-    paths = _read_paths(folder / SCORES) if latest else None
-    if paths is None:
+    tables = [part / SCORES for part in find_parts(folder)] if latest else []
+    columns = [column for column in map(_read_paths, tables) if column is not None]
+    if not columns:
         return latest
     found: dict[str, StoredFile] = {}
-    for path in paths:
+    for path in chain.from_iterable(columns):
         name = next((name for name in (path, from_printable(path)) if name in latest), "")
         if is_archived(path):
             if mask := archives.find(path):

@@ -23,7 +23,7 @@ EXTRAS = {
     "parquet": "exporting tables as Parquet",
     "dicom": "DICOM images",
     "heif": "HEIC and HEIF images",
-    "remote": "images in buckets and on web servers",
+    "remote": "images and results in buckets, images on web servers",
     "ray": "runs on a Ray cluster",
     "rtx": "TensorRT for RTX engines",
     "tensorrt": "TensorRT engines, on machines with an NVIDIA GPU",

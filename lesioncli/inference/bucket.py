@@ -6,6 +6,7 @@ So a row in the bucket always has its mask there. Where rows are withdrawn, it i
 """
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ LOCK = "run.lock"
 PARTS = "scores.csv.parts"  # folder of the parts of a journal: objects cannot grow
 LARGE_BYTES = 2**22  # of files that are not read as a whole
 TABLES = (SCORES, CHECKSUMS, RUN_RECORD)
+_CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
 ADVICE = "then run the same command again, which continues"
 
 
@@ -78,6 +80,10 @@ class BucketDestination(Destination):
                 if self._objects.download(record, self.folder / record):
                     numbers.add(number)
 
+    def check_names(self, names: Iterable[str]) -> None:
+        if odd := next(filter(_CONTROL_CHARACTER.search, names), None):
+            raise InputError(f"{odd!r}: no object can have a name with a control character; rename the image")
+
     def start_sync(self, journal: Journal) -> Sync:
         return Uploader(self, journal, self._has_archives)
 
@@ -114,7 +120,8 @@ class BucketDestination(Destination):
         # Whatever stops this, no row is without its checksums: those of new rows are in parts, or are written first.
         for name in (SCORES, CHECKSUMS) if SCORES in self._stored_crc32 or self._parts else (CHECKSUMS, SCORES):
             self._publish(name)
-        self._objects.delete(self._parts)
+        listed = (name for name, _ in self._objects.list_all(self.rows + PARTS))  # some were not listed at the start
+        self._objects.delete(sorted({*self._parts, *listed}))
         self._parts.clear()
         if not (self.folder / self.rows / RUN_RECORD).exists():  # --overwrite: only when there are no rows left
             self._publish(RUN_RECORD)

@@ -41,6 +41,9 @@ class Destination:
         self.folder = folder
         self.place: Place = folder
 
+    def check_names(self, names: Iterable[str]) -> None:
+        """Raise InputError if a picture cannot have one of these names."""
+
     def start_sync(self, journal: Journal) -> Sync:
         """Return what makes the results of a run safe."""
         return GroupSync(journal, self.folder)

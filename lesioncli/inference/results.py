@@ -92,6 +92,7 @@ class ResultStore:
 
     def _start(self, images: Sequence[ImageFile], root: Place | None) -> None:
         """Take over the rows of earlier runs, without those of images whose mask is to be replaced."""
+        self.destination.check_names(image.mask_name for image in images)
         self.earlier.check_pictures(images, self._options)
         self.destination.learn(self.earlier.paths(images, self._extra_paths))
         self.missing = self.earlier.find_masked(images, self._options.check_inputs)

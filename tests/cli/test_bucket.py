@@ -1,6 +1,7 @@
 """Results in a bucket: those of the same run into a folder, and what goes wrong on the way."""
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -251,6 +252,51 @@ def test_an_interrupted_run_with_archives(
     for out in (OUT, tmp_path / "folder"):
         assert run(images, out, engine, "--masks", "tar")[0] == ExitCode.SOME_FAILED
     assert results_below(server.objects, PREFIX) == files_of(tmp_path / "folder")
+
+
+def test_a_listing_that_lags(
+    server: ObjectServer, images: Path, tiny_manifest: MakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows and masks that are not listed yet are made again; what is listed, but was removed, is no row."""
+    monkeypatch.setattr(upload, "ROWS_INTERVAL_S", 0.01)
+    engine = tiny_manifest(1)
+    assert run(images, tmp_path / "folder", engine)[0] == ExitCode.SOME_FAILED
+    server.put_faults = {f"{PREFIX}scores.csv": [Fault.DENIED]}  # the rows of the run stay in parts
+    assert run(images, OUT, engine)[0] == ExitCode.INPUT
+    parts = sorted(key for key in server.objects if ".parts/" in key)
+    assert parts
+    server.hidden = {parts[-1], f"{PREFIX}001.png", f"{PREFIX}a+b %20/025.png"}
+    server.faults = {parts[0]: [Fault.GONE]}
+
+    def catch_up() -> None:
+        if f"{PREFIX}scores.csv" in server.objects and rows_below(server.objects, PREFIX):
+            server.hidden = set()
+
+    check, server.on_change = server.on_change, catch_up
+    code, output = run(images, OUT, engine)
+    assert code == ExitCode.SOME_FAILED, output
+    server.on_change = check
+    assert results_below(server.objects, PREFIX) == files_of(tmp_path / "folder")
+
+
+def test_several_processes(server: ObjectServer, images: Path, tiny_manifest: MakeEngine, tmp_path: Path) -> None:
+    engine = tiny_manifest(4)
+    assert run(images, tmp_path / "folder", engine)[0] == ExitCode.SOME_FAILED
+    code, output = run(images, OUT, engine, "--processes", "2")
+    assert code == ExitCode.SOME_FAILED, output
+    assert results_below(server.objects, PREFIX) == files_of(tmp_path / "folder")
+    code, output = run(images, OUT, engine, "--ray", "10.0.0.1:6379")
+    assert code == ExitCode.INPUT
+    assert f"error: {OUT}: the workers of a Ray cluster need a folder" in output
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such names")
+def test_a_name_that_no_object_can_have(server: ObjectServer, images: Path, tiny_manifest: MakeEngine) -> None:
+    save(images / "line\nbreak.jpg", draw(1, 40, 60))
+    code, output = run(images, OUT, tiny_manifest(4))
+    assert code == ExitCode.INPUT
+    assert "rename the image" in output
+    assert list(server.objects) == ["runs/other.txt"]
 
 
 @pytest.mark.parametrize("out", ["https://host/masks", "http://host/masks"])

@@ -71,7 +71,12 @@ class MaskArchives:
         """Return what an archive holds: of one that is cut short, the members before that; nothing if it is gone."""
         with self._lock:
             if archive not in self._contents:
-                self._contents[archive] = _list(self._folder / archive)
+                path = self._folder / archive
+                try:
+                    self._contents[archive] = _list(path)
+                except OSError as error:
+                    reason = f"cannot be read ({error.strerror})"
+                    self._contents[archive] = Contents(path, problems={str(path): reason})
             return self._contents[archive]
 
     def find(self, path: str) -> Member | None:
@@ -92,13 +97,10 @@ class MaskArchives:
 
 
 def _list(path: Path) -> Contents:
+    """Return what an archive holds, see MaskArchives.contents(). Raises OSError if it cannot be read."""
     if not path.is_file():
         return Contents(path)
-    try:
-        contents = list_tar(ArchiveFile(path))
-        size = path.stat().st_size
-    except OSError as error:
-        return Contents(path, problems={str(path): f"cannot be read ({error.strerror})"})
+    contents, size = list_tar(ArchiveFile(path)), path.stat().st_size
     if contents.problems:
         members = ((name, file) for name, file in contents.files.items() if isinstance(file, Member))
         whole = {name: member for name, member in members if member.offset + member.size <= size}
@@ -126,16 +128,15 @@ def add_member(tar: tarfile.TarFile, name: str, content: bytes) -> None:
 def remove_archived(folder: Path, paths: Iterable[str], also: Iterable[str] = ()) -> None:
     """Remove masks from their archives, given their paths in scores.csv: the archives are written again without them.
 
-    What an archive lacks because it is cut short is lost, and an archive without masks is removed. So are the archives
-    `also` written again. Raises OSError.
+    What an archive lacks because it is cut short is lost, and an archive without masks is removed. The archives `also`
+    are written again, too. Raises OSError, also if an archive cannot be read.
     """
     removed: dict[str, set[str]] = {archive: set() for archive in also}
     for archive, name in map(split_path, paths):
         if archive:
             removed.setdefault(archive, set()).add(name)
-    archives = MaskArchives(folder)
     for archive, names in removed.items():
-        files = archives.contents(archive).files
+        files = _list(folder / archive).files
         kept = {name: file for name, file in files.items() if name not in names and printable(name) not in names}
         if not kept:
             (folder / archive).unlink(missing_ok=True)

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,8 @@ from lesioncli.images.mask_archives import (
     remove_archived,
     split_path,
 )
-from lesioncli.images.stored import ImagePath, crc32_of_image, reading_errors
+from lesioncli.images.stored import ImagePath, StoredFile, crc32_of_image, reading_errors
+from lesioncli.inference.findings import Finding, Problem, Repair
 from lesioncli.inference.inputs import ImageState, compare_status, is_there, locate_image, recorded_roots, recorded_urls
 from lesioncli.inference.journal import Journal
 from lesioncli.inference.outcome import without_suffix
@@ -38,43 +38,6 @@ TABLES = (SCORES, CHECKSUMS, RUN_RECORD, JOURNAL)
 OF_OTHER_COMMANDS = ("evaluation.csv", "comparison.csv")
 BATCH_ROWS = 1000
 Progress = Callable[[int, int], None]
-
-
-class Problem(StrEnum):
-    """What is wrong with a file of an output folder, or with an image."""
-
-    MISSING = "missing"
-    CHANGED = "changed"
-    TRUNCATED = "truncated"
-    UNREADABLE = "unreadable"
-    FOREIGN = "foreign"
-    LEFTOVER = "temporary file of a killed run"
-    UNFINISHED = "unfinished"
-
-
-class Repair(StrEnum):
-    """What is to be removed so that `segment` can make it anew: nothing, an image's row and pictures, or the file."""
-
-    NONE = "none"
-    ROW = "row"
-    FILE = "file"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A problem of a file; `name` is relative to the output folder, that of an image is the one in scores.csv.
-
-    row: key of the row to remove.
-    """
-
-    problem: Problem
-    name: str
-    detail: str = ""
-    repair: Repair = Repair.NONE
-    row: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.problem}{f' ({self.detail})' if self.detail else ''}"
 
 
 @dataclass(frozen=True)
@@ -232,12 +195,15 @@ class _Check:
         if not row.is_ok:
             return
         path = self._archives.find(row.mask) or regular_file_below(self._folder, row.mask)
+        if path is None and self._is_unreadable(split_path(row.mask)[0]):
+            return
         if path is None:
             yield Finding(Problem.MISSING, row.mask or row.image, "its row says ok", Repair.ROW)
             return
         self.masks += 1
         try:
-            if not _is_whole(path):
+            is_compared = isinstance(path, StoredFile) and row.checks.mask_crc32 is not None  # reading it once suffices
+            if not is_compared and not _is_whole(path):
                 yield Finding(Problem.TRUNCATED, row.mask, "no PNG to its end", Repair.ROW)
             elif row.checks.mask_crc32 is None:
                 self._unchecked += 1
@@ -257,18 +223,26 @@ class _Check:
                 with suppress(OSError):
                     yield from _check_chunks(name, path)
 
+    def _is_unreadable(self, archive: str) -> bool:
+        """Return whether an archive is there, but cannot be read: its masks may be whole."""
+        problems = self._archives.contents(archive).problems if archive else {}
+        return problems.get(str(self._folder / archive), CUT_SHORT) != CUT_SHORT
+
     def archives(self) -> Iterator[Finding]:
         """Yield archives that are damaged, and members that are no mask of a row, also not an earlier one."""
         in_use = {split_path(row.mask)[0] for row in self.rows.values()}
         names = {f"{key}.png" for key in self.rows}
         for archive in list_archives(self._folder):
             contents, path = self._archives.contents(archive), str(self._folder / archive)
-            if problem := contents.problems.pop(path, ""):
+            if self._is_unreadable(archive):
+                yield Finding(Problem.UNREADABLE, archive, contents.problems[path])
+            elif path in contents.problems:
                 is_ours = archive in in_use or bool(contents.files)
-                repair = Repair.FILE if problem == CUT_SHORT and is_ours else Repair.NONE
-                yield Finding(Problem.TRUNCATED, archive, problem, repair)
+                repair = Repair.FILE if is_ours else Repair.NONE
+                yield Finding(Problem.TRUNCATED, archive, contents.problems[path], repair)
             members = [f"{archive}/{printable(name)}" for name in contents.files if printable(name) not in names]
-            members += [Path(member).relative_to(self._folder).as_posix() for member in contents.problems]
+            others = (member for member in contents.problems if member != path)
+            members += [Path(member).relative_to(self._folder).as_posix() for member in others]
             members += [f"{archive}: {count} {kind}" for kind, count in contents.ignored.items()]
             yield from (Finding(Problem.FOREIGN, member, "no row names it") for member in members)
 

@@ -107,6 +107,14 @@ def test_export(here: Path, export_format: str, name: str) -> None:
     assert files_of(here / "exported/archives") == files_of(here / "exported/files") != {}
 
 
+def test_exported_archives_can_be_evaluated(here: Path) -> None:
+    call("export", "files", "--format", "tar", "--out", "exported")
+    (here / "labels/labels.csv").unlink()
+    exported, files = both("evaluate", "exported", "--gt", "labels", "--json", swap=("exported", "files"))
+    means = [json.loads(text)["lesioncli"]["means"] for text in (exported, files)]
+    assert means[0] == means[1] != {}
+
+
 def test_an_export_does_not_write_between_the_masks(here: Path) -> None:
     before = files_of(here / "archives")
     done = call("export", "archives", "--format", "tar", "--out", "archives", "--overwrite")

@@ -22,7 +22,8 @@ def find_archived_masks(folder: Path) -> dict[str, StoredFile]:
     archives = MaskArchives(folder)
     latest: dict[str, StoredFile] = {}
     for archive in list_archives(folder):
-        latest.update(archives.contents(archive).files)
+        files = archives.contents(archive).files.items()
+        latest.update((name, file) for name, file in files if name.endswith(".png"))  # `export` adds JSON files
     tables = [part / SCORES for part in find_parts(folder)] if latest else []
     columns = [column for column in map(_read_paths, tables) if column is not None]
     if not columns:

@@ -20,8 +20,10 @@ from lesioncli.backends.base import Engine
 from lesioncli.errors import InputError
 from lesioncli.files import from_printable
 from lesioncli.images import png
+from lesioncli.images.archives import ArchiveFile, list_tar
 from lesioncli.images.find import list_images
 from lesioncli.images.mask_archives import MaskArchives, archive_name, is_archived, split_path
+from lesioncli.images.stored import Contents
 from lesioncli.inference import packing
 from lesioncli.inference.destination import Destination
 from lesioncli.inference.journal import Journal
@@ -586,6 +588,37 @@ def test_damage_is_named_and_repaired(
     assert statuses(images, engine, packed, masks="tar") == again
     assert not verify(packed).findings
     assert contents_of(packed) == whole
+
+
+def test_masks_of_a_version_without_checksums(engine: Engine, images: Path, out: Path) -> None:
+    statuses(images, engine, out)
+    (out / "checksums.csv").unlink()
+    statuses(images, engine, out, masks="tar")
+    assert not verify(out).findings
+    content = (out / "masks-00000.tar").read_bytes()
+    (out / "masks-00000.tar").write_bytes(content.replace(png.END, b"\0" * len(png.END), 1))
+    assert [(found.name, found.problem) for found in verify(out).findings] == [("masks-00000.tar/000.png", "truncated")]
+
+
+def test_an_archive_that_cannot_be_read_stays(
+    engine: Engine, images: Path, packed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def list_or_fail(archive: ArchiveFile) -> Contents:
+        if archive.path.name == "masks-00001.tar":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return list_tar(archive)
+
+    monkeypatch.setattr("lesioncli.images.mask_archives.list_tar", list_or_fail)
+    before = files_of(packed)
+    findings = verify(packed, repair=True).findings
+    assert [(found.name, found.problem, found.repair) for found in findings] == [
+        ("masks-00001.tar", "unreadable", "none")
+    ]
+    assert files_of(packed) == before
+    (images / "003.jpg").unlink()
+    with pytest.raises(InputError, match="Permission denied"):
+        statuses(images, engine, packed, prune=True)
+    assert files_of(packed) == before
 
 
 @pytest.mark.parametrize(

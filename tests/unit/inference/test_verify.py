@@ -12,9 +12,10 @@ from helpers.runs import files_of, journal_of, record_of, rows_of, statuses
 
 from lesioncli.backends.base import Engine
 from lesioncli.errors import InputError
+from lesioncli.inference.findings import Problem
 from lesioncli.inference.journal import Journal
 from lesioncli.inference.pictures import write_mask
-from lesioncli.inference.verify import Problem, verify
+from lesioncli.inference.verify import verify
 
 PICTURES = {"overlay": True, "save_probabilities": True, "crops": 10.0}
 

@@ -129,6 +129,21 @@ def test_a_merge_that_is_stopped_continues(
     assert results_below(server.objects, "out/") == files_of(tmp_path / "folder")
 
 
+def test_shards_that_continue_merged_rows_keep_their_checksums(
+    server: ObjectServer, images: Path, tiny_manifest: MakeEngine, tmp_path: Path
+) -> None:
+    """Also if the first of them is stopped between its two tables."""
+    engine = tiny_manifest(4)
+    for out in (OUT, tmp_path / "folder"):
+        assert run(images, out, engine)[0] == ExitCode.OK
+    server.put_faults = {"out/shards/1-of-2/checksums.csv": [Fault.DENIED]}
+    assert run(images, OUT, engine, "--shard", "1/2")[0] == ExitCode.INPUT
+    for shard in ("1/2", "2/2"):
+        assert run(images, OUT, engine, "--shard", shard)[0] == ExitCode.OK
+    assert call("merge", OUT).exit_code == ExitCode.OK
+    assert results_below(server.objects, "out/") == files_of(tmp_path / "folder")
+
+
 def test_status_of_a_run(server: ObjectServer, images: Path, tiny_manifest: MakeEngine) -> None:
     result = call("status", OUT)
     assert result.exit_code == ExitCode.INPUT

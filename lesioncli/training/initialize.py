@@ -25,7 +25,7 @@ def initialize_stage(run: TrainingRun, stage: Stage, device: torch.device) -> St
     network = make_network(spec)
     loaded = load_parts(network, stage, spec, checkpoint) if checkpoint else None
     is_loaded = loaded is not None and stage.name in loaded.stages
-    if settings.keep_start and (stage.starts_from or not is_loaded):
+    if settings.keep_start and not is_loaded:
         raise InputError(f"{stage.name}: [train] keep_start is set, but this stage takes no weights from --start")
     part = StageNetwork(network, stage)
     if stage.starts_from:

@@ -58,8 +58,7 @@ def train(run: TrainingRun, fabric: Fabric, only: str | None = None) -> Path:
         find_stage(kind, name)
     all_stages = find_network(kind).stages
     stages = [stage for stage in all_stages if only in (None, stage.name)]
-    if run.start is None and any(run.recipe.for_stage(stage.name).train.keep_start for stage in stages):
-        raise InputError("[train] keep_start keeps a share of a checkpoint's weights; name the checkpoint with --start")
+    _check_keep_start(run, stages)
     for stage in stages:
         has_teachers = bool(run.recipe.for_stage(stage.name).train.teachers)
         for note in check_targets(stage, run.training, run.validation, has_teachers):
@@ -78,6 +77,22 @@ def train(run: TrainingRun, fabric: Fabric, only: str | None = None) -> Path:
         with atomic_write(run.folder / BEST) as temporary:
             shutil.copyfile(best, temporary)
     return run.folder / BEST
+
+
+def _check_keep_start(run: TrainingRun, stages: Sequence[Stage]) -> None:
+    """Raise InputError, before the first epoch, if a stage cannot keep a share of the weights of --start."""
+    for stage in stages:
+        if not run.recipe.for_stage(stage.name).train.keep_start:
+            continue
+        if run.start is None:
+            raise InputError(
+                "[train] keep_start keeps a share of a checkpoint's weights; name the checkpoint with --start"
+            )
+        if stage.starts_from:
+            raise InputError(
+                f"{stage.name}: starts from the weights of {stage.starts_from}, so it can keep none of --start; set"
+                f" keep_start = 0 in [stages.{stage.name}.train]"
+            )
 
 
 def _train_stage(run: TrainingRun, stage: Stage, fabric: Fabric, later: Sequence[Stage]) -> None:

@@ -425,6 +425,15 @@ def test_a_share_of_a_start_that_is_not_named_is_refused(tmp_path: Path, lesions
     assert not (tmp_path / "run").exists()
 
 
+def test_a_share_that_a_later_stage_cannot_keep_is_refused_before_the_first_epoch(
+    tmp_path: Path, finished: Finished, lesions: list[Sample]
+) -> None:
+    recipe = replace(with_settings(initial="none", keep_start=0.5), model=replace(SPEC, network="mbdcnn"))
+    with pytest.raises(InputError, match=r"enhanced-sn: .*keep_start = 0 in \[stages\.enhanced-sn\.train\]"):
+        run(recipe, lesions, lesions, tmp_path / "run", start=finished.best)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_share_of_a_start_that_is_another_network_is_refused(
     tmp_path: Path, finished: Finished, lesions: list[Sample]
 ) -> None:

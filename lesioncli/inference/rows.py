@@ -146,10 +146,23 @@ class RowTables:
         )
 
     def save(self, rows: Sequence[Row]) -> None:
-        """Write rows to scores.csv and checksums.csv. Raises OSError."""
+        """Write rows to scores.csv and checksums.csv. Raises OSError.
+
+        A first scores.csv comes last, since a shard that has one does not look for merged rows any more. Later, a row
+        is withdrawn before its checksums: one without them would pass for one of an early version.
+        """
+        is_first = not self.scores.exists()
+        for save in (
+            (self._save_checksums, self._save_scores) if is_first else (self._save_scores, self._save_checksums)
+        ):
+            save(rows)
+
+    def _save_scores(self, rows: Sequence[Row]) -> None:
         with atomic_write(self.scores) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             file.write(csv_line(self.names))
             file.writelines(row.line for row in rows)
+
+    def _save_checksums(self, rows: Sequence[Row]) -> None:
         with atomic_write(self.checksums) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             file.write(csv_line(("image", *CHECK_COLUMNS)))
             file.writelines(

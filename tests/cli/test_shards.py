@@ -1,9 +1,12 @@
 """Shards: processes that write side by side, and what merge leaves: byte for byte what one process leaves."""
 
+import errno
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,9 @@ from helpers.runs import files_of, record_of, start_program
 from typer.testing import Result
 
 from lesioncli.errors import ExitCode
+from lesioncli.files import atomic_write
 from lesioncli.images.find import list_images
+from lesioncli.inference import rows
 from lesioncli.options import Shard
 from lesioncli.sharding import contains
 
@@ -211,6 +216,31 @@ def test_a_merged_folder_is_continued_by_shards_or_by_one_process(segment: Segme
     segment("masks", "1/2", "--overwrite", code=ExitCode.INPUT)
     done = segment("masks")
     assert "0 ok, 1 failed" in done.stdout
+    assert files_of(tmp_path / "masks") == files_of(tmp_path / "one")
+
+
+@pytest.mark.parametrize("stopped", [1, 2])
+def test_a_shard_that_is_stopped_while_it_takes_over_merged_rows_loses_nothing(
+    segment: Segment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped: int
+) -> None:
+    """Before the first or the second of its two tables is written."""
+    segment("one")
+    segment("masks")
+    written: list[str] = []
+
+    def stop(path: Path) -> AbstractContextManager[Path]:
+        written.append(path.name)
+        if len(written) == stopped:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return atomic_write(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rows, "atomic_write", stop)
+        segment("masks", "1/2", code=ExitCode.INPUT)
+    assert len(written) == stopped
+    segment("masks", "1/2")
+    segment("masks", "2/2")
+    assert call("merge", "masks").exit_code == ExitCode.OK
     assert files_of(tmp_path / "masks") == files_of(tmp_path / "one")
 
 

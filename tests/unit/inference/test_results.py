@@ -300,7 +300,7 @@ main()
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limits on the size of files")
 @pytest.mark.parametrize(
-    ("method", "calls", "rows", "named"), [("add", 3, 2, "scores.csv.part"), ("finish", 1, 6, "scores.csv")]
+    ("method", "calls", "rows", "named"), [("add", 3, 2, "scores.csv.part"), ("finish", 1, 6, "checksums.csv")]
 )
 def test_a_full_disk_keeps_the_rows(
     engine: Engine, tiny_manifest: MakeEngine, out: Path, method: str, calls: int, rows: int, named: str

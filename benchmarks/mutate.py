@@ -8,12 +8,14 @@ project, in a forked process that has the large libraries already, so Linux or m
 
 import difflib
 import importlib
+import math
 import os
 import random
 import shutil
 import signal
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -24,7 +26,7 @@ from cosmic_ray.plugins import get_operator, operator_names
 ROOT = Path(__file__).parents[1]
 SEED = 0
 SAMPLE = 20
-TIMEOUT_S = 300
+PATIENCE = 5  # a mutant whose tests take so many times as long as without it counts as noticed
 PRELOADED = ("cv2", "msgspec", "openvino", "PIL.Image", "scipy.ndimage", "sklearn.metrics")
 
 # Tests of each module, those that notice most first.
@@ -56,17 +58,17 @@ def find_mutants(path: Path) -> list[tuple[str, int]]:
     return mutants
 
 
-def passes(folder: Path, tests: list[str], write_bytecode: bool = False) -> bool:
-    """Return whether all tests pass in a folder."""
+def passes(folder: Path, tests: list[str], limit_s: int | None = None) -> bool:
+    """Return whether all tests pass in a folder, within the limit. Without one, bytecode is kept and failures shown."""
     child = os.fork()
     if child:
         return os.waitpid(child, 0)[1] == 0
-    signal.alarm(TIMEOUT_S)
+    signal.alarm(limit_s or 0)
     os.chdir(folder)
     os.environ["PYTHONPATH"] = str(folder)
     sys.path.insert(0, str(folder))
-    sys.dont_write_bytecode = not write_bytecode
-    if not write_bytecode:  # without it, mutants are tried: their failures are no news
+    if limit_s is not None:
+        sys.dont_write_bytecode = True
         silence = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silence, 1)
         os.dup2(silence, 2)
@@ -86,15 +88,17 @@ def try_mutants(module: str, sample: int) -> str:
         path = folder / "lesioncli" / f"{module}.py"
         source = path.read_text()
         tests = [f"tests/unit/{module.split('/')[0]}/{test}.py" for test in TESTS[module].split()]
-        if not passes(folder, tests, write_bytecode=True):
+        started = time.monotonic()
+        if not passes(folder, tests):
             sys.exit(f"{module}: its tests fail without any change")
+        limit_s = math.ceil(PATIENCE * (time.monotonic() - started))
         # Two mutants may have the same size and time: bytecode must not be kept.
         for bytecode in path.parent.glob(f"__pycache__/{path.stem}.*"):
             bytecode.unlink()
         for operator, place in chosen:
             mutant = mutate_code(source, get_operator(operator)(), place)
             path.write_text(mutant)
-            if passes(folder, tests):
+            if passes(folder, tests, limit_s):
                 survivors += 1
                 lines = difflib.unified_diff(source.split("\n"), mutant.split("\n"), module, module, n=0, lineterm="")
                 print(*lines, sep="\n", flush=True)

@@ -23,7 +23,8 @@ from lesioncli.inference.run import segment_images
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("one_thread")]
 
-DELAYS = (Delays(copy_in=0.004), Delays(compute=0.004), Delays(copy_out=0.004))
+# Long enough that a thread which is kept waiting by other programs does not hide a race.
+DELAYS = (Delays(copy_in=0.02), Delays(compute=0.02), Delays(copy_out=0.02))
 # After this one, no call of the process succeeds on a real GPU if a kernel still uses the memory.
 HARMLESS_RACES = [name for name in RACES if name != "frees an input before its use"]
 

@@ -64,7 +64,7 @@ def test_a_run_that_is_killed_again_and_again(server: ObjectServer, tiny_manifes
             output, _ = process.communicate()
         killed += process.returncode == -signal.SIGKILL
         assert process.returncode in (-signal.SIGKILL, ExitCode.SOME_FAILED), output
-    assert killed >= KILLS * 3 / 4
+    assert killed >= KILLS / 2  # the faster the machine, the more runs end before
     with start_bucket_program(*words, temporary=work) as process:
         output, _ = process.communicate()
     assert process.returncode == ExitCode.SOME_FAILED, output

@@ -25,7 +25,7 @@ from helpers.runs import files_of, record_of, rows_of, segment_folder, start_pro
 from lesioncli.backends.base import Engine
 from lesioncli.backends.registry import open_engine
 from lesioncli.errors import ExitCode
-from lesioncli.inference.rows import JOURNAL, SCORES, RowTables, read_names
+from lesioncli.inference.rows import CHECKSUMS, JOURNAL, SCORES, RowTables, read_names
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such faults")]
 
@@ -292,8 +292,8 @@ pipeline.write_runs = write_runs
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="root keeps its privileges")
-@pytest.mark.parametrize("mode", [0o555, 0])
-def test_permission_that_is_lost_half_way(undisturbed: Undisturbed, tmp_path: Path, mode: int) -> None:
+@pytest.mark.parametrize(("mode", "named"), [(0o555, CHECKSUMS), (0, JOURNAL)])
+def test_permission_that_is_lost_half_way(undisturbed: Undisturbed, tmp_path: Path, mode: int, named: str) -> None:
     out = tmp_path / "out"
     out.mkdir()
     code = WITHOUT_PERMISSION.format(out=str(out), mode=mode) + "\nfrom lesioncli.__main__ import main\nmain()"
@@ -301,7 +301,7 @@ def test_permission_that_is_lost_half_way(undisturbed: Undisturbed, tmp_path: Pa
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     out.chmod(0o755)
     failed = undisturbed.assert_promises_hold(out, done, INPUT)
-    assert f"error: {out / SCORES}" in done.stderr
+    assert f"error: {out / named}" in done.stderr
     assert "Permission denied" in done.stderr
     assert failed == ({"003.jpg", "004.jpg", "005.jpg"} if mode else set())
     undisturbed.assert_next_run_is_right(out)

@@ -51,7 +51,7 @@ def test_a_run_that_is_killed_again_and_again(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(contents[number % 50] if number % 40 else b"")
     words = ("segment", images, "--out", out, "--engine", tiny_manifest(2), "--workers", "2")
-    words += tuple(word for name, value in options.items() for word in (f"--{name}", value) if value is not True)
+    words += tuple(word for name, value in options.items() for word in (f"--{name}", value) if word is not True)
     moments = random.Random(16)  # noqa: S311 - not for cryptography
     killed = 0
     most_files = MASKS_PER_ARCHIVE + IN_WORK if "masks" in options else count

@@ -56,7 +56,7 @@ def test_a_run_that_is_killed_again_and_again(server: ObjectServer, tiny_manifes
         server.requests.clear()
         server.put_faults = {f"out/{number % 7}/{moments.randrange(IMAGES):04d}.png": [Fault.ERROR, Fault.CUT]}
         # The temporary folders of killed runs stay where the next one makes its own.
-        with start_bucket_program(*words, delay=0.002, temporary=work) as process:
+        with start_bucket_program(*words, delay=0.02, temporary=work) as process:
             while number % 8 and server.requests["PUT", "out/run.json"] == 0 and process.poll() is None:
                 time.sleep(0.005)
             time.sleep(moments.uniform(0, 0.7 if number % 8 else 1.5))  # each eighth, in its start
@@ -64,7 +64,7 @@ def test_a_run_that_is_killed_again_and_again(server: ObjectServer, tiny_manifes
             output, _ = process.communicate()
         killed += process.returncode == -signal.SIGKILL
         assert process.returncode in (-signal.SIGKILL, ExitCode.SOME_FAILED), output
-    assert killed >= KILLS / 2  # the faster the machine, the more runs end before
+    assert killed >= KILLS / 4  # the faster the machine, the more runs end before
     with start_bucket_program(*words, temporary=work) as process:
         output, _ = process.communicate()
     assert process.returncode == ExitCode.SOME_FAILED, output

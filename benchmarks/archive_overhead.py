@@ -7,19 +7,14 @@ nothing else; then both are evaluated. Prints the median CPU seconds of the proc
 ratios of CPU seconds, and the number of files that are left.
 """
 
-import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Sequence
 from pathlib import Path
 
-from lesioncli.demo.draw import draw_case
+from timed_commands import draw_images, run
 
-DRAWN = 12
 SIDES_HW = (450, 600)
 STORAGES = ("files", "tar")
 
@@ -32,7 +27,7 @@ def main() -> None:
 
 def measure(work: Path, count: int, rounds: int) -> None:
     """Draw and segment images, then pack and evaluate copies of the masks several times in turn."""
-    draw_images(work / "images", count)
+    draw_images(work / "images", count, SIDES_HW)
     run(work, "segment", "images", "--out", "finished")
     (work / "labels").mkdir()
     for mask in (work / "finished").glob("*.png"):
@@ -57,27 +52,6 @@ def pack(work: Path, name: str) -> tuple[float, float]:
     shutil.rmtree(work / name, ignore_errors=True)
     shutil.copytree(work / "finished", work / name)
     return run(work, "segment", "images", "--out", name, "--masks", name)
-
-
-def run(work: Path, *words: str) -> tuple[float, float]:
-    """Run a command; return the CPU seconds of the process, and seconds."""
-    command: Sequence[str] = [sys.executable, "-m", "lesioncli", *words]
-    started = time.monotonic()
-    process = subprocess.Popen(command, cwd=work, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    assert not status, f"{words}: {status}"
-    return usage.ru_utime + usage.ru_stime, time.monotonic() - started
-
-
-def draw_images(folder: Path, count: int) -> None:
-    """Draw some images, and write copies of them."""
-    import cv2
-
-    folder.mkdir()
-    drawn = [cv2.cvtColor(draw_case(seed, *SIDES_HW).image, cv2.COLOR_RGB2BGR) for seed in range(min(count, DRAWN))]
-    encoded = [bytes(cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, 90))[1]) for image in drawn]
-    for number in range(count):
-        (folder / f"{number:05d}.jpg").write_bytes(encoded[number % len(encoded)])
 
 
 if __name__ == "__main__":

@@ -13,13 +13,11 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from lesioncli.demo.draw import draw_case
+from timed_commands import draw_images, run
 
-DRAWN = 12
 SIDES_HW = (450, 600)
 SERVER = """
 import sys
@@ -43,7 +41,7 @@ def main() -> None:
 
 def measure(work: Path, count: int, rounds: int) -> None:
     """Draw and serve images, and write the results to each place several times in turn."""
-    draw_images(work / "images", count)
+    draw_images(work / "images", count, SIDES_HW)
     environment = os.environ | {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "any"}
     helpers = environment | {"PYTHONPATH": f"{Path(__file__).parents[1] / 'tests'}:{environment.get('PYTHONPATH', '')}"}
     with subprocess.Popen(
@@ -73,24 +71,7 @@ def measure(work: Path, count: int, rounds: int) -> None:
 def segment(work: Path, flags: tuple[str, ...] | list[str], environment: Mapping[str, str]) -> tuple[float, float]:
     """Segment the images; return the CPU seconds of the process, and seconds."""
     shutil.rmtree(work / "out", ignore_errors=True)
-    command = [sys.executable, "-m", "lesioncli", "segment", "images", *flags]
-    started = time.monotonic()
-    process = subprocess.Popen(command, cwd=work, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    assert not status, f"{flags}: {status}"
-    return usage.ru_utime + usage.ru_stime, time.monotonic() - started
-
-
-def draw_images(folder: Path, count: int) -> None:
-    """Draw some images, and write copies of them."""
-    import cv2
-
-    folder.mkdir()
-    drawn = [cv2.cvtColor(draw_case(seed, *SIDES_HW).image, cv2.COLOR_RGB2BGR) for seed in range(min(count, DRAWN))]
-    encoded = [bytes(cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, 90))[1]) for image in drawn]
-    for number in range(count):
-        (folder / f"{number:05d}.jpg").write_bytes(encoded[number % len(encoded)])
-    print(f"{count} images of {SIDES_HW[1]} x {SIDES_HW[0]} pixels")
+    return run(work, "segment", "images", *flags, environment=environment)
 
 
 if __name__ == "__main__":

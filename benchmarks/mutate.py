@@ -26,7 +26,7 @@ from cosmic_ray.plugins import get_operator, operator_names
 ROOT = Path(__file__).parents[1]
 SEED = 0
 SAMPLE = 20
-PATIENCE = 5  # a mutant whose tests take so many times as long as without it counts as noticed
+TIME_LIMIT_FACTOR = 5  # a mutant is killed if its tests take this many times as long as without it
 PRELOADED = ("cv2", "msgspec", "openvino", "PIL.Image", "scipy.ndimage", "sklearn.metrics")
 
 # Tests of each module, those that notice most first.
@@ -91,7 +91,7 @@ def try_mutants(module: str, sample: int) -> str:
         started = time.monotonic()
         if not passes(folder, tests):
             sys.exit(f"{module}: its tests fail without any change")
-        limit_s = math.ceil(PATIENCE * (time.monotonic() - started))
+        limit_s = math.ceil(TIME_LIMIT_FACTOR * (time.monotonic() - started))
         # Two mutants may have the same size and time: bytecode must not be kept.
         for bytecode in path.parent.glob(f"__pycache__/{path.stem}.*"):
             bytecode.unlink()

@@ -13,14 +13,12 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import time
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from lesioncli.demo.draw import draw_case
+from timed_commands import draw_images, run
 
-DRAWN = 12
 SIDES_HW = (768, 1024)
 SERVER = """
 import sys
@@ -42,7 +40,8 @@ def main() -> None:
 
 def measure(work: Path, count: int, rounds: int) -> None:
     """Draw images, pack and serve them, and segment each place several times in turn."""
-    folder = draw_images(work / "images", count)
+    folder = work / "images"
+    draw_images(folder, count, SIDES_HW)
     tar, zipped = pack_tar(folder), pack_zip(folder)
     sources = {"folder": str(folder), "tar": tar, "zip": zipped, "s3": "s3://images/set"}
     sources |= {f"s3 {Path(path).suffix[1:]}": f"s3://images/{Path(path).name}" for path in (tar, zipped)}
@@ -52,8 +51,8 @@ def measure(work: Path, count: int, rounds: int) -> None:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=helpers, text=True) as server:
         assert server.stdout
         environment["AWS_ENDPOINT_URL"] = server.stdout.readline().strip()
-        run(work, sources["folder"], environment)  # builds the engine
-        times = [{name: run(work, source, environment) for name, source in sources.items()} for _ in range(rounds)]
+        segment(work, sources["folder"], environment)  # builds the engine
+        times = [{name: segment(work, source, environment) for name, source in sources.items()} for _ in range(rounds)]
         server.terminate()
     for name in sources:
         cpu, wall = (statistics.median(row[name][index] for row in times) for index in (0, 1))
@@ -61,30 +60,10 @@ def measure(work: Path, count: int, rounds: int) -> None:
         print(f"{name:8} CPU {cpu:7.2f} s ({ratios[0]:.3f})   wall {wall:7.2f} s ({ratios[1]:.3f})")
 
 
-def run(work: Path, source: str, environment: Mapping[str, str]) -> tuple[float, float]:
+def segment(work: Path, source: str, environment: Mapping[str, str]) -> tuple[float, float]:
     """Segment a source; return the CPU seconds of the process, and seconds."""
     shutil.rmtree(work / "out", ignore_errors=True)
-    command = [sys.executable, "-m", "lesioncli", "segment", source, "--out", "out"]
-    started = time.monotonic()
-    process = subprocess.Popen(command, cwd=work, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    assert not status, f"{source}: {status}"
-    return usage.ru_utime + usage.ru_stime, time.monotonic() - started
-
-
-def draw_images(folder: Path, count: int) -> Path:
-    """Draw some images, and write copies of them."""
-    import cv2
-
-    folder.mkdir()
-    drawn = [cv2.cvtColor(draw_case(seed, *SIDES_HW).image, cv2.COLOR_RGB2BGR) for seed in range(min(count, DRAWN))]
-    encoded = [bytes(cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, 90))[1]) for image in drawn]
-    for number in range(count):
-        (folder / f"{number:05d}.jpg").write_bytes(encoded[number % len(encoded)])
-    print(
-        f"{count} images of {SIDES_HW[1]} x {SIDES_HW[0]} pixels, {sum(map(len, encoded)) / len(encoded) / 1e3:.0f} kB"
-    )
-    return folder
+    return run(work, "segment", source, "--out", "out", environment=environment)
 
 
 def pack_tar(folder: Path) -> str:

@@ -67,7 +67,7 @@ class ArchiveFile(Archive):
 
     def __init__(self, path: Path) -> None:
         self.place = self.path = path
-        self._stat = os.stat(path)  # noqa: PTH116 - as fstat() below
+        self._stat = path.stat()
         self.status = FileStatus(self._stat.st_size, self._stat.st_mtime_ns)
 
     def open(self) -> BinaryIO:
@@ -83,7 +83,7 @@ class ArchiveFile(Archive):
         return data
 
     def check_unchanged(self) -> None:
-        self._compare(os.stat(self.path))  # noqa: PTH116 - as fstat() above
+        self._compare(self.path.stat())
 
     def _compare(self, status: os.stat_result) -> None:
         own = self._stat

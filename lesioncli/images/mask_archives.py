@@ -52,7 +52,7 @@ def next_number(shard: Shard | None, archives: Iterable[str]) -> int:
 
 def list_archives(folder: Path) -> list[str]:
     """Return the names of all archives of masks in an output folder, in order."""
-    names = (name for name in os.listdir(folder) if is_archived(f"{name}/x"))  # noqa: PTH208 - of a million masks
+    names = (name for name in os.listdir(folder) if is_archived(f"{name}/x"))  # noqa: PTH208 - no million paths
     return sorted(name for name in names if (folder / name).is_file())
 
 

@@ -15,7 +15,7 @@ from lesioncli.images.remote_archives import list_once, list_remote
 from lesioncli.images.stored import Contents, ImagePath, StoredFile
 from lesioncli.urls import SCHEMES, Place, Url
 
-MAX_KEPT_INDEXES = 8  # of archives whose members are looked up by name
+MAX_KEPT_INDEXES = 8  # indexes of archives in memory; each takes about 400 bytes per member
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def _find_member(list_members: Callable[[Archive], Contents], place: Place, insi
             return locate_object(place, inside)
         files = contents.files
     else:
-        status = os.stat(place)  # noqa: PTH116 - as in ArchiveFile
+        status = place.stat()
         files = _index(place, status.st_size, status.st_mtime_ns, list_members)
     if inside not in files:
         raise FileNotFoundError(errno.ENOENT, "no such member", f"{place}/{inside}")

@@ -64,7 +64,7 @@ class StoredFile(ABC):
 
     @abstractmethod
     def read(self) -> Content:
-        """Read the image. Raises ImageError, whose reason does not repeat the name.
+        """Read the image. Raises ImageError; its reason does not contain the name.
 
         That is an UnavailableError for a fault of the store that retries do not help against.
         """

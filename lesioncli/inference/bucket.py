@@ -144,7 +144,7 @@ class BucketDestination(Destination):
             self._stored_crc32[name] = crc32
 
     def publish_part(self, lines: bytes) -> None:
-        """Write lines of the journal whose pictures are in the bucket."""
+        """Upload journal lines; the pictures that they name are already in the bucket."""
         self.check_lock()
         now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")  # parts are read in the order of their names
         name = f"{self.rows}{PARTS}/{now}"

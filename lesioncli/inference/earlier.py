@@ -47,7 +47,7 @@ class EarlierResults:
 
     Of a shard, they are its own, before its first run those of its images in the output folder. `columns` are those of
     this run, see output_columns(). `tables` reads and writes the rows. `unsynced` are rows of a killed run whose masks
-    are whole, but may not be on the disk yet. `packed` are those whose masks are in `archives`, perhaps in files, too.
+    are whole, but may not be on the disk yet. `packed` are rows whose masks are in `archives`; some may also be files.
 
     Raises InputError if the rows belong to another `identity` or have other columns.
     """

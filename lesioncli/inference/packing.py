@@ -48,7 +48,7 @@ class MaskPacker:
         self._job: Future[None] | None = None
 
     def add(self, image: ImageFile, is_file: bool) -> None:
-        """Take an image that is finished, and whose mask is a file or not.
+        """Add a finished image; is_file: its mask was written as a file, which the archive will replace.
 
         Raises the OSError of an archive that could not be written.
         """

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers.bucket_results import results_below, rows_below, watch_promise
+from helpers.bucket_results import results_below, rows_below, segment_into, watch_promise
 from helpers.command import call
 from helpers.graphs import MakeEngine
 from helpers.object_server import URL, Fault, ObjectServer, use_server
@@ -65,20 +65,14 @@ class Stopper(Reporter):
             self.request.set()
 
 
-def run(images: Path, out: str | Path, engine: Path, *options: str | Path) -> tuple[int, str]:
-    result = call("segment", images, "--out", out, "--engine", engine, *options)
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result.exit_code, result.output
-
-
 def test_a_bucket_gets_what_a_folder_gets(
     server: ObjectServer, images: Path, tiny_manifest: MakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(upload, "ROWS_INTERVAL_S", 0.01)
     options = ("--overlay", "--crops", "10", "--save-probabilities")
     engine = tiny_manifest(1)
-    assert run(images, tmp_path / "folder", engine, *options)[0] == ExitCode.SOME_FAILED
-    code, output = run(images, OUT, engine, *options)
+    assert segment_into(images, tmp_path / "folder", engine, *options)[0] == ExitCode.SOME_FAILED
+    code, output = segment_into(images, OUT, engine, *options)
     assert code == ExitCode.SOME_FAILED, output
     assert f"are in {OUT}/" in output
     assert results_below(server.objects, PREFIX) == files_of(tmp_path / "folder")
@@ -93,13 +87,13 @@ def test_an_empty_machine_continues(
     server: ObjectServer, images: Path, tiny_manifest: MakeEngine, tmp_path: Path
 ) -> None:
     engine = tiny_manifest(4)
-    assert run(images, OUT, engine)[0] == ExitCode.SOME_FAILED
+    assert segment_into(images, OUT, engine)[0] == ExitCode.SOME_FAILED
     before = dict(server.objects)
     server.on_change = lambda: None  # somebody else breaks the promise
     del server.objects[f"{PREFIX}003.png"]
     server.objects[f"{PREFIX}004.png"] = b""
     server.requests.clear()
-    code, output = run(images, OUT, engine)
+    code, output = segment_into(images, OUT, engine)
     assert code == ExitCode.SOME_FAILED
     assert f"2 ok, 1 failed, {COUNT - 2} skipped" in output
     assert results_below(server.objects, PREFIX) == results_below(before, PREFIX)
@@ -114,12 +108,12 @@ def test_what_has_changed_is_done_again(
     """Changed images, images that are broken or gone, and a picture that is not asked for any more."""
     engine = tiny_manifest(4)
     for out in (OUT, tmp_path / "folder"):
-        assert run(images, out, engine, "--overlay")[0] == ExitCode.SOME_FAILED
+        assert segment_into(images, out, engine, "--overlay")[0] == ExitCode.SOME_FAILED
     save(images / "001.jpg", draw(99, 50, 60))
     (images / "002.jpg").write_bytes(b"\xff\xd8\xff broken now, too")
     (images / "003.jpg").unlink()
     for out in (OUT, tmp_path / "folder"):
-        code, output = run(images, out, engine, "--prune")
+        code, output = segment_into(images, out, engine, "--prune")
         assert code == ExitCode.SOME_FAILED, output
         assert "1 ok, 2 failed" in output
     assert results_below(server.objects, PREFIX) == files_of(tmp_path / "folder")
@@ -128,22 +122,22 @@ def test_what_has_changed_is_done_again(
 
 def test_overwrite(server: ObjectServer, images: Path, tiny_manifest: MakeEngine, tmp_path: Path) -> None:
     engine = tiny_manifest(4)
-    assert run(images, OUT, engine, "--overlay")[0] == ExitCode.SOME_FAILED
-    code, output = run(images, OUT, engine, "--threshold", "0.3")
+    assert segment_into(images, OUT, engine, "--overlay")[0] == ExitCode.SOME_FAILED
+    code, output = segment_into(images, OUT, engine, "--threshold", "0.3")
     assert code == ExitCode.INPUT
     assert f"error: {OUT}: has masks made with threshold 0.5" in output
     (images / "000.jpg").unlink()
-    assert run(images, OUT, engine, "--threshold", "0.3", "--overwrite")[0] == ExitCode.SOME_FAILED
-    assert run(images, tmp_path / "folder", engine, "--threshold", "0.3")[0] == ExitCode.SOME_FAILED
+    assert segment_into(images, OUT, engine, "--threshold", "0.3", "--overwrite")[0] == ExitCode.SOME_FAILED
+    assert segment_into(images, tmp_path / "folder", engine, "--threshold", "0.3")[0] == ExitCode.SOME_FAILED
     assert results_below(server.objects, PREFIX) == files_of(tmp_path / "folder")
 
 
 def test_a_dry_run_writes_nothing(server: ObjectServer, images: Path, tiny_manifest: MakeEngine) -> None:
     engine = tiny_manifest(4)
-    assert run(images, OUT, engine)[0] == ExitCode.SOME_FAILED
+    assert segment_into(images, OUT, engine)[0] == ExitCode.SOME_FAILED
     before = dict(server.objects)
     save(images / "new.jpg", draw(99, 50, 60))
-    code, output = run(images, OUT, engine, "--dry-run")
+    code, output = segment_into(images, OUT, engine, "--dry-run")
     assert code == ExitCode.OK, output
     assert f"2 to segment (1 new, 1 failed before), {COUNT} done" in output
     assert server.objects == before
@@ -157,8 +151,8 @@ def test_faults_of_writing_are_retried(
     server.put_faults = {PREFIX + name: [transient[number % 4]] * (1 + number % 2) for number, name in enumerate(names)}
     server.put_faults[f"{PREFIX}run.lock"] = [Fault.CUT]
     engine = tiny_manifest(4)
-    assert run(images, tmp_path / "folder", engine)[0] == ExitCode.SOME_FAILED
-    code, output = run(images, OUT, engine)
+    assert segment_into(images, tmp_path / "folder", engine)[0] == ExitCode.SOME_FAILED
+    code, output = segment_into(images, OUT, engine)
     assert code == ExitCode.SOME_FAILED, output
     assert results_below(server.objects, PREFIX) == files_of(tmp_path / "folder")
 
@@ -171,20 +165,20 @@ def test_credentials_that_expire_in_mid_run(
     monkeypatch.setattr(lease, "EXPIRY_S", 1.0)  # the lock cannot be removed, either
     monkeypatch.setattr(lease, "POLL_S", 0.2)
     engine = tiny_manifest(1)
-    assert run(images, tmp_path / "folder", engine)[0] == ExitCode.SOME_FAILED
+    assert segment_into(images, tmp_path / "folder", engine)[0] == ExitCode.SOME_FAILED
 
     def expire() -> None:
         if any(".parts/" in key for key in server.objects):
             server.every_put = Fault.EXPIRED
 
     check, server.on_change = server.on_change, expire
-    code, output = run(images, OUT, engine)
+    code, output = segment_into(images, OUT, engine)
     assert code == ExitCode.INPUT, output
     assert f"error: {OUT}: access denied; renew the credentials" in output
     assert "run the same command again" in output
     server.every_put, server.on_change = None, check
     assert rows_below(server.objects, PREFIX)
-    code, output = run(images, OUT, engine)
+    code, output = segment_into(images, OUT, engine)
     assert code == ExitCode.SOME_FAILED, output
     assert "0 skipped" not in output
     assert results_below(server.objects, PREFIX) == files_of(tmp_path / "folder")
@@ -199,14 +193,14 @@ def test_a_fault_at_the_end(
     tmp_path: Path,
 ) -> None:
     engine = tiny_manifest(4)
-    assert run(images, tmp_path / "folder", engine)[0] == ExitCode.SOME_FAILED
+    assert segment_into(images, tmp_path / "folder", engine)[0] == ExitCode.SOME_FAILED
     first = [] if name.endswith(".png") else [Fault.SLOW] * (name == "run.json")  # the record of the start
     key = f"{PREFIX}a+b %20/{name}" if name.endswith(".png") else PREFIX + name
     server.put_faults = {key: [*first, Fault.DENIED]}
-    code, output = run(images, OUT, engine)
+    code, output = segment_into(images, OUT, engine)
     assert code == ExitCode.INPUT
     assert f"error: {OUT}: access denied" in output
-    code, output = run(images, OUT, engine)
+    code, output = segment_into(images, OUT, engine)
     assert code == ExitCode.SOME_FAILED, output
     assert results_below(server.objects, PREFIX) == files_of(tmp_path / "folder")
 
@@ -221,7 +215,7 @@ def test_archives_of_masks(
     engine, options = tiny_manifest(1), ("--masks", "tar", "--overlay")
     for step in range(3):
         for out in (OUT, tmp_path / "folder"):
-            code, output = run(images, out, engine, *options)
+            code, output = segment_into(images, out, engine, *options)
             assert code == ExitCode.SOME_FAILED, output
         assert results_below(server.objects, PREFIX) == files_of(tmp_path / "folder")
         assert f"{[COUNT, 1, 2][step]} ok" in output
@@ -233,7 +227,7 @@ def test_archives_of_masks(
     assert any(".parts/" in key for _, key in server.requests)
     server.on_change = lambda: None
     for out in (OUT, tmp_path / "folder"):
-        assert run(images, out, engine, *options, "--overwrite")[0] == ExitCode.SOME_FAILED
+        assert segment_into(images, out, engine, *options, "--overwrite")[0] == ExitCode.SOME_FAILED
     assert results_below(server.objects, PREFIX) == files_of(tmp_path / "folder")
 
 
@@ -250,7 +244,7 @@ def test_an_interrupted_run_with_archives(
     assert summary.remaining
     assert 7 <= len(rows_below(server.objects, PREFIX)) < summary.ok
     for out in (OUT, tmp_path / "folder"):
-        assert run(images, out, engine, "--masks", "tar")[0] == ExitCode.SOME_FAILED
+        assert segment_into(images, out, engine, "--masks", "tar")[0] == ExitCode.SOME_FAILED
     assert results_below(server.objects, PREFIX) == files_of(tmp_path / "folder")
 
 
@@ -260,9 +254,9 @@ def test_a_listing_that_lags(
     """Rows and masks that are not listed yet are made again; what is listed, but was removed, is no row."""
     monkeypatch.setattr(upload, "ROWS_INTERVAL_S", 0.01)
     engine = tiny_manifest(1)
-    assert run(images, tmp_path / "folder", engine)[0] == ExitCode.SOME_FAILED
+    assert segment_into(images, tmp_path / "folder", engine)[0] == ExitCode.SOME_FAILED
     server.put_faults = {f"{PREFIX}scores.csv": [Fault.DENIED]}  # the rows of the run stay in parts
-    assert run(images, OUT, engine)[0] == ExitCode.INPUT
+    assert segment_into(images, OUT, engine)[0] == ExitCode.INPUT
     parts = sorted(key for key in server.objects if ".parts/" in key)
     assert parts
     server.hidden = {parts[-1], f"{PREFIX}001.png", f"{PREFIX}a+b %20/025.png"}
@@ -273,7 +267,7 @@ def test_a_listing_that_lags(
             server.hidden = set()
 
     check, server.on_change = server.on_change, catch_up
-    code, output = run(images, OUT, engine)
+    code, output = segment_into(images, OUT, engine)
     assert code == ExitCode.SOME_FAILED, output
     server.on_change = check
     assert results_below(server.objects, PREFIX) == files_of(tmp_path / "folder")
@@ -281,11 +275,11 @@ def test_a_listing_that_lags(
 
 def test_several_processes(server: ObjectServer, images: Path, tiny_manifest: MakeEngine, tmp_path: Path) -> None:
     engine = tiny_manifest(4)
-    assert run(images, tmp_path / "folder", engine)[0] == ExitCode.SOME_FAILED
-    code, output = run(images, OUT, engine, "--processes", "2")
+    assert segment_into(images, tmp_path / "folder", engine)[0] == ExitCode.SOME_FAILED
+    code, output = segment_into(images, OUT, engine, "--processes", "2")
     assert code == ExitCode.SOME_FAILED, output
     assert results_below(server.objects, PREFIX) == files_of(tmp_path / "folder")
-    code, output = run(images, OUT, engine, "--ray", "10.0.0.1:6379")
+    code, output = segment_into(images, OUT, engine, "--ray", "10.0.0.1:6379")
     assert code == ExitCode.INPUT
     assert f"error: {OUT}: the workers of a Ray cluster need a folder" in output
 
@@ -293,7 +287,7 @@ def test_several_processes(server: ObjectServer, images: Path, tiny_manifest: Ma
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such names")
 def test_a_name_that_no_object_can_have(server: ObjectServer, images: Path, tiny_manifest: MakeEngine) -> None:
     save(images / "line\nbreak.jpg", draw(1, 40, 60))
-    code, output = run(images, OUT, tiny_manifest(4))
+    code, output = segment_into(images, OUT, tiny_manifest(4))
     assert code == ExitCode.INPUT
     assert "rename the image" in output
     assert list(server.objects) == ["runs/other.txt"]
@@ -303,7 +297,7 @@ def test_a_name_that_no_object_can_have(server: ObjectServer, images: Path, tiny
 def test_a_web_server_is_no_place_for_results(
     out: str, images: Path, tiny_manifest: MakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code, output = run(images, out, tiny_manifest(4))
+    code, output = segment_into(images, out, tiny_manifest(4))
     assert code == ExitCode.INPUT
     assert f"error: {out}: results cannot be written to a web server" in output
 
@@ -312,7 +306,7 @@ def test_a_store_that_refuses_at_the_start(
     server: ObjectServer, images: Path, tiny_manifest: MakeEngine, tmp_path: Path
 ) -> None:
     server.every_put = Fault.DENIED
-    code, output = run(images, OUT, tiny_manifest(4))
+    code, output = segment_into(images, OUT, tiny_manifest(4))
     assert code == ExitCode.INPUT
     assert f"error: {OUT}: access denied" in output
 

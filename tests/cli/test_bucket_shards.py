@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers.bucket_results import results_below, watch_promise
+from helpers.bucket_results import results_below, segment_into, watch_promise
 from helpers.command import call
 from helpers.graphs import MakeEngine
 from helpers.object_server import URL, Fault, ObjectServer, use_server
@@ -38,19 +38,13 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectServer]:
     stores.open_store.cache_clear()
 
 
-def run(images: Path, out: str | Path, engine: Path, *options: str | Path) -> tuple[int, str]:
-    result = call("segment", images, "--out", out, "--engine", engine, *options)
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result.exit_code, result.output
-
-
 def test_shards_are_merged_to_one_run(
     server: ObjectServer, images: Path, tiny_manifest: MakeEngine, tmp_path: Path
 ) -> None:
     engine = tiny_manifest(4)
-    assert run(images, tmp_path / "folder", engine)[0] == ExitCode.OK
+    assert segment_into(images, tmp_path / "folder", engine)[0] == ExitCode.OK
     for shard in ("2/3", "1/3"):
-        code, output = run(images, OUT, engine, "--shard", shard)
+        code, output = segment_into(images, OUT, engine, "--shard", shard)
         assert code == ExitCode.OK, output
         assert f"rows in {OUT}/shards/{shard.replace('/', '-of-')}/" in output
     status = call("status", OUT).output
@@ -59,14 +53,14 @@ def test_shards_are_merged_to_one_run(
     result = call("merge", OUT)
     assert result.exit_code == ExitCode.INPUT
     assert f"error: {OUT}: shards missing: 3/3" in result.output
-    assert run(images, OUT, engine, "--shard", "3/3")[0] == ExitCode.OK
-    assert run(images, OUT, engine)[0] == ExitCode.INPUT  # a whole run
+    assert segment_into(images, OUT, engine, "--shard", "3/3")[0] == ExitCode.OK
+    assert segment_into(images, OUT, engine)[0] == ExitCode.INPUT  # a whole run
     result = call("merge", OUT)
     assert result.exit_code == ExitCode.OK, result.output
     assert f"3 shards merged; {COUNT} images: {COUNT} ok" in result.output
     assert results_below(server.objects, "out/") == files_of(tmp_path / "folder")
     assert "nothing to merge" in call("merge", OUT).output
-    code, output = run(images, OUT, engine, "--shard", "1/2")
+    code, output = segment_into(images, OUT, engine, "--shard", "1/2")
     assert code == ExitCode.OK
     assert "0 ok" in output
     assert f"finished, {COUNT} of {COUNT} images" not in call("status", OUT).output
@@ -74,10 +68,10 @@ def test_shards_are_merged_to_one_run(
 
 def test_a_shard_asks_only_for_its_own_masks(server: ObjectServer, images: Path, tiny_manifest: MakeEngine) -> None:
     engine = tiny_manifest(4)
-    assert run(images, OUT, engine, "--shard", "1/2")[0] == ExitCode.OK
+    assert segment_into(images, OUT, engine, "--shard", "1/2")[0] == ExitCode.OK
     assert ("GET", "") in server.requests  # of shards/ and its own parts
     server.requests.clear()
-    code, output = run(images, OUT, engine, "--shard", "1/2")
+    code, output = segment_into(images, OUT, engine, "--shard", "1/2")
     assert code == ExitCode.OK
     own = {key for key in server.objects if key.endswith(".png")}
     assert f"0 ok, 0 failed, {len(own)} skipped" in output
@@ -89,12 +83,12 @@ def test_shards_of_other_numbers_and_options_are_refused(
     server: ObjectServer, images: Path, tiny_manifest: MakeEngine
 ) -> None:
     engine = tiny_manifest(4)
-    assert run(images, OUT, engine, "--shard", "1/2")[0] == ExitCode.OK
+    assert segment_into(images, OUT, engine, "--shard", "1/2")[0] == ExitCode.OK
     before = dict(server.objects)
-    code, output = run(images, OUT, engine, "--shard", "1/3")
+    code, output = segment_into(images, OUT, engine, "--shard", "1/3")
     assert code == ExitCode.INPUT
     assert f"{OUT}/shards/1-of-2: shard 1/2 overlaps with 1/3" in output
-    code, output = run(images, OUT, engine, "--shard", "2/2", "--threshold", "0.3")
+    code, output = segment_into(images, OUT, engine, "--shard", "2/2", "--threshold", "0.3")
     assert code == ExitCode.INPUT
     assert "shard 1/2 has masks made with threshold 0.5, not 0.3" in output
     assert server.objects == before
@@ -104,7 +98,7 @@ def test_shards_of_other_numbers_and_options_are_refused(
 def test_a_merge_waits_for_nobody(place: str, server: ObjectServer, images: Path, tiny_manifest: MakeEngine) -> None:
     """A shard that is being written ends a merge, and a merge ends a shard."""
     engine = tiny_manifest(4)
-    assert run(images, OUT, engine, "--shard", "1/1")[0] == ExitCode.OK
+    assert segment_into(images, OUT, engine, "--shard", "1/1")[0] == ExitCode.OK
     server.write(f"out/{place}{LOCK}", json.dumps({"host": "node7", "pid": 5}).encode())
     result = (
         call("merge", OUT) if place else call("segment", images, "--out", OUT, "--engine", engine, "--shard", "1/1")
@@ -118,9 +112,9 @@ def test_a_merge_that_is_stopped_continues(
     name: str, server: ObjectServer, images: Path, tiny_manifest: MakeEngine, tmp_path: Path
 ) -> None:
     engine = tiny_manifest(4)
-    assert run(images, tmp_path / "folder", engine)[0] == ExitCode.OK
+    assert segment_into(images, tmp_path / "folder", engine)[0] == ExitCode.OK
     for shard in ("1/2", "2/2"):
-        assert run(images, OUT, engine, "--shard", shard)[0] == ExitCode.OK
+        assert segment_into(images, OUT, engine, "--shard", shard)[0] == ExitCode.OK
     server.put_faults = {name if name == "?delete" else f"out/{name}": [Fault.DENIED]}
     assert call("merge", OUT).exit_code == ExitCode.INPUT
     server.objects.pop(f"out/{LOCK}", None)  # of a lock that could not be removed
@@ -135,11 +129,11 @@ def test_shards_that_continue_merged_rows_keep_their_checksums(
     """Also if the first of them is stopped between its two tables."""
     engine = tiny_manifest(4)
     for out in (OUT, tmp_path / "folder"):
-        assert run(images, out, engine)[0] == ExitCode.OK
+        assert segment_into(images, out, engine)[0] == ExitCode.OK
     server.put_faults = {"out/shards/1-of-2/checksums.csv": [Fault.DENIED]}
-    assert run(images, OUT, engine, "--shard", "1/2")[0] == ExitCode.INPUT
+    assert segment_into(images, OUT, engine, "--shard", "1/2")[0] == ExitCode.INPUT
     for shard in ("1/2", "2/2"):
-        assert run(images, OUT, engine, "--shard", shard)[0] == ExitCode.OK
+        assert segment_into(images, OUT, engine, "--shard", shard)[0] == ExitCode.OK
     assert call("merge", OUT).exit_code == ExitCode.OK
     assert results_below(server.objects, "out/") == files_of(tmp_path / "folder")
 
@@ -148,7 +142,7 @@ def test_status_of_a_run(server: ObjectServer, images: Path, tiny_manifest: Make
     result = call("status", OUT)
     assert result.exit_code == ExitCode.INPUT
     assert f"error: {OUT}: no run.json" in result.output
-    assert run(images, OUT, tiny_manifest(4))[0] == ExitCode.OK
+    assert segment_into(images, OUT, tiny_manifest(4))[0] == ExitCode.OK
     result = call("status", OUT, "--json")
     assert json.loads(result.output)["runs"][0]["ok"] == COUNT
     assert not server.objects.keys() & {f"out/{LOCK}"}

@@ -5,8 +5,17 @@ import io
 import tarfile
 import zlib
 from collections.abc import Mapping
+from pathlib import Path
 
+from helpers.command import call
 from helpers.object_server import ObjectServer
+
+
+def segment_into(images: Path, out: str | Path, engine: Path, *options: str | Path) -> tuple[int, str]:
+    """Run `segment` in this process, into a bucket or a folder; return its exit code and output."""
+    result = call("segment", images, "--out", out, "--engine", engine, *options)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.output
 
 
 def results_below(objects: Mapping[str, bytes], prefix: str) -> dict[str, bytes]:

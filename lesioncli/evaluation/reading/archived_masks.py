@@ -16,8 +16,9 @@ SCORES = "scores.csv"
 def find_archived_masks(folder: Path) -> dict[str, StoredFile]:
     """Return the masks in archives by their paths relative to the folder, as if they were files there.
 
-    An archive keeps a mask when a later run replaced it, or failed on its image. So those count that scores.csv names,
-    and, of a row whose file a killed run had packed, the mask in the last archive. Without scores.csv, all count.
+    An archive still holds masks that a later run replaced, or whose images failed later. So only masks that scores.csv
+    names are returned. A row can name a file that a killed run has packed since: its mask is that in the last archive.
+    Without scores.csv, all masks are returned.
     """
     archives = MaskArchives(folder)
     latest: dict[str, StoredFile] = {}

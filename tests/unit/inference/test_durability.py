@@ -34,8 +34,14 @@ def leave_killed(whole: Path, out: Path, synced: int) -> None:
 def test_a_mask_is_compared_with_its_row_unless_it_was_synced(engine: Engine, images: Path, tmp_path: Path) -> None:
     """Damage in the middle of a mask, which leaves its end."""
     statuses(images, engine, tmp_path / "whole")
-    lines = journal_of(tmp_path / "whole", 0).splitlines(keepends=True)
-    for number, synced, expected in [(0, 0, "osssss"), (5, 0, "ssssso"), (0, len(b"".join(lines[:2])), "ssssss")]:
+    lines = journal_of(tmp_path / "whole", 999).splitlines(keepends=True)  # with offsets of three digits, as below
+    one_row = len(b"".join(lines[:2]))
+    for number, synced, expected in [
+        (0, 0, "osssss"),
+        (5, 0, "ssssso"),
+        (0, one_row, "ssssss"),
+        (1, one_row, "sossss"),
+    ]:
         leave_killed(tmp_path / "whole", tmp_path / "out", synced)
         mask = tmp_path / "out" / f"00{number}.png"
         content = bytearray(mask.read_bytes())

@@ -4,13 +4,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
-from itertools import compress
+from itertools import chain, compress, islice
 from pathlib import Path
 
 from lesioncli.errors import InputError
 from lesioncli.files import crc32_of, stat_file
 from lesioncli.images.find import PROBABILITIES, ImageFile
 from lesioncli.images.mask_archives import MaskArchives, is_archived, split_path
+from lesioncli.inference.compact_dict import CompactDict
 from lesioncli.inference.destination import Destination
 from lesioncli.inference.inputs import (
     ImageState,
@@ -24,12 +25,14 @@ from lesioncli.inference.outcome import Column, image_name, without_suffix
 from lesioncli.inference.packing import is_left_over
 from lesioncli.inference.pictures import extra_paths, is_whole, mask_path, regular_file_below
 from lesioncli.inference.record import RunIdentity
-from lesioncli.inference.rows import JOURNAL, SCORES, Row, RowTables, WrongColumnsError, row_key
+from lesioncli.inference.rows import GONE, JOURNAL, SCORES, Row, RowTables, WrongColumnsError, row_key
 from lesioncli.inference.shards import read_shard_record
 from lesioncli.options import SegmentOptions, Shard
 from lesioncli.sharding import contains, shard_folder
 from lesioncli.stores import CONNECTIONS
 from lesioncli.urls import Place, Url
+
+BATCH_ROWS = 1000  # that are looked at together: all of a large run would take a gigabyte
 
 
 class ToDo(StrEnum):
@@ -46,8 +49,8 @@ class EarlierResults:
     """The run record and the rows of an output folder, by the key of their image; none if there is no such folder.
 
     Of a shard, they are its own, before its first run those of its images in the output folder. `columns` are those of
-    this run, see output_columns(). `tables` reads and writes the rows. `unsynced` are rows of a killed run whose masks
-    are whole, but may not be on the disk yet. `packed` are rows whose masks are in `archives`; some may also be files.
+    this run, see output_columns(). `tables` reads and writes the rows. `unsynced` are masks of a killed run that are
+    whole, but may not be on the disk yet. `marked` are the keys of rows whose note says that their image is gone.
 
     Raises InputError if the rows belong to another `identity` or have other columns.
     """
@@ -65,14 +68,14 @@ class EarlierResults:
         self.tables = RowTables(shard_folder(folder, shard), names)
         self._identity = identity
         self.record = read_shard_record(folder, shard)
-        self.rows: dict[str, Row] = {}
-        self.unsynced: list[Row] = []
-        self.packed: list[Row] = []
+        self.rows = CompactDict(Row)
+        self.unsynced: list[str] = []
+        self.marked: set[str] = set()
+        self._named: Counter[str] = Counter()  # rows of the journals by archive
         self.archives = MaskArchives(folder)
         self._shard = shard
         if shard and not self.tables.scores.exists():
             self._read(RowTables(folder, names))
-            self.rows = {key: row for key, row in self.rows.items() if contains(shard, key)}
         self._read(self.tables)
         if self.rows:
             self._check_identity()
@@ -80,34 +83,44 @@ class EarlierResults:
     def _read(self, tables: RowTables) -> None:
         """Add the rows of tables; those of an interrupted run replace older ones."""
         try:
-            self.rows.update({self.key(row.image): row for row in tables.read_scores()})
-            journal = tables.read_journal()
+            for row in tables.read_scores():
+                self._add(row)
+            self._read_journal(tables)
         except WrongColumnsError:
             if self.record.engine_sha256:  # another engine, which may have other columns, is the better reason
                 self._check_identity()
             raise
-        unsynced = list(filter(self._has_its_mask, journal.unsynced))
-        self.unsynced += unsynced
-        for row in journal.unsynced:  # older rows of these images have other masks
-            self.rows.pop(self.key(row.image), None)
-        self.rows.update({self.key(row.image): row for row in (*journal.synced, *unsynced)})
-        packed = [row for row in (*journal.synced, *unsynced) if is_archived(row.mask)]
-        self.packed += self._without_incomplete(tables, packed)
-
-    def _without_incomplete(self, tables: RowTables, packed: Sequence[Row]) -> Iterator[Row]:
-        """Yield the rows of masks in archives of which all rows are there.
-
-        If a run was killed while it wrote them, the others name files again, and the next run writes the same archive.
-        """
-        named = Counter(split_path(row.mask)[0] for row in packed)
-        for row in packed:
+        for row in self.packed():
             archive, name = split_path(row.mask)
+            if self._named[archive] == len(self.archives.contents(archive).files):
+                continue
             path = regular_file_below(self.folder, name)
-            is_complete = named[archive] == len(self.archives.contents(archive).files)
-            if is_complete or not (path and is_left_over(path, self.archives.find(row.mask))):
-                yield row
-            else:
-                self.rows[self.key(row.image)] = tables.move(row, name)
+            if path and is_left_over(path, self.archives.find(row.mask)):
+                self._add(tables.move(row, name))  # its run was killed while it wrote these rows; the next one does so
+
+    def _add(self, row: Row) -> None:
+        key = self.key(row.image)
+        if self._shard is None or contains(self._shard, key):
+            self.rows[key] = row
+            if GONE in row.line:
+                self.marked.add(key)
+
+    def _read_journal(self, tables: RowTables) -> None:
+        for row, is_synced in tables.read_journal():
+            if not is_synced:
+                if not is_archived(row.mask):  # an older row of the image has another mask
+                    self.rows.pop(self.key(row.image))
+                if not self._has_its_mask(row):
+                    continue
+                self.unsynced.append(row.mask)
+            if is_archived(row.mask):
+                self._named[split_path(row.mask)[0]] += 1
+            self._add(row)
+
+    def packed(self) -> Iterator[Row]:
+        """Yield the rows of a killed run whose masks are in `archives`; some may also be files."""
+        rows = self.rows.values() if self._named else iter(())
+        return (row for row in rows if split_path(row.mask)[0] in self._named)
 
     def _has_its_mask(self, row: Row) -> bool:
         """Return whether the mask of a row has its CRC-32: a power cut may have left anything.
@@ -153,9 +166,10 @@ class EarlierResults:
             raise InputError(
                 f"{self.folder}: {archived} would be in an archive of masks; rename the folder or archive of its image"
             )
-        names = (*masks, *(row.image for row in self.rows.values()))
-        below = next((name for name in names if name.startswith(f"{PROBABILITIES}/")), None)
-        if (options.save_probabilities or self.record.probabilities) and below:
+        if not (options.save_probabilities or self.record.probabilities):
+            return
+        names = chain(masks, (row.image for row in self.rows.values()))
+        if below := next((name for name in names if name.startswith(f"{PROBABILITIES}/")), None):
             raise InputError(
                 f"{self.folder}: {below} would be among the probability maps; segment the images in a folder"
                 f" {PROBABILITIES}/ to another --out, or rename it"
@@ -178,6 +192,13 @@ class EarlierResults:
         Raises InputError if an image would, by its ISIC number, take the mask of another.
         """
         missing: dict[str, ToDo | None] = {}
+        coming = iter(images)
+        while batch := list(islice(coming, BATCH_ROWS)):
+            missing.update(self._find_masked(batch, check_content))
+        return missing
+
+    def _find_masked(self, images: Iterable[ImageFile], check_content: bool) -> dict[str, ToDo | None]:
+        missing: dict[str, ToDo | None] = {}
         finished: list[tuple[ImageFile, Row]] = []
         for image in images:
             name = image_name(image)
@@ -196,8 +217,9 @@ class EarlierResults:
                 self._refuse_mask_of_another(image, row)
                 missing[image.name] = ToDo.NEW
         compared = compare_images([(image.path, row) for image, row in finished], check_content)
-        for (image, _), (state, row) in zip(finished, compared, strict=True):
-            self.rows[self.key(row.image)] = row
+        for (image, before), (state, row) in zip(finished, compared, strict=True):
+            if row != before:
+                self._add(row)
             if state == ImageState.CHANGED:
                 missing[image.name] = ToDo.CHANGED
         return missing
@@ -216,15 +238,18 @@ class EarlierResults:
         """
         if any(url != root for url in recorded_urls(self.record)):
             return []
-        listed = {image_name(image): image.path for image in images}
+        listed = {image_name(image): image.path for image in images} if self.rows else {}
         roots = self.roots(root)
 
-        def is_gone(row: Row) -> bool:
-            return locate_image(row.image, roots, listed.get(row.image)) is None
+        def is_gone(item: tuple[str, Row]) -> bool:
+            return locate_image(item[1].image, roots, listed.get(item[1].image)) is None
 
+        keys: list[str] = []
+        items = self.rows.items()
         with ThreadPoolExecutor(CONNECTIONS) as pool:
-            states = (pool.map if isinstance(root, Url) else map)(is_gone, self.rows.values())
-            keys = list(compress(self.rows, states))
+            while batch := list(islice(items, BATCH_ROWS)):
+                states = (pool.map if isinstance(root, Url) else map)(is_gone, batch)
+                keys += [key for key, _ in compress(batch, states)]
         missing_root = next((path for path in roots if not is_there(path)), None)
         if keys and to_prune and missing_root:
             raise InputError(

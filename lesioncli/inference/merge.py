@@ -1,5 +1,6 @@
 """Join the rows and records of shards: what one run without --shard would have left."""
 
+import heapq
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing
@@ -12,6 +13,7 @@ import msgspec
 
 from lesioncli.errors import InputError
 from lesioncli.files import atomic_write
+from lesioncli.inference.compact_dict import CompactDict
 from lesioncli.inference.journal import Journal
 from lesioncli.inference.outcome import sort_by_name
 from lesioncli.inference.record import RunIdentity, RunRecord, RunStatus, read_record, write_record
@@ -59,9 +61,9 @@ def merge_shards(out: Path) -> MergedShards:
             records = {shard: read_record(shard_folder(out, shard)) for shard in shards}
             _require_finished(out, records)
             _require_same_run(out, records)
-            tables, rows = _read_rows(out, records)
+            tables, of_shards = _read_rows(out, records)
             merged = _merge_records(list(records.values()))
-            tables.save([rows[key] for key in sorted(rows)])
+            tables.save(row for _, row in heapq.merge(*(rows.items() for rows in of_shards)))  # no key is in two
             write_record(out, merged)
             journal.clear()
             with atomic_write(out / SHARDS / MERGED) as temporary:
@@ -133,15 +135,15 @@ def _require_same_run(out: Path, records: dict[Shard, RunRecord]) -> None:
             )
 
 
-def _read_rows(out: Path, records: dict[Shard, RunRecord]) -> tuple[RowTables, dict[str, Row]]:
-    """Return the tables of the output folder, and the rows of all shards by their key."""
+def _read_rows(out: Path, records: dict[Shard, RunRecord]) -> tuple[RowTables, list[CompactDict[Row]]]:
+    """Return the tables of the output folder, and the rows of each shard by their key."""
     with_rows = [shard for shard in records if (shard_folder(out, shard) / SCORES).exists()]
     if not with_rows:
         raise InputError(f"{out}: no shard has rows; run all shards again")
     names = read_names(shard_folder(out, with_rows[0]))
-    rows: dict[str, Row] = {}
+    of_shards: list[CompactDict[Row]] = []
     for shard in with_rows:
-        folder = shard_folder(out, shard)
+        folder, rows = shard_folder(out, shard), CompactDict(Row)
         for row in RowTables(folder, names).read_scores():
             key = row_key(row.image, records[shard].names)
             if not contains(shard, key):
@@ -149,7 +151,9 @@ def _read_rows(out: Path, records: dict[Shard, RunRecord]) -> tuple[RowTables, d
                     f"{folder / SCORES}: {row.image} is not in shard {shard}; run it again with --overwrite"
                 )
             rows[key] = row
-    return RowTables(out, names), rows
+        rows.pack()
+        of_shards.append(rows)
+    return RowTables(out, names), of_shards
 
 
 def _merge_records(records: Sequence[RunRecord]) -> RunRecord:

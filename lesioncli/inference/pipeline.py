@@ -95,7 +95,7 @@ def segment(
     views = ImageViews(engine, options)
     if to_do is None:
         to_do = store.find_to_do(images)
-    remaining = [image for image, reason in zip(images, to_do, strict=True) if reason]
+    remaining = (image for image, reason in zip(images, to_do, strict=True) if reason)
     pipeline = _Pipeline(remaining, engine, views, store.pictures, options, trace)
     with closing(pipeline.all_outcomes(stop or StopRequest())) as outcomes:
         for image, reason in zip(images, to_do, strict=True):

@@ -9,7 +9,6 @@ power cut may undo is in durability.py.
 
 import csv
 import heapq
-import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -101,9 +100,9 @@ class ResultStore:
         replaced = [image for image in images if self.missing[image.name] in (ToDo.NO_MASK, ToDo.CHANGED)]
         replaced = [] if self._options.retry_failed else replaced
         for image in replaced:
-            self._rows.pop(self.earlier.key(image_name(image)), None)
+            self._rows.pop(self.earlier.key(image_name(image)))
         self.changed = sum(self.missing[image.name] == ToDo.CHANGED for image in replaced)
-        unsynced = (regular_file_below(self.folder, row.mask) for row in self.earlier.unsynced)
+        unsynced = (regular_file_below(self.folder, mask) for mask in self.earlier.unsynced)
         sync_files([*filter(None, unsynced), *self._remove_packed_files()], self.folder)
         self._save_rows()
         self._journal.clear()
@@ -121,7 +120,7 @@ class ResultStore:
     def _remove_packed_files(self) -> list[Path]:
         """Remove the files of masks that a killed run had packed; return their paths."""
         removed: list[Path] = []
-        for row in self.earlier.packed:
+        for row in self.earlier.packed():
             path = regular_file_below(self.folder, split_path(row.mask)[1])
             if path and is_left_over(path, self.earlier.archives.find(row.mask)):
                 path.unlink(missing_ok=True)
@@ -131,12 +130,13 @@ class ResultStore:
     def _handle_gone(self, keys: Sequence[str]) -> None:
         """Mark the rows of images that are gone, or remove them with their pictures; remove the marks of others."""
         gone = set(keys)
-        for key, row in self._rows.items():
-            self._rows[key] = self.earlier.tables.mark(row, key in gone)
+        for key in sorted(gone | self.earlier.marked):
+            if row := self._rows.get(key):
+                self._rows[key] = self.earlier.tables.mark(row, key in gone)
         if not self._options.prune:
             self.gone = len(keys)
             return
-        rows = list(map(self._rows.pop, keys))
+        rows = list(filter(None, map(self._rows.pop, keys)))
         remove_archived(self.folder, (row.mask for row in rows))
         names = ((row.mask, *extra_names(without_suffix(row.image), row.mask, self.has_maps)) for row in rows)
         self.destination.remove(chain.from_iterable(names))
@@ -199,9 +199,9 @@ class ResultStore:
 
     def least_confident(self, count: int) -> list[ImageConfidence]:
         """Return the images, of all runs into this folder, whose masks have the lowest confidence, the lowest first."""
-        rows = (row for row in self._rows.values() if row.is_ok and not math.isnan(row.confidence))
-        lowest = heapq.nsmallest(count, rows, key=lambda row: (row.confidence, row.image))
-        return [ImageConfidence(row.image, row.confidence) for row in lowest]
+        rows = (row for row in self._rows.values() if row.is_ok)
+        pairs = ((row.confidence, row.image) for row in rows if row.confidence is not None)
+        return [ImageConfidence(image, confidence) for confidence, image in heapq.nsmallest(count, pairs)]
 
     def write_record(self, record: RunRecord) -> None:
         """Write run.json; a run does so when it starts, so that an interrupted one is known."""
@@ -253,7 +253,7 @@ class ResultStore:
 
     def _save_rows(self) -> None:
         if self._rows or self.earlier.tables.scores.exists():
-            self.earlier.tables.save([self._rows[key] for key in sorted(self._rows)])
+            self.earlier.tables.save(self._rows.values())
 
 
 @contextmanager

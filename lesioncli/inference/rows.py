@@ -7,7 +7,10 @@ be on the disk, and its own CRC-32: after a power cut, a line counts only if it 
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -24,6 +27,7 @@ from lesioncli.options import Status
 SCORES, CHECKSUMS, JOURNAL = "scores.csv", "checksums.csv", "scores.csv.part"
 CHECK_COLUMNS = ("modified_ns", "image_crc32", "mask_crc32")
 JOURNAL_COLUMNS = (*CHECK_COLUMNS, "synced", "check")
+CRC32_DIGITS = 8
 LINE_END = "\r\n"
 REQUIRED_COLUMNS = ("image", "mask", "width", "height", "bytes", "status", "confidence", "note")
 GONE = "image is gone"  # in the column `note`
@@ -46,9 +50,10 @@ UNKNOWN = Checks()
 
 
 class Row(NamedTuple):  # created twice as fast as a frozen dataclass, for every image of earlier runs
-    """A row of scores.csv. It keeps its text: lists of fields would take a gigabyte for a million images.
+    """A row of scores.csv, and its text.
 
-    mask: its path as in the table, perhaps in an archive, see mask_archives.py; empty if the image failed.
+    mask: its path as in the table, perhaps in an archive, see mask_archives.py; empty if the image failed. confidence:
+    None if there is none.
     """
 
     line: str
@@ -56,15 +61,8 @@ class Row(NamedTuple):  # created twice as fast as a frozen dataclass, for every
     mask: str
     is_ok: bool
     file_bytes: int | None
-    confidence: float
+    confidence: float | None
     checks: Checks
-
-
-class JournalRows(NamedTuple):
-    """Rows of a journal whose masks were on the disk, and later rows, of which that is not known."""
-
-    synced: list[Row]
-    unsynced: list[Row]
 
 
 class WrongColumnsError(InputError):
@@ -95,14 +93,14 @@ class RowTables:
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
         self.scores, self.checksums, self.journal = (folder / name for name in (SCORES, CHECKSUMS, JOURNAL))
         self.names = list(names)
-        self._note, self._mask = map(self.names.index, ("note", "mask"))
+        self._image, self._mask, self._note = map(self.names.index, ("image", "mask", "note"))
         self._pick = itemgetter(*map(self.names.index, ("image", "mask", "status", "bytes", "confidence")))
 
     def read_scores(self) -> Iterator[Row]:
         """Yield the rows of scores.csv. Raises InputError, with file and line, where the table is damaged."""
         if not self.scores.exists():
             return
-        checks = self.read_checks()
+        ahead = _Ahead(self.read_checks())
         with self.scores.open("rb") as file:
             reader = csv.reader(_Lines(file))
             try:
@@ -115,17 +113,26 @@ class RowTables:
                             f" {len(header)}; correct or remove the line"
                         )
                     location = f"{self.scores}, line {reader.line_num}"
-                    yield self._parse(self._complete(header, fields), checks, location)
+                    cells = self._complete(header, fields)
+                    checks = ahead.get(from_cell(cells[self._image])) if cells[self._mask] else UNKNOWN
+                    yield self._parse(cells, checks, location)
             except csv.Error as error:
                 location = f"{self.scores}, line {reader.line_num}"
                 raise InputError(f"{location}: {error}; correct or remove the line") from error
 
-    def read_journal(self) -> JournalRows:
-        """Read the rows that a killed run left; damaged lines are left out."""
-        if not self.journal.exists():
-            return JournalRows([], [])
-        rows: list[tuple[int, Row]] = []
-        synced = 0
+    def read_journal(self) -> Iterator[tuple[Row, bool]]:
+        """Yield the rows that a killed run left, and whether their masks were on the disk; of the last ones, that is
+        not known. Damaged lines are left out.
+        """
+        waiting: deque[tuple[int, Row]] = deque()
+        for start, row, synced in self._read_journal_lines() if self.journal.exists() else ():
+            waiting.append((start, row))
+            while waiting and waiting[0][0] < synced:
+                yield waiting.popleft()[1], True
+        yield from ((row, False) for _, row in waiting)
+
+    def _read_journal_lines(self) -> Iterator[tuple[int, Row, int]]:
+        """Yield the offset of each intact line, its row, and how many bytes of the journal were on the disk."""
         header: list[str] = list(self.names)
         is_early = False  # of a version whose lines have no checks
         with self.journal.open("rb") as file:
@@ -135,46 +142,37 @@ class RowTables:
                     header = fields if is_early else fields[: -len(JOURNAL_COLUMNS)]
                     self._check_header(header, self.journal)
                 elif is_early and len(fields) == len(header):
-                    rows.append((start, self._parse(self._complete(header, fields), {})))
+                    yield start, self._parse(self._complete(header, fields)), 0
                 elif len(fields) == len(header) + len(JOURNAL_COLUMNS) and _is_right(fields):
                     checks = _parse_checks(fields[len(header) :][: len(CHECK_COLUMNS)])
                     cells = self._complete(header, fields[: len(header)])
-                    rows.append((start, self._parse(cells, {from_cell(fields[0]): checks})))
-                    synced = max(synced, int(fields[-2]))
-        return JournalRows(
-            [row for start, row in rows if start < synced], [row for start, row in rows if start >= synced]
-        )
+                    yield start, self._parse(cells, checks), int(fields[-2])
 
-    def save(self, rows: Sequence[Row]) -> None:
+    def save(self, rows: Iterable[Row]) -> None:
         """Write rows to scores.csv and checksums.csv. Raises OSError.
 
         A first scores.csv comes last, since a shard that has one does not look for merged rows any more. Later, a row
         is withdrawn before its checksums: one without them would pass for one of an early version.
         """
-        is_first = not self.scores.exists()
-        for save in (
-            (self._save_checksums, self._save_scores) if is_first else (self._save_scores, self._save_checksums)
-        ):
-            save(rows)
-
-    def _save_scores(self, rows: Sequence[Row]) -> None:
-        with atomic_write(self.scores) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            file.write(csv_line(self.names))
-            file.writelines(row.line for row in rows)
-
-    def _save_checksums(self, rows: Sequence[Row]) -> None:
-        with atomic_write(self.checksums) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            file.write(csv_line(("image", *CHECK_COLUMNS)))
-            file.writelines(
-                csv_line((as_cell(row.image), *row.checks.fields()))
-                for row in rows
-                if row.checks.mask_crc32 is not None
-            )
+        with ExitStack() as stack:
+            in_order = (self.checksums, self.scores) if not self.scores.exists() else (self.scores, self.checksums)
+            temporary = {path: stack.enter_context(atomic_write(path)) for path in reversed(in_order)}
+            with (
+                temporary[self.scores].open("w", newline="", encoding="utf-8") as scores,
+                temporary[self.checksums].open("w", newline="", encoding="utf-8") as checksums,
+            ):
+                scores.write(csv_line(self.names))
+                add_checks = csv.writer(checksums).writerow
+                add_checks(("image", *CHECK_COLUMNS))
+                for row in rows:
+                    scores.write(row.line)
+                    if row.checks.mask_crc32 is not None:
+                        add_checks((as_cell(row.image), *row.checks.fields()))
 
     def make_row(self, outcome: Outcome, fields: Sequence[str]) -> Row:
         """Return the row of an outcome, whose cells are `fields`."""
         checks = Checks(outcome.modified_ns, outcome.image_crc32, outcome.mask_crc32)
-        return self._parse(fields, {from_cell(fields[0]): checks})
+        return self._parse(fields, checks)
 
     def journal_header(self) -> str:
         """Return the first line of a journal."""
@@ -221,28 +219,27 @@ class RowTables:
         by_name = dict(zip(header, fields, strict=True))
         return [by_name.get(name, "") for name in self.names]
 
-    def read_checks(self) -> dict[str, Checks]:
-        """Read checksums.csv; whatever is damaged there is unknown."""
+    def read_checks(self) -> Iterator[tuple[str, Checks]]:
+        """Yield images and their checks from checksums.csv; whatever is damaged there is unknown."""
         if not self.checksums.exists():
-            return {}
+            return
         with self.checksums.open("rb") as file:
-            return {
-                from_cell(fields[0]): _parse_checks(fields[1:])
-                for start, fields in _intact_rows(_Lines(file))
-                if start and len(fields) == 1 + len(CHECK_COLUMNS)
-            }
+            for start, fields in _intact_rows(_Lines(file)):
+                if start and len(fields) == 1 + len(CHECK_COLUMNS):
+                    yield from_cell(fields[0]), _parse_checks(fields[1:])
 
-    def _parse(self, fields: Sequence[str], checks: Mapping[str, Checks], location: str = "") -> Row:
-        image, mask, status, size, confidence = self._pick(fields)
+    def _parse(self, fields: Sequence[str], checks: Checks = UNKNOWN, location: str = "") -> Row:
+        image, mask, status, size, confidence_text = self._pick(fields)
         image, mask = from_cell(image), from_cell(mask)
+        confidence = read_number(confidence_text, location, "confidence")
         return Row(
             line=csv_line(fields),
             image=image,
             mask=mask,
             is_ok=status == Status.OK,
             file_bytes=read_count(size, location, "bytes"),
-            confidence=read_number(confidence, location, "confidence"),
-            checks=checks.get(image, UNKNOWN),
+            confidence=confidence if math.isfinite(confidence) else None,
+            checks=checks,
         )
 
 
@@ -257,6 +254,24 @@ def csv_line(fields: Sequence[str]) -> str:
     text = io.StringIO(newline="")
     csv.writer(text).writerow(fields)
     return text.getvalue()
+
+
+class _Ahead:
+    """Looks up checks in a table by reading on: images are asked for in its order, and those passed over are kept."""
+
+    def __init__(self, checks: Iterator[tuple[str, Checks]]) -> None:
+        self._coming = checks
+        self._passed: dict[str, Checks] = {}
+
+    def get(self, image: str) -> Checks:
+        """Return the checks of an image, which is asked for once."""
+        if image in self._passed:
+            return self._passed.pop(image)
+        for name, checks in self._coming:
+            if name == image:
+                return checks
+            self._passed[name] = checks
+        return UNKNOWN
 
 
 class _Lines:
@@ -301,6 +316,8 @@ def _is_right(fields: Sequence[str]) -> bool:
 def _parse_checks(fields: Sequence[str]) -> Checks:
     try:
         modified_ns, *checksums = fields
+        if any(len(text) > CRC32_DIGITS for text in checksums):
+            return UNKNOWN
         numbers = [int(text, 16) if text else None for text in checksums]
         return Checks(int(modified_ns) if modified_ns else None, *numbers)
     except ValueError:

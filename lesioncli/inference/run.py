@@ -105,6 +105,7 @@ def run_images(
     store = ResultStore(destination, identity, make_columns(engine), listing.images, options, listing.root)
     images = _select(listing, store, options)
     to_do = store.find_to_do(images)
+    store.missing.clear()  # 42 bytes per image, which nobody needs any more
     record = msgspec.structs.replace(_new_record(identity, listing, engine, store, options), skipped=to_do.count(None))
     totals = _Totals()
     stop = stop or StopRequest()

@@ -23,6 +23,7 @@ from lesioncli.images.mask_archives import (
     split_path,
 )
 from lesioncli.images.stored import ImagePath, StoredFile, crc32_of_image, reading_errors
+from lesioncli.inference.compact_dict import CompactDict
 from lesioncli.inference.findings import Finding, Problem, Repair
 from lesioncli.inference.inputs import ImageState, compare_status, is_there, locate_image, recorded_roots, recorded_urls
 from lesioncli.inference.journal import Journal
@@ -122,18 +123,27 @@ class _Check:
     def __init__(self, folder: Path, tables: RowTables) -> None:
         self._folder, self._tables = folder, tables
         self._record = read_record(folder)
-        self._journal = tables.read_journal()
-        by_key = ((row_key(row.image, self._record.names), row) for row in tables.read_scores())
-        self.rows = dict(by_key)
-        self.rows.update(
-            (row_key(row.image, self._record.names), row) for row in (*self._journal.synced, *self._journal.unsynced)
-        )
+        self.rows = CompactDict(Row)
+        for row in tables.read_scores():
+            self._add(row)
+        self._packed: dict[str, str] = {}  # archived masks of a killed run, by the names of their files
+        self._unsynced: list[str] = []
+        for row, is_synced in tables.read_journal():
+            self._add(row)
+            archive, name = split_path(row.mask)
+            if archive:
+                self._packed[name] = row.mask
+            if not is_synced:
+                self._unsynced.append(row.mask)
         self._roots = recorded_roots(folder, self._record)
         self._missing_roots = [root for root in self._roots if not is_there(root)]
         self._urls = recorded_urls(self._record)
         self._archives = MaskArchives(folder)
         self._unchecked = 0
         self.images = self.masks = 0
+
+    def _add(self, row: Row) -> None:
+        self.rows[row_key(row.image, self._record.names)] = row
 
     def notes(self) -> list[str]:
         """Return what could not be compared."""
@@ -153,13 +163,13 @@ class _Check:
         elif interruption := self._record.describe_interruption(len(self.rows)):
             yield Finding(Problem.UNFINISHED, RUN_RECORD, f"{interruption}; run segment again")
         rows = {row.image for row in self.rows.values()}
-        for image in self._tables.read_checks():
+        for image, _ in self._tables.read_checks():
             if image not in rows:
                 yield Finding(Problem.MISSING, image, f"its row is not in {SCORES}", Repair.ROW, image)
 
     def rows_and_files(self, on_progress: Progress) -> Iterator[Finding]:
         """Yield what is wrong with the image, the mask and the other pictures of each row."""
-        items = iter(self.rows.items())
+        items = self.rows.items()
         done = 0
         with ThreadPoolExecutor(count_cores()) as pool:
             while batch := list(islice(items, BATCH_ROWS)):
@@ -231,7 +241,7 @@ class _Check:
     def archives(self) -> Iterator[Finding]:
         """Yield archives that are damaged, and members that are no mask of a row, also not an earlier one."""
         in_use = {split_path(row.mask)[0] for row in self.rows.values()}
-        names = {f"{key}.png" for key in self.rows}
+        names = {f"{key}.png" for key, _ in self.rows.items()}
         for archive in list_archives(self._folder):
             contents, path = self._archives.contents(archive), str(self._folder / archive)
             if self._is_unreadable(archive):
@@ -249,7 +259,6 @@ class _Check:
     def foreign_files(self) -> Iterator[Finding]:
         """Yield files that no row names, and what killed runs left."""
         expected = {*TABLES, *OF_OTHER_COMMANDS, *list_archives(self._folder)}
-        packed = {split_path(row.mask)[1]: row for row in self._journal.synced + self._journal.unsynced}
         for row in self.rows.values():
             if row.is_ok:
                 extras = extra_names(without_suffix(row.image), row.mask, has_maps=True)
@@ -263,20 +272,20 @@ class _Check:
                     if file.endswith(TEMPORARY_ENDING):
                         yield Finding(Problem.LEFTOVER, printable(name), "", Repair.FILE)
                 elif name not in expected:
-                    of_killed = packed.get(printable(name))
-                    if of_killed and is_left_over(Path(directory, file), self._archives.find(of_killed.mask)):
-                        yield Finding(Problem.LEFTOVER, printable(name), f"in {of_killed.mask}, too", Repair.FILE)
+                    packed = self._packed.get(printable(name), "")
+                    if packed and is_left_over(Path(directory, file), self._archives.find(packed)):
+                        yield Finding(Problem.LEFTOVER, printable(name), f"in {packed}, too", Repair.FILE)
                     else:
                         yield Finding(Problem.FOREIGN, printable(name), "no row names it")
 
     def repair(self, findings: Sequence[Finding]) -> None:
         """Remove what `segment` must do again: pictures before their rows, so that the rows still name what is left."""
-        paths = [regular_file_below(self._folder, row.mask) for row in self._journal.unsynced]
+        paths = [regular_file_below(self._folder, mask) for mask in self._unsynced]
         damaged = [found.name for found in findings if found.repair == Repair.FILE and is_archived(f"{found.name}/x")]
         removed = [row.mask for found in findings if (row := self.rows.get(found.row))]
         remove_archived(self._folder, removed, damaged)
         for finding in findings:
-            row = self.rows.pop(finding.row, None)
+            row = self.rows.pop(finding.row)
             if finding.name in damaged:
                 continue
             names = [finding.name] if finding.repair == Repair.FILE else []
@@ -285,7 +294,7 @@ class _Check:
                 path.unlink()
                 paths.append(path)
         sync_files(filter(None, paths), self._folder)
-        self._tables.save([self.rows[key] for key in sorted(self.rows)])
+        self._tables.save(self.rows.values())
 
 
 def _is_whole(path: ImagePath) -> bool:

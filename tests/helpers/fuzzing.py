@@ -199,8 +199,8 @@ def _drawn_run() -> dict[str, bytes]:
 def _read_tables(path: Path) -> None:
     tables = RowTables(path.parent, read_names(path.parent))
     list(tables.read_scores())
-    tables.read_journal()
-    tables.read_checks()
+    list(tables.read_journal())
+    list(tables.read_checks())
 
 
 def _read_weights(path: Path) -> None:

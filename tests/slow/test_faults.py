@@ -25,7 +25,7 @@ from helpers.runs import files_of, record_of, rows_of, segment_folder, start_pro
 from lesioncli.backends.base import Engine
 from lesioncli.backends.registry import open_engine
 from lesioncli.errors import ExitCode
-from lesioncli.inference.rows import CHECKSUMS, JOURNAL, SCORES, RowTables, read_names
+from lesioncli.inference.rows import JOURNAL, SCORES, RowTables, read_names
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such faults")]
 
@@ -72,8 +72,7 @@ def all_rows(out: Path) -> dict[str, str]:
     if not any((out / name).exists() for name in (SCORES, JOURNAL)):
         return {}
     tables = RowTables(out, read_names(out))
-    journal = tables.read_journal()
-    rows = [*tables.read_scores(), *journal.synced, *journal.unsynced]
+    rows = [*tables.read_scores(), *(row for row, _ in tables.read_journal())]
     return {row.image: "ok" if row.is_ok else "failed" for row in rows}
 
 
@@ -292,7 +291,7 @@ pipeline.write_runs = write_runs
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="root keeps its privileges")
-@pytest.mark.parametrize(("mode", "named"), [(0o555, CHECKSUMS), (0, JOURNAL)])
+@pytest.mark.parametrize(("mode", "named"), [(0o555, SCORES), (0, JOURNAL)])
 def test_permission_that_is_lost_half_way(undisturbed: Undisturbed, tmp_path: Path, mode: int, named: str) -> None:
     out = tmp_path / "out"
     out.mkdir()

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from pathlib import Path
 
 import cv2
@@ -23,12 +24,18 @@ from lesioncli.errors import ImageError, InputError
 from lesioncli.evaluation.evaluate import evaluate
 from lesioncli.images.decode import decode
 from lesioncli.images.find import ImageFile, ImageListing
-from lesioncli.inference.outcome import Outcome
+from lesioncli.inference.destination import Destination
+from lesioncli.inference.earlier import EarlierResults
+from lesioncli.inference.merge import merge_shards
+from lesioncli.inference.outcome import Outcome, output_columns
+from lesioncli.inference.record import RunIdentity, RunRecord, RunStatus, write_record
+from lesioncli.inference.rows import Row, RowTables
 from lesioncli.inference.run import segment_images
 from lesioncli.memory import MemoryBudget, free_bytes, opencv_memory_errors
-from lesioncli.options import SegmentOptions, Status
+from lesioncli.options import SegmentOptions, Shard, Status
 from lesioncli.report.cases import Case, CaseState
 from lesioncli.report.pictures import draw as draw_case_of_report
+from lesioncli.sharding import contains, shard_folder
 from lesioncli.training.samples import Sample, read_sample_image, read_sample_mask
 
 # VmHWM, not getrusage(): the latter starts from the peak of the process that started this one.
@@ -74,6 +81,71 @@ def test_a_thousand_images_take_no_more_memory_than_a_hundred(tiny_manifest: Mak
     few = peak_mib(tiny_manifest(4), tmp_path / "few", 100)
     many = peak_mib(tiny_manifest(4), tmp_path / "many", 1000)
     assert many - few < MAX_GROWTH_MIB
+
+
+MAX_BYTES_PER_FINISHED_IMAGE = 250  # beside the list of images; all rows as objects would take 900
+
+
+COLUMNS = output_columns(["melanoma", "nevus"])
+
+
+def make_images(count: int) -> list[ImageFile]:
+    return [ImageFile(Path(f"ISIC_{number:07d}.jpg"), f"ISIC_{number:07d}") for number in range(count)]
+
+
+def make_rows(images: list[ImageFile], tables: RowTables) -> list[Row]:
+    outcomes = (Outcome(image, Status.OK, (3, 4), 5, modified_ns=6, image_crc32=7, mask_crc32=8) for image in images)
+    return [tables.make_row(outcome, [column.text(outcome) for column in COLUMNS]) for outcome in outcomes]
+
+
+class Whole(Destination):
+    """A folder with all masks."""
+
+    def has(self, path: Path) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_the_rows_of_earlier_runs_are_never_all_unpacked(is_killed: bool, tmp_path: Path) -> None:
+    images = make_images(count := 8000)
+    tables = RowTables(tmp_path, [column.name for column in COLUMNS])
+    rows = make_rows(images, tables)
+    if is_killed:
+        tables.journal.write_text(
+            "".join([tables.journal_header(), *(tables.journal_line(row, 10**9) for row in rows)])
+        )
+    else:
+        tables.save(rows)
+    del rows
+    tracemalloc.start()
+    try:
+        earlier = EarlierResults(Whole(tmp_path), RunIdentity(), COLUMNS)
+        assert set(earlier.find_masked(images, False).values()) == {None}
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(earlier.rows) == count
+    assert peak_bytes / count < MAX_BYTES_PER_FINISHED_IMAGE
+
+
+def test_the_rows_of_shards_are_never_all_unpacked(tmp_path: Path) -> None:
+    """The rows of each shard would just fit into the blocks that a dict keeps open."""
+    images = make_images(count := 8000)
+    for index in range(1, 9):
+        folder = shard_folder(tmp_path, shard := Shard(index, 8))
+        folder.mkdir(parents=True)
+        tables = RowTables(folder, [column.name for column in COLUMNS])
+        tables.save(make_rows([image for image in images if contains(shard, image.name)], tables))
+        write_record(folder, RunRecord(status=RunStatus.FINISHED, started="2026-11-30T00:00:00+00:00"))
+    tracemalloc.start()
+    try:
+        assert merge_shards(tmp_path).shards == 8
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    rows = list(RowTables(tmp_path, [column.name for column in COLUMNS]).read_scores())
+    assert [row.image for row in rows] == [f"{image.name}.jpg" for image in images]
+    assert peak_bytes / count < MAX_BYTES_PER_FINISHED_IMAGE
 
 
 LARGE_HW = (1800, 2400)

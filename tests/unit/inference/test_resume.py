@@ -340,11 +340,49 @@ def test_a_folder_of_an_early_version_continues(engine: Engine, images: Path, ou
     assert statuses(images, engine, out, check_inputs=True) == "sssoss"
 
 
-@pytest.mark.parametrize("damage", [b"", b"image,modified_ns\r\n", b"\0" * 100, b'image,a,b,c\r\n000.jpg,x,"y\r\n'])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"",
+        b"image,modified_ns\r\n",
+        b"\0" * 100,
+        b'image,a,b,c\r\n000.jpg,x,"y\r\n',
+        b"image,a,b,c\r\n000.jpg,1," + b"f" * 5000 + b",1\r\n",
+    ],
+)
 def test_damaged_checksums_are_unknown(engine: Engine, images: Path, out: Path, damage: bytes) -> None:
     statuses(images, engine, out)
     (out / "checksums.csv").write_bytes(damage)
     assert statuses(images, engine, out) == "ssssss"
+
+
+def test_checksums_are_found_in_any_order(engine: Engine, images: Path, out: Path) -> None:
+    """A row without its line is as one of an early version; that of a failed image never has one."""
+    (images / "000.jpg").write_bytes(b"")
+    statuses(images, engine, out)
+    header, *lines = (out / "checksums.csv").read_bytes().splitlines(keepends=True)
+    assert [line[:3] for line in lines] == [b"001", b"002", b"003", b"004", b"005"]
+    (out / "checksums.csv").write_bytes(b"".join([header, lines[4], lines[1], lines[3], lines[0]]))
+    for name in ("001", "002", "003", "004", "005"):
+        replace_content(images / f"{name}.jpg")
+    assert statuses(images, engine, out) == "foosoo"
+
+
+def test_rows_are_looked_at_in_batches(
+    engine: Engine, images: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lesioncli.inference.earlier.BATCH_ROWS", 2)
+    statuses(images, engine, out)
+    for name in ("000", "003", "005"):
+        replace_content(images / f"{name}.jpg")
+    (out / "004.png").unlink()
+    assert statuses(images, engine, out) == "ossooo"
+    statuses(images, engine, tmp_path / "whole")
+    assert files_of(out) == files_of(tmp_path / "whole")
+    for name in ("000", "003", "004"):
+        (images / f"{name}.jpg").unlink()
+    assert segment_folder(images, engine, out, prune=True).pruned == 3
+    assert list(rows_of(out)) == ["001.jpg", "002.jpg", "005.jpg"]
 
 
 def test_an_image_does_not_take_the_mask_of_another_with_its_isic_number(

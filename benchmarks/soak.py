@@ -30,9 +30,9 @@ from lesioncli.options import Backend, BuildOptions, Precision
 from lesioncli.progress import Reporter
 
 IMAGES = 200_000
-DRAWN = 8
+DRAWN = 1000  # rows of neighbours must not resemble each other more than those of real images: they are compressed
 STEP = 10_000
-MAX_BYTES_PER_IMAGE = 1200  # a row of scores.csv in memory takes 1000
+MAX_BYTES_PER_IMAGE = 100  # a row takes about 90
 MAX_MORE_HANDLES = 8  # files that are being read, written or synced
 MAX_SLOWDOWN = 0.05
 
@@ -63,8 +63,9 @@ class Sampler(Reporter):
         self.samples: list[Sample] = []
 
     def start_images(self, counts: ImageCounts) -> None:
-        print(f"{'images':>8}{'MiB':>9}{'handles':>9}{'images/s':>10}{'CPU ms/image':>14}", flush=True)
+        print(f"{'images':>8}{'MiB':>9}{'handles':>9}{'images/s':>10}{'CPU ms/image':>14}")
         self.samples.append(Sample.take(0))
+        print(f"{0:8}{self.samples[0].rss_bytes / 2**20:9.1f}{self.samples[0].handles:9}", flush=True)
 
     def image(self, outcome: Outcome, counts: ImageCounts) -> None:
         done = counts.done

@@ -12,7 +12,7 @@ from lesioncli.backends.manifest import StoredEngine
 from lesioncli.backends.registry import choose_backend, find_engine, list_engines
 from lesioncli.backends.tensorrt.driver import find_gpus
 from lesioncli.errors import LesionError, install_command
-from lesioncli.options import Backend, Decision, Precision
+from lesioncli.options import Backend, Decision
 from lesioncli.shipped import SHIPPED_MODEL, find_checkpoint
 
 # The purpose of each extra.
@@ -103,8 +103,9 @@ def _examine_processor() -> Finding:
     except ImportError as error:
         fix = "pip install --force-reinstall openvino"
         return Finding("processor", f"OpenVINO cannot be imported: {error}", fix, needed=True)
-    precision = openvino.choose_precision(Precision.AUTO)
-    return Finding("processor", f"{openvino.processor()}; precision auto: {precision.value}, {precision.reason}")
+    return Finding(
+        "processor", f"{openvino.processor()}, {'with' if openvino.has_bf16() else 'without'} bf16 arithmetic"
+    )
 
 
 def _examine_gpus() -> Finding:

@@ -95,6 +95,10 @@ class MissingPackageError(EngineError):
         super().__init__(f"{package} is not installed; run {install_command(extra)}")
 
 
+class UnsuitedPrecisionError(EngineError):
+    """A network cannot be computed in a precision at all; `auto` then takes another one."""
+
+
 class UnsupportedGpuError(EngineError):
     """A library does not support the GPU of this machine, or its driver; `auto` then takes another backend."""
 

@@ -31,12 +31,13 @@ class Backend(StrEnum):
 
 
 class Precision(StrEnum):
-    """Arithmetic of an engine: bf16 on CPUs, fp16 on NVIDIA GPUs."""
+    """Arithmetic of an engine: bf16 and int8 on CPUs, fp16 on NVIDIA GPUs."""
 
     AUTO = "auto"
     FP32 = "fp32"
     BF16 = "bf16"
     FP16 = "fp16"
+    INT8 = "int8"
 
 
 class TTA(StrEnum):

@@ -11,11 +11,11 @@ from lesioncli.backends import openvino
 from lesioncli.backends.base import Engine, Outputs, predict_all
 from lesioncli.backends.interface import Compiler, OnProgress
 from lesioncli.backends.manifest import Manifest, StoredEngine, manifest_path, write_manifest
-from lesioncli.backends.parity import compare, describe_disagreement
+from lesioncli.backends.parity import compare, describe_disagreement, parity_limits
 from lesioncli.backends.reference import Reference, compute_reference
 from lesioncli.backends.registry import open_compiler
 from lesioncli.backends.speed import choose_fastest, measure_speeds
-from lesioncli.errors import EngineError, InputError
+from lesioncli.errors import EngineError, InputError, UnsuitedPrecisionError
 from lesioncli.files import os_errors_as_input_errors, sha256_of, work_folder
 from lesioncli.images.geometry import UInt8, to_network
 from lesioncli.options import BuildOptions, Decision, Precision
@@ -66,7 +66,7 @@ def build(
         draft = msgspec.structs.replace(draft, reference=library)
 
         def open_candidate(candidate: Manifest) -> Engine:
-            return compiler.open_for_parity(onnx, candidate, work)
+            return compiler.open_for_parity(onnx, candidate, inputs, work)
 
         def run(candidate: Manifest) -> Outputs:
             on_progress(f"compile and check {candidate.precision}", 2, 3)
@@ -74,7 +74,7 @@ def build(
 
         passing = _check_parity(draft, candidates, run, expected, is_first_enough=not compiler.is_measured)
         checked = passing[0] if len(passing) == 1 else _choose_fastest(passing, open_candidate, inputs)
-        files = compiler.compile(onnx, checked.value, work)
+        files = compiler.compile(onnx, checked.value, inputs, work)
         manifest = msgspec.structs.replace(checked.value, files={file.name: sha256_of(file) for file in files})
         for file in files:
             file.replace(folder / file.name)
@@ -132,8 +132,12 @@ def _check_parity(
     for candidate in candidates:
         reason = f"{manifest.precision} was tried and {problem}" if problem else candidate.reason
         manifest = msgspec.structs.replace(draft, precision=candidate.value)
-        figures = compare(run(manifest), expected)
-        problem = describe_disagreement(figures)
+        try:
+            figures = compare(run(manifest), expected)
+        except UnsuitedPrecisionError as error:
+            problem = str(error)
+            continue
+        problem = describe_disagreement(figures, parity_limits(manifest.precision))
         if not problem:
             passing.append(Decision(msgspec.structs.replace(manifest, parity=figures), reason))
             if is_first_enough:

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from lesioncli.backends.base import Engine, Layout
 from lesioncli.backends.manifest import Incompatibility, Manifest, ParityCheck, StoredEngine
+from lesioncli.images.geometry import UInt8
 from lesioncli.options import Backend, BuildOptions, Decision, Precision
 
 OnProgress = Callable[[str, int, int], None]  # (phase, step, number of steps), called from any thread
@@ -44,11 +45,14 @@ class Compiler(Protocol):
         """
         ...
 
-    def open_for_parity(self, onnx: Path, manifest: Manifest, work: Path) -> Engine:
-        """Open what the parity check runs, in the precision of the manifest; temporary files go to `work`."""
+    def open_for_parity(self, onnx: Path, manifest: Manifest, images: Sequence[UInt8], work: Path) -> Engine:
+        """Open what the parity check runs, in the precision of the manifest; temporary files go to `work`.
+
+        images: of the network's size, for precisions that need the ranges of feature maps.
+        """
         ...
 
-    def compile(self, onnx: Path, manifest: Manifest, work: Path) -> Sequence[Path]:
+    def compile(self, onnx: Path, manifest: Manifest, images: Sequence[UInt8], work: Path) -> Sequence[Path]:
         """Write the files of the engine to `work` and return their paths; EngineError if the graph does not compile."""
         ...
 

@@ -1,38 +1,30 @@
 """The CPU backend. In fp32 it also defines what a graph computes: other engines are compared with it."""
 
-import sys
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import msgspec
 import numpy as np
+import openvino
 from numpy.typing import NDArray
 
 from lesioncli.backends.base import Engine, Layout, Span
 from lesioncli.backends.interface import PARITY_AHEAD_SLOTS, OnProgress
 from lesioncli.backends.manifest import Incompatibility, Manifest, ParityCheck, StoredEngine
+from lesioncli.backends.mixed_precision import find_fp32_operations, mark_as_precise, measure_ranges, round_to_int8
 from lesioncli.errors import EngineError, InputError
 from lesioncli.files import naming_os_errors
+from lesioncli.images.geometry import UInt8
 from lesioncli.options import Backend, BuildOptions, Decision, Precision
 from lesioncli.process import count_cores
 from lesioncli.spec import METADATA_KEY, ModelSpec
 
-# On import, openvino sends telemetry unless its reporter cannot be imported; then it uses a stub. lesioncli uses the
-# network only if it is asked to.
-sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None makes the import fail
-import openvino  # noqa: E402 - telemetry must be barred before
-
 VERSION = openvino.__version__
-ELEMENT_TYPES = {Precision.FP32: "f32", Precision.BF16: "bf16"}  # OpenVINO's names
-# Operations behind at most this many convolutions stay in fp32 in a bf16 engine: their values are large and lesion
-# and skin differ little there, and bf16 does nearly all of its harm. With 18, both shipped models pass the parity
-# check with a wide margin (docs/experiments).
-FP32_CONVOLUTIONS = 18
-CONVOLUTIONS = {"Convolution", "GroupConvolution"}
+# OpenVINO's names. What an int8 engine does not compute in int8 is in fp32.
+ELEMENT_TYPES = {Precision.FP32: "f32", Precision.BF16: "bf16", Precision.INT8: "f32"}
 
 
 def processor() -> str:
@@ -40,18 +32,24 @@ def processor() -> str:
     return str(openvino.Core().get_property("CPU", "FULL_DEVICE_NAME"))
 
 
-def choose_precision(asked: Precision) -> Decision[Precision]:
-    """Return the precision asked for, or the fastest one of this CPU; EngineError if the CPU lacks it."""
-    has_bf16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    if asked is not Precision.AUTO:
-        if asked not in ELEMENT_TYPES:
-            raise EngineError(f"--precision {asked}: OpenVINO has {', '.join(ELEMENT_TYPES)}")
-        if asked is Precision.BF16 and not has_bf16:
-            raise EngineError(f"{processor()} has no bf16 arithmetic; build with --precision fp32")
-        return Decision(asked, "as asked")
-    if has_bf16:
-        return Decision(Precision.BF16, "this CPU has bf16 arithmetic")
-    return Decision(Precision.FP32, "this CPU has no bf16 arithmetic")
+def has_bf16() -> bool:
+    """Return whether this CPU has bf16 arithmetic."""
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def list_precisions(asked: Precision) -> list[Decision[Precision]]:
+    """Return the precision asked for; for `auto`, those that may be the fastest, then fp32.
+
+    Raises EngineError if this CPU lacks the one asked for.
+    """
+    if asked is Precision.AUTO:
+        bf16 = [Decision(Precision.BF16, "this CPU has bf16 arithmetic")] if has_bf16() else []
+        return [Decision(Precision.INT8, "fastest on most CPUs"), *bf16, Decision(Precision.FP32, "it is exact")]
+    if asked not in ELEMENT_TYPES:
+        raise EngineError(f"--precision {asked}: OpenVINO has {', '.join(ELEMENT_TYPES)}")
+    if asked is Precision.BF16 and not has_bf16():
+        raise EngineError(f"{processor()} has no bf16 arithmetic; build with --precision fp32")
+    return [Decision(asked, "as asked")]
 
 
 def read_spec(onnx: Path) -> ModelSpec:
@@ -80,56 +78,29 @@ def _refuse_broken_weights(graph: openvino.Model, onnx: Path) -> None:
             )
 
 
-def compile_to_files(onnx: Path, xml: Path) -> None:
+def compile_to_files(onnx: Path, xml: Path, precision: Precision, images: Sequence[UInt8]) -> None:
     """Write a graph in OpenVINO's format: `xml` and, beside it, the weights as .bin.
 
     Dynamic dimensions stay dynamic; an engine fixes its shapes when it is loaded. The first operations are marked to
-    stay in fp32 in a bf16 engine. OpenVINO drops the mark of divisions and subtractions.
+    stay in fp32 in a bf16 engine. OpenVINO drops the mark of divisions and subtractions. An int8 engine takes the
+    ranges of its feature maps from `images` of the network's size.
     """
+    core = openvino.Core()
     with _engine_errors(f"{onnx}: cannot be compiled"):
-        graph = openvino.Core().read_model(onnx)
+        graph = core.read_model(onnx)
+        if precision is Precision.INT8:
+            round_to_int8(graph, measure_ranges(core.read_model(onnx), images))
         with naming_os_errors(xml, xml):
             openvino.save_model(graph, xml, compress_to_fp16=False)
-            _mark_as_precise(xml, _find_fp32_operations(graph))
-
-
-def _find_fp32_operations(graph: openvino.Model) -> set[str]:
-    """Return the names of the operations behind at most FP32_CONVOLUTIONS convolutions.
-
-    The set is empty if no convolution follows them: an engine called bf16 would be fp32 throughout.
-    """
-    depths: dict[str, int] = {}  # convolutions on the longest path from the image
-    for operation in graph.get_ordered_ops():
-        name, kind = operation.get_friendly_name(), operation.get_type_name()
-        inputs = [value.get_node().get_friendly_name() for value in operation.input_values()]
-        input_depths = [depths[input_name] for input_name in inputs if input_name in depths]
-        if kind == "Parameter":
-            depths[name] = 0
-        elif input_depths and kind != "ShapeOf":  # shapes do not depend on the precision
-            # A MatMul crops the image by coordinates that the network computed: its result is again an image.
-            depths[name] = min(input_depths) if kind == "MatMul" else max(input_depths) + (kind in CONVOLUTIONS)
-    if max(depths.values()) <= FP32_CONVOLUTIONS:
-        return set()
-    return {name for name, depth in depths.items() if depth <= FP32_CONVOLUTIONS}
-
-
-def _mark_as_precise(xml: Path, names: Collection[str]) -> None:
-    """Add OpenVINO's attribute "precise" to operations; its Python API has no function for that."""
-    tree = ElementTree.parse(xml)  # noqa: S314 - OpenVINO wrote it
-    for layer in tree.iterfind("layers/layer"):
-        if layer.get("name") in names and layer.get("type") not in {"Parameter", "Result"}:
-            info = layer.find("rt_info")
-            if info is None:
-                info = ElementTree.SubElement(layer, "rt_info")
-            ElementTree.SubElement(info, "attribute", name="precise", version="0")
-    tree.write(xml)
+            if precision is Precision.BF16:
+                mark_as_precise(xml, find_fp32_operations(graph))
 
 
 def open_graph(onnx: Path, manifest: Manifest, work: Path) -> Engine:
     """Open a graph in fp32 on this CPU, with the batch size of a manifest of any backend; `work` holds its files."""
     xml = work / f"{onnx.stem}.xml"
-    compile_to_files(onnx, xml)
     manifest = msgspec.structs.replace(manifest, precision=Precision.FP32)
+    compile_to_files(onnx, xml, manifest.precision, ())
     return OpenVinoEngine(manifest, xml, PARITY_AHEAD_SLOTS, Layout.for_batches(manifest.spec, manifest.batch))
 
 
@@ -148,19 +119,17 @@ class OpenVinoCompiler:
         return f"CPU: {processor()}"
 
     def list_precisions(self, asked: Precision) -> list[Decision[Precision]]:
-        fastest = choose_precision(asked)
-        if asked is Precision.AUTO and fastest.value is not Precision.FP32:
-            return [fastest, Decision(Precision.FP32, "it is exact")]
-        return [fastest]
+        return list_precisions(asked)
 
-    def open_for_parity(self, onnx: Path, manifest: Manifest, work: Path) -> Engine:
-        xml, _ = self.compile(onnx, manifest, work)
+    def open_for_parity(self, onnx: Path, manifest: Manifest, images: Sequence[UInt8], work: Path) -> Engine:
+        xml, _ = self.compile(onnx, manifest, images, work)
         return OpenVinoEngine(manifest, xml, PARITY_AHEAD_SLOTS, Layout.for_batches(manifest.spec, manifest.batch))
 
-    def compile(self, onnx: Path, manifest: Manifest, work: Path) -> Sequence[Path]:
-        xml = work / f"{manifest.stem}.xml"
-        if not xml.is_file():  # the files are the same for every precision
-            compile_to_files(onnx, xml)
+    def compile(self, onnx: Path, manifest: Manifest, images: Sequence[UInt8], work: Path) -> Sequence[Path]:
+        xml = work / manifest.precision / f"{manifest.stem}.xml"
+        if not xml.is_file():  # the parity check has written it before
+            xml.parent.mkdir(exist_ok=True)
+            compile_to_files(onnx, xml, manifest.precision, images)
         return [xml, xml.with_suffix(".bin")]
 
 

@@ -69,7 +69,7 @@ BACKENDS: dict[Backend, BackendEntry] = {  # in the order of preference of `auto
         GPU_BATCH,
     ),
     Backend.OPENVINO: BackendEntry(
-        (Precision.FP32, Precision.BF16), (), lambda: Decision(True, "the CPU engine"), _load_openvino
+        (Precision.FP32, Precision.BF16, Precision.INT8), (), lambda: Decision(True, "the CPU engine"), _load_openvino
     ),
 }
 

@@ -40,7 +40,7 @@ def build_engine(
     backend: BackendOption = Backend.AUTO,
     precision: Annotated[
         Precision | None,
-        typer.Option(help="bf16 is for CPUs, fp16 for NVIDIA GPUs.", show_default="the recipe's, else auto"),
+        typer.Option(help="bf16 and int8 are for CPUs, fp16 for NVIDIA GPUs.", show_default="the recipe's, else auto"),
     ] = None,
     batch: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Images per batch.", show_default="the recipe's, else 1")

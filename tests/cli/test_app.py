@@ -75,7 +75,7 @@ def test_commands_options_and_choices_are_completed(words: str, completions: lis
         (["segment", ".", "--out", "masks", "--tta", "flip"], "--tta 'flip' is not one of none, flips, full"),
         (["segment", ".", "--out", "masks", "--regions", "two"], "--regions 'two' is not one of largest, all"),
         (["segment", ".", "--out", "m", "--backend", "it's"], "is not one of auto, openvino, tensorrt, tensorrt-rtx"),
-        (["build-engine", "--precision", "fp8"], "--precision 'fp8' is not one of auto, fp32, bf16, fp16"),
+        (["build-engine", "--precision", "fp8"], "--precision 'fp8' is not one of auto, fp32, bf16, fp16, int8"),
         (["evaluate", "--gt", ".", "--protocol", "x"], "--protocol 'x' is not one of plain, isic2017, isic2018, ph2"),
         (["submission", "--protocol", "plain"], "--protocol 'plain' is not one of isic2017, isic2018"),
         (

@@ -31,6 +31,7 @@ from lesioncli.backends.tensorrt.vendors import (
 )
 from lesioncli.errors import EngineError, MissingPackageError, UnsupportedGpuError
 from lesioncli.files import atomic_write
+from lesioncli.images.geometry import UInt8
 from lesioncli.options import Backend, BuildOptions, Decision, Precision
 
 TYPES = {Precision.FP32: "FLOAT", Precision.FP16: "HALF"}  # the library's names
@@ -122,7 +123,7 @@ class PlanCompiler:
             raise EngineError(f"--precision {asked}: {self.vendor.title} has {', '.join(PRECISIONS)}")
         return [Decision(asked, "as asked")]
 
-    def open_for_parity(self, onnx: Path, manifest: Manifest, work: Path) -> Engine:
+    def open_for_parity(self, onnx: Path, manifest: Manifest, images: Sequence[UInt8], work: Path) -> Engine:
         if self.parity_check is ParityCheck.ENGINE:
             from lesioncli.backends.tensorrt.runtime import PlanEngine
 
@@ -137,7 +138,7 @@ class PlanCompiler:
         half.write_emulation(self._write_typed(onnx, manifest, work), emulation)
         return openvino.open_graph(emulation, manifest, work)
 
-    def compile(self, onnx: Path, manifest: Manifest, work: Path) -> Sequence[Path]:
+    def compile(self, onnx: Path, manifest: Manifest, images: Sequence[UInt8], work: Path) -> Sequence[Path]:
         plan = self._compile_plan(onnx, manifest, work)
         if self.parity_check is ParityCheck.ENGINE:
             return [plan]

@@ -116,7 +116,11 @@ def test_a_graph_that_stayed_fp32_is_not_an_fp16_engine(tmp_path: Path, monkeypa
     monkeypatch.setattr(half, "write_half", shutil.copy)
     graph = write_precise_graph(tmp_path / "precise.onnx", 1)
     compiler = rtx_compiler(for_targets("sm86"))
-    monkeypatch.setattr(PlanCompiler, "open_for_parity", lambda self, *arguments: openvino.open_graph(*arguments))
+    monkeypatch.setattr(
+        PlanCompiler,
+        "open_for_parity",
+        lambda self, onnx, manifest, images, work: openvino.open_graph(onnx, manifest, work),
+    )
     with pytest.raises(EngineError, match=r"fp16: .*FLOAT"):
         build(graph, tmp_path / "out", GREY, for_targets("sm86", precision=Precision.FP16), compiler=compiler)
     assert not (tmp_path / "out").exists()

@@ -129,7 +129,7 @@ TAMPERINGS: Mapping[str, tuple[Tamper, str]] = {  # case -> (change, what the me
     ),
     "files are a list": (change(files=[]), r"\$\.files"),
     "precision": (change(precision="fp64"), "'fp64'"),
-    "precision of another backend": (change(precision="fp16"), "fp32, bf16"),
+    "precision of another backend": (change(precision="fp16"), "fp32, bf16, int8"),
     "batch 0": (change(batch=0), r"\$\.batch"),
     "batch as text": (change(batch="1"), r"\$\.batch"),
     "spec": (change(spec={"name": "tiny"}), r"\$\.spec"),

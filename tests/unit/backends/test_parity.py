@@ -8,7 +8,8 @@ import pytest
 
 from lesioncli.backends.base import Outputs
 from lesioncli.backends.manifest import ParityFigures
-from lesioncli.backends.parity import MAX_SCORE_DIFFERENCE, MIN_MASK_JACCARD, compare, describe_disagreement
+from lesioncli.backends.parity import compare, describe_disagreement, parity_limits
+from lesioncli.options import Precision
 
 SCORES = np.array([[0.2, 0.3, 0.5], [0.1, 0.1, 0.8]], np.float32)
 GOOD = ParityFigures(images=2, mask_jaccard=1.0, worst_mask_jaccard=1.0, score_difference=0.0)
@@ -37,17 +38,34 @@ def test_the_largest_difference_of_a_score_counts() -> None:
     ("change", "is_good"),
     [
         ({}, True),
-        ({"mask_jaccard": MIN_MASK_JACCARD}, True),
-        ({"mask_jaccard": MIN_MASK_JACCARD - 1e-4}, False),
+        ({"mask_jaccard": 0.99}, True),
+        ({"mask_jaccard": 0.9899}, False),
         ({"worst_mask_jaccard": 0.5}, True),
-        ({"score_difference": MAX_SCORE_DIFFERENCE}, True),
-        ({"score_difference": MAX_SCORE_DIFFERENCE + 1e-4}, False),
+        ({"score_difference": 0.02}, True),
+        ({"score_difference": 0.0201}, False),
         ({"mask_jaccard": float("nan")}, False),
         ({"score_difference": float("nan")}, False),
     ],
 )
 def test_limits(change: dict[str, float], is_good: bool) -> None:
-    assert (describe_disagreement(msgspec.structs.replace(GOOD, **change)) == "") == is_good
+    assert (
+        describe_disagreement(msgspec.structs.replace(GOOD, **change), parity_limits(Precision.BF16)) == ""
+    ) == is_good
+
+
+@pytest.mark.parametrize(
+    ("change", "is_good"),
+    [
+        ({"mask_jaccard": 0.985}, True),
+        ({"mask_jaccard": 0.9849}, False),
+        ({"score_difference": 0.1}, True),
+        ({"score_difference": 0.1001}, False),
+    ],
+)
+def test_limits_of_int8_are_wider(change: dict[str, float], is_good: bool) -> None:
+    assert (
+        describe_disagreement(msgspec.structs.replace(GOOD, **change), parity_limits(Precision.INT8)) == ""
+    ) == is_good
 
 
 def test_outputs_of_rows_are_finite_one_by_one() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from helpers.engines import fill_in_turn, write_empty_engine
 from helpers.graphs import tiny_outputs
-from helpers.pictures import draw
+from helpers.pictures import UInt8, draw
 from numpy.typing import NDArray
 
 from lesioncli.backends.base import Engine, Layout
@@ -67,10 +67,10 @@ class NumpyCompiler:
     def list_precisions(self, asked: Precision) -> list[Decision[Precision]]:
         return [Decision(Precision.FP32, "the only one")]
 
-    def open_for_parity(self, onnx: Path, manifest: Manifest, work: Path) -> Engine:
+    def open_for_parity(self, onnx: Path, manifest: Manifest, images: Sequence[UInt8], work: Path) -> Engine:
         return NumpyEngine(manifest, 1, Layout.for_batches(manifest.spec, manifest.batch))
 
-    def compile(self, onnx: Path, manifest: Manifest, work: Path) -> list[Path]:
+    def compile(self, onnx: Path, manifest: Manifest, images: Sequence[UInt8], work: Path) -> list[Path]:
         (work / "nothing.npy").touch()
         return [work / "nothing.npy"]
 

@@ -1,6 +1,7 @@
 """Precision `auto` on a CPU: the engines of all precisions are timed in turn, and the fastest one is built."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 from helpers.graphs import MakeEngine
-from helpers.pictures import draw
+from helpers.pictures import UInt8, draw
 from numpy.typing import NDArray
 
 from lesioncli.backends.base import Engine
@@ -19,7 +20,7 @@ from lesioncli.backends.registry import open_engine
 from lesioncli.backends.speed import IMAGES, ROUNDS, choose_fastest, measure_speeds
 from lesioncli.options import BuildOptions, Decision, Precision
 
-BF16, FP32 = Precision.BF16, Precision.FP32
+INT8, BF16, FP32 = Precision.INT8, Precision.BF16, Precision.FP32
 
 
 class NamedEngine(Engine):
@@ -64,6 +65,10 @@ def test_engines_take_turns_and_are_closed(tiny_manifest: MakeEngine) -> None:
         ({BF16: 19.8, FP32: 12.1}, FP32),
         ({BF16: 9.6, FP32: 10.0}, FP32),  # too small a gain
         ({BF16: 9.4, FP32: 10.0}, BF16),
+        ({INT8: 5.0, BF16: 7.0, FP32: 10.0}, INT8),
+        ({INT8: 6.8, BF16: 7.0, FP32: 10.0}, BF16),  # int8 is too little faster than bf16
+        ({INT8: 9.0, BF16: 9.6, FP32: 10.0}, INT8),
+        ({INT8: 11.0, FP32: 10.0}, FP32),
         ({FP32: 9.0}, FP32),
     ],
 )
@@ -81,8 +86,8 @@ class TwoPrecisions(OpenVinoCompiler):
     def list_precisions(self, asked: Precision) -> list[Decision[Precision]]:
         return [Decision(BF16, "for this test"), Decision(FP32, "it is exact")]
 
-    def open_for_parity(self, onnx: Path, manifest: Manifest, work: Path) -> Engine:
-        return super().open_for_parity(onnx, msgspec.structs.replace(manifest, precision=FP32), work)
+    def open_for_parity(self, onnx: Path, manifest: Manifest, images: Sequence[UInt8], work: Path) -> Engine:
+        return super().open_for_parity(onnx, msgspec.structs.replace(manifest, precision=FP32), images, work)
 
 
 @pytest.mark.parametrize("speeds", [{BF16: 2.0, FP32: 1.0}, {BF16: 1.0, FP32: 2.0}])

@@ -1,0 +1,141 @@
+"""int8 engines: which operations they round, by how much, and what becomes of the masks."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+import pytest
+from helpers.engines import CPU
+from helpers.pictures import UInt8, draw
+from helpers.shipped import shipped_onnx
+from openvino import opset13 as opset
+
+from lesioncli.backends.build import build
+from lesioncli.backends.mixed_precision import EXACT_FIRST, EXACT_LAST, measure_ranges, round_to_int8
+from lesioncli.backends.openvino import compile_to_files
+from lesioncli.errors import EngineError, UnsuitedPrecisionError
+from lesioncli.images.geometry import to_network
+from lesioncli.options import Precision
+
+INT8 = replace(CPU, precision=Precision.INT8)
+
+
+def small_graph(*, batch: int = 1, concatenated: bool = False) -> openvino.Model:
+    """Return a chain of nine 1x1 convolutions, (N, 8, 8, 3) to (N, 4, 8, 8), every second one depthwise."""
+    rng = np.random.default_rng(0)
+    image = opset.parameter([batch, 8, 8, 3], np.uint8, name="image")
+    values = opset.transpose(opset.convert(image, "f32"), np.array([0, 3, 1, 2]))
+    channels = 3
+    for number in range(9):
+        if number % 2:
+            weights = rng.normal(size=(channels, 1, 1, 1, 1)).astype(np.float32)
+            values = opset.group_convolution(values, weights, [1, 1], [0, 0], [0, 0], [1, 1])
+        else:
+            if concatenated and number == 6:
+                values, channels = opset.concat([values, values], 1), 2 * channels
+            weights = rng.normal(size=(4, channels, 1, 1)).astype(np.float32)
+            values, channels = opset.convolution(values, weights, [1, 1], [0, 0], [0, 0], [1, 1]), 4
+        values.set_friendly_name(f"convolution {number}")
+    return openvino.Model([values], [image])
+
+
+def rounded_inputs(graph: openvino.Model) -> list[str]:
+    """Return the names of the convolutions that read a rounded map."""
+    readers = [op for op in graph.get_ordered_ops() if op.get_type_name() in {"Convolution", "GroupConvolution"}]
+    return [op.get_friendly_name() for op in readers if op.input_value(0).get_node().get_type_name() == "FakeQuantize"]
+
+
+def run(graph: openvino.Model, image: UInt8) -> Any:
+    return openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([image[np.newaxis]])
+
+
+def noise() -> list[UInt8]:
+    return list(np.random.default_rng(1).integers(0, 256, (3, 8, 8, 3), np.uint8))
+
+
+def test_inner_convolutions_are_rounded_but_for_depthwise_ones() -> None:
+    """Of nine, the first five and the last two are exact, and number 5 is depthwise."""
+    assert (EXACT_FIRST, EXACT_LAST) == (5, 2)
+    graph = small_graph()
+    round_to_int8(graph, measure_ranges(small_graph(), noise()))
+    assert rounded_inputs(graph) == ["convolution 6"]
+
+
+def test_a_convolution_of_concatenated_maps_is_exact() -> None:
+    graph = small_graph(concatenated=True)
+    with pytest.raises(UnsuitedPrecisionError, match="no convolution"):
+        round_to_int8(graph, measure_ranges(small_graph(), noise()))
+
+
+def test_ranges_are_those_of_the_maps_on_all_images_and_hold_zero() -> None:
+    ((name, (low, high)),) = measure_ranges(small_graph(), noise()).items()
+    assert name == "convolution 5:0"
+    graph = small_graph()
+    graph.add_outputs([op.output(0) for op in graph.get_ordered_ops() if op.get_friendly_name() == "convolution 5"])
+    maps = np.concatenate([run(graph, image)[1] for image in noise()])
+    np.testing.assert_allclose((low, high), (min(maps.min(), 0), max(maps.max(), 0)), rtol=1e-5)
+
+
+def test_ranges_are_the_same_in_a_graph_with_a_fixed_batch() -> None:
+    assert measure_ranges(small_graph(batch=2), noise()) == measure_ranges(small_graph(), noise())
+
+
+def test_a_map_without_values_below_zero_keeps_a_range_from_zero() -> None:
+    graph = small_graph()
+    ranges = {"convolution 5:0": (0.0, 255.0)}
+    round_to_int8(graph, ranges)
+    (rounding,) = (
+        op
+        for op in graph.get_ordered_ops()
+        if op.get_type_name() == "FakeQuantize" and op.get_attributes()["levels"] == 256
+    )
+    limits = [float(rounding.input_value(number).get_node().data) for number in range(1, 5)]
+    assert limits == [0, 255, 0, 255]
+
+
+def test_rounding_changes_outputs_a_little() -> None:
+    graph = small_graph()
+    round_to_int8(graph, measure_ranges(small_graph(), noise()))
+    exact = run(small_graph(), noise()[0])[0]
+    difference = np.abs(run(graph, noise()[0])[0] - exact).max()
+    assert 0 < difference < 0.02 * np.abs(exact).max()
+
+
+@pytest.fixture(scope="module")
+def shipped_layers(tmp_path_factory: pytest.TempPathFactory, parity_images: list[UInt8]) -> list[tuple[str, str]]:
+    """Kind and precision of the layers of the shipped model's int8 engine, as OpenVINO runs them."""
+    xml = tmp_path_factory.mktemp("int8") / "graph.xml"
+    compile_to_files(shipped_onnx(), xml, Precision.INT8, [to_network(image, 224, 224) for image in parity_images])
+    compiled = openvino.Core().compile_model(xml, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    infos = [op.get_rt_info() for op in compiled.get_runtime_model().get_ordered_ops()]
+    return [(info["layerType"].astype(str), info["runtimePrecision"].astype(str)) for info in infos]
+
+
+def test_the_shipped_model_runs_its_pointwise_convolutions_in_int8(shipped_layers: list[tuple[str, str]]) -> None:
+    """In fp32 are 22 depthwise ones, the stem, two behind it, the logits and their upsampling."""
+    precisions = [precision for kind, precision in shipped_layers if kind == "Convolution"]
+    assert precisions.count("f32") == 22 + 1 + 2 + 2
+    assert precisions.count("u8") + precisions.count("i8") == 37
+
+
+def test_the_image_is_smoothed_in_fp32(shipped_layers: list[tuple[str, str]]) -> None:
+    """OpenVINO would round the mean of pixels to whole numbers, which costs .02 of mask agreement on photographs."""
+    assert [precision for kind, precision in shipped_layers if kind == "Pooling"] == ["f32", "f32"]
+
+
+@pytest.mark.parametrize("model", ["multitask-lite", "mbdcnn-lite"])
+def test_a_shipped_model_passes_the_parity_check_in_int8(
+    model: str, parity_images: list[UInt8], tmp_path: Path
+) -> None:
+    built = build(shipped_onnx(model), tmp_path, parity_images, INT8)
+    assert (built.manifest.precision, built.reason) == (Precision.INT8, "as asked")
+
+
+def test_a_network_without_inner_convolutions_is_refused_but_by_auto(tiny_onnx: Path, tmp_path: Path) -> None:
+    images = [draw(seed) for seed in range(3)]
+    with pytest.raises(EngineError, match=r"in int8, .*no convolution.*--precision fp32"):
+        build(tiny_onnx, tmp_path / "int8", images, INT8)
+    assert not (tmp_path / "int8").exists()
+    assert build(tiny_onnx, tmp_path / "auto", images, CPU).manifest.precision != Precision.INT8

@@ -51,6 +51,20 @@ def test_a_mask_is_compared_with_its_row_unless_it_was_synced(engine: Engine, im
         shutil.rmtree(tmp_path / "out")
 
 
+def test_an_older_row_does_not_stand_for_a_mask_that_a_killed_run_replaced(
+    engine: Engine, images: Path, out: Path
+) -> None:
+    """Both rows name the same file, which a power cut left with other bytes in its middle."""
+    statuses(images, engine, out)
+    before = files_of(out)
+    (out / "scores.csv.part").write_bytes(journal_of(out, 0))
+    content = bytearray(before["002.png"])
+    content[len(content) // 2] ^= 1
+    (out / "002.png").write_bytes(content)
+    assert statuses(images, engine, out) == "ssosss"
+    assert files_of(out) == before
+
+
 @pytest.fixture
 def log_of_syncs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names that are synced or renamed, in order."""

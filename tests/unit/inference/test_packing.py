@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from helpers.pictures import draw, save
-from helpers.runs import files_of, record_of, rows_of, statuses
+from helpers.runs import files_of, journal_of, record_of, rows_of, statuses
 
 from lesioncli import files
 from lesioncli.backends.base import Engine
@@ -378,6 +378,18 @@ def test_a_run_that_is_killed_while_it_writes_the_rows_of_an_archive(
     assert not [found for found in verify(left).findings if found.problem in ("missing", "changed")]
     assert statuses(images, engine, left, masks="tar") == "ssssss"
     assert files_of(left) == files_of(out)
+
+
+def test_the_row_of_an_archive_that_is_gone_does_not_replace_that_of_a_file(
+    engine: Engine, images: Path, packed: Path, tmp_path: Path
+) -> None:
+    """Both name a mask of their own, so the older row is as right as before."""
+    out = tmp_path / "files"
+    statuses(images, engine, out)
+    before = files_of(out)
+    (out / "scores.csv.part").write_bytes(journal_of(packed, 0))
+    assert statuses(images, engine, out) == "ssssss"
+    assert files_of(out) == before
 
 
 def masks_left(folder: Path) -> bool:

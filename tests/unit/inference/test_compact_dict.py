@@ -181,6 +181,22 @@ def test_a_row_takes_at_most_a_hundred_bytes() -> None:
     assert replaced - filled < OPEN_BLOCKS * MAX_BLOCK_VALUES * MAX_BYTES_PER_ROW
 
 
+@pytest.mark.parametrize(("count", "sizes"), [(9, [9]), (10, [5, 5]), (14, [5, 9]), (15, [5, 5, 5])])
+def test_a_full_block_is_split_in_halves(count: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compact_dict, "MAX_BLOCK_VALUES", 9)
+    ours, packed = CompactDict(Checks), list[int]()
+    for number in range(count):
+        ours[f"{number:02d}"] = Checks(number)
+
+    def pack(block: dict[str, msgspec.Raw]) -> bytes:
+        packed.append(len(block))
+        return b""
+
+    monkeypatch.setattr(compact_dict, "_pack", pack)
+    ours.pack()
+    assert packed == sizes
+
+
 def test_reading_packs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would take three times as long."""
     ours = CompactDict(Row)

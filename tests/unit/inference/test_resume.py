@@ -30,7 +30,7 @@ from lesioncli.backends.base import Engine
 from lesioncli.backends.registry import open_engine
 from lesioncli.errors import InputError
 from lesioncli.files import crc32_of
-from lesioncli.images.find import ImageListing, find_images, list_images, name_masks_by_isic
+from lesioncli.images.find import ImageFile, ImageListing, find_images, list_images, name_masks_by_isic
 from lesioncli.inference.outcome import LATER_COLUMNS, Outcome
 from lesioncli.inference.run import segment_images
 from lesioncli.inference.shape import MM_COLUMNS
@@ -414,6 +414,18 @@ def test_an_image_does_not_take_the_mask_of_another_with_its_isic_number(
     assert list(rows_of(out)) == ["ISIC_0000001_downsampled.jpg", "ISIC_0000002_downsampled.jpg"]
     with pytest.raises(InputError, match=r"belongs to ISIC_0000001_downsampled\.jpg"):
         segment("ISIC_0000001.jpg")
+
+
+@pytest.mark.parametrize("name_masks", [list, name_masks_by_isic], ids=["by image", "by ISIC number"])
+def test_an_image_in_another_format_replaces_the_one_before(
+    engine: Engine, tmp_path: Path, out: Path, name_masks: Callable[[list[ImageFile]], list[ImageFile]]
+) -> None:
+    """It has the same name and so the same mask."""
+    for suffix in (".jpg", ".png"):
+        picture = save(tmp_path / f"ISIC_0000001{suffix}", draw(1, 40, 60))
+        summary = segment_images(ImageListing(name_masks(find_images([picture]))), engine, out)
+        assert (summary.ok, summary.skipped) == (1, 0)
+    assert list(rows_of(out)) == ["ISIC_0000001.png"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows requires a privilege for links")

@@ -20,7 +20,7 @@ from lesioncli.inference.outcome import Outcome
 from lesioncli.inference.record import MaskNames
 from lesioncli.inference.run import segment_images
 from lesioncli.inference.shards import select_images
-from lesioncli.options import SegmentOptions, Shard
+from lesioncli.options import MaskStorage, SegmentOptions, Shard
 
 
 def leave_killed(whole: Path, out: Path, synced: int) -> None:
@@ -105,6 +105,16 @@ def test_masks_are_synced_before_the_journal_and_the_journal_before_the_table(
     segment_folder(images, engine, out)
     mask = log_of_syncs.index("rename .003.png.part")
     assert log_of_syncs[mask - 1] == "sync .003.png.part", "it replaced a mask, but was not on the disk"
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="the log needs /proc")  # noqa: PTH112
+def test_masks_that_wait_for_their_archive_are_synced(
+    engine: Engine, images: Path, out: Path, log_of_syncs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(durability, "SYNC_INTERVAL_S", 0.01)
+    options = SegmentOptions(masks=MaskStorage.TAR)
+    segment_images(list_images([images]), engine, out, options, on_outcome=wait_after_each_image)
+    assert log_of_syncs.index("sync 000.png") < log_of_syncs.index("sync .masks-00000.tar.part")
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="the log needs /proc")  # noqa: PTH112

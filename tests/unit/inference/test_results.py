@@ -129,6 +129,14 @@ def test_overwrite_removes_nothing_outside_the_folder(engine: Engine, images: Pa
     assert outside.is_file()
 
 
+def test_overwrite_keeps_a_file_in_the_place_of_a_map_that_no_run_made(engine: Engine, images: Path, out: Path) -> None:
+    statuses(images, engine, out)
+    (out / "probabilities").mkdir()
+    (out / "probabilities" / "000.png").write_text("mine")
+    statuses(images, engine, out, overwrite=True)
+    assert (out / "probabilities" / "000.png").read_text() == "mine"
+
+
 def test_a_failed_image_keeps_no_earlier_mask(engine: Engine, images: Path, out: Path) -> None:
     statuses(images, engine, out)
     (images / "003.jpg").write_bytes(b"")

@@ -131,7 +131,7 @@ def test_a_resolved_recipe_holds_every_value() -> None:
         (MODEL + "[train]\nepochs = 2.5", r"\[train\] epochs = 2\.5.*whole number"),
         (MODEL + "[train]\nepochs = true", r"\[train\] epochs = True.*whole number"),
         (MODEL + "[augment]\nblur = 1.5", r"\[augment\] blur = 1\.5 .*from 0 to 1"),
-        (MODEL + "[engine]\nprecision = 'int8'", r"\[engine\] precision = 'int8'.*auto, fp32, bf16, fp16"),
+        (MODEL + "[engine]\nprecision = 'int4'", r"\[engine\] precision = 'int4'.*auto, fp32, bf16, fp16"),
         (MODEL + "[train]\nepochs = 0", r"\[train\] epochs = 0 .*at least 1"),
         (MODEL + "[train]\nbatch = -1", r"\[train\] batch = -1 .*at least 1"),
         (MODEL + "[train]\nkeep_start = 0.5", r'keep_start.*initial = "none"'),

@@ -31,8 +31,8 @@ from lesioncli.options import Backend, BuildOptions, Precision
 from lesioncli.process import count_cores
 from lesioncli.shipped import SHIPPED_MODEL, assemble_graph, find_checkpoint
 
-ROUNDS = 5
-MIN_IMAGES = 150  # smaller sets are repeated, so that start-up does not dominate
+ROUNDS = 3
+MIN_IMAGES = 600  # smaller sets are repeated, so that start-up does not dominate
 REFERENCE = "ONNX Runtime, OpenCV"  # the program that the others are compared with
 SCRIPTS = {
     "ONNX Runtime, Pillow": "ort_pillow",

@@ -52,6 +52,22 @@ def mark_as_precise(xml: Path, names: Collection[str]) -> None:
     tree.write(xml)
 
 
+def is_exact_in_int8() -> bool:
+    """Return whether this CPU adds products of 8-bit numbers exactly, as those with VNNI do.
+
+    Others add pairs of products in 16 bits and cut off what is larger, unnoticed. The largest sum tells.
+    """
+    channels, shape = 64, (1, 64, 8, 8)
+    image = opset.parameter(shape, np.float32)
+    weights = opset.constant(np.full((channels, channels, 1, 1), INT8_MAX, np.int8))
+    weights = opset.multiply(opset.convert(weights, "f32"), opset.constant(np.ones((channels, 1, 1, 1), np.float32)))
+    sums = opset.convolution(_round_map(image.output(0), 0, LEVELS - 1), weights, [1, 1], [0, 0], [0, 0], [1, 1])
+    graph = openvino.Model([sums], [image])
+    compiled = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    found = compiled([np.full(shape, LEVELS - 1, np.float32)])[0]
+    return bool((found == channels * INT8_MAX * (LEVELS - 1)).all())
+
+
 def measure_ranges(graph: openvino.Model, images: Sequence[UInt8]) -> Ranges:
     """Return the ranges, on network-sized images (H, W, 3), of the feature maps that an int8 engine rounds.
 
@@ -123,8 +139,8 @@ def _round_weights(weights: openvino.Output) -> openvino.Output:
 def _find_rounded(graph: openvino.Model) -> list[Any]:
     """Return the convolutions that an int8 engine computes in int8, in the order of the graph.
 
-    Depthwise ones stay in fp32, where they are nearly as fast, and those that read concatenated maps, whose ranges
-    differ.
+    Two kinds stay in fp32: depthwise convolutions, which int8 hardly speeds up, and convolutions of concatenated maps,
+    because one range cannot fit maps of different ranges.
     """
     depths, heights = _depths_from_image(graph), _depths_from_outputs(graph)
     names = ((operation, operation.get_friendly_name()) for operation in graph.get_ordered_ops())

@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 from lesioncli.backends.base import Engine, Layout, Span
 from lesioncli.backends.interface import PARITY_AHEAD_SLOTS, OnProgress
 from lesioncli.backends.manifest import Incompatibility, Manifest, ParityCheck, StoredEngine
-from lesioncli.backends.mixed_precision import find_fp32_operations, mark_as_precise, measure_ranges, round_to_int8
+from lesioncli.backends.mixed_precision import (
+    find_fp32_operations,
+    is_exact_in_int8,
+    mark_as_precise,
+    measure_ranges,
+    round_to_int8,
+)
 from lesioncli.errors import EngineError, InputError
 from lesioncli.files import naming_os_errors
 from lesioncli.images.geometry import UInt8
@@ -35,21 +41,6 @@ def processor() -> str:
 def has_bf16() -> bool:
     """Return whether this CPU has bf16 arithmetic."""
     return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-
-
-def list_precisions(asked: Precision) -> list[Decision[Precision]]:
-    """Return the precision asked for; for `auto`, those that may be the fastest, then fp32.
-
-    Raises EngineError if this CPU lacks the one asked for.
-    """
-    if asked is Precision.AUTO:
-        bf16 = [Decision(Precision.BF16, "this CPU has bf16 arithmetic")] if has_bf16() else []
-        return [Decision(Precision.INT8, "fastest on most CPUs"), *bf16, Decision(Precision.FP32, "it is exact")]
-    if asked not in ELEMENT_TYPES:
-        raise EngineError(f"--precision {asked}: OpenVINO has {', '.join(ELEMENT_TYPES)}")
-    if asked is Precision.BF16 and not has_bf16():
-        raise EngineError(f"{processor()} has no bf16 arithmetic; build with --precision fp32")
-    return [Decision(asked, "as asked")]
 
 
 def read_spec(onnx: Path) -> ModelSpec:
@@ -119,7 +110,18 @@ class OpenVinoCompiler:
         return f"CPU: {processor()}"
 
     def list_precisions(self, asked: Precision) -> list[Decision[Precision]]:
-        return list_precisions(asked)
+        if asked is Precision.AUTO:
+            int8 = [Decision(Precision.INT8, "this CPU has VNNI")] if is_exact_in_int8() else []
+            bf16 = [Decision(Precision.BF16, "this CPU has bf16 arithmetic")] if has_bf16() else []
+            slow = "it is exact" if int8 or bf16 else "this CPU has neither VNNI nor bf16 arithmetic"
+            return [*int8, *bf16, Decision(Precision.FP32, slow)]
+        if asked not in ELEMENT_TYPES:
+            raise EngineError(f"--precision {asked}: OpenVINO has {', '.join(ELEMENT_TYPES)}")
+        if asked is Precision.BF16 and not has_bf16():
+            raise EngineError(f"{processor()} has no bf16 arithmetic; build with --precision fp32")
+        if asked is Precision.INT8 and not is_exact_in_int8():
+            raise EngineError(f"{processor()} lacks VNNI, so sums in int8 would be wrong; build with --precision fp32")
+        return [Decision(asked, "as asked")]
 
     def open_for_parity(self, onnx: Path, manifest: Manifest, images: Sequence[UInt8], work: Path) -> Engine:
         xml, _ = self.compile(onnx, manifest, images, work)
@@ -148,6 +150,8 @@ class OpenVinoBackend:
             return Incompatibility(
                 f"the manifest does not name one .xml, one .bin and a precision out of {', '.join(ELEMENT_TYPES)}"
             )
+        if manifest.precision is Precision.INT8 and not is_exact_in_int8():
+            return Incompatibility(f"built in int8, but {processor()} lacks VNNI, so its masks would be wrong")
         return None
 
     def find_gpus(self, manifest: Manifest) -> Mapping[int, str]:

@@ -1,5 +1,8 @@
 """int8 engines: which operations they round, by how much, and what becomes of the masks."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +16,20 @@ from helpers.shipped import shipped_onnx
 from openvino import opset13 as opset
 
 from lesioncli.backends.build import build
-from lesioncli.backends.mixed_precision import EXACT_FIRST, EXACT_LAST, measure_ranges, round_to_int8
+from lesioncli.backends.mixed_precision import (
+    EXACT_FIRST,
+    EXACT_LAST,
+    is_exact_in_int8,
+    measure_ranges,
+    round_to_int8,
+)
 from lesioncli.backends.openvino import compile_to_files
 from lesioncli.errors import EngineError, UnsuitedPrecisionError
 from lesioncli.images.geometry import to_network
 from lesioncli.options import Precision
 
 INT8 = replace(CPU, precision=Precision.INT8)
+needs_vnni = pytest.mark.skipif(not is_exact_in_int8(), reason="this processor has no VNNI")
 
 
 def small_graph(*, batch: int = 1, concatenated: bool = False) -> openvino.Model:
@@ -125,6 +135,7 @@ def test_the_image_is_smoothed_in_fp32(shipped_layers: list[tuple[str, str]]) ->
     assert [precision for kind, precision in shipped_layers if kind == "Pooling"] == ["f32", "f32"]
 
 
+@needs_vnni
 @pytest.mark.parametrize("model", ["multitask-lite", "mbdcnn-lite"])
 def test_a_shipped_model_passes_the_parity_check_in_int8(
     model: str, parity_images: list[UInt8], tmp_path: Path
@@ -133,6 +144,21 @@ def test_a_shipped_model_passes_the_parity_check_in_int8(
     assert (built.manifest.precision, built.reason) == (Precision.INT8, "as asked")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc/cpuinfo lists what the processor has")
+def test_a_processor_is_exact_in_int8_if_it_has_vnni() -> None:
+    flags = set(Path("/proc/cpuinfo").read_text().split())
+    assert is_exact_in_int8() == bool({"avx512_vnni", "avx_vnni"} & flags)
+
+
+def test_without_vnni_sums_are_cut_off() -> None:
+    """oneDNN takes the variable as a processor with AVX2 alone."""
+    code = "from lesioncli.backends.mixed_precision import is_exact_in_int8; print(is_exact_in_int8())"
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+@needs_vnni
 def test_a_network_without_inner_convolutions_is_refused_but_by_auto(tiny_onnx: Path, tmp_path: Path) -> None:
     images = [draw(seed) for seed in range(3)]
     with pytest.raises(EngineError, match=r"in int8, .*no convolution.*--precision fp32"):

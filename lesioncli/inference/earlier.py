@@ -49,8 +49,8 @@ class EarlierResults:
     """The run record and the rows of an output folder, by the key of their image; none if there is no such folder.
 
     Of a shard, they are its own, before its first run those of its images in the output folder. `columns` are those of
-    this run, see output_columns(). `tables` reads and writes the rows. `unsynced` are masks of a killed run that are
-    whole, but may not be on the disk yet. `marked` are the keys of rows whose note says that their image is gone.
+    this run, see output_columns(). `tables` reads and writes the rows. `unsynced` are the complete masks of a killed
+    run that were possibly not synced. `marked` are the keys of the rows with the note GONE.
 
     Raises InputError if the rows belong to another `identity` or have other columns.
     """
@@ -118,7 +118,7 @@ class EarlierResults:
             self._add(row)
 
     def packed(self) -> Iterator[Row]:
-        """Yield the rows of a killed run whose masks are in `archives`; some may also be files."""
+        """Yield the rows of a killed run with archived masks. A mask may exist a second time, as a file."""
         rows = self.rows.values() if self._named else iter(())
         return (row for row in rows if split_path(row.mask)[0] in self._named)
 

@@ -22,6 +22,8 @@ from lesioncli.inference.run import segment_images
 from lesioncli.inference.shards import select_images
 from lesioncli.options import MaskStorage, SegmentOptions, Shard
 
+needs_proc = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="/proc names the files that are synced")
+
 
 def leave_killed(whole: Path, out: Path, synced: int) -> None:
     """Copy a finished run as a killed one leaves it; `synced` bytes of its journal, and the masks, were on the disk."""
@@ -88,7 +90,7 @@ def wait_after_each_image(_: Outcome) -> None:
     time.sleep(0.05)
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="the log needs /proc")  # noqa: PTH112
+@needs_proc
 def test_masks_are_synced_before_the_journal_and_the_journal_before_the_table(
     engine: Engine, images: Path, out: Path, log_of_syncs: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,7 +109,7 @@ def test_masks_are_synced_before_the_journal_and_the_journal_before_the_table(
     assert log_of_syncs[mask - 1] == "sync .003.png.part", "it replaced a mask, but was not on the disk"
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="the log needs /proc")  # noqa: PTH112
+@needs_proc
 def test_masks_that_wait_for_their_archive_are_synced(
     engine: Engine, images: Path, out: Path, log_of_syncs: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,7 +119,7 @@ def test_masks_that_wait_for_their_archive_are_synced(
     assert log_of_syncs.index("sync 000.png") < log_of_syncs.index("sync .masks-00000.tar.part")
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="the log needs /proc")  # noqa: PTH112
+@needs_proc
 def test_a_shard_syncs_the_masks_that_a_killed_run_of_all_images_left(
     engine: Engine, images: Path, tmp_path: Path, log_of_syncs: list[str]
 ) -> None:
@@ -134,7 +136,7 @@ def test_a_shard_syncs_the_masks_that_a_killed_run_of_all_images_left(
     assert {Path(image.mask_name).name for image in listing.images} <= synced
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="the log needs /proc")  # noqa: PTH112
+@needs_proc
 @pytest.mark.parametrize(
     ("options", "expected"),
     [

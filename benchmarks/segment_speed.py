@@ -33,7 +33,7 @@ MANY_CORES = 8  # docs/scale.md has what is known of more
 MIN_BUSY = 0.85  # share of the cores that a run uses if nothing waits
 
 ADVICE = {
-    "network": "use a processor with VNNI or bf16, or a GPU, the smaller of the shipped models, and no --tta",
+    "network": "use a processor with VNNI, or a GPU, the smaller of the shipped models, and no --tta",
     "decode": "give JPEGs instead of PNG or TIFF: they are reduced while they are decoded",
     "write": "leave out --overlay, --save-probabilities and --crops",
     "rest": "give more images per run, and compare with an older version: make bench-check",

@@ -12,15 +12,10 @@ import openvino
 from numpy.typing import NDArray
 
 from lesioncli.backends.base import Engine, Layout, Span
+from lesioncli.backends.int8 import measure_maps, round_to_int8
 from lesioncli.backends.interface import PARITY_AHEAD_SLOTS, OnProgress
 from lesioncli.backends.manifest import Incompatibility, Manifest, ParityCheck, StoredEngine
-from lesioncli.backends.mixed_precision import (
-    find_fp32_operations,
-    is_exact_in_int8,
-    mark_as_precise,
-    measure_ranges,
-    round_to_int8,
-)
+from lesioncli.backends.mixed_precision import find_fp32_operations, mark_as_precise
 from lesioncli.errors import EngineError, InputError
 from lesioncli.files import naming_os_errors
 from lesioncli.images.geometry import UInt8
@@ -73,14 +68,14 @@ def compile_to_files(onnx: Path, xml: Path, precision: Precision, images: Sequen
     """Write a graph in OpenVINO's format: `xml` and, beside it, the weights as .bin.
 
     Dynamic dimensions stay dynamic; an engine fixes its shapes when it is loaded. The first operations are marked to
-    stay in fp32 in a bf16 engine. OpenVINO drops the mark of divisions and subtractions. An int8 engine takes the
-    ranges of its feature maps from `images` of the network's size.
+    stay in fp32 in a bf16 engine. OpenVINO drops the mark of divisions and subtractions. An int8 engine is rounded by
+    what its feature maps hold on `images` of the network's size.
     """
     core = openvino.Core()
     with _engine_errors(f"{onnx}: cannot be compiled"):
         graph = core.read_model(onnx)
         if precision is Precision.INT8:
-            round_to_int8(graph, measure_ranges(core.read_model(onnx), images))
+            round_to_int8(graph, measure_maps(core.read_model(onnx), images))
         with naming_os_errors(xml, xml):
             openvino.save_model(graph, xml, compress_to_fp16=False)
             if precision is Precision.BF16:
@@ -111,16 +106,12 @@ class OpenVinoCompiler:
 
     def list_precisions(self, asked: Precision) -> list[Decision[Precision]]:
         if asked is Precision.AUTO:
-            int8 = [Decision(Precision.INT8, "this CPU has VNNI")] if is_exact_in_int8() else []
             bf16 = [Decision(Precision.BF16, "this CPU has bf16 arithmetic")] if has_bf16() else []
-            slow = "it is exact" if int8 or bf16 else "this CPU has neither VNNI nor bf16 arithmetic"
-            return [*int8, *bf16, Decision(Precision.FP32, slow)]
+            return [Decision(Precision.INT8, "it is fast"), *bf16, Decision(Precision.FP32, "it is exact")]
         if asked not in ELEMENT_TYPES:
             raise EngineError(f"--precision {asked}: OpenVINO has {', '.join(ELEMENT_TYPES)}")
         if asked is Precision.BF16 and not has_bf16():
             raise EngineError(f"{processor()} has no bf16 arithmetic; build with --precision fp32")
-        if asked is Precision.INT8 and not is_exact_in_int8():
-            raise EngineError(f"{processor()} lacks VNNI, so sums in int8 would be wrong; build with --precision fp32")
         return [Decision(asked, "as asked")]
 
     def open_for_parity(self, onnx: Path, manifest: Manifest, images: Sequence[UInt8], work: Path) -> Engine:
@@ -150,8 +141,6 @@ class OpenVinoBackend:
             return Incompatibility(
                 f"the manifest does not name one .xml, one .bin and a precision out of {', '.join(ELEMENT_TYPES)}"
             )
-        if manifest.precision is Precision.INT8 and not is_exact_in_int8():
-            return Incompatibility(f"built in int8, but {processor()} lacks VNNI, so its masks would be wrong")
         return None
 
     def find_gpus(self, manifest: Manifest) -> Mapping[int, str]:

@@ -59,7 +59,7 @@ VENDORS = {
     "imagehash": {"checks/measure.py"},
     "jinja2": {"report/page.py"},
     "matplotlib": {"report/plots.py", "report/svg.py", "training/history.py"},
-    "openvino": {"backends/mixed_precision.py", "backends/openvino.py"},
+    "openvino": {"backends/int8.py", "backends/mixed_precision.py", "backends/openvino.py"},
     "obstore": {"stores.py"},
     "onnx": {"backends/tensorrt/half.py", "training/export.py", "training/ship.py"},
     "onnxruntime": {"backends/reference.py"},

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-import msgspec
 import numpy as np
 import onnx
 import openvino
@@ -30,15 +29,14 @@ from helpers.shipped import shipped_onnx
 from onnx import TensorProto, helper
 
 from lesioncli.backends import mixed_precision
-from lesioncli.backends import openvino as openvino_backend
 from lesioncli.backends.base import Outputs
 from lesioncli.backends.build import BuiltEngine, build
-from lesioncli.backends.manifest import ParityFigures, read_engine, read_manifest, write_manifest
+from lesioncli.backends.manifest import ParityFigures, read_manifest
 from lesioncli.backends.mixed_precision import CONVOLUTIONS, FP32_CONVOLUTIONS
 from lesioncli.backends.openvino import OpenVinoCompiler, compile_to_files, read_spec
 from lesioncli.backends.parity import parity_limits
 from lesioncli.backends.reference import Reference
-from lesioncli.backends.registry import check_runs_here, open_engine
+from lesioncli.backends.registry import open_engine
 from lesioncli.errors import EngineError, InputError
 from lesioncli.options import BuildOptions, Precision
 from lesioncli.spec import METADATA_KEY, ModelSpec
@@ -244,48 +242,27 @@ def test_bf16_that_was_asked_for_does_not_fall_back(precise_onnx: Path, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("capabilities", "has_vnni", "asked", "expected"),
+    ("capabilities", "asked", "expected"),
     [
-        (["FP32", "BF16"], True, Precision.AUTO, [Precision.INT8, Precision.BF16, Precision.FP32]),
-        (["FP32", "BF16"], False, Precision.AUTO, [Precision.BF16, Precision.FP32]),
-        (["FP32"], True, Precision.AUTO, [Precision.INT8, Precision.FP32]),
-        (["FP32"], False, Precision.AUTO, [Precision.FP32]),
-        (["FP32", "BF16"], True, Precision.FP32, [Precision.FP32]),
-        (["FP32"], True, Precision.INT8, [Precision.INT8]),
-        (["FP32", "BF16"], False, Precision.BF16, [Precision.BF16]),
+        (["FP32", "BF16"], Precision.AUTO, [Precision.INT8, Precision.BF16, Precision.FP32]),
+        (["FP32"], Precision.AUTO, [Precision.INT8, Precision.FP32]),
+        (["FP32", "BF16"], Precision.FP32, [Precision.FP32]),
+        (["FP32"], Precision.INT8, [Precision.INT8]),
+        (["FP32", "BF16"], Precision.BF16, [Precision.BF16]),
     ],
 )
 def test_precisions_by_what_the_processor_can_do(
-    monkeypatch: pytest.MonkeyPatch,
-    capabilities: list[str],
-    has_vnni: bool,
-    asked: Precision,
-    expected: list[Precision],
+    monkeypatch: pytest.MonkeyPatch, capabilities: list[str], asked: Precision, expected: list[Precision]
 ) -> None:
     monkeypatch.setattr(openvino.Core, "get_property", lambda core, device, name: capabilities)
-    monkeypatch.setattr(openvino_backend, "is_exact_in_int8", lambda: has_vnni)
     assert [candidate.value for candidate in OpenVinoCompiler().list_precisions(asked)] == expected
 
 
-@pytest.mark.parametrize("asked", [Precision.BF16, Precision.FP16, Precision.INT8])
+@pytest.mark.parametrize("asked", [Precision.BF16, Precision.FP16])
 def test_a_precision_that_the_processor_lacks_is_an_error(monkeypatch: pytest.MonkeyPatch, asked: Precision) -> None:
     monkeypatch.setattr(openvino.Core, "get_property", lambda core, device, name: ["FP32"])
-    monkeypatch.setattr(openvino_backend, "is_exact_in_int8", lambda: False)
     with pytest.raises(EngineError, match="fp32"):
         OpenVinoCompiler().list_precisions(asked)
-
-
-def test_an_int8_engine_of_another_machine_is_refused_without_vnni(
-    tiny_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its masks would be wrong, and nothing would say so."""
-    path = build(tiny_onnx, tmp_path, IMAGES, CPU_FP32).path
-    write_manifest(path, msgspec.structs.replace(read_manifest(path), precision=Precision.INT8))
-    monkeypatch.setattr(openvino_backend, "is_exact_in_int8", lambda: False)
-    with pytest.raises(EngineError, match=r"int8.*lacks VNNI"):
-        check_runs_here(read_engine(path))
-    monkeypatch.setattr(openvino_backend, "is_exact_in_int8", lambda: True)
-    check_runs_here(read_engine(path))
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no graph at all"])

@@ -1,0 +1,164 @@
+"""int8 engines of the CPU backend: inputs and weights of a graph's inner convolutions, rounded to 8 and 7 bits.
+
+docs/decisions/0080-int8-inside.md says why these, and why 7 bits.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import openvino
+from numpy.typing import NDArray
+from openvino import opset13 as opset
+
+from lesioncli.backends.mixed_precision import depths_from_image, depths_from_outputs
+from lesioncli.errors import UnsuitedPrecisionError
+from lesioncli.images.geometry import UInt8
+
+# The first convolutions stay in fp32, and the last: those of the logits and of their upsampling.
+EXACT_FIRST, EXACT_LAST = 5, 2
+LEVELS = 256  # of a feature map
+# 7 bits: CPUs without VNNI add two products in 16 bits and cut off what is larger; 2 * 255 * 63 is not.
+LARGEST_WEIGHT = 63
+MIN_RANGE = 1e-6  # of values that are all zero
+DAMPING = 0.01  # part of the mean square of a map that is added to the square of each channel
+
+Float64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class MapStatistics:
+    """Values of a feature map of C channels on some images, its padding included.
+
+    products: the means of the products of each two channels, (C, C).
+    """
+
+    low: float
+    high: float
+    products: Float64
+
+
+Statistics = Mapping[str, MapStatistics]  # by the name of the output that a convolution reads
+
+
+def measure_maps(graph: openvino.Model, images: Sequence[UInt8]) -> Statistics:
+    """Return statistics, on network-sized images (H, W, 3), of the feature maps that an int8 engine rounds.
+
+    Each of these becomes an output of the graph.
+    """
+    sources = {_name_input(operation): operation.input_value(0) for operation in _find_rounded(graph)}
+    first = len(graph.outputs)
+    graph.add_outputs(list(sources.values()))
+    free_or_fixed = graph.inputs[0].partial_shape[0]
+    batch = free_or_fixed.get_length() if free_or_fixed.is_static else 1
+    graph.reshape(openvino.PartialShape((batch, *images[0].shape)))
+    compiled = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    found: dict[str, MapStatistics] = {}
+    for image in images:
+        outputs = compiled([np.resize(image, (batch, *image.shape))])
+        for number, name in enumerate(sources, start=first):
+            found[name] = _add_image(found.get(name), outputs[number][0], 1 / len(images))
+    return found
+
+
+def _add_image(before: MapStatistics | None, values: NDArray[np.float32], share: float) -> MapStatistics:
+    """Return statistics with the map (C, H, W) of one more image; `share`: 1 by the number of images."""
+    rows = values.reshape(len(values), -1)
+    products = (rows @ rows.T).astype(np.float64) * (share / rows.shape[1])
+    low, high = float(rows.min()), float(rows.max())
+    if before is None:  # 0, the padding, is always in the range
+        return MapStatistics(min(low, 0), max(high, 0), products)
+    return MapStatistics(min(low, before.low), max(high, before.high), products + before.products)
+
+
+def round_to_int8(graph: openvino.Model, statistics: Statistics) -> None:
+    """Round inputs and weights of the inner convolutions, so that OpenVINO computes them in int8.
+
+    Raises UnsuitedPrecisionError if there is none: an engine called int8 would be fp32 throughout.
+    """
+    convolutions = _find_rounded(graph)
+    if not convolutions:
+        raise UnsuitedPrecisionError("the network has no convolution that could be in it")
+    rounded: dict[str, Any] = {}
+    for operation in convolutions:
+        source = _name_input(operation)
+        if source not in rounded:
+            rounded[source] = _round_map(operation.input_value(0), statistics[source])
+        operation.input(0).replace_source_output(rounded[source])
+        weights = np.asarray(operation.input_value(1).get_node().data, np.float64)
+        operation.input(1).replace_source_output(_store_rounded(weights, statistics[source].products))
+    _keep_image_exact(graph)
+    graph.validate_nodes_and_infer_types()
+
+
+def _keep_image_exact(graph: openvino.Model) -> None:
+    """Let the image be smoothed in fp32: in an int8 graph, OpenVINO rounds the mean over pixels of uint8 to uint8.
+
+    It cannot move its int8 arithmetic past a minimum.
+    """
+    for target in graph.inputs[0].get_target_inputs():
+        cast = target.get_node()
+        readers = cast.output(0).get_target_inputs()
+        exact = opset.minimum(cast.output(0), np.float32(255)).output(0)
+        for reader in readers:
+            reader.replace_source_output(exact)
+
+
+def _round_map(values: openvino.Output, found: MapStatistics) -> openvino.Output:
+    """Round feature maps to LEVELS levels over their range; one of them is exactly 0."""
+    step = max(found.high - found.low, MIN_RANGE) / (LEVELS - 1)
+    below = round(-found.low / step)
+    limits = np.float32(-below * step), np.float32((LEVELS - 1 - below) * step)
+    return opset.fake_quantize(values, *limits, *limits, LEVELS).output(0)
+
+
+def _store_rounded(weights: Float64, products: Float64) -> openvino.Output:
+    """Return weights (O, C, H, W) stored as int8, times a step for each O."""
+    step = np.maximum(np.abs(weights).max(axis=(1, 2, 3), keepdims=True), MIN_RANGE) / LARGEST_WEIGHT
+    rows = np.moveaxis(weights / step, 1, -1)  # (O, H, W, C)
+    rounded = round_weights(rows.reshape(-1, rows.shape[-1]), products).reshape(rows.shape)
+    stored = opset.constant(np.moveaxis(rounded, -1, 1).astype(np.int8))
+    return opset.multiply(opset.convert(stored, "f32"), opset.constant(step.astype(np.float32))).output(0)
+
+
+def round_weights(rows: Float64, products: Float64) -> Float64:
+    """Round rows of weights (N, C) to whole numbers so that their sums over a map's channels change little.
+
+    One channel after the other is rounded, and the weights of those that follow make up for the error, as far as the
+    products of channels (C, C) allow: GPTQ (Frantar et al. 2022, arXiv 2210.17323), equations 2 and 3.
+    """
+    damping = max(DAMPING * float(products.diagonal().mean()), MIN_RANGE)
+    inverse = np.linalg.inv(products + damping * np.eye(len(products)))
+    shares = np.linalg.cholesky(inverse).T
+    rest, rounded = rows.copy(), np.empty_like(rows)
+    for channel in range(rows.shape[1]):
+        rounded[:, channel] = rest[:, channel].round().clip(-LARGEST_WEIGHT, LARGEST_WEIGHT)
+        error = (rest[:, channel] - rounded[:, channel]) / shares[channel, channel]
+        rest[:, channel + 1 :] -= np.outer(error, shares[channel, channel + 1 :])
+    return rounded
+
+
+def _find_rounded(graph: openvino.Model) -> list[Any]:
+    """Return the convolutions that an int8 engine computes in int8, in the order of the graph.
+
+    Two kinds stay in fp32: depthwise convolutions, which int8 hardly speeds up, and convolutions of concatenated maps,
+    because one range cannot fit maps of different ranges.
+    """
+    depths, heights = depths_from_image(graph), depths_from_outputs(graph)
+    names = ((operation, operation.get_friendly_name()) for operation in graph.get_ordered_ops())
+    return [
+        operation
+        for operation, name in names
+        if operation.get_type_name() == "Convolution"
+        and operation.input_value(1).get_node().get_type_name() == "Constant"
+        and operation.input_value(0).get_node().get_type_name() != "Concat"
+        and depths.get(name, 0) > EXACT_FIRST
+        and heights.get(name, 0) > EXACT_LAST
+    ]
+
+
+def _name_input(operation: Any) -> str:
+    """Return the name of the output that a convolution reads."""
+    value = operation.input_value(0)
+    return f"{value.get_node().get_friendly_name()}:{value.get_index()}"

@@ -10,7 +10,6 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
-from shutil import rmtree
 from tempfile import TemporaryDirectory
 
 from peers.compare import Program, link_images, run
@@ -48,7 +47,8 @@ def compare(base: Path, work: Path) -> float:
     this, other = prepare(TREE, work / "this"), prepare(base, work / "base-engine")
     ratios = []
     for number in range(ROUNDS):
-        this_s, other_s = (cpu_seconds(program, images, work / "masks") for program in (this, other))
+        outs = (work / f"masks {number} of {version}" for version in ("this", "base"))
+        this_s, other_s = (run(program, images, out).cpu_s for program, out in zip((this, other), outs, strict=True))
         print(f"round {number + 1}: {this_s:.2f} s of CPU time, {other_s:.2f} s before")
         ratios.append(this_s / other_s)
     return statistics.median(ratios)
@@ -61,11 +61,6 @@ def prepare(tree: Path, engines: Path) -> Program:
     subprocess.run(build, check=True, capture_output=True)
     (manifest,) = engines.glob("*.json")
     return Program("lesioncli", [*lesioncli, "segment", "--json", "--engine", str(manifest)])
-
-
-def cpu_seconds(program: Program, images: Path, out: Path) -> float:
-    rmtree(out, ignore_errors=True)
-    return run(program, images, out).cpu_s
 
 
 if __name__ == "__main__":

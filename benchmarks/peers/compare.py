@@ -16,7 +16,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from shutil import rmtree
 from tempfile import TemporaryDirectory
 
 import cv2
@@ -72,7 +71,7 @@ def main() -> None:
             images = link_images(folder, work / f"images{number}")
             count = len(list(images.iterdir()))
             print(f"\n{folder.name}: {len(list(folder.iterdir()))} images, {count} with repetitions\n")
-            print_table(measure(programs, images, work), count, agreement(programs, work))
+            print_table(measure(programs, images), count, agreement(programs, images))
 
 
 def prepare(environments: Path, work: Path) -> list[Program]:
@@ -111,18 +110,20 @@ def link_images(folder: Path, target: Path) -> Path:
     return target
 
 
-def measure(programs: Sequence[Program], images: Path, work: Path) -> dict[str, list[Usage]]:
-    """Run all programs in turn, ROUNDS times; the masks of the last round are kept."""
+def measure(programs: Sequence[Program], images: Path) -> dict[str, list[Usage]]:
+    """Run all programs in turn, ROUNDS times.
+
+    Masks are removed at the end: for minutes, ext4 makes each new file wait for a search past the removed ones.
+    """
     usages: dict[str, list[Usage]] = {program.name: [] for program in programs}
-    for _ in range(ROUNDS):
+    for number in range(ROUNDS):
         for program in programs:
-            rmtree(masks_folder(program, work), ignore_errors=True)
-            usages[program.name].append(run(program, images, masks_folder(program, work)))
+            usages[program.name].append(run(program, images, masks_folder(program, images, number)))
     return usages
 
 
-def masks_folder(program: Program, work: Path) -> Path:
-    return work / f"masks of {program.name}"
+def masks_folder(program: Program, images: Path, number: int = 0) -> Path:
+    return images.with_name(f"masks of {images.name} by {program.name}, {number}")
 
 
 def run(program: Program, images: Path, out: Path) -> Usage:
@@ -138,12 +139,12 @@ def run(program: Program, images: Path, out: Path) -> Usage:
     return Usage(usage.ru_utime + usage.ru_stime, time.monotonic() - started)
 
 
-def agreement(programs: Sequence[Program], work: Path) -> dict[str, float]:
+def agreement(programs: Sequence[Program], images: Path) -> dict[str, float]:
     """Return the mean Jaccard between the masks of each program and those of the first."""
-    first = sorted(masks_folder(programs[0], work).glob("*.png"))
+    first = sorted(masks_folder(programs[0], images).glob("*.png"))
     means = {}
     for program in programs:
-        masks = sorted(masks_folder(program, work).glob("*.png"))
+        masks = sorted(masks_folder(program, images).glob("*.png"))
         pairs = zip(map(read_mask, first), map(read_mask, masks), strict=True)
         means[program.name] = float(np.mean([jaccard(count_pixels(*pair)) for pair in pairs]))
     return means

@@ -1,11 +1,12 @@
 """Compare `segment` with scripts that do the same, in CPU time per image: `make bench-peers`.
 
-    python benchmarks/peers/compare.py ENVIRONMENTS [FOLDER_OF_IMAGES ...]
+    python benchmarks/peers/compare.py ENVIRONMENTS [FOLDER_OF_IMAGES ...] [--graph FILE.onnx]
 
 ENVIRONMENTS holds an environment for each script. The scripts segment the same files with the same network and write
 the same outputs: full-size masks as PNG, and a CSV of scores. All programs run in turn, ROUNDS times. Their CPU time,
 user and system, is that of the whole process from its start. Ratios are taken within a round, because the speed of a
-shared machine varies between rounds.
+shared machine varies between rounds. With --graph, the scripts that use ONNX Runtime run that graph, such as one of an
+earlier version, in place of the one that `segment` runs.
 """
 
 import os
@@ -13,6 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +24,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lesioncli.backends.openvino import processor
+from lesioncli.backends.openvino import processor, read_spec
 from lesioncli.demo.folder import write_demo
 from lesioncli.engines import build_engine
 from lesioncli.evaluation.metrics.pixels import count_pixels, jaccard
@@ -59,13 +61,18 @@ class Usage:
 
 
 def main() -> None:
-    environments, folders = Path(sys.argv[1]), [Path(name) for name in sys.argv[2:]]
+    parser = ArgumentParser()
+    parser.add_argument("environments", type=Path)
+    parser.add_argument("folders", type=Path, nargs="*")
+    parser.add_argument("--graph", type=Path)
+    arguments = parser.parse_args()
+    folders = arguments.folders
     with TemporaryDirectory() as name:
         work = Path(name)
         if not folders:
             write_demo(work / "drawn", count=30, height=768, width=1024)
             folders = [work / "drawn" / "images"]
-        programs = prepare(environments, work)
+        programs = prepare(arguments.environments, work, arguments.graph)
         print(describe_machine())
         for number, folder in enumerate(folders):
             images = link_images(folder, work / f"images{number}")
@@ -74,8 +81,8 @@ def main() -> None:
             print_table(measure(programs, images), count, agreement(programs, images))
 
 
-def prepare(environments: Path, work: Path) -> list[Program]:
-    """Build the engines and the graph; return the programs, those of lesioncli first."""
+def prepare(environments: Path, work: Path, graph: Path | None) -> list[Program]:
+    """Build the engines and, unless it is given, the graph; return the programs, those of lesioncli first."""
     programs = []
     for precision in (Precision.FP32, Precision.AUTO):
         options = BuildOptions(Backend.OPENVINO, precision)
@@ -83,12 +90,11 @@ def prepare(environments: Path, work: Path) -> list[Program]:
         lesioncli = [str(Path(sys.executable).with_name("lesioncli")), "segment", "--json", "--engine", str(built.path)]
         suffix = f" ({built.manifest.precision})" if precision is Precision.AUTO else ""
         programs.append(Program(f"lesioncli, {precision}{suffix}", lesioncli))
-        side = str(built.manifest.spec.height)
-    graph, checkpoint = assemble_graph(SHIPPED_MODEL, work), find_checkpoint(SHIPPED_MODEL)
+    shipped, checkpoint = assemble_graph(SHIPPED_MODEL, work), find_checkpoint(SHIPPED_MODEL)
     for name, script in SCRIPTS.items():
         python, path = environments / script / "bin" / "python", Path(__file__).with_name(f"{script}.py")
-        model = checkpoint if script == "torch_loader" else graph
-        programs.append(Program(name, [str(python), str(path), str(model), side]))
+        model, side_of = (checkpoint, shipped) if script == "torch_loader" else (graph or shipped, graph or shipped)
+        programs.append(Program(name, [str(python), str(path), str(model), str(read_spec(side_of).height)]))
     return programs
 
 

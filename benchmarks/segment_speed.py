@@ -27,7 +27,7 @@ from lesioncli.options import Backend, BuildOptions
 from lesioncli.process import count_cores, opencv_on_one_thread, quiet_decoders
 
 ROUNDS = 5
-MIN_IMAGES = 150  # smaller sets are repeated, so that start-up does not dominate
+MIN_IMAGES = 600  # smaller sets are repeated, so that start-up does not dominate
 NETWORK_IMAGES = 32
 MANY_CORES = 8  # docs/scale.md has what is known of more
 MIN_BUSY = 0.85  # share of the cores that a run uses if nothing waits

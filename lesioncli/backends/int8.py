@@ -75,11 +75,14 @@ def _add_image(before: MapStatistics | None, values: NDArray[np.float32], share:
 def round_to_int8(graph: openvino.Model, statistics: Statistics) -> None:
     """Round inputs and weights of the inner convolutions, so that OpenVINO computes them in int8.
 
-    Raises UnsuitedPrecisionError if there is none: an engine called int8 would be fp32 throughout.
+    Raises UnsuitedPrecisionError if there is none, since an engine called int8 would be fp32 throughout, or if a
+    feature map is not finite.
     """
     convolutions = _find_rounded(graph)
     if not convolutions:
         raise UnsuitedPrecisionError("the network has no convolution that could be in it")
+    if not all(np.isfinite(found.products).all() for found in statistics.values()):
+        raise UnsuitedPrecisionError("a feature map of the network is not finite")
     rounded: dict[str, Any] = {}
     for operation in convolutions:
         source = _name_input(operation)

@@ -78,6 +78,12 @@ def test_a_convolution_of_concatenated_maps_is_exact() -> None:
         round_to_int8(graph, measure_maps(small_graph(), noise()))
 
 
+def test_a_network_whose_maps_overflow_is_refused() -> None:
+    graph = small_graph(weight=1e20)
+    with pytest.raises(UnsuitedPrecisionError, match="not finite"):
+        round_to_int8(graph, measure_maps(small_graph(weight=1e20), noise()))
+
+
 def test_statistics_are_those_of_the_maps_on_all_images_with_zero_in_the_range() -> None:
     ((name, found),) = measure_maps(small_graph(), noise()).items()
     assert name == "convolution 5:0"

@@ -32,6 +32,7 @@ PRELOADED = ("cv2", "msgspec", "openvino", "PIL.Image", "scipy.ndimage", "sklear
 
 # Tests of each module, those that notice most first.
 TESTS = {
+    "backends/int8": "test_int8",
     "evaluation/metrics/pixels": "test_pixels",
     "evaluation/metrics/distances": "test_distances",
     "evaluation/metrics/scores": "test_scores test_class_scores test_reliability",

@@ -84,10 +84,11 @@ def test_a_network_whose_maps_overflow_is_refused() -> None:
         round_to_int8(graph, measure_maps(small_graph(weight=1e20), noise()))
 
 
-def test_statistics_are_those_of_the_maps_on_all_images_with_zero_in_the_range() -> None:
-    ((name, found),) = measure_maps(small_graph(), noise()).items()
+@pytest.mark.parametrize("weight", [None, 0.1])  # 0.1: all values between 0 and 1
+def test_statistics_are_those_of_the_maps_on_all_images_with_zero_in_the_range(weight: float | None) -> None:
+    ((name, found),) = measure_maps(small_graph(weight=weight), noise()).items()
     assert name == "convolution 5:0"
-    graph = small_graph()
+    graph = small_graph(weight=weight)
     graph.add_outputs([op.output(0) for op in graph.get_ordered_ops() if op.get_friendly_name() == "convolution 5"])
     maps = np.stack([run(graph, image)[1][0] for image in noise()])
     np.testing.assert_allclose((found.low, found.high), (min(maps.min(), 0), max(maps.max(), 0)), rtol=1e-5)

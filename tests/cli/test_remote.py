@@ -59,6 +59,11 @@ def test_a_bucket_is_segmented_as_its_folder_is(
     server.page_keys = 7
     server.objects["set/notes.txt"] = b"text"
     server.objects["settled/x.jpg"] = b"of another folder"
+    slow = min(
+        (key for key in server.objects if key.startswith("set/") and key.endswith(".jpg")),
+        key=lambda key: len(server.objects[key]),
+    )
+    server.faults[slow] = [Fault.SLOW]  # others are read meanwhile
     engine = tiny_manifest(4)
     assert run(images, tmp_path / "folder", engine)[0] == ExitCode.OK
     code, output = run(f"{URL}/set", tmp_path / "bucket", engine)

@@ -93,8 +93,9 @@ def prepare(environments: Path, work: Path, graph: Path | None) -> list[Program]
     shipped, checkpoint = assemble_graph(SHIPPED_MODEL, work), find_checkpoint(SHIPPED_MODEL)
     for name, script in SCRIPTS.items():
         python, path = environments / script / "bin" / "python", Path(__file__).with_name(f"{script}.py")
-        model, side_of = (checkpoint, shipped) if script == "torch_loader" else (graph or shipped, graph or shipped)
-        programs.append(Program(name, [str(python), str(path), str(model), str(read_spec(side_of).height)]))
+        onnx = shipped if script == "torch_loader" else graph or shipped
+        model = checkpoint if script == "torch_loader" else onnx
+        programs.append(Program(name, [str(python), str(path), str(model), str(read_spec(onnx).height)]))
     return programs
 
 

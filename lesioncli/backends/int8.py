@@ -1,6 +1,6 @@
 """int8 engines of the CPU backend: inputs and weights of a graph's inner convolutions, rounded to 8 and 7 bits.
 
-docs/decisions/0080-int8-inside.md says why these, and why 7 bits.
+Why these convolutions: docs/decisions/0080-int8-inside.md. Why 7 bits: docs/decisions/0081-weights-of-seven-bits.md.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,16 +22,16 @@ LEVELS = 256  # of a feature map
 # 7 bits: CPUs without VNNI add two products in 16 bits and cut off what is larger; 2 * 255 * 63 is not.
 LARGEST_WEIGHT = 63
 MIN_RANGE = 1e-6  # of values that are all zero
-DAMPING = 0.01  # part of the mean square of a map that is added to the square of each channel
+DAMPING = 0.01  # times the mean square of a map, added to the mean square of each channel
 
 Float64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class MapStatistics:
-    """Values of a feature map of C channels on some images, its padding included.
+    """What a feature map of C channels holds on some images.
 
-    products: the means of the products of each two channels, (C, C).
+    low, high: its range, which includes 0, the padding. products: mean product of each two channels, (C, C).
     """
 
     low: float
@@ -63,11 +63,11 @@ def measure_maps(graph: openvino.Model, images: Sequence[UInt8]) -> Statistics:
 
 
 def _add_image(before: MapStatistics | None, values: NDArray[np.float32], share: float) -> MapStatistics:
-    """Return statistics with the map (C, H, W) of one more image; `share`: 1 by the number of images."""
+    """Return statistics with the map (C, H, W) of one more image; `share`: one divided by the number of images."""
     rows = values.reshape(len(values), -1)
     products = (rows @ rows.T).astype(np.float64) * (share / rows.shape[1])
     low, high = float(rows.min()), float(rows.max())
-    if before is None:  # 0, the padding, is always in the range
+    if before is None:
         return MapStatistics(min(low, 0), max(high, 0), products)
     return MapStatistics(min(low, before.low), max(high, before.high), products + before.products)
 
@@ -109,7 +109,7 @@ def _keep_image_exact(graph: openvino.Model) -> None:
 
 
 def _round_map(values: openvino.Output, found: MapStatistics) -> openvino.Output:
-    """Round feature maps to LEVELS levels over their range; one of them is exactly 0."""
+    """Round a feature map to LEVELS levels over its range; one of the levels is exactly 0."""
     step = max(found.high - found.low, MIN_RANGE) / (LEVELS - 1)
     below = round(-found.low / step)
     limits = np.float32(-below * step), np.float32((LEVELS - 1 - below) * step)
@@ -117,7 +117,7 @@ def _round_map(values: openvino.Output, found: MapStatistics) -> openvino.Output
 
 
 def _store_rounded(weights: Float64, products: Float64) -> openvino.Output:
-    """Return weights (O, C, H, W) stored as int8, times a step for each O."""
+    """Round weights (O, C, H, W); return them as int8, multiplied in the graph by a step for each O."""
     step = np.maximum(np.abs(weights).max(axis=(1, 2, 3), keepdims=True), MIN_RANGE) / LARGEST_WEIGHT
     rows = np.moveaxis(weights / step, 1, -1)  # (O, H, W, C)
     rounded = round_weights(rows.reshape(-1, rows.shape[-1]), products).reshape(rows.shape)
@@ -129,7 +129,7 @@ def round_weights(rows: Float64, products: Float64) -> Float64:
     """Round rows of weights (N, C) to whole numbers so that their sums over a map's channels change little.
 
     One channel after the other is rounded, and the weights of those that follow make up for the error, as far as the
-    products of channels (C, C) allow: GPTQ (Frantar et al. 2022, arXiv 2210.17323), equations 2 and 3.
+    products of channels (C, C) allow: the method of GPTQ (Frantar et al. 2022, arXiv 2210.17323).
     """
     damping = max(DAMPING * float(products.diagonal().mean()), MIN_RANGE)
     inverse = np.linalg.inv(products + damping * np.eye(len(products)))

@@ -1,6 +1,6 @@
-"""Settings of the whole process: cores, memory, threads of OpenCV, warnings of image decoders.
+"""Settings of the process and its threads: cores, scheduling, memory, threads of OpenCV, warnings of image decoders.
 
-The Python API and the command line apply them once, at the edge; nothing below them changes the process.
+The Python API and the command line apply those of the process once, at the edge; nothing below them changes it.
 """
 
 import ctypes
@@ -43,6 +43,17 @@ def _cpu_quotas(root: Path) -> Iterator[float]:
         for quota, period in filter(None, (read_text(folder / "cpu.max").split(), in_version_1)):
             if quota.isdecimal() and period.isdecimal():  # not "max" or -1
                 yield int(quota) / int(period)
+
+
+def run_as_batch() -> None:
+    """Let the calling thread wait for its turn when it wakes up, in place of a thread that computes.
+
+    For threads that hand work to each other many times per image: each such preemption takes time and the processor's
+    caches. Only Linux has this; a thread that a user has given another scheduling policy keeps it.
+    """
+    if sys.platform == "linux" and os.sched_getscheduler(0) == os.SCHED_OTHER:
+        with suppress(OSError):  # a sandbox may not allow it
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def keep_freed_memory() -> None:

@@ -49,7 +49,7 @@ from lesioncli.inference.values import image_values
 from lesioncli.inference.views import ImageViews
 from lesioncli.memory import MemoryBudget, opencv_memory_errors
 from lesioncli.options import FailureStage, SegmentOptions, Status
-from lesioncli.process import count_cores
+from lesioncli.process import count_cores, run_as_batch
 from lesioncli.signals import StopRequest
 
 OVERLAY_SIDE_PX = 1024
@@ -138,7 +138,7 @@ class _Pipeline:
     ) -> None:
         self._images, self._engine, self._views = images, engine, views
         self._pictures, self._options, self._trace = pictures, options, trace
-        self._pool = ThreadPoolExecutor(options.workers or count_cores())
+        self._pool = ThreadPoolExecutor(options.workers or count_cores(), initializer=run_as_batch)
         self._memory = MemoryBudget.choose(options.max_memory_bytes, processes)
         self._fetcher = Fetcher(self._memory)
         self._in_engine: deque[LoadedImage] = deque()

@@ -1,12 +1,15 @@
-"""The cores of a process."""
+"""The cores of a process, and the scheduling of its threads."""
 
 import os
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from helpers.trees import write_tree
 
-from lesioncli.process import count_cores
+from lesioncli.process import count_cores, run_as_batch
 
 
 @pytest.mark.parametrize(
@@ -42,3 +45,28 @@ def test_cores_are_those_below_the_cpu_quota(
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
     assert count_cores(write_tree(tmp_path, files)) == cores
+
+
+if sys.platform == "linux":
+
+    def _policy_in_pool(initializer: Callable[[], None]) -> int:
+        with ThreadPoolExecutor(1, initializer=initializer) as pool:
+            return pool.submit(os.sched_getscheduler, 0).result()
+
+    def test_threads_of_a_pool_run_as_batch_and_the_calling_thread_does_not() -> None:
+        assert _policy_in_pool(run_as_batch) == os.SCHED_BATCH
+        assert os.sched_getscheduler(0) == os.SCHED_OTHER
+
+    def test_a_policy_that_the_user_has_chosen_is_kept() -> None:
+        def initialize() -> None:
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+            run_as_batch()
+
+        assert _policy_in_pool(initialize) == os.SCHED_IDLE
+
+    def test_a_sandbox_that_forbids_it_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(*_: object) -> None:
+            raise PermissionError
+
+        monkeypatch.setattr(os, "sched_setscheduler", refuse)
+        assert _policy_in_pool(run_as_batch) == os.SCHED_OTHER

@@ -18,6 +18,7 @@ LESION = 255
 END_OF_BLOCK, FIRST_COPY, LONGEST_COPY = 256, 257, 285  # symbols; the last 29 stand for lengths of copies
 LONGEST_BYTES = 258
 LONGEST_BITS = 2  # symbol and distance
+WORD_BITS = 32
 ADLER_MODULUS = 65521
 # Bits of the code of each symbol in use; they form a complete code: 1/2 + 2/8 + 3/64 + 26/128 = 1.
 SYMBOL_BITS = {
@@ -83,6 +84,7 @@ def _make_copies() -> tuple[Ints, Ints]:
 
 CODES = _assign_codes(SYMBOL_BITS)
 HEADER = _make_header()
+HEADER_BYTES = np.packbits(HEADER, bitorder="little")
 COPIES, COPY_BITS = _make_copies()
 
 
@@ -114,18 +116,21 @@ def _deflate(starts: Ints, ends: Ints, size: int) -> bytes:
     rest_bits = np.where(is_short, literal_bits * rest, COPY_BITS[rest])
     run_bits = literal_bits + LONGEST_BITS * longest + rest_bits
     run_ends = len(HEADER) + np.cumsum(run_bits)
-    bits = np.zeros(int(run_ends[-1]) + SYMBOL_BITS[END_OF_BLOCK], bool)
-    bits[: len(HEADER)] = HEADER
-    _write(bits, run_ends - run_bits, literals, literal_bits)
-    _write(bits, run_ends - rest_bits, rest_tokens, int(rest_bits.max()))
-    _write(bits, run_ends[-1:], np.array([CODES[END_OF_BLOCK]]), SYMBOL_BITS[END_OF_BLOCK])
-    return np.packbits(bits, bitorder="little").tobytes()
+    header_places = 8 * np.arange(len(HEADER_BYTES))
+    places = np.concatenate([header_places, run_ends - run_bits, run_ends - rest_bits, run_ends[-1:]])
+    tokens = np.concatenate([HEADER_BYTES, literals, rest_tokens, [CODES[END_OF_BLOCK]]])
+    return _join(places, tokens, int(run_ends[-1]) + SYMBOL_BITS[END_OF_BLOCK])
 
 
-def _write(bits: NDArray[np.bool_], places: Ints, tokens: Ints, max_bits: int) -> None:
-    """Write tokens of up to `max_bits` bits, the lowest first; what is 0 in a token is left as it is."""
-    for place in range(max_bits):
-        bits[places[(tokens >> place & 1).astype(bool)] + place] = True
+def _join(places: Ints, tokens: Ints, size_bits: int) -> bytes:
+    """Return tokens of up to WORD_BITS bits at their places among `size_bits` bits, the lowest first; the rest is 0."""
+    words, shifts = np.divmod(places, WORD_BITS)
+    shifted = tokens << shifts  # may reach into the next word
+    # Tokens do not overlap, so that the sum of those in a word is their union. float64 holds it exactly.
+    count = size_bits // WORD_BITS + 2
+    low = np.bincount(words, shifted & (1 << WORD_BITS) - 1, count)
+    high = np.bincount(words + 1, shifted >> WORD_BITS, count)
+    return (low + high).astype("<u4").tobytes()[: -(-size_bits // 8)]
 
 
 def _adler32(starts: Ints, ends: Ints, size: int) -> int:

@@ -45,6 +45,15 @@ def _cpu_quotas(root: Path) -> Iterator[float]:
                 yield int(quota) / int(period)
 
 
+def start_no_blas_threads() -> None:
+    """Let numpy's OpenBLAS start no threads of its own, before numpy is imported; the user's setting has priority.
+
+    They spin for a while once they have started: a fifth of the CPU time of a run over one image on two cores. Large
+    products of matrices are those of torch, OpenVINO and a build in int8, which one thread does as fast.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
 def run_as_batch() -> None:
     """Let the calling thread wait for its turn when it wakes up, in place of a thread that computes.
 

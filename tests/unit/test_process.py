@@ -1,6 +1,7 @@
 """The cores of a process, and the scheduling of its threads."""
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -48,6 +49,16 @@ def test_cores_are_those_below_the_cpu_quota(
 
 
 if sys.platform == "linux":
+
+    @pytest.mark.parametrize(("setting", "threads"), [({}, 1), ({"OPENBLAS_NUM_THREADS": "2"}, 2)])
+    def test_numpy_starts_no_threads_unless_the_user_asks_for_them(setting: dict[str, str], threads: int) -> None:
+        code = (
+            "import os; from lesioncli.process import start_no_blas_threads; start_no_blas_threads()\n"
+            "import numpy; print(len(os.listdir('/proc/self/task')))"
+        )
+        environment = {key: value for key, value in os.environ.items() if key != "OPENBLAS_NUM_THREADS"} | setting
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        assert int(done.stdout) == min(threads, len(os.sched_getaffinity(0)))
 
     def _policy_in_pool(initializer: Callable[[], None]) -> int:
         with ThreadPoolExecutor(1, initializer=initializer) as pool:

@@ -1,4 +1,4 @@
-"""int8 engines of the CPU backend: inputs and weights of a graph's inner convolutions, rounded to 8 and 7 bits.
+"""int8 engines of the CPU backend: inputs and weights of a graph's stems and inner convolutions, in 8 and 7 bits.
 
 Why these convolutions: docs/decisions/0080-int8-inside.md. Why 7 bits: docs/decisions/0081-weights-of-seven-bits.md.
 """
@@ -12,19 +12,14 @@ import openvino
 from numpy.typing import NDArray
 from openvino import opset13 as opset
 
+from lesioncli.backends.int8_stem import find_stems, replace_by_int8
 from lesioncli.backends.mixed_precision import depths_from_image, depths_from_outputs
+from lesioncli.backends.rounding import Float64, round_kernel, round_values
 from lesioncli.errors import UnsuitedPrecisionError
 from lesioncli.images.geometry import UInt8
 
 # The first convolutions stay in fp32, and the last: those of the logits and of their upsampling.
 EXACT_FIRST, EXACT_LAST = 5, 2
-LEVELS = 256  # of a feature map
-# 7 bits: CPUs without VNNI add two products in 16 bits and cut off what is larger; 2 * 255 * 63 is not.
-LARGEST_WEIGHT = 63
-MIN_RANGE = 1e-6  # of values that are all zero
-DAMPING = 0.01  # times the mean square of a map, added to the mean square of each channel
-
-Float64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -72,11 +67,11 @@ def _add_image(before: MapStatistics | None, values: NDArray[np.float32], share:
     return MapStatistics(min(low, before.low), max(high, before.high), products + before.products)
 
 
-def round_to_int8(graph: openvino.Model, statistics: Statistics) -> None:
-    """Round inputs and weights of the inner convolutions, so that OpenVINO computes them in int8.
+def round_to_int8(graph: openvino.Model, statistics: Statistics, images: Sequence[UInt8]) -> None:
+    """Round inputs and weights of the inner convolutions, and the stems, so that OpenVINO computes them in int8.
 
-    Raises UnsuitedPrecisionError if there is none, since an engine called int8 would be fp32 throughout, or if a
-    feature map is not finite.
+    `images` of the network's size (H, W, 3) are those of the statistics. Raises UnsuitedPrecisionError if there is no
+    inner convolution, since an engine called int8 would be fp32 nearly throughout, or if a feature map is not finite.
     """
     convolutions = _find_rounded(graph)
     if not convolutions:
@@ -87,16 +82,20 @@ def round_to_int8(graph: openvino.Model, statistics: Statistics) -> None:
     for operation in convolutions:
         source = _name_input(operation)
         if source not in rounded:
-            rounded[source] = _round_map(operation.input_value(0), statistics[source])
+            found = statistics[source]
+            rounded[source] = round_values(operation.input_value(0), found.low, found.high)
         operation.input(0).replace_source_output(rounded[source])
         weights = np.asarray(operation.input_value(1).get_node().data, np.float64)
-        operation.input(1).replace_source_output(_store_rounded(weights, statistics[source].products))
+        operation.input(1).replace_source_output(round_kernel(weights, statistics[source].products).store())
+    stems = find_stems(graph)
     _keep_image_exact(graph)
+    for stem in stems:
+        replace_by_int8(stem, images)
     graph.validate_nodes_and_infer_types()
 
 
 def _keep_image_exact(graph: openvino.Model) -> None:
-    """Let the image be smoothed in fp32: in an int8 graph, OpenVINO rounds the mean over pixels of uint8 to uint8.
+    """Let what is no stem smooth the image in fp32: in an int8 graph, OpenVINO rounds means over uint8 to uint8.
 
     It cannot move its int8 arithmetic past a minimum.
     """
@@ -106,40 +105,6 @@ def _keep_image_exact(graph: openvino.Model) -> None:
         exact = opset.minimum(cast.output(0), np.float32(255)).output(0)
         for reader in readers:
             reader.replace_source_output(exact)
-
-
-def _round_map(values: openvino.Output, found: MapStatistics) -> openvino.Output:
-    """Round a feature map to LEVELS levels over its range; one of the levels is exactly 0."""
-    step = max(found.high - found.low, MIN_RANGE) / (LEVELS - 1)
-    below = round(-found.low / step)
-    limits = np.float32(-below * step), np.float32((LEVELS - 1 - below) * step)
-    return opset.fake_quantize(values, *limits, *limits, LEVELS).output(0)
-
-
-def _store_rounded(weights: Float64, products: Float64) -> openvino.Output:
-    """Round weights (O, C, H, W); return them as int8, multiplied in the graph by a step for each O."""
-    step = np.maximum(np.abs(weights).max(axis=(1, 2, 3), keepdims=True), MIN_RANGE) / LARGEST_WEIGHT
-    rows = np.moveaxis(weights / step, 1, -1)  # (O, H, W, C)
-    rounded = round_weights(rows.reshape(-1, rows.shape[-1]), products).reshape(rows.shape)
-    stored = opset.constant(np.moveaxis(rounded, -1, 1).astype(np.int8))
-    return opset.multiply(opset.convert(stored, "f32"), opset.constant(step.astype(np.float32))).output(0)
-
-
-def round_weights(rows: Float64, products: Float64) -> Float64:
-    """Round rows of weights (N, C) to whole numbers so that their sums over a map's channels change little.
-
-    One channel after the other is rounded, and the weights of those that follow make up for the error, as far as the
-    products of channels (C, C) allow: the method of GPTQ (Frantar et al. 2022, arXiv 2210.17323).
-    """
-    damping = max(DAMPING * float(products.diagonal().mean()), MIN_RANGE)
-    inverse = np.linalg.inv(products + damping * np.eye(len(products)))
-    shares = np.linalg.cholesky(inverse).T
-    rest, rounded = rows.copy(), np.empty_like(rows)
-    for channel in range(rows.shape[1]):
-        rounded[:, channel] = rest[:, channel].round().clip(-LARGEST_WEIGHT, LARGEST_WEIGHT)
-        error = (rest[:, channel] - rounded[:, channel]) / shares[channel, channel]
-        rest[:, channel + 1 :] -= np.outer(error, shares[channel, channel + 1 :])
-    return rounded
 
 
 def _find_rounded(graph: openvino.Model) -> list[Any]:

@@ -75,7 +75,7 @@ def compile_to_files(onnx: Path, xml: Path, precision: Precision, images: Sequen
     with _engine_errors(f"{onnx}: cannot be compiled"):
         graph = core.read_model(onnx)
         if precision is Precision.INT8:
-            round_to_int8(graph, measure_maps(core.read_model(onnx), images))
+            round_to_int8(graph, measure_maps(core.read_model(onnx), images), images)
         with naming_os_errors(xml, xml):
             openvino.save_model(graph, xml, compress_to_fp16=False)
             if precision is Precision.BF16:
@@ -170,8 +170,8 @@ class OpenVinoEngine(Engine):
         traced: bool = False,
     ) -> None:
         compiled = _compile(xml, weights or xml.with_suffix(".bin"), manifest.precision, layout)
-        # One more than the streams, so that no stream waits while the caller takes a result.
-        depth = count_cores() + 1
+        # Two more than the streams, so that no stream waits while the caller takes a result.
+        depth = count_cores() + 2
         cycles = layout.allocate(depth + ahead)
         self._names = [str(output.any_name) for output in compiled[layout.shapes[0]].outputs]
         super().__init__(manifest, layout, cycles, depth, self._names)

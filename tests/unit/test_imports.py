@@ -59,7 +59,13 @@ VENDORS = {
     "imagehash": {"checks/measure.py"},
     "jinja2": {"report/page.py"},
     "matplotlib": {"report/plots.py", "report/svg.py", "training/history.py"},
-    "openvino": {"backends/int8.py", "backends/mixed_precision.py", "backends/openvino.py"},
+    "openvino": {
+        "backends/int8.py",
+        "backends/int8_stem.py",
+        "backends/mixed_precision.py",
+        "backends/openvino.py",
+        "backends/rounding.py",
+    },
     "obstore": {"stores.py"},
     "onnx": {"backends/tensorrt/half.py", "training/export.py", "training/ship.py"},
     "onnxruntime": {"backends/reference.py"},
@@ -144,10 +150,11 @@ def test_segment_and_evaluate_load_neither_torch_nor_pandas(tmp_path: Path) -> N
     assert not loaded & {"torch", "onnx", "matplotlib", "scipy", "tifffile"}
 
 
-def test_the_program_leaves_out_the_converter_of_openvino(tmp_path: Path) -> None:
+def test_the_program_leaves_out_the_converter_of_openvino_and_threads_of_numpy(tmp_path: Path) -> None:
     code = (
         "sys.argv[1:] = ['doctor']\nfrom lesioncli.__main__ import main\ntry: main()\nexcept SystemExit: pass\n"
-        "assert sys.modules['openvino.tools.ovc'] is None"
+        "import os\n"
+        "assert sys.modules['openvino.tools.ovc'] is None and os.environ['OPENBLAS_NUM_THREADS']"
     )
     assert "openvino" in _loaded_by(code, tmp_path)
 

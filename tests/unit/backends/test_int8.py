@@ -16,8 +16,9 @@ from helpers.shipped import shipped_onnx
 from openvino import opset13 as opset
 
 from lesioncli.backends.build import build
-from lesioncli.backends.int8 import EXACT_FIRST, EXACT_LAST, MapStatistics, measure_maps, round_to_int8, round_weights
+from lesioncli.backends.int8 import EXACT_FIRST, EXACT_LAST, MapStatistics, measure_maps, round_to_int8
 from lesioncli.backends.openvino import compile_to_files
+from lesioncli.backends.rounding import round_weights
 from lesioncli.errors import EngineError, UnsuitedPrecisionError
 from lesioncli.images.geometry import to_network
 from lesioncli.options import Precision
@@ -25,7 +26,9 @@ from lesioncli.options import Precision
 INT8 = replace(CPU, precision=Precision.INT8)
 
 
-def small_graph(*, batch: int = 1, concatenated: bool = False, weight: float | None = None) -> openvino.Model:
+def small_graph(
+    *, batch: int = 1, concatenated: bool = False, smoothed: bool = False, weight: float | None = None
+) -> openvino.Model:
     """Return a chain of nine 1x1 convolutions, (N, 8, 8, 3) to (N, 4, 8, 8), every second one depthwise.
 
     weight: that of all convolutions; random ones by default.
@@ -37,6 +40,8 @@ def small_graph(*, batch: int = 1, concatenated: bool = False, weight: float | N
     rng = np.random.default_rng(0)
     image = opset.parameter([batch, 8, 8, 3], np.uint8, name="image")
     values = opset.transpose(opset.convert(image, "f32"), np.array([0, 3, 1, 2]))
+    if smoothed:
+        values = opset.avg_pool(values, [1, 1], [1, 1], [1, 1], [3, 3], exclude_pad=True)
     channels = 3
     for number in range(9):
         if number % 2:
@@ -68,20 +73,20 @@ def test_inner_convolutions_are_rounded_but_for_depthwise_ones() -> None:
     """Of nine, the first five and the last two are exact, and number 5 is depthwise."""
     assert (EXACT_FIRST, EXACT_LAST) == (5, 2)
     graph = small_graph()
-    round_to_int8(graph, measure_maps(small_graph(), noise()))
+    round_to_int8(graph, measure_maps(small_graph(), noise()), noise())
     assert rounded_inputs(graph) == ["convolution 6"]
 
 
 def test_a_convolution_of_concatenated_maps_is_exact() -> None:
     graph = small_graph(concatenated=True)
     with pytest.raises(UnsuitedPrecisionError, match="no convolution"):
-        round_to_int8(graph, measure_maps(small_graph(), noise()))
+        round_to_int8(graph, measure_maps(small_graph(), noise()), noise())
 
 
 def test_a_network_whose_maps_overflow_is_refused() -> None:
     graph = small_graph(weight=1e20)
     with pytest.raises(UnsuitedPrecisionError, match="not finite"):
-        round_to_int8(graph, measure_maps(small_graph(weight=1e20), noise()))
+        round_to_int8(graph, measure_maps(small_graph(weight=1e20), noise()), noise())
 
 
 @pytest.mark.parametrize("weight", [None, 0.1])  # 0.1: all values between 0 and 1
@@ -103,7 +108,7 @@ def test_statistics_are_the_same_in_a_graph_with_a_fixed_batch() -> None:
 
 def test_a_map_without_values_below_zero_keeps_a_range_from_zero() -> None:
     graph = small_graph()
-    round_to_int8(graph, {"convolution 5:0": MapStatistics(0, 255, np.eye(4))})
+    round_to_int8(graph, {"convolution 5:0": MapStatistics(0, 255, np.eye(4))}, noise())
     (rounding,) = (
         op
         for op in graph.get_ordered_ops()
@@ -137,7 +142,7 @@ def test_weights_of_maps_that_are_all_zero_are_rounded() -> None:
 
 def test_rounding_changes_outputs_a_little() -> None:
     graph = small_graph()
-    round_to_int8(graph, measure_maps(small_graph(), noise()))
+    round_to_int8(graph, measure_maps(small_graph(), noise()), noise())
     exact = run(small_graph(), noise()[0])[0]
     difference = np.abs(run(graph, noise()[0])[0] - exact).max()
     assert 0 < difference < 0.02 * np.abs(exact).max()
@@ -148,21 +153,32 @@ def shipped_layers(tmp_path_factory: pytest.TempPathFactory, parity_images: list
     """Kind and precision of the layers of the shipped model's int8 engine, as OpenVINO runs them."""
     xml = tmp_path_factory.mktemp("int8") / "graph.xml"
     compile_to_files(shipped_onnx(), xml, Precision.INT8, [to_network(image, 224, 224) for image in parity_images])
-    compiled = openvino.Core().compile_model(xml, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return run_layers(xml)
+
+
+def run_layers(graph: openvino.Model | Path) -> list[tuple[str, str]]:
+    compiled = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     infos = [op.get_rt_info() for op in compiled.get_runtime_model().get_ordered_ops()]
     return [(info["layerType"].astype(str), info["runtimePrecision"].astype(str)) for info in infos]
 
 
 def test_the_shipped_model_runs_its_pointwise_convolutions_in_int8(shipped_layers: list[tuple[str, str]]) -> None:
-    """In fp32 are 22 depthwise ones, the stem, two behind it, the logits and their upsampling."""
+    """In int8 is the stem, too. In fp32 are 22 depthwise ones, two behind the stem, the logits and their upsampling."""
     precisions = [precision for kind, precision in shipped_layers if kind == "Convolution"]
-    assert precisions.count("f32") == 22 + 1 + 2 + 2
-    assert precisions.count("u8") + precisions.count("i8") == 37
+    assert precisions.count("f32") == 22 + 2 + 2
+    assert precisions.count("u8") + precisions.count("i8") == 37 + 1
 
 
-def test_the_image_is_smoothed_in_fp32(shipped_layers: list[tuple[str, str]]) -> None:
+def test_the_shipped_model_smooths_the_image_in_its_stem(shipped_layers: list[tuple[str, str]]) -> None:
+    """What is left is the mean of the mask behind the class scores."""
+    assert [precision for kind, precision in shipped_layers if kind == "Pooling"] == ["f32"]
+
+
+def test_an_image_that_no_stem_reads_is_smoothed_in_fp32(tmp_path: Path) -> None:
     """OpenVINO would round the mean of pixels to whole numbers, which costs .02 of mask agreement on photographs."""
-    assert [precision for kind, precision in shipped_layers if kind == "Pooling"] == ["f32", "f32"]
+    graph = small_graph(smoothed=True)
+    round_to_int8(graph, measure_maps(small_graph(smoothed=True), noise()), noise())
+    assert [precision for kind, precision in run_layers(graph) if kind == "Pooling"] == ["f32"]
 
 
 @pytest.mark.parametrize("model", ["multitask-lite", "mbdcnn-lite"])
@@ -177,7 +193,7 @@ def test_the_largest_sums_are_the_same_on_a_processor_without_vnni(tmp_path: Pat
     """There, two products are added in 16 bits. oneDNN takes the variable as a processor with AVX2 alone."""
     graph = small_graph(weight=1.0)
     white = np.full((8, 8, 3), 255, np.uint8)
-    round_to_int8(graph, measure_maps(small_graph(weight=1.0), [white]))
+    round_to_int8(graph, measure_maps(small_graph(weight=1.0), [white]), [white])
     openvino.save_model(graph, tmp_path / "graph.xml", compress_to_fp16=False)
     code = f"""
 import numpy, openvino

@@ -18,7 +18,7 @@ from lesioncli.backends.rounding import Float64, round_kernel, round_values
 from lesioncli.errors import UnsuitedPrecisionError
 from lesioncli.images.geometry import UInt8
 
-# The first convolutions stay in fp32, and the last: those of the logits and of their upsampling.
+# The first convolutions stay in fp32, unless they are stems, and the last: those of the logits and of their upsampling.
 EXACT_FIRST, EXACT_LAST = 5, 2
 
 

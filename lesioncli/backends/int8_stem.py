@@ -3,7 +3,9 @@
 Why: docs/decisions/0082-int8-stem.md. In TensorRT and in fp32, the graph smooths the image as it was trained.
 """
 
-from collections.abc import Sequence
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -48,24 +50,32 @@ class Stem:
         kernel = convolution.input_value(1).get_node()
         if kernel.get_type_name() != "Constant" or tuple(kernel.get_output_shape(0))[1:] != (3, 3, 3):
             return None
-        node, constants = convolution.input_value(0).get_node(), []
-        for kind in CHAIN[:-1]:
-            if not _has(node, kind, SMOOTHING if kind == "AvgPool" else {}):
-                return None
-            operands = [value.get_node() for value in node.input_values()]
-            constants.append([np.asarray(each.data) for each in operands if each.get_type_name() == "Constant"])
-            node = next((each for each in operands if each.get_type_name() != "Constant"), node)
-        shift, last_scale, _, first_scale, order, _ = constants
-        if node.get_type_name() != CHAIN[-1] or order[0].tolist() != TO_CHANNELS_FIRST:
+        image, constants = _walk_back(convolution.input_value(0).get_node())
+        if image is None or constants["Transpose"] != [TO_CHANNELS_FIRST]:
             return None
-        if any(len(values) != 1 or values[0].size != 1 for values in (shift, last_scale, first_scale)):
+        scales, shifts = constants["Multiply"], constants["Add"]
+        if not all(isinstance(value, float) for value in (*scales, *shifts)) or 0 in scales:
             return None
-        return cls(convolution, node, first_scale[0].item() * last_scale[0].item(), shift[0].item())
+        return cls(convolution, image, math.prod(scales), shifts[0])
 
 
-def _has(node: Any, kind: str, attributes: dict[str, Any]) -> bool:
-    actual = node.get_attributes() if node.get_type_name() == kind else {}
-    return node.get_type_name() == kind and all(actual.get(name) == value for name, value in attributes.items())
+def _has(node: Any, kind: str, attributes: Mapping[str, Any]) -> bool:
+    if node.get_type_name() != kind:
+        return False
+    actual = node.get_attributes()
+    return all(actual.get(name) == value for name, value in attributes.items())
+
+
+def _walk_back(node: Any) -> tuple[Any, Mapping[str, list[Any]]]:
+    """Follow CHAIN back from its last operation; return the image, or None, and the constants by kind of operation."""
+    constants: dict[str, list[Any]] = defaultdict(list)
+    for kind in CHAIN[:-1]:
+        if not _has(node, kind, SMOOTHING if kind == "AvgPool" else {}):
+            return None, constants
+        operands = [value.get_node() for value in node.input_values()]
+        constants[kind] += [each.data.tolist() for each in operands if each.get_type_name() == "Constant"]
+        node = next((each for each in operands if each.get_type_name() != "Constant"), node)
+    return node if node.get_type_name() == CHAIN[-1] else None, constants
 
 
 def find_stems(graph: openvino.Model) -> list[Stem]:

@@ -19,11 +19,12 @@ from lesioncli.options import Backend, BuildOptions, Precision
 WHITE = np.full((SIDE, SIDE, 3), 255, np.uint8)
 BLACK = np.zeros((SIDE, SIDE, 3), np.uint8)
 COUNT = 12
+MANY = 24  # more than the engine, its queue and the writers hold on any machine with two cores
 
 
-def save_images(folder: Path, special: UInt8, *numbers: int) -> Path:
-    """Save COUNT images, the special one under some of the numbers."""
-    for number in range(COUNT):
+def save_images(folder: Path, special: UInt8, *numbers: int, count: int = COUNT) -> Path:
+    """Save images, the special one under some of the numbers."""
+    for number in range(count):
         save(folder / f"{number:02d}.png", special if number in numbers else draw(number))
     return folder
 
@@ -106,9 +107,9 @@ main()
 def test_a_thread_that_fails_is_a_bug_and_costs_no_finished_row(
     tiny_manifest: MakeEngine, tmp_path: Path, stage: str
 ) -> None:
-    images, out, engine = save_images(tmp_path / "images", WHITE, 0), tmp_path / "out", tiny_manifest(1)
+    images, out, engine = save_images(tmp_path / "images", WHITE, 0, count=MANY), tmp_path / "out", tiny_manifest(1)
     words = ["segment", str(images), "--engine", str(engine), "--workers", "1", "--out"]
-    for folder, name in ((out, "09"), (tmp_path / "whole", "none")):
+    for folder, name in ((out, "20"), (tmp_path / "whole", "none")):
         command = [sys.executable, "-c", SABOTAGE, name, stage, *words, str(folder)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == (ExitCode.BUG if folder == out else ExitCode.OK), done.stderr

@@ -48,8 +48,8 @@ def _cpu_quotas(root: Path) -> Iterator[float]:
 def start_no_blas_threads() -> None:
     """Let numpy's OpenBLAS start no threads of its own, before numpy is imported; the user's setting has priority.
 
-    They spin for a while once they have started: a fifth of the CPU time of a run over one image on two cores. Large
-    products of matrices are those of torch, OpenVINO and a build in int8, which one thread does as fast.
+    They use the processor while they wait for work: a sixth of the CPU time of a run over one image on two cores. torch
+    and OpenVINO have threads of their own, and a build in int8 takes as long with one thread.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 

@@ -93,7 +93,7 @@ def replace_by_int8(stem: Stem, images: Sequence[UInt8]) -> None:
     rounded = round_kernel(exact, covariance)
     channels_first = opset.transpose(extended, TO_CHANNELS_FIRST)
     merged = opset.convolution(channels_first, rounded.store(), [STRIDE, STRIDE], [0, 0], [0, 0], [1, 1])
-    # The error of a patch of mean colour is known, so the weights were rounded for the rest of it alone.
+    # The bias corrects the mean error on `images`, so the weights were rounded for the covariance alone.
     shift = stem.shift * kernel.sum(axis=(1, 2, 3)) + (exact - rounded.weights).reshape(len(kernel), -1) @ mean
     result = opset.add(merged, opset.constant(shift.reshape(1, -1, 1, 1).astype(np.float32))).output(0)
     for reader in stem.convolution.output(0).get_target_inputs():
@@ -114,11 +114,11 @@ def _to_uint8(values: openvino.Output) -> openvino.Output:
 
 
 def _extend(pixels: openvino.Output, axis: int, grey: float) -> openvino.Output:
-    """Add one row (or column) before the first and two after the last, so that no mean over pixels needs a case.
+    """Add one row (or column) before the first and two after the last, so that the border needs no other weights.
 
-    The mean over the pixels that exist, (a + b) / 2, is that over three if the third is (a + b) / 2 as well. The last
-    row makes the mean of the three that end with it `grey`, the padding; it cannot do that next to very dark or bright
-    pixels.
+    The graph takes the mean of two pixels a and b at its border. The mean of three is the same if the third is
+    (a + b) / 2. The last added row is chosen so that the mean of the last three rows is `grey`, the padding. Next to
+    very dark or bright pixels, no uint8 value can do that, and the nearest one is taken.
     """
     first, second, before, last = (
         opset.slice(pixels, [start], [end], [1], [axis])
